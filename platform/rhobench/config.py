@@ -1,0 +1,249 @@
+"""Every dataclass that an experiment is made of.
+
+All are frozen and keyword-only; units stand in the field names. A variant is ``dataclasses.replace(...)`` or
+``rhobench.config_tree.with_value(config, "train.epochs", 3)``. The defaults are the official training of Sparse DETR
+(spec sections 11 to 15), so an experiment writes down only where it departs from the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """A convolutional or hierarchical backbone from timm."""
+
+    name: str = "resnet50"
+    """Any timm model that supports ``features_only``."""
+    weights: str | None = None
+    """None: random. "timm": timm's pretrained weights (downloads). "package:NAME": the checkpoint that the installed
+    Python package NAME ships. Otherwise the path of a .safetensors or .pth file."""
+    frozen: Literal["none", "early", "all"] = "early"
+    """Which part gets no gradient: nothing, the stem and first stage (as in the paper), or everything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Sparse DETR. The names of the switches are those of the paper and the official code."""
+
+    name: str = "sparse_detr"
+    """Model family, one of ``rhobench.model.MODELS``."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """Where the multi-scale features come from."""
+    rho: float | None = 0.3
+    """Share of the encoder tokens that are updated, in (0, 1]. None: the dense encoder, without a scoring network."""
+    use_enc_aux_loss: bool = True
+    """Detection heads and losses on every encoder layer but the last."""
+    num_classes: int | None = None
+    """Classes of the class head. None: as many as the data set has categories."""
+    num_queries: int = 300
+    """Object queries, chosen among all tokens."""
+    hidden_dim: int = 256
+    """Width of the transformer; divisible by 8 and by num_heads."""
+    num_heads: int = 8
+    """Attention heads."""
+    num_feature_levels: int = 4
+    """Feature maps given to the encoder: the backbone's strides 8, 16, 32, then one convolution of stride 2 each."""
+    num_points: int = 4
+    """Sampling points per head and level."""
+    enc_layers: int = 6
+    """Encoder layers."""
+    dec_layers: int = 6
+    """Decoder layers."""
+    ffn_dim: int = 1024
+    """Hidden width of the feed-forward blocks."""
+    dropout: float = 0.1
+    """Dropout probability in the transformer."""
+    attention_backend: str = "auto"
+    """Backend of deformable attention: "auto" (by device), "reference" (plain PyTorch), "cpu" (Numba)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the losses and of the matching costs (spec section 13)."""
+
+    class_weight: float = 2.0
+    """Sigmoid focal loss."""
+    box_weight: float = 5.0
+    """L1 on normalised cxcywh."""
+    giou_weight: float = 2.0
+    """1 - GIoU."""
+    mask_prediction_weight: float = 1.0
+    """Scoring network against the decoder's attention map."""
+    focal_alpha: float = 0.25
+    """Balance of positives in the focal loss."""
+    class_cost: float = 2.0
+    """Matching cost of the class."""
+    box_cost: float = 5.0
+    """Matching cost of the L1 distance."""
+    giou_cost: float = 2.0
+    """Matching cost of -GIoU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesConfig:
+    """A generated detection data set; the same numbers give the same bytes."""
+
+    train_images: int = 2000
+    """Images of the split "train"."""
+    val_images: int = 300
+    """Images of the split "val"."""
+    size_px: int = 160
+    """Height and width."""
+    num_classes: int = 8
+    """Classes of objects, 6 to 10."""
+    max_objects: int = 8
+    """Most objects of one image."""
+    seed: int = 0
+    """Seed of the generator; not the seed of the training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is trained on and scored on: a folder with images/ and annotations/instances_SPLIT.json."""
+
+    dir: str | None = None
+    """The folder. None: generate ``scenes`` into the cache folder."""
+    scenes: ScenesConfig = field(default_factory=ScenesConfig)
+    """The generated data set, used when ``dir`` is None."""
+    train_splits: tuple[str, ...] = ("train",)
+    """Splits that are joined for training."""
+    val_split: str = "val"
+    """Split that is scored."""
+    resize_px: tuple[int, int] | None = None
+    """(height, width) that every image is resized to, or None: by side lengths."""
+    short_side_px: int = 800
+    """Shorter side after resizing, when ``resize_px`` is None."""
+    max_side_px: int = 1333
+    """Longest side after resizing, when ``resize_px`` is None."""
+    pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Mean of red, green and blue (0 to 1) that the backbone was trained with."""
+    pixel_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Standard deviation of red, green and blue that the backbone was trained with."""
+    hflip: bool = True
+    """Mirror training images left to right half of the time."""
+    vflip: bool = False
+    """Mirror training images top to bottom half of the time."""
+    loader_workers: int = 0
+    """DataLoader processes of each training worker."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training (spec section 14)."""
+
+    epochs: int = 50
+    """Passes over the training images."""
+    batch_size: int = 16
+    """Images of one optimiser step, over all workers together."""
+    lr: float = 2e-4
+    """Learning rate."""
+    lr_backbone: float = 2e-5
+    """Learning rate of the backbone."""
+    lr_linear_proj_mult: float = 0.1
+    """Factor on ``lr`` for the layers that predict sampling offsets."""
+    weight_decay: float = 1e-4
+    """AdamW's decay, on every parameter."""
+    schedule: Literal["step", "cosine"] = "step"
+    """"step": x0.1 at ``lr_drop_epoch``. "cosine": to zero at the end."""
+    lr_drop_epoch: int = 40
+    """Epoch at which "step" drops."""
+    warmup_fraction: float = 0.0
+    """Share of all steps with linear warm-up."""
+    clip_norm: float = 0.1
+    """Largest total gradient norm."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """"bf16": the transformer runs under autocast. Fast only where the processor has bf16 instructions."""
+    cache_features: bool = False
+    """Compute the features of a fully frozen backbone once, in fp16 on disk, and train from them."""
+    eval_every_epochs: int = 1
+    """Score the validation split every so many epochs, and always after the last."""
+    num_workers: int = 1
+    """Training workers (processes). More than one goes through Ray Train."""
+    cpus_per_worker: int = 1
+    """CPU cores, and threads, of each worker."""
+    gpus_per_worker: float = 0.0
+    """GPUs of each worker."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig:
+    """How the latency of the trained artifact is measured, alone on the machine."""
+
+    batch_size: int = 1
+    """Images of one call."""
+    warmup_iterations: int = 10
+    """Calls before the first sample."""
+    iterations: int = 60
+    """Timed calls of each artifact."""
+    rounds: int = 3
+    """The timed calls are made in so many rounds, in which the artifacts take turns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run: everything that decides its result."""
+
+    experiment: str
+    """Name of the experiment that the run belongs to."""
+    seed: int = 0
+    """Seed of initialisation, data order and augmentation."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """What is trained."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """What is minimised."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """On what."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How."""
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
+    """How cost is measured afterwards."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """A field that varies over the runs of an experiment."""
+
+    path: str
+    """Path of the field in RunConfig, such as "model.rho"."""
+    values: tuple[Any, ...]
+    """Its values, in the order in which they are run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """What an experiment expects of its result; checked after the runs and printed with the verdict."""
+
+    metric: str
+    """Column of ``Store.frame()``."""
+    at_least: float | None = None
+    """Every run must reach this."""
+    at_most: float | None = None
+    """No run may exceed this."""
+    source: str = ""
+    """Where the number comes from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A named study: a base run, the axes that vary, the seeds, and what is expected."""
+
+    summary: str
+    """One line: what it shows."""
+    base: RunConfig
+    """The run that the axes vary."""
+    axes: tuple[Axis, ...] = ()
+    """The runs are the product of the axes and the seeds."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of every configuration."""
+    smoke: Mapping[str, Any] = field(default_factory=dict)
+    """Values by path that shrink the experiment to about a minute on two CPU cores; "axes" and "seeds" stay."""
+    expected: tuple[Expectation, ...] = ()
+    """What the full size is expected to give."""
+    cpu_hours: float = 0.0
+    """Estimated CPU core hours of all runs, when it is made for CPUs."""
+    gpu_hours: float = 0.0
+    """Estimated GPU hours of all runs, when it is made for GPUs."""
