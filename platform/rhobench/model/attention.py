@@ -1,0 +1,88 @@
+"""Multi-scale deformable attention as a layer (spec section 5). The sampling itself is ``rhobench.ops``."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rhobench.model.tokens import TokenGrid
+from rhobench.ops import deformable_attention
+
+
+class Sampling(NamedTuple):
+    """Where a layer looked, and how strongly."""
+
+    locations: Tensor
+    """(B, Q, M, L, P, 2): xy in 0..1 of each level's padded map."""
+    weights: Tensor
+    """(B, Q, M, L, P): sum to 1 over levels and points."""
+
+
+class DeformableAttention(nn.Module):
+    """M heads that each read P points on each of L levels around a reference."""
+
+    def __init__(self, dim: int, heads: int, levels: int, points: int, backend: str = "auto") -> None:
+        super().__init__()
+        self.heads, self.levels, self.points, self.backend = heads, levels, points, backend
+        self.value_proj = nn.Linear(dim, dim)
+        self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
+        self.attention_weights = nn.Linear(dim, heads * levels * points)
+        self.output_proj = nn.Linear(dim, dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Heads look in evenly spread directions, point p at distance p; all points weigh the same."""
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+        for layer in (self.sampling_offsets, self.attention_weights):
+            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        direction = torch.stack((angle.cos(), angle.sin()), dim=-1)  # (M, 2)
+        direction = direction / direction.abs().amax(-1, keepdim=True)
+        distance = torch.arange(1, self.points + 1.0)
+        grid = direction[:, None, None] * distance[None, None, :, None]  # (M, 1, P, 2)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(grid.expand(-1, self.levels, -1, -1).reshape(-1))
+
+    def forward(
+        self,
+        query: Tensor,
+        reference: Tensor,
+        source: Tensor,
+        grid: TokenGrid,
+    ) -> tuple[Tensor, Sampling]:
+        """Read ``source`` around ``reference``.
+
+        Args:
+            query: (B, Q, C), decides offsets and weights.
+            reference: (B, Q, L, 2) points, or (B, Q, L, 4) boxes cxcywh, in 0..1 of each level.
+            source: (B, N, C), tokens that are read.
+            grid: geometry of ``source``; padded tokens are read as zero.
+
+        Returns:
+            (B, Q, C), and where it looked.
+        """
+        batch, queries, _ = query.shape
+        per_head = (batch, queries, self.heads, self.levels, self.points)
+        value = self.value_proj(source)
+        if grid.has_padding:
+            value = value.masked_fill(grid.padding[..., None], 0.0)
+        offsets = self.sampling_offsets(query).view(*per_head, 2)
+        weights = self.attention_weights(query).view(*per_head[:3], -1).softmax(-1).view(per_head)
+        locations = self._locations(reference, offsets, grid.shapes)
+        value = value.unflatten(-1, (self.heads, -1))  # (B, N, M, C / M)
+        read = deformable_attention(value, grid.shapes, locations, weights, backend=self.backend)
+        return self.output_proj(read), Sampling(locations, weights)
+
+    def _locations(self, reference: Tensor, offsets: Tensor, shapes: tuple[tuple[int, int], ...]) -> Tensor:
+        """Points: an offset of 1 is one cell. Boxes: an offset of P is half the box (spec section 5)."""
+        centre = reference[:, :, None, :, None, :2]  # (B, Q, 1, L, 1, 2)
+        if reference.shape[-1] == 2:
+            cells = offsets.new_tensor([(w, h) for h, w in shapes])
+            return centre + offsets / cells[None, None, None, :, None]
+        return centre + offsets / self.points * reference[:, :, None, :, None, 2:] * 0.5

@@ -1,0 +1,37 @@
+"""Box arithmetic that torchvision does not have. Boxes are (cx, cy, w, h) divided by the image size unless said."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert
+
+
+def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """Logit of ``x`` clamped to 0..1, with both odds bounded by ``eps`` (spec section 10)."""
+    x = x.clamp(0, 1)
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+
+
+def to_xyxy(boxes: Tensor) -> Tensor:
+    """(..., 4) cxcywh to corners x0, y0, x1, y1."""
+    return box_convert(boxes, "cxcywh", "xyxy")
+
+
+def generalized_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Generalised IoU of boxes given by corners (..., 4), which broadcast against each other -> (...).
+
+    torchvision has it for all pairs of two flat lists, and for rows with an epsilon in both denominators, which moves
+    the loss of small boxes by more than the parity tolerance. Matching needs all pairs within each image of a batch.
+    """
+    top_left = torch.maximum(first[..., :2], second[..., :2])
+    bottom_right = torch.minimum(first[..., 2:], second[..., 2:])
+    intersection = (bottom_right - top_left).clamp(min=0).prod(-1)
+    union = _area(first) + _area(second) - intersection
+    hull = torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(first[..., :2], second[..., :2])
+    hull_area = hull.clamp(min=0).prod(-1)
+    return intersection / union - (hull_area - union) / hull_area
+
+
+def _area(corners: Tensor) -> Tensor:
+    return (corners[..., 2:] - corners[..., :2]).prod(-1)

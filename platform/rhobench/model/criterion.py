@@ -1,0 +1,118 @@
+"""Everything that is minimised (spec section 13). The names of the terms are the official ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
+
+from rhobench.config import LossConfig
+from rhobench.model.boxes import generalized_iou, to_xyxy
+from rhobench.model.detector import DetectorOutput
+from rhobench.model.heads import Prediction
+from rhobench.model.matcher import Objects, match
+from rhobench.model.sparsity import dam_correlation, dam_target, decoder_attention_map, mask_prediction_loss
+
+FOCAL_GAMMA = 2.0
+
+
+def prediction_sets(output: DetectorOutput) -> Iterator[tuple[str, Prediction]]:
+    """Every set of predictions that has a loss of its own, with the suffix of its terms."""
+    yield "", output.prediction
+    yield from ((f"_{depth}", prediction) for depth, prediction in enumerate(output.decoder_aux))
+    if output.token_prediction is not None:
+        yield "_enc", output.token_prediction
+    yield from ((f"_enc_{depth}", prediction) for depth, prediction in enumerate(output.encoder_aux))
+
+
+def losses(
+    output: DetectorOutput, objects: Sequence[Objects], config: LossConfig, num_boxes: float
+) -> dict[str, Tensor]:
+    """Unweighted loss terms, and logged numbers without gradient.
+
+    Args:
+        output: of the model in training mode (``with_aux=True``).
+        objects: one for each image.
+        config: matching costs and focal alpha.
+        num_boxes: objects of the batch, averaged over the training workers; at least 1 is used.
+    """
+    num_boxes = max(num_boxes, 1.0)
+    terms: dict[str, Tensor] = {}
+    for suffix, prediction in prediction_sets(output):
+        pairs = match(prediction, objects, config)
+        found = set_losses(prediction, objects, pairs, config.focal_alpha, num_boxes)
+        terms |= {name + suffix: value for name, value in found.items()}
+        terms["cardinality_error" + suffix] = cardinality_error(prediction, objects)
+        if not suffix:
+            terms["class_error"] = class_error(prediction, objects, pairs)
+    if output.selection is not None:
+        dam = decoder_attention_map(output.samplings, output.grid.shapes)
+        target = dam_target(dam, output.selection, output.grid.padding)
+        terms["loss_mask_prediction"] = mask_prediction_loss(output.selection, target)
+        terms |= dam_correlation(dam, output.selection, output.grid.level_sizes)
+    return terms
+
+
+def weighted_sum(terms: dict[str, Tensor], config: LossConfig) -> Tensor:
+    """What is minimised: every ``loss_*`` term times its weight."""
+    weights = {
+        "loss_ce": config.class_weight,
+        "loss_bbox": config.box_weight,
+        "loss_giou": config.giou_weight,
+        "loss_mask_prediction": config.mask_prediction_weight,
+    }
+    weighted = [
+        weight * value
+        for name, value in terms.items()
+        for prefix, weight in weights.items()
+        if name == prefix or name.startswith(prefix + "_")
+    ]
+    return torch.stack(weighted).sum()
+
+
+def set_losses(
+    prediction: Prediction,
+    objects: Sequence[Objects],
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    focal_alpha: float,
+    num_boxes: float,
+) -> dict[str, Tensor]:
+    """Focal, L1 and GIoU loss of one set of predictions, each summed and divided by ``num_boxes``."""
+    image, row = _matched_rows(pairs)
+    labels = torch.cat([o.labels[columns] for o, (_, columns) in zip(objects, pairs, strict=True)])
+    boxes = torch.cat([o.boxes[columns] for o, (_, columns) in zip(objects, pairs, strict=True)])
+    one_hot = torch.zeros_like(prediction.logits)
+    one_hot[image, row, labels] = 1.0
+    matched = prediction.boxes[image, row]
+    return {
+        "loss_ce": sigmoid_focal_loss(prediction.logits, one_hot, focal_alpha, FOCAL_GAMMA, "sum") / num_boxes,
+        "loss_bbox": (matched - boxes).abs().sum() / num_boxes,
+        "loss_giou": (1 - generalized_iou(to_xyxy(matched), to_xyxy(boxes))).sum() / num_boxes,
+    }
+
+
+@torch.no_grad()
+def class_error(prediction: Prediction, objects: Sequence[Objects], pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Percentage of matched predictions whose best class is wrong; 100 without objects."""
+    labels = torch.cat([o.labels[columns] for o, (_, columns) in zip(objects, pairs, strict=True)])
+    correct = prediction.logits[_matched_rows(pairs)].argmax(-1) == labels
+    return 100 - 100 * correct.float().sum() / max(len(labels), 1)
+
+
+@torch.no_grad()
+def cardinality_error(prediction: Prediction, objects: Sequence[Objects]) -> Tensor:
+    """Distance between the count of predictions whose best class is not the last one and the count of objects.
+
+    A left-over of DETR's "no object" class, kept because the official logs carry it (spec section 13).
+    """
+    counts = (prediction.logits.argmax(-1) != prediction.logits.shape[-1] - 1).sum(1)
+    wanted = counts.new_tensor([len(o.labels) for o in objects])
+    return (counts - wanted).abs().float().mean()
+
+
+def _matched_rows(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Image and prediction index of every match of the batch."""
+    image = torch.cat([torch.full_like(rows, i) for i, (rows, _) in enumerate(pairs)])
+    return image, torch.cat([rows for rows, _ in pairs])

@@ -1,0 +1,78 @@
+"""The sparse deformable encoder: chosen tokens are updated, all tokens are read (paper section 3; spec section 8)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rhobench.config import ModelConfig
+from rhobench.model.attention import DeformableAttention
+from rhobench.model.heads import Prediction, PredictionHead
+from rhobench.model.sparsity import TokenSelection
+from rhobench.model.tokens import TokenGrid, gather_tokens
+
+
+class EncoderLayer(nn.Module):
+    """Deformable self-attention and a feed-forward block, each followed by its norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dim = config.hidden_dim
+        self.self_attn = DeformableAttention(
+            dim, config.num_heads, config.num_feature_levels, config.num_points, config.attention_backend
+        )
+        self.linear1, self.linear2 = nn.Linear(dim, config.ffn_dim), nn.Linear(config.ffn_dim, dim)
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, tokens: Tensor, positions: Tensor, reference: Tensor, memory: Tensor, grid: TokenGrid) -> Tensor:
+        """Update ``tokens`` (B, k, C) by reading ``memory`` (B, N, C) around ``reference`` (B, k, L, 2)."""
+        read, _ = self.self_attn(tokens + positions, reference, memory, grid)
+        tokens = self.norm1(tokens + self.dropout(read))
+        hidden = self.dropout(F.relu(self.linear1(tokens)))
+        return self.norm2(tokens + self.dropout(self.linear2(hidden)))
+
+
+class Encoder(nn.Module):
+    """Layers that update either all tokens or the selected ones, with detection heads on all layers but the last."""
+
+    def __init__(self, config: ModelConfig, classes: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.enc_layers))
+        aux_heads = config.enc_layers - 1 if config.use_enc_aux_loss else 0
+        self.aux_heads = nn.ModuleList(PredictionHead(config.hidden_dim, classes) for _ in range(aux_heads))
+
+    def forward(
+        self, source: Tensor, positions: Tensor, grid: TokenGrid, selection: TokenSelection | None, *, with_aux: bool
+    ) -> tuple[Tensor, list[Prediction]]:
+        """Encode the tokens.
+
+        Args:
+            source: (B, N, C) projected features.
+            positions: (B, N, C) with level embedding.
+            grid: geometry of the tokens.
+            selection: tokens to update, or None for all.
+            with_aux: evaluate the detection heads.
+
+        Returns:
+            Memory (B, N, C), in which tokens that were not selected are ``source`` unchanged, and the predictions of
+            layers 0 to ``enc_layers - 2`` on the updated tokens, in the order of ``selection.index``.
+        """
+        tokens, reference, anchors = source, grid.reference_points, grid.proposals
+        if selection is not None:
+            tokens, positions = gather_tokens(source, selection.index), gather_tokens(positions, selection.index)
+            reference, anchors = gather_tokens(reference, selection.index), gather_tokens(anchors, selection.index)
+        memory, aux = source, []
+        for depth, layer in enumerate(self.layers):
+            tokens = layer(tokens, positions, reference, memory, grid)
+            memory = tokens if selection is None else _write_back(memory, tokens, selection)
+            if with_aux and depth < len(self.aux_heads):
+                aux.append(self.aux_heads[depth](tokens, anchors))
+        return memory, aux
+
+
+def _write_back(memory: Tensor, tokens: Tensor, selection: TokenSelection) -> Tensor:
+    """Overwrite the rows of ``memory`` that each image owns; its surplus rows stay as they were."""
+    rows = torch.where(selection.owned[..., None], tokens, gather_tokens(memory, selection.index))
+    return memory.scatter(1, selection.index[..., None].expand_as(rows), rows)

@@ -1,0 +1,114 @@
+"""What makes the encoder sparse: the scoring network, the choice of tokens, and the decoder's attention map (DAM).
+
+The scoring network learns to predict which tokens the decoder will look at. Its label is the DAM, binarised at the
+same share rho that the encoder keeps (paper section 3.2; spec sections 7 and 12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rhobench.model.attention import Sampling
+
+
+class TokenScorer(nn.Module):
+    """One logit a token: how likely the decoder is to look at it. Half of the features are averaged over the image."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.local = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU())
+        self.score = nn.Sequential(
+            nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, dim // 4), nn.GELU(), nn.Linear(dim // 4, 1)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N). The average runs over padding too, as in the official model (spec section 18.3)."""
+        own, shared = self.local(tokens).chunk(2, dim=-1)
+        image = shared.mean(1, keepdim=True).expand_as(shared)
+        return self.score(torch.cat((own, image), dim=-1)).squeeze(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSelection:
+    """The tokens that the encoder updates."""
+
+    logits: Tensor
+    """(B, N) scores; at padding the minimum of the batch."""
+    index: Tensor
+    """(B, k) tokens in descending score, k the largest count of the batch."""
+    counts: Tensor
+    """(B,) how many of them belong to the image; the rest is computed but never written back (spec section 7.6)."""
+
+    @property
+    def owned(self) -> Tensor:
+        """(B, k) bool: entries of ``index`` within their image's count."""
+        return torch.arange(self.index.shape[1], device=self.index.device) < self.counts[:, None]
+
+
+def select_tokens(logits: Tensor, padding: Tensor, rho: float) -> TokenSelection:
+    """Choose floor(rho * valid) + 1 tokens of each image by score.
+
+    Args:
+        logits: (B, N) of the scoring network.
+        padding: (B, N) bool.
+        rho: share of the tokens that are not padding, in (0, 1].
+    """
+    logits = torch.where(padding, logits.min(), logits)
+    counts = ((~padding).sum(1) * rho).int() + 1
+    k = min(int(counts.max()), logits.shape[1])
+    return TokenSelection(logits=logits, index=logits.topk(k, dim=1).indices, counts=counts)
+
+
+@torch.no_grad()
+def decoder_attention_map(samplings: Sequence[Sampling], shapes: tuple[tuple[int, int], ...]) -> Tensor:
+    """How much the decoder looks at each token, summed over its layers and heads -> (B, N).
+
+    Each sampling point spreads its weight bilinearly over four cells. There is no half-pixel shift here although the
+    sampling itself has one: the official map is built so (spec section 12). Cells outside the level get nothing.
+    """
+    batch = samplings[0].weights.shape[0]
+    locations = torch.cat([s.locations.flatten(1, 2) for s in samplings], dim=1)  # (B, layers*Q*M, L, P, 2)
+    weights = torch.cat([s.weights.flatten(1, 2) for s in samplings], dim=1)  # (B, layers*Q*M, L, P)
+    levels = []
+    for level, (height, width) in enumerate(shapes):
+        xy = locations[:, :, level] * locations.new_tensor((width, height))
+        corner = xy.floor()
+        fraction = xy - corner
+        cells = weights.new_zeros(batch, height * width)
+        for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
+            x, y = corner[..., 0] + dx, corner[..., 1] + dy
+            share_x = fraction[..., 0] if dx else 1 - fraction[..., 0]
+            share_y = fraction[..., 1] if dy else 1 - fraction[..., 1]
+            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+            mass = torch.where(inside, weights[:, :, level] * share_x * share_y, 0.0)
+            cell = torch.where(inside, y * width + x, 0.0).long()
+            cells.scatter_add_(1, cell.flatten(1), mass.flatten(1))
+        levels.append(cells)
+    return torch.cat(levels, dim=1)
+
+
+def dam_target(dam: Tensor, selection: TokenSelection, padding: Tensor) -> Tensor:
+    """(B, N) of 0 and 1: the tokens that the decoder looked at most, as many as the encoder may update."""
+    ranked = dam.masked_fill(padding, float(dam.min()) - 1).argsort(dim=1, descending=True)
+    chosen = torch.arange(dam.shape[1], device=dam.device) < selection.counts[:, None]
+    return torch.zeros_like(dam).scatter_(1, ranked, chosen.to(dam.dtype))
+
+
+def mask_prediction_loss(selection: TokenSelection, target: Tensor) -> Tensor:
+    """Binary cross-entropy of the scores against ``dam_target``, mean over images and all tokens (spec section 12)."""
+    return F.binary_cross_entropy_with_logits(selection.logits, target)
+
+
+@torch.no_grad()
+def dam_correlation(dam: Tensor, selection: TokenSelection, level_sizes: Sequence[int]) -> dict[str, Tensor]:
+    """Share of the decoder's attention on the selected tokens, in all and on each level (paper, figure 5)."""
+    kept = torch.zeros_like(dam).scatter_(1, selection.index, 1.0) * dam
+    names = ["all", *map(str, range(len(level_sizes)))]
+    pairs = zip([kept, *kept.split(list(level_sizes), 1)], [dam, *dam.split(list(level_sizes), 1)], strict=True)
+    shares = [(part.sum(1) / whole.sum(1)).nan_to_num() for part, whole in pairs]
+    return {f"corr_mask_attn_map_dec_{name}": share.mean() for name, share in zip(names, shares, strict=True)}

@@ -1,0 +1,113 @@
+"""The tokens of all feature levels as one sequence, and where each of them lies (spec sections 4 and 6).
+
+Order: level-major, then row by row. B images, N tokens over all levels, L levels, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rhobench.model.positions import map_positions
+
+PROPOSAL_SIZE = 0.05
+"""Side of a proposal of the finest level, in image sides; doubled with each level."""
+PROPOSAL_BORDER = 0.01
+"""A proposal with a coordinate nearer than this to 0 or 1 is not used (spec section 6)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenGrid:
+    """Geometry of a batch of token sequences. It depends on sizes and masks alone, not on features."""
+
+    shapes: tuple[tuple[int, int], ...]
+    """(height, width) of each level."""
+    padding: Tensor
+    """(B, N) bool, True at padding."""
+    valid_ratios: Tensor
+    """(B, L, 2): share of each level's width and height that is not padding."""
+    reference_points: Tensor
+    """(B, N, L, 2): centre of each token, xy, in the coordinates of every level."""
+    positions: Tensor
+    """(B, N, C): sine embedding, without level embedding."""
+    proposals: Tensor
+    """(B, N, 4): logits of each token's proposal box; +inf where there is none."""
+    blank: Tensor
+    """(B, N) bool: padding, or a proposal too near to the border."""
+    has_padding: bool
+    """Whether any token is padding."""
+
+    @property
+    def level_sizes(self) -> list[int]:
+        """Tokens of each level."""
+        return [h * w for h, w in self.shapes]
+
+
+def flatten_levels(maps: Sequence[Tensor]) -> Tensor:
+    """Feature maps (B, C, H_l, W_l) to tokens (B, N, C)."""
+    return torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
+
+
+def token_grid(mask: Tensor, shapes: Sequence[tuple[int, int]], dim: int) -> TokenGrid:
+    """Geometry of the tokens of images padded to one size.
+
+    Args:
+        mask: (B, H, W) bool of the images, True at padding.
+        shapes: (height, width) of each feature level.
+        dim: C, width of the position embedding.
+    """
+    batch, has_padding = len(mask), bool(mask.any())
+    if not has_padding:  # all images have the same geometry
+        mask = mask[:1]
+    level_masks = [F.interpolate(mask[:, None].float(), size=shape)[:, 0].bool() for shape in shapes]
+    valid_sizes = torch.stack([_valid_size(m) for m in level_masks], dim=1)  # (B, L, 2)
+    sizes = valid_sizes.new_tensor([(w, h) for h, w in shapes])  # (L, 2)
+    valid_ratios = valid_sizes / sizes
+
+    centres = [_cell_centres(shape, mask.device) for shape in shapes]  # each (n_l, 2), in cells
+    reference = torch.cat([c / valid_sizes[:, i, None] for i, c in enumerate(centres)], dim=1)  # (B, N, 2)
+    padding = torch.cat([m.flatten(1) for m in level_masks], dim=1)
+    sides = torch.cat([c.new_full((len(c), 2), PROPOSAL_SIZE * 2.0**i) for i, c in enumerate(centres)])
+    boxes = torch.cat((reference, sides.expand_as(reference)), dim=-1)  # (B, N, 4)
+    inside = ((boxes > PROPOSAL_BORDER) & (boxes < 1 - PROPOSAL_BORDER)).all(-1)
+    blank = padding | ~inside
+    proposals = torch.log(boxes / (1 - boxes)).masked_fill(blank[..., None], float("inf"))
+
+    def of_batch(one: Tensor) -> Tensor:
+        return one.expand(batch, *one.shape[1:])
+
+    return TokenGrid(
+        shapes=tuple(shapes),
+        padding=of_batch(padding),
+        valid_ratios=of_batch(valid_ratios),
+        reference_points=of_batch(reference[:, :, None] * valid_ratios[:, None]),
+        positions=of_batch(torch.cat([map_positions(m, dim) for m in level_masks], dim=1)),
+        proposals=of_batch(proposals),
+        blank=of_batch(blank),
+        has_padding=has_padding,
+    )
+
+
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Rows ``index`` (B, k) of ``tokens`` (B, N, ...) -> (B, k, ...)."""
+    trailing = tokens.shape[2:]
+    return tokens.gather(1, index.view(*index.shape, *[1] * len(trailing)).expand(-1, -1, *trailing))
+
+
+def _valid_size(mask: Tensor) -> Tensor:
+    """(B, 2): width and height without padding, along the first row and the first column of (B, H, W)."""
+    return torch.stack(((~mask[:, 0, :]).sum(1), (~mask[:, :, 0]).sum(1)), dim=-1).float()
+
+
+def _cell_centres(shape: tuple[int, int], device: torch.device) -> Tensor:
+    height, width = shape
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device, dtype=torch.float32) + 0.5,
+        torch.arange(width, device=device, dtype=torch.float32) + 0.5,
+        indexing="ij",
+    )
+    return torch.stack((x, y), dim=-1).flatten(0, 1)
