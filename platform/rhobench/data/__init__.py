@@ -1,0 +1,38 @@
+"""Detection data: COCO folders, generated scenes, and the check that a folder can be trained on."""
+
+from rhobench.data.cache import build_once, cache_dir
+from rhobench.data.check import Problem, check_dataset, require_valid
+from rhobench.data.coco import (
+    Batch,
+    Categories,
+    CocoDetection,
+    DatasetError,
+    Sample,
+    Target,
+    UnreadableImageError,
+    annotation_file,
+    collate,
+)
+from rhobench.data.scenes import generate_scenes, prepare_data
+from rhobench.data.transforms import Flip, flips
+
+__all__ = [
+    "Batch",
+    "Categories",
+    "CocoDetection",
+    "DatasetError",
+    "Flip",
+    "Problem",
+    "Sample",
+    "Target",
+    "UnreadableImageError",
+    "annotation_file",
+    "build_once",
+    "cache_dir",
+    "check_dataset",
+    "collate",
+    "flips",
+    "generate_scenes",
+    "prepare_data",
+    "require_valid",
+]

@@ -1,0 +1,89 @@
+"""From an image file and its boxes to what the model reads: decode, resize, flip, normalise.
+
+Resizing follows the official evaluation (spec section 15) and uses Pillow's bilinear filter, which antialiases, as the
+official code and timm's backbones expect.
+"""
+
+from __future__ import annotations
+
+import enum
+from itertools import product
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from rhobench.config import DataConfig
+
+
+class Flip(enum.IntFlag):
+    """How an image is mirrored; the sampler chooses, so that augmentation depends on nothing but its seed."""
+
+    NONE = 0
+    HORIZONTAL = 1
+    VERTICAL = 2
+
+
+def flips(config: DataConfig) -> tuple[Flip, ...]:
+    """The variants that training chooses from, all equally likely."""
+    horizontal = (Flip.NONE, Flip.HORIZONTAL) if config.hflip else (Flip.NONE,)
+    vertical = (Flip.NONE, Flip.VERTICAL) if config.vflip else (Flip.NONE,)
+    return tuple(h | v for v, h in product(vertical, horizontal))
+
+
+def decode(file: Path) -> Image.Image:
+    """Read an image as RGB.
+
+    The EXIF orientation is ignored, as in the COCO tools: boxes are given in the stored pixels. Raises whatever Pillow
+    raises on damaged files.
+    """
+    with Image.open(file) as image:
+        return image.convert("RGB")
+
+
+def resized_size(height: int, width: int, config: DataConfig) -> tuple[int, int]:
+    """(height, width) after resizing: ``resize_px`` exactly, else the official rule.
+
+    The shorter side becomes ``short_side_px``, or so much less that the longer one stays near ``max_side_px``; the
+    longer side is truncated. An image 640 wide and 480 high becomes 1066 wide and 800 high.
+    """
+    if config.resize_px is not None:
+        return config.resize_px
+    short, long = min(height, width), max(height, width)
+    new_short = config.short_side_px
+    if long / short * new_short > config.max_side_px:
+        new_short = round(config.max_side_px * short / long)
+    new_long = int(new_short * long / short)
+    return (new_short, new_long) if height <= width else (new_long, new_short)
+
+
+def transform(image: Image.Image, boxes: Tensor, flip: Flip, config: DataConfig) -> tuple[Tensor, Tensor]:
+    """Resize, flip and normalise an image with its boxes.
+
+    Args:
+        image: RGB.
+        boxes: (n, 4) float32, x1 y1 x2 y2 in pixels of ``image``.
+        flip: The mirroring.
+        config: Gives the size, and the mean and deviation of the pixels.
+
+    Returns:
+        The image (3, H, W), float32, normalised; and the boxes (n, 4), centre x, centre y, width, height as shares of
+        the image.
+    """
+    framed = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(image.height, image.width))
+    size = list(resized_size(image.height, image.width, config))
+    image = functional.resize(image, size, interpolation=InterpolationMode.BILINEAR)
+    framed = functional.resize(framed, size)
+    if flip & Flip.HORIZONTAL:
+        image, framed = functional.horizontal_flip(image), functional.horizontal_flip(framed)
+    if flip & Flip.VERTICAL:
+        image, framed = functional.vertical_flip(image), functional.vertical_flip(framed)
+    pixels = functional.to_dtype(functional.pil_to_tensor(image), torch.float32, scale=True)  # (3, H, W)
+    pixels = functional.normalize(pixels, list(config.pixel_mean), list(config.pixel_std), inplace=True)
+    framed = functional.convert_bounding_box_format(framed, new_format=tv_tensors.BoundingBoxFormat.CXCYWH)
+    height, width = size
+    return pixels, framed.as_subclass(Tensor) / torch.tensor([width, height, width, height])
