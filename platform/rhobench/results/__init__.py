@@ -1,0 +1,36 @@
+"""What runs leave behind: records, the store that holds them, and the Pareto front of what they found."""
+
+from rhobench.results.environment import describe_environment
+from rhobench.results.pareto import (
+    METRICS,
+    Metric,
+    MetricError,
+    by_configuration,
+    configuration_labels,
+    front_mask,
+    metric,
+    rho_label,
+)
+from rhobench.results.record import SCHEMA, Point, Record, RecordError, read_record, write_record
+from rhobench.results.store import Store, StoreNotFoundError, StoreOccupiedError
+
+__all__ = [
+    "METRICS",
+    "SCHEMA",
+    "Metric",
+    "MetricError",
+    "Point",
+    "Record",
+    "RecordError",
+    "Store",
+    "StoreNotFoundError",
+    "StoreOccupiedError",
+    "by_configuration",
+    "configuration_labels",
+    "describe_environment",
+    "front_mask",
+    "metric",
+    "read_record",
+    "rho_label",
+    "write_record",
+]

@@ -1,0 +1,95 @@
+"""What a number depends on besides the configuration: versions, machine, source code, variables."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("rhobench", "torch", "torchvision", "timm", "ray", "numpy", "pycocotools", "numba", "plotly")
+"""Distributions whose version can change a number or a picture."""
+
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "PYTORCH_ALLOC_CONF",
+    "PYTHONHASHSEED",
+)
+"""Environment variables that change speed or reproducibility; no others are read, for they may hold secrets."""
+
+
+def describe_environment() -> dict[str, Any]:
+    """The environment of this process, ready for JSON. Names neither the host nor the user.
+
+    Keys: packages (name -> version, None: not installed), python, os, cpu, cpu_cores (those this process may use),
+    ram_gib, git (None where rhobench is installed and not a checkout), argv, variables (name -> value, those set).
+    """
+    return {
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "os": f"{platform.system()} {platform.release()}",
+        "cpu": _cpu_model(),
+        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "ram_gib": _ram_gib(),
+        "git": _git_state(Path(__file__).resolve().parents[3]),
+        "argv": list(sys.argv),
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _ram_gib() -> float | None:
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):  # Windows
+        return None
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+
+
+def _git_state(root: Path) -> dict[str, str | None] | None:
+    """Commit of the checkout at ``root`` and a hash of what differs from it; None when ``root`` is no checkout.
+
+    Asks for pyproject.toml too: a wheel in a virtual environment inside some other project's repository must not
+    report that project's commit.
+    """
+    if not (root / ".git").exists() or not (root / "pyproject.toml").is_file():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD").decode().strip()
+        changes = _git(root, "diff", "HEAD")
+        untracked = _git(root, "ls-files", "--others", "--exclude-standard", "-z").split(b"\0")
+    except (OSError, subprocess.SubprocessError):  # no git, or a repository without a commit
+        return None
+    digest = hashlib.sha256(changes)
+    for name in filter(None, untracked):
+        path = root / os.fsdecode(name)
+        digest.update(name)
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    clean = not changes and not any(untracked)
+    return {"commit": commit, "diff_sha256": None if clean else digest.hexdigest()[:16]}
+
+
+def _git(root: Path, *arguments: str) -> bytes:
+    return subprocess.run(["git", "-C", root, *arguments], check=True, capture_output=True, timeout=30).stdout

@@ -1,0 +1,191 @@
+"""Metrics, configurations (seeds averaged) and their Pareto fronts.
+
+A front over single runs rewards lucky seeds and timing noise, so a front is one over configurations. It never joins
+values that cannot be compared: ``Metric.setting`` names the columns that must agree, and each setting has
+its own front.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+Better = Literal["higher", "lower"]
+
+DIALS = ("configuration", "rho_infer", "precision", "height", "width")
+"""Columns that tell two ways of running apart, and may be compared on one front."""
+
+
+class MetricError(ValueError):
+    """A metric that does not exist."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A column of ``Store.frame()`` that can be an axis of a front."""
+
+    name: str
+    """The column."""
+    label: str
+    """How an axis or a table head calls it."""
+    unit: str = ""
+    """Unit of what is shown, after ``scale``."""
+    better: Better
+    """Which direction is wanted."""
+    digits: int = 1
+    """Decimals shown; at most one from 100 up."""
+    scale: float = 1.0
+    """Shown value over stored value: 100 for AP."""
+    setting: tuple[str, ...] = ()
+    """Columns that must agree for two values to be comparable."""
+    interval: tuple[str, str] | None = None
+    """Columns with a low and a high percentile of the repeated measurement behind one value."""
+
+    @property
+    def title(self) -> str:
+        """Label with its unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def noun(self) -> str:
+        """Label inside a sentence: "GFLOPs", "latency"."""
+        return self.label if self.label[1].isupper() else self.label.lower()
+
+    def format(self, value: float) -> str:
+        """The value as it is shown, or a dash where there is none."""
+        if pd.isna(value):
+            return "–"
+        shown = value * self.scale
+        return f"{shown:.{min(self.digits, 1) if abs(shown) >= 100 else self.digits}f}"
+
+
+def _accuracy(name: str, label: str) -> Metric:
+    return Metric(name=name, label=label, better="higher", scale=100, setting=("dataset",))
+
+
+_TIMING = ("device", "protocol", "backend", "threads", "batch_size")
+
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        _accuracy("ap", "AP"),
+        _accuracy("ap50", "AP50"),
+        _accuracy("ap75", "AP75"),
+        _accuracy("ap_s", "AP small"),
+        _accuracy("ap_m", "AP medium"),
+        _accuracy("ap_l", "AP large"),
+        Metric(name="gflops", label="GFLOPs", unit="per image", better="lower", digits=2, setting=("flops_count",)),
+        Metric(name="params_m", label="Parameters", unit="M", better="lower"),
+        Metric(
+            name="latency_ms",
+            label="Latency",
+            unit="ms",
+            better="lower",
+            setting=_TIMING,
+            interval=("latency_p10_ms", "latency_p90_ms"),
+        ),
+        Metric(name="fps", label="FPS", unit="images/s", better="higher", setting=_TIMING),
+    )
+}
+"""Every metric, by column; this table is the one place to add one."""
+
+
+def metric(name: str) -> Metric:
+    """The metric of a column; MetricError lists those that exist."""
+    if name not in METRICS:
+        raise MetricError(f"There is no metric {name!r}; choose one of {', '.join(METRICS)}.")
+    return METRICS[name]
+
+
+def front_mask(x: np.ndarray, y: np.ndarray, x_better: Better, y_better: Better) -> np.ndarray:
+    """Which points no other point beats: at least as good in both and better in one.
+
+    x, y (n,) floats -> (n,) bools. Of equal points all are kept; a point with NaN is never on the front.
+    """
+    cost = np.asarray(x, float) * (1 if x_better == "lower" else -1)
+    value = np.asarray(y, float) * (1 if y_better == "higher" else -1)
+    mask = np.zeros(len(cost), bool)
+    known = np.flatnonzero(~(np.isnan(cost) | np.isnan(value)))
+    order = known[np.lexsort((-value[known], cost[known]))]  # cheapest first, the best of each cost first
+    cost, value = cost[order], value[order]
+    first = np.searchsorted(cost, cost, side="left")  # start of each point's group of equal cost
+    best_so_far = np.concatenate(([-np.inf], np.maximum.accumulate(value)))
+    unbeaten = (value == value[first]) & ((value > best_so_far[first]) | (first == 0))
+    mask[order[unbeaten]] = True
+    return mask
+
+
+def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> pd.DataFrame:
+    """One row per configuration and setting, averaged over seeds, cheapest first.
+
+    ``frame`` is that of ``Store.frame()``; failed runs and points that lack x or y are left out. Columns: the dials;
+    the setting columns of both metrics; for both metrics the mean under its name, ``*_sd`` (NaN for one seed) and, with
+    an interval, the means of its columns; ``n`` seeds; ``run_ids``; experiment, model, backbone, rho; ``setting``
+    (text, empty when there is one); ``series`` (model, backbone and setting); ``label`` (what tells the configuration
+    from the others); ``on_front``, within its setting.
+    """
+    metrics = [metric(x), metric(y)]
+    settings = list(dict.fromkeys(column for m in metrics for column in m.setting))
+    keys = [*DIALS, *settings]
+    known = frame[(frame["status"] != "failed") & frame[[x, y]].notna().all(axis=1)].copy()
+    known["setting"] = _texts(known, _varying(known, settings))
+    known["series"] = [" · ".join(filter(None, row)) for row in known[["model", "backbone", "setting"]].to_numpy()]
+    known["label"] = configuration_labels(known)
+    values = list(dict.fromkeys(c for m in metrics for c in (m.name, *(m.interval or ()))))
+    carried = ["experiment", "model", "backbone", "rho", "setting", "series", "label"]
+
+    rows: list[dict[Any, Any]] = []
+    for key, group in known.groupby(keys, dropna=False, sort=False):
+        # A run measured twice in one setting is still one seed.
+        runs = group.groupby("run_id")[values].mean().astype(float)
+        row = dict(zip(keys, key, strict=True)) | group.iloc[0][carried].to_dict() | runs.mean().to_dict()
+        row |= {f"{m.name}_sd": runs[m.name].std(ddof=1) for m in metrics}
+        rows.append(row | {"n": len(runs), "run_ids": list(runs.index)})
+    columns = [*keys, *carried, *values, *(f"{m.name}_sd" for m in metrics), "n", "run_ids"]
+    table = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
+    table["on_front"] = False
+    for _, group in table.groupby("setting"):
+        table.loc[group.index, "on_front"] = front_mask(
+            group[x].to_numpy(), group[y].to_numpy(), metrics[0].better, metrics[1].better
+        )
+    return table.sort_values([x, y], ascending=[metrics[0].better == "lower", False], ignore_index=True)
+
+
+def _varying(frame: pd.DataFrame, columns: list[str]) -> list[str]:
+    return [column for column in columns if frame[column].nunique(dropna=False) > 1]
+
+
+def _texts(frame: pd.DataFrame, columns: list[str]) -> list[str]:
+    """Per row the values of ``columns``, numbers with the name of their column: "cpu · batch_size 8"."""
+    return [
+        " · ".join(v if isinstance(v, str) else f"{c} {_plain(v)}" for c, v in zip(columns, values, strict=True))
+        for values in frame[columns].to_numpy(dtype=object)
+    ]
+
+
+def configuration_labels(frame: pd.DataFrame) -> list[str]:
+    """Per row what tells it from the others: rho first, then each other dial and field of the config that varies."""
+    named_elsewhere = {"model.name", "model.backbone.name", "model.rho"}
+    fields = [str(path) for path in frame.columns if "." in str(path) and path not in named_elsewhere]
+    varying = _varying(frame, [*fields, "precision", "height", "width"])
+    others = frame[varying].rename(columns=lambda path: str(path).rsplit(".", 1)[-1])
+    parts = pd.DataFrame({"others": _texts(others, [str(name) for name in others.columns])}, index=frame.index)
+    if not varying or _varying(frame, ["rho", "rho_infer"]):
+        parts.insert(0, "rho", [rho_label(*pair) for pair in zip(frame["rho"], frame["rho_infer"], strict=True)])
+    return [" · ".join(filter(None, row)) for row in parts.to_numpy()]
+
+
+def rho_label(rho: float | None, rho_infer: float | None) -> str:
+    """ "ρ 0.3", "ρ 0.3→0.5" where trained and run differ, or "dense"."""
+    trained, run = ("dense" if pd.isna(value) else f"{value:g}" for value in (rho, rho_infer))
+    text = run if trained == run else f"{trained}→{run}"
+    return text if text == "dense" else f"ρ {text}"
+
+
+def _plain(value: Any) -> str:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import math
+
+import moocore
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rhobench.results import METRICS, MetricError, by_configuration, front_mask, metric
+from rhobench.results.pareto import Better
+
+# Few distinct values, so that ties are common.
+numbers = st.integers(-4, 4).map(float) | st.floats(-5, 5) | st.sampled_from([math.inf, -math.inf])
+point_lists = st.lists(st.tuples(numbers, numbers), max_size=40)
+directions = st.sampled_from(["lower", "higher"])
+
+
+def mask(points: list[tuple[float, float]], x_better: Better = "lower", y_better: Better = "higher") -> list[bool]:
+    x, y = np.array(points, float).reshape(-1, 2).T
+    return front_mask(x, y, x_better, y_better).tolist()
+
+
+@given(points=point_lists, x_better=directions, y_better=directions)
+def test_front_is_that_of_moocore(points: list[tuple[float, float]], x_better: Better, y_better: Better) -> None:
+    if not points:
+        assert mask(points) == []
+        return
+    maximise = [x_better == "higher", y_better == "higher"]
+    expected = moocore.is_nondominated(np.array(points), maximise=maximise, keep_weakly=True)
+    assert mask(points, x_better, y_better) == expected.tolist()
+
+
+@given(points=point_lists, seed=st.integers(0, 99))
+def test_front_does_not_depend_on_the_order(points: list[tuple[float, float]], seed: int) -> None:
+    order = np.random.default_rng(seed).permutation(len(points))
+    assert mask([points[i] for i in order]) == [mask(points)[i] for i in order]
+
+
+@given(points=point_lists, value=numbers, place=st.integers(0, 40))
+def test_nan_is_never_on_the_front_and_changes_nothing(
+    points: list[tuple[float, float]], value: float, place: int
+) -> None:
+    place = min(place, len(points))
+    for unknown in ((math.nan, value), (value, math.nan)):
+        with_unknown = mask([*points[:place], unknown, *points[place:]])
+        assert with_unknown.pop(place) is False
+        assert with_unknown == mask(points)
+
+
+def rows(*changes: dict[str, object]) -> pd.DataFrame:
+    """A frame such as that of a store, with one row for each of ``changes``."""
+    standard = {
+        "experiment": "sweep",
+        "status": "completed",
+        "configuration": "c",
+        "dataset": "coco val",
+        "model": "sparse_detr",
+        "backbone": "resnet50",
+        "rho": 0.3,
+        "rho_infer": 0.3,
+        "precision": "fp32",
+        "height": 800,
+        "width": 1333,
+        "gflops": 100.0,
+        "flops_count": "standard",
+        "ap": 0.5,
+        "latency_ms": 20.0,
+        "latency_p10_ms": 19.0,
+        "latency_p90_ms": 23.0,
+        "device": "H100",
+        "protocol": "latency-v1",
+        "backend": "cuda",
+        "threads": 1,
+        "batch_size": 1,
+        "train.lr": 2e-4,
+        "model.rho": 0.3,
+    }
+    return pd.DataFrame([{**standard, "run_id": f"run{i}", **change} for i, change in enumerate(changes)])
+
+
+def test_seeds_are_averaged() -> None:
+    (row,) = by_configuration(rows({"ap": 0.5}, {"ap": 0.52}, {"ap": 0.54})).to_dict("records")
+    assert row["ap"] == pytest.approx(0.52)
+    assert row["ap_sd"] == pytest.approx(0.02)
+    assert (row["n"], row["run_ids"], row["on_front"]) == (3, ["run0", "run1", "run2"], True)
+
+
+def test_one_seed_has_no_sd() -> None:
+    (row,) = by_configuration(rows({})).to_dict("records")
+    assert row["n"] == 1
+    assert math.isnan(row["ap_sd"])
+
+
+def test_a_lucky_seed_does_not_make_a_front() -> None:
+    table = by_configuration(
+        rows(
+            *({"configuration": "steady", "ap": ap, "gflops": 90.0} for ap in (0.50, 0.50)),
+            *({"configuration": "lucky", "ap": ap} for ap in (0.45, 0.53)),
+        )
+    ).set_index("configuration")
+    assert table["on_front"].to_dict() == {"steady": True, "lucky": False}
+
+
+def test_devices_have_a_front_each_for_latency_but_share_that_for_gflops() -> None:
+    frame = rows(
+        {"configuration": "a", "run_id": "a", "latency_ms": 20.0},
+        {"configuration": "a", "run_id": "a", "latency_ms": 200.0, "device": "laptop"},
+        {"configuration": "b", "run_id": "b", "latency_ms": 100.0, "device": "laptop", "ap": 0.4, "gflops": 50.0},
+    )
+    latency = by_configuration(frame, "latency_ms")
+    assert latency["setting"].tolist() == ["H100", "laptop", "laptop"]
+    assert latency["on_front"].tolist() == [True, True, True], "a on the H100 must not beat b on the laptop"
+    gflops = by_configuration(frame, "gflops")
+    assert gflops["run_ids"].tolist() == [["b"], ["a"]]
+    assert gflops["n"].tolist() == [1, 1], "a run measured on two devices is one seed"
+
+
+def test_aps_on_two_data_sets_are_not_compared() -> None:
+    table = by_configuration(rows({"dataset": "coco val", "ap": 0.4}, {"dataset": "bccd val", "ap": 0.8}))
+    assert table["on_front"].all()
+    assert set(table["setting"]) == {"coco val", "bccd val"}
+
+
+def test_failed_and_unmeasured_runs_are_left_out() -> None:
+    frame = rows({}, {"status": "failed"}, {"configuration": "d", "gflops": None, "status": "trained"})
+    assert by_configuration(frame)["run_ids"].tolist() == [["run0"]]
+    assert by_configuration(frame.iloc[1:]).empty
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels"),
+    [
+        ([{"rho_infer": 0.1, "rho": 0.1}, {"rho_infer": None, "rho": None}], {"ρ 0.1", "dense"}),
+        ([{"rho_infer": 0.3}, {"rho_infer": 0.5}], {"ρ 0.3", "ρ 0.3→0.5"}),
+        ([{"train.lr": 1e-4}, {"train.lr": 2e-4}], {"lr 0.0001", "lr 0.0002"}),
+        ([{"precision": "fp32"}, {"precision": "bf16"}], {"fp32", "bf16"}),
+    ],
+)
+def test_labels_name_what_varies(changes: list[dict[str, object]], labels: set[str]) -> None:
+    distinct = [{"configuration": str(i), **change} for i, change in enumerate(changes)]
+    assert set(by_configuration(rows(*distinct))["label"]) == labels
+
+
+def test_values_are_shown_with_their_decimals() -> None:
+    assert METRICS["ap"].format(0.51349) == "51.3"
+    assert METRICS["gflops"].format(0.5249) == "0.52"
+    assert METRICS["gflops"].format(148.04) == "148.0"
+    assert METRICS["ap"].format(math.nan) == "–"
+
+
+def test_an_unknown_metric_lists_those_that_exist() -> None:
+    with pytest.raises(MetricError, match="'mAP'; choose one of ap, ap50"):
+        metric("mAP")

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import os
+import string
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rhobench.results import SCHEMA, Point, Record, RecordError, read_record, write_record
+
+RECORD = Record(
+    run_id="demo-rho0.1-seed0-0a1b2c3d",
+    experiment="demo",
+    status="completed",
+    config={"experiment": "demo", "model": {"rho": 0.1}},
+    categories=[{"label": 0, "id": 3, "name": "четырёхугольник"}, {"label": 1, "id": 7, "name": "</script>"}],
+    history=[{"epoch": 1, "loss": 3.25, "ap": 0.4}],
+    points=[Point(rho=0.1, protocol="latency-v1", ap=0.52, latency_ms=31.0), Point(rho=None)],
+    protocols={"latency-v1": "One call."},
+    cost={"train_seconds": 12.5},
+)
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    path = write_record(tmp_path / "runs" / RECORD.run_id, RECORD)
+    assert read_record(path) == RECORD
+    assert [p.name for p in path.parent.iterdir()] == ["record.json"], "no temporary file is left"
+
+
+@given(
+    ap=st.floats(0, 1),
+    loss=st.floats(allow_nan=False, allow_infinity=False),
+    text=st.text(st.characters(codec="utf-8")),
+    keys=st.lists(st.text(string.ascii_letters, min_size=1), unique=True),
+)
+def test_every_number_and_text_survives(ap: float, loss: float, text: str, keys: list[str]) -> None:
+    record = replace(
+        RECORD, reason=text, points=[Point(rho=0.3, ap=ap)], history=[{"epoch": 1, **dict.fromkeys(keys, loss)}]
+    )
+    assert Record.from_json(record.to_json()) == record
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_null(value: float) -> None:
+    record = replace(RECORD, points=[Point(rho=0.1, ap=value)], history=[{"epoch": 1, "loss": value}])
+    text = record.to_json()
+    json.loads(text, parse_constant=pytest.fail)
+    again = Record.from_json(text)
+    assert again.points[0].ap is None
+    assert again.history == [{"epoch": 1, "loss": None}]
+
+
+def test_a_failed_write_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_record(tmp_path, RECORD)
+
+    def full_disk(handle: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_record(tmp_path, replace(RECORD, status="failed"))
+    assert read_record(path) == RECORD
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def changed(**values: object) -> str:
+    return json.dumps(json.loads(RECORD.to_json()) | values)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (changed(schema=SCHEMA + 1), f"schema {SCHEMA + 1}.*upgrade rhobench"),
+        (changed(schema=None), "no schema number"),
+        ("[1, 2]", "no schema number"),
+        (RECORD.to_json()[:200], "not a whole JSON file"),
+        ("", "not a whole JSON file"),
+        (RECORD.to_json().replace("0.52", "NaN"), "NaN"),
+        (changed(status="done"), "'done'.*trained, completed, failed"),
+        (changed(color="red"), "'color'"),
+        (changed(points=[{"rho": 1.0, "mAP": 0.5}]), "'mAP'"),
+    ],
+)
+def test_what_is_no_record_is_refused_by_name(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(text)
+    with pytest.raises(RecordError, match=says) as error:
+        read_record(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_binary_file_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecordError, match=r"record\.json is not a text file"):
+        read_record(path)
