@@ -1,0 +1,7 @@
+"""What a store shows: figures, a page that needs nothing but a browser, and tables for the terminal."""
+
+from rhobench.dashboards.figures import learning_curves, pareto
+from rhobench.dashboards.report import write_report
+from rhobench.dashboards.tables import front_table
+
+__all__ = ["front_table", "learning_curves", "pareto", "write_report"]

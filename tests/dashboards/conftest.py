@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rhobench.config import RunConfig
+from rhobench.config_tree import run_id, to_dict, with_value
+from rhobench.results import Point, Record, Store, write_record
+
+REASON = "Out of memory </script><img src=x onerror=alert(1)>"
+
+
+def add(store: Store, rho: float | None, seed: int = 0, backbone: str = "resnet50", **point: Any) -> str:
+    """One run with one point; a failed run when ``point`` is empty."""
+    base = with_value(RunConfig(experiment="sweep", seed=seed), "model.backbone.name", backbone)
+    config = with_value(base, "model.rho", rho)
+    name = run_id(config, ("model.backbone.name", "model.rho"))
+    standard = Point(
+        rho=rho,
+        protocol="latency-v1",
+        device="a CPU",
+        backend="cpu",
+        threads=1,
+        batch_size=1,
+        precision="fp32",
+        flops_count="standard",
+    )
+    record = Record(
+        run_id=name,
+        experiment="sweep",
+        status="completed" if point else "failed",
+        reason=None if point else REASON,
+        config=to_dict(config),
+        environment={"packages": {"torch": "9.8.7"}},
+        history=[{"epoch": e, "loss": 1 / e, "ap": point.get("ap", 0.1) * e / 3} for e in (1, 2, 3)],
+        points=[replace(standard, **point)] if point else [],
+        protocols={"latency-v1": "One call, image decoding not included."},
+    )
+    write_record(store.run_dir(name), record)
+    return name
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Four rho, each with two seeds, of one model; one dense run of another, which is dominated; one failure."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    for rho, ap, gflops, ms in (
+        (0.1, 0.52, 0.52, 31),
+        (0.25, 0.54, 0.55, 33),
+        (0.5, 0.545, 0.60, 38),
+        (1.0, 0.55, 0.68, 47),
+    ):
+        for seed in (0, 1):
+            latency: dict[str, Any] = {
+                "latency_ms": ms,
+                "latency_p10_ms": ms * 0.9,
+                "latency_p90_ms": ms * 1.2,
+                "fps": 1000 / ms,
+            }
+            add(store, rho, seed, ap=ap + 0.002 * seed, gflops=gflops, **latency)
+    add(store, None, backbone="resnet18", ap=0.5, gflops=0.7, latency_ms=60.0)
+    add(store, 0.25, seed=2)
+    return store

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import plotly.graph_objects as go
+import pytest
+
+from rhobench.config import Experiment, RunConfig
+from rhobench.dashboards import learning_curves, pareto
+from rhobench.dashboards.figures import DARK, RAMP, SERIES
+from rhobench.results import Store
+
+
+def traces(figure: go.Figure, meta: str) -> list[go.Scatter]:
+    return [trace for trace in figure.data if trace.meta == meta]
+
+
+def test_front_joins_the_configurations_that_no_other_beats(store: Store) -> None:
+    figure = pareto(store.frame(), "gflops", "ap")
+    (front,), (dominated,), (line,) = (traces(figure, meta) for meta in ("front", "dominated", "line"))
+    assert front.x == pytest.approx((0.52, 0.55, 0.60, 0.68))
+    assert front.y == pytest.approx((52.1, 54.1, 54.6, 55.1)), "the mean of two seeds, times 100"
+    assert front.text == ("ρ 0.1", "ρ 0.25", "ρ 0.5", "ρ 1")
+    assert (dominated.x, dominated.y) == ((0.7,), (50.0,))
+    assert (line.x, line.y, line.line.shape) == (front.x, front.y, "hv")
+    assert figure.layout.yaxis.title.text == "AP"
+    assert figure.layout.xaxis.title.text == "GFLOPs (per image)"
+
+
+def test_more_fps_is_better_and_the_step_turns_round(store: Store) -> None:
+    figure = pareto(store.frame(), "fps")
+    (line,) = traces(figure, "line")
+    assert line.line.shape == "vh"
+    assert list(line.y) == sorted(line.y, reverse=True)
+    assert "better ↗" in [a.text for a in figure.layout.annotations]
+
+
+def test_bars_are_seeds_for_ap_and_percentiles_for_latency(store: Store) -> None:
+    (front,) = traces(pareto(store.frame(), "latency_ms"), "front")
+    assert front.error_x.array[0] == pytest.approx(31 * 0.2)
+    assert front.error_x.arrayminus[0] == pytest.approx(31 * 0.1)
+    assert front.error_y.array[0] == pytest.approx(0.1414, abs=1e-3)
+    (front,) = traces(pareto(store.frame(), "gflops"), "front")
+    assert front.error_x.array is None, "seeds have the same GFLOPs"
+
+
+def test_subtitle_counts_seeds_and_failures(store: Store) -> None:
+    subtitle = pareto(store.frame()).layout.title.subtitle.text
+    assert "4 of 5 configurations on the front" in subtitle
+    assert "n = 1 to 2 seeds" in subtitle
+    assert "1 failed run not drawn" in subtitle
+    frame = store.frame()
+    assert "n = 1 seed;" in pareto(frame[frame["seed"] != 1]).layout.title.subtitle.text
+
+
+def test_devices_are_never_joined(store: Store) -> None:
+    frame = store.frame()
+    frame.loc[frame["rho"] == 0.1, "device"] = "another CPU"
+    figure = pareto(frame, "latency_ms")
+    assert {line.name for line in traces(figure, "line")} == {"Front · a CPU", "Front · another CPU"}
+    assert "2 settings that cannot be compared" in figure.layout.title.subtitle.text
+    assert len(traces(pareto(frame, "gflops"), "line")) == 1
+
+
+def test_a_model_has_one_colour_in_every_figure(store: Store) -> None:
+    frame = store.frame()
+    frame.loc[frame["rho"] == 0.1, "device"] = "another CPU"
+    frame.loc[frame["backbone"] == "resnet18", "latency_ms"] = None
+    gflops, latency = (
+        {trace.name.partition(" · a")[0]: trace.marker.color for trace in traces(pareto(frame, x), "front")}
+        for x in ("gflops", "latency_ms")
+    )
+    assert gflops == latency
+    symbols = [trace.marker.symbol for trace in traces(pareto(frame, "latency_ms"), "front")]
+    assert len(set(symbols)) == len(symbols) == 2
+
+
+def test_a_marker_leads_to_its_run_and_names_what_it_is(store: Store) -> None:
+    (front,) = traces(pareto(store.frame(), "latency_ms"), "front")
+    hover, run = front.customdata[0]
+    assert run in set(store.frame()["run_id"])
+    for part in ("ρ 0.1", "sparse_detr · resnet50", "52.1", "31.0", "p10 27.9, p90 37.2", "n = 2 seeds"):
+        assert part in hover
+
+
+def test_curves_highlight_the_best_run_of_each_configuration(store: Store) -> None:
+    figure = learning_curves(store.curves(), store.frame(), highlighted=2)
+    shown = traces(figure, "curve")
+    assert [trace.name for trace in shown] == ["resnet50 · ρ 0.5 · seed 1", "resnet50 · ρ 1 · seed 1"]
+    assert shown[1].y[-1] == pytest.approx(55.2)
+    (others,) = traces(figure, "others")
+    assert others.x.count(None) == 8, "the other 8 of 10 runs, the failed one too, are drawn, in grey"
+
+
+def test_an_empty_store_says_that_nothing_is_there(tmp_path: Path) -> None:
+    empty = Store(tmp_path)
+    empty.claim(Experiment(summary="", base=RunConfig(experiment="e")))
+    for figure in (pareto(empty.frame()), learning_curves(empty.curves(), empty.frame())):
+        assert not figure.data
+        assert any("yet" in annotation.text for annotation in figure.layout.annotations)
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG 2 contrast ratio of two #rrggbb colours."""
+
+    def luminance(color: str) -> float:
+        channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_can_be_seen_on_both_grounds() -> None:
+    for color in (*SERIES, *RAMP):
+        assert contrast(color, "#ffffff") >= 3
+        assert contrast(DARK[color], DARK["#ffffff"]) >= 3
+    assert not set(DARK) & set(DARK.values()), "the page replaces one colour after the other"
