@@ -1,0 +1,71 @@
+"""What a training step reads: batches of images, or of cached backbone features, in an order fixed by the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from rhobench.data import Batch, Flip, Target
+from rhobench.model.matcher import Objects
+
+Key = tuple[int, Flip]
+"""Index of an image and how it is mirrored."""
+
+
+class EpochBatches(Sampler[list[Key]]):
+    """The batches of one epoch for one worker.
+
+    A function of (seed, epoch) alone: a resumed training sees what an uninterrupted one would have seen, and the
+    images of step i are the same however many workers share them.
+    """
+
+    def __init__(self, images: int, flips: Sequence[Flip], batch_size: int, seed: int, rank: int, workers: int) -> None:
+        if images < batch_size:
+            raise ValueError(f"The training split has {images} images, fewer than train.batch_size={batch_size}.")
+        if batch_size % workers:
+            raise ValueError(f"train.batch_size={batch_size} cannot be shared by train.num_workers={workers}.")
+        self.images, self.flips, self.batch_size, self.seed = images, flips, batch_size, seed
+        self.rank, self.workers, self.epoch = rank, workers, 0
+
+    def __len__(self) -> int:
+        """Steps of an epoch; an incomplete last batch is dropped, as in the official training."""
+        return self.images // self.batch_size
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.images, generator=generator)
+        flips = torch.randint(len(self.flips), (self.images,), generator=generator)
+        for step in range(len(self)):
+            mine = slice(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.workers)
+            yield [(int(i), self.flips[f]) for i, f in zip(order[mine], flips[mine], strict=True)]
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Cached backbone features of images of one size."""
+
+    features: list[Tensor]
+    """(B, C_l, H_l, W_l) of each backbone level."""
+    mask: Tensor
+    """(B, H, W) bool of the images; nothing is padded."""
+    targets: tuple[Target, ...]
+
+
+TrainBatch = Batch | FeatureBatch
+
+
+def to_device(batch: TrainBatch, device: torch.device) -> TrainBatch:
+    """The batch with its tensors on ``device``; targets stay where they are until ``objects_of``."""
+    mask = batch.mask.to(device)
+    if isinstance(batch, FeatureBatch):
+        return FeatureBatch([f.to(device) for f in batch.features], mask, batch.targets)
+    return Batch(batch.images.to(device), mask, batch.targets)
+
+
+def objects_of(batch: TrainBatch, device: torch.device) -> list[Objects]:
+    """What is to be found in each image of the batch."""
+    return [Objects(t.labels.to(device), t.boxes.to(device)) for t in batch.targets]

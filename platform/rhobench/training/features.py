@@ -1,0 +1,136 @@
+"""Features of a frozen backbone, computed once and kept on disk.
+
+With a backbone that is not trained, its forward pass is most of the work of a small detector and gives the same result
+every epoch. The features of every (image, flip) lie in fp16 in memory-mapped files that all runs of a sweep share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from torch.utils.data import Dataset
+
+from rhobench.config import DataConfig, RunConfig
+from rhobench.config_tree import to_dict
+from rhobench.data import CocoDetection, Flip, Sample, Target, build_once, cache_dir
+from rhobench.model.backbone import Backbone
+from rhobench.model.pretrained import weights_file
+from rhobench.training.batches import FeatureBatch, Key
+
+BATCH = 16
+"""Images of one backbone call while the cache is built."""
+
+FeatureSample = tuple[list[np.ndarray], tuple[int, int], Target]
+"""Maps (C_l, H_l, W_l) in fp16, (height, width) of the image that gave them, and its objects."""
+
+
+class FeatureDataset(Dataset[FeatureSample]):
+    """Like ``CocoDetection``, with the backbone's features in place of the image."""
+
+    def __init__(self, folder: Path, flips: Sequence[Flip]) -> None:
+        self.flips = tuple(flips)
+        meta = json.loads((folder / "meta.json").read_text())
+        self.image_size: tuple[int, int] = tuple(meta["image_size"])
+        self.maps = [np.load(folder / f"level{i}.npy", mmap_mode="r") for i in range(meta["levels"])]
+        self.targets: list[Target] = torch.load(folder / "targets.pt", weights_only=False)
+
+    def __len__(self) -> int:
+        return len(self.targets) // len(self.flips)
+
+    def __getitem__(self, key: Key) -> FeatureSample:
+        index, flip = key
+        row = index * len(self.flips) + self.flips.index(flip)
+        return [m[row] for m in self.maps], self.image_size, self.targets[row]
+
+
+def collate_features(samples: Sequence[FeatureSample]) -> FeatureBatch:
+    """Stack samples, in fp32."""
+    levels = zip(*(maps for maps, _, _ in samples), strict=True)
+    features = [torch.from_numpy(np.stack(level)).float() for level in levels]
+    mask = torch.zeros(len(samples), *samples[0][1], dtype=torch.bool)
+    return FeatureBatch(features, mask, tuple(target for _, _, target in samples))
+
+
+def cached_features(
+    config: RunConfig, dataset: CocoDetection, backbone: Backbone, tell: Callable[[str], None] = lambda text: None
+) -> FeatureDataset:
+    """The features of ``dataset``, from the cache folder, or computed into it.
+
+    Args:
+        config: of the run; its backbone must be wholly frozen and its images of one size.
+        dataset: gives images and flips.
+        backbone: with its weights loaded.
+        tell: is told about progress.
+
+    Raises:
+        ValueError: the backbone is trained, or the images are of several sizes.
+    """
+    if config.model.backbone.frozen != "all":
+        raise ValueError(
+            "train.cache_features=true needs model.backbone.frozen=all: cached features are never trained."
+        )
+    folder = cache_dir() / f"features-{_identity(config, dataset)}"
+    build_once(folder, lambda target: _compute(target, dataset, backbone.eval(), tell))
+    return FeatureDataset(folder, dataset.flips)
+
+
+def _identity(config: RunConfig, dataset: CocoDetection) -> str:
+    """Changes with whatever changes the features: backbone, weights, images, their size and flips."""
+    digest = hashlib.sha256()
+    seen = {"hflip", "vflip", "loader_workers", "train_splits", "val_split", "dir", "scenes"}
+    data = {k: v for k, v in to_dict(config.data).items() if k not in seen}
+    digest.update(json.dumps([to_dict(config.model.backbone), data, [int(f) for f in dataset.flips]]).encode())
+    weights = config.model.backbone.weights
+    if weights not in (None, "timm"):
+        digest.update(weights_file(weights or "").read_bytes())
+    elif weights is None:
+        digest.update(str(config.seed).encode())  # random weights differ by seed
+    for file in dataset.annotation_files:
+        digest.update(f"{file.resolve()} {file.stat().st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+@torch.inference_mode()
+def _compute(folder: Path, dataset: CocoDetection, backbone: Backbone, tell: Callable[[str], None]) -> None:
+    backbone = backbone.to(memory_format=torch.channels_last)
+    keys = [(index, flip) for index in range(len(dataset)) for flip in dataset.flips]
+    maps: list[np.memmap] = []
+    targets: list[Target] = []
+    size: tuple[int, int] | None = None
+    for start in range(0, len(keys), BATCH):
+        samples = [dataset[key] for key in keys[start : start + BATCH]]
+        size = _common_size(samples, size, dataset.config)
+        features = backbone(torch.stack([s.image for s in samples]).contiguous(memory_format=torch.channels_last))
+        if not maps:
+            maps = [
+                open_memmap(folder / f"level{i}.npy", "w+", np.float16, (len(keys), *f.shape[1:]))
+                for i, f in enumerate(features)
+            ]
+        for level, feature in zip(maps, features, strict=True):
+            level[start : start + len(samples)] = feature.half().numpy()
+        targets += [s.target for s in samples]
+        tell(f"backbone features {start + len(samples)}/{len(keys)}")
+    for level in maps:
+        level.flush()
+    torch.save(targets, folder / "targets.pt")
+    (folder / "meta.json").write_text(json.dumps({"levels": len(maps), "image_size": size}))
+
+
+def _common_size(samples: list[Sample], size: tuple[int, int] | None, config: DataConfig) -> tuple[int, int]:
+    for sample in samples:
+        height, width = sample.image.shape[1:]
+        size = size or (height, width)
+        if (height, width) != size:
+            raise ValueError(
+                f"train.cache_features=true needs images of one size, but image {sample.target.image_id} is "
+                f"{height}x{width} after resizing and others are {size[0]}x{size[1]}: set data.resize_px "
+                f"(it is {config.resize_px})."
+            )
+    assert size is not None
+    return size

@@ -1,0 +1,35 @@
+"""Model and losses as one module, so that data-parallel training wraps a single forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rhobench.config import LossConfig
+from rhobench.model import DetectorOutput, SparseDETR
+from rhobench.model.criterion import losses
+from rhobench.model.matcher import Objects
+from rhobench.training.batches import FeatureBatch, TrainBatch
+
+
+def run_model(model: SparseDETR, batch: TrainBatch) -> DetectorOutput:
+    """Predictions for a batch of images, or of cached features."""
+    if isinstance(batch, FeatureBatch):
+        return model.detect(batch.features, batch.mask)
+    return model(batch.images, batch.mask)
+
+
+class Objective(nn.Module):
+    """Loss terms of a batch."""
+
+    def __init__(self, model: SparseDETR, config: LossConfig, precision: str) -> None:
+        super().__init__()
+        self.model, self.config, self.precision = model, config, precision
+
+    def forward(self, batch: TrainBatch, objects: Sequence[Objects], num_boxes: float) -> dict[str, Tensor]:
+        """Unweighted terms as in ``criterion.losses``. Under bf16 the model runs in autocast, the losses in fp32."""
+        with torch.autocast(batch.mask.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            output = run_model(self.model, batch)
+        return losses(output, objects, self.config, num_boxes)

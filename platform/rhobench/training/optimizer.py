@@ -1,0 +1,46 @@
+"""AdamW with the official parameter groups, and the learning-rate schedules (spec section 14)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from rhobench.config import TrainConfig
+
+SLOW_LAYERS = ("sampling_offsets",)
+"""Layers that learn with ``lr_linear_proj_mult`` times the learning rate."""
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over the parameters that require a gradient, in the groups base, backbone and linear projections."""
+    groups: dict[str, list[nn.Parameter]] = {"base": [], "backbone": [], "linear_proj": []}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        slow = any(layer in name for layer in SLOW_LAYERS)
+        groups["backbone" if "backbone" in name else "linear_proj" if slow else "base"].append(parameter)
+    rates = {
+        "base": config.lr,
+        "backbone": config.lr_backbone,
+        "linear_proj": config.lr * config.lr_linear_proj_mult,
+    }
+    parameters = [{"params": params, "lr": rates[name], "name": name} for name, params in groups.items() if params]
+    return torch.optim.AdamW(parameters, weight_decay=config.weight_decay, fused=True)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int) -> LambdaLR:
+    """A schedule that is stepped once after every optimiser step."""
+    total = config.epochs * steps_per_epoch
+    warmup = round(config.warmup_fraction * total)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        if config.schedule == "step":
+            return 0.1 ** (step // (config.lr_drop_epoch * steps_per_epoch))
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,73 @@
+"""Where a training reads from: images, or cached features of the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from rhobench.config import RunConfig
+from rhobench.data import CocoDetection, DatasetError, Flip, collate
+from rhobench.model import SparseDETR
+from rhobench.training.batches import EpochBatches, TrainBatch
+from rhobench.training.features import cached_features, collate_features
+
+EVAL_BATCH = 8
+
+
+def open_images(config: RunConfig, root: Path) -> tuple[CocoDetection, CocoDetection]:
+    """The training and the validation images of a run.
+
+    Raises:
+        DatasetError: they have different categories.
+    """
+    train = CocoDetection(config.data, root, config.data.train_splits, train=True)
+    val = CocoDetection(config.data, root, (config.data.val_split,), train=False)
+    if train.categories != val.categories:
+        raise DatasetError(
+            f"{train.annotation_files[0]} and {val.annotation_files[0]} have different categories: "
+            "a model trained on one cannot be scored on the other."
+        )
+    return train, val
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Datasets whose keys are (index, flip), and how their samples become a batch."""
+
+    train: Dataset[Any]
+    val: Dataset[Any]
+    val_images: CocoDetection
+    """The images behind ``val``."""
+    collate: Callable[[Sequence[Any]], TrainBatch]
+    loader_workers: int
+
+    def train_loader(self, order: EpochBatches) -> DataLoader[Any]:
+        """Batches in the order of ``order``."""
+        return DataLoader(self.train, batch_sampler=order, collate_fn=self.collate, num_workers=self.loader_workers)
+
+    def val_loader(self, rank: int, workers: int) -> DataLoader[Any]:
+        """Every ``workers``-th validation image, so that all workers together see each exactly once."""
+        keys = [(i, Flip.NONE) for i in range(rank, len(self.val_images), workers)]
+        batches = [keys[i : i + EVAL_BATCH] for i in range(0, len(keys), EVAL_BATCH)]
+        return DataLoader(self.val, batch_sampler=batches, collate_fn=self.collate, num_workers=self.loader_workers)
+
+
+def open_sources(
+    config: RunConfig, images: tuple[CocoDetection, CocoDetection], model: SparseDETR, tell: Callable[[str], None]
+) -> Sources:
+    """The images themselves, or with ``train.cache_features`` the features that the model's backbone gives for them."""
+    train, val = images
+    workers = config.data.loader_workers
+    if not config.train.cache_features:
+        return Sources(train=train, val=val, val_images=val, collate=collate, loader_workers=workers)
+    return Sources(
+        train=cached_features(config, train, model.backbone, tell),
+        val=cached_features(config, val, model.backbone, tell),
+        val_images=val,
+        collate=collate_features,
+        loader_workers=workers,
+    )
