@@ -1,0 +1,1 @@
+"""All that knows Ray: the session, the sweep, the trial, the measuring."""

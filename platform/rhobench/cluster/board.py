@@ -1,0 +1,94 @@
+"""The sweep while it runs: one live table in a terminal, one line per event elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from rhobench.training import Status
+
+
+@dataclass
+class Row:
+    """What is known of one run."""
+
+    state: str = "waiting"
+    status: Status | None = None
+    note: str = ""
+    updated: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The last estimate, less the time since."""
+        if self.state != "training" or self.status is None or self.status.seconds_left is None:
+            return None
+        return max(self.status.seconds_left - (time.monotonic() - self.updated), 0)
+
+
+class Board:
+    """Rows by run id, in the order of the runs."""
+
+    def __init__(self, run_ids: list[str], console: Console, title: str) -> None:
+        self.rows = {run_id: Row() for run_id in run_ids}
+        self.console, self.title, self.headline = console, title, ""
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Keep the table on the screen while the block runs."""
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(self, console=self.console, refresh_per_second=2):
+            yield
+
+    def say(self, text: str) -> None:
+        """What the sweep as a whole is doing."""
+        if text != self.headline:
+            self.headline = text
+            self._line(text)
+
+    def set_state(self, run_id: str, state: str, note: str = "") -> None:
+        """A run has started, ended, or was found finished."""
+        row = self.rows[run_id]
+        row.state, row.note, row.updated = state, note, time.monotonic()
+        self._line(f"{run_id}: {state}{f' ({note})' if note else ''}")
+
+    def update(self, run_id: str, status: Status) -> None:
+        """A run has reported."""
+        row = self.rows[run_id]
+        new_epoch = row.status is None or int(status.epoch) > int(row.status.epoch)
+        row.status, row.note, row.updated = status, status.note, time.monotonic()
+        if new_epoch and status.loss is not None:
+            ap = "" if status.ap is None else f", AP {100 * status.ap:.1f}"
+            self._line(f"{run_id}: epoch {status.epoch:.1f}/{status.epochs}, loss {status.loss:.2f}{ap}")
+
+    def _line(self, text: str) -> None:
+        if not self.console.is_terminal:
+            self.console.print(text, highlight=False, soft_wrap=True)
+
+    def __rich__(self) -> Table:
+        table = Table(title=f"{self.title}: {self.headline}", title_justify="left", expand=False)
+        table.add_column("run", overflow="fold")
+        for name in ("state", "epoch", "loss", "AP", "left"):
+            table.add_column(name, justify="left" if name == "state" else "right")
+        for run_id, row in self.rows.items():
+            status = row.status
+            table.add_row(
+                run_id,
+                row.note or row.state,
+                f"{status.epoch:.1f}/{status.epochs}" if status else "",
+                f"{status.loss:.2f}" if status and status.loss is not None else "",
+                f"{100 * status.ap:.1f}" if status and status.ap is not None else "",
+                _clock(row.seconds_left),
+            )
+        return table
+
+
+def _clock(seconds: float | None) -> str:
+    return "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

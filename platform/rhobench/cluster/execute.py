@@ -1,0 +1,151 @@
+"""One run from its configuration to its record: train, score, count, keep. The same for one worker and for several."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader
+
+from rhobench.config import RunConfig
+from rhobench.config_tree import to_dict
+from rhobench.data import CocoDetection, Flip, collate
+from rhobench.measure.accuracy import Accuracy, Found, detect, score
+from rhobench.measure.artifact import save_artifact
+from rhobench.measure.flops import COUNT, count_flops
+from rhobench.model import SparseDETR
+from rhobench.results.environment import describe_environment
+from rhobench.results.record import Point, Record, write_record
+from rhobench.training import Report, Trained, train
+from rhobench.training.checkpoint import remove_checkpoint
+from rhobench.training.loop import worker_rank
+
+EVAL_BATCH = 8
+DETECTIONS_FILE = "detections.parquet"
+ERROR_FILE = "error.txt"
+
+
+def execute(config: RunConfig, run_id: str, folder: Path, report: Report) -> None:
+    """Train a run and write its artifact, its detections and its record with status "trained".
+
+    With several workers each calls this; the first one scores and writes.
+
+    Args:
+        config: the resolved run.
+        run_id: its identity.
+        folder: where everything it leaves goes; a checkpoint there is taken up.
+        report: called equally often on every worker.
+    """
+    started = _now()
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(config.train.cpus_per_worker)
+    trained = train(config, folder, report, _device(config))
+    rank, _ = worker_rank()
+    if rank != 0:
+        return
+    clock = time.perf_counter()
+    found, accuracy = _score(trained.model, trained.val_images)
+    eval_seconds = trained.progress.eval_seconds + time.perf_counter() - clock
+    _keep_detections(folder, found)
+    save_artifact(folder, trained.model, config, trained.categories)
+    record = Record(
+        run_id=run_id,
+        experiment=config.experiment,
+        status="trained",
+        config=to_dict(config),
+        environment=describe_environment(),
+        categories=trained.categories.as_records(),
+        history=trained.progress.history,
+        points=[_point(config, trained, accuracy)],
+        cost=_cost(config, trained, eval_seconds),
+        started_at=started,
+        finished_at=_now(),
+    )
+    write_record(folder, record)
+    remove_checkpoint(folder)
+
+
+def write_failure(config: RunConfig, run_id: str, folder: Path, error: BaseException) -> str:
+    """Write a record that says why the run failed, and the traceback beside it -> the reason in one sentence."""
+    # Our own errors are sentences for users; of others the kind is worth knowing.
+    reason = str(error) if isinstance(error, (ValueError, ArithmeticError)) else f"{type(error).__name__}: {error}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ERROR_FILE).write_text("".join(traceback.format_exception(error)))
+    record = Record(
+        run_id=run_id,
+        experiment=config.experiment,
+        status="failed",
+        reason=reason,
+        config=to_dict(config),
+        environment=describe_environment(),
+        finished_at=_now(),
+    )
+    write_record(folder, record)
+    return reason
+
+
+def _device(config: RunConfig) -> torch.device:
+    if config.train.gpus_per_worker == 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f"train.gpus_per_worker={config.train.gpus_per_worker}, but torch sees no GPU here: "
+            "install a CUDA build of torch, or set it to 0."
+        )
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _score(model: SparseDETR, images: CocoDetection) -> tuple[list[Found], Accuracy]:
+    """AP of record: from the image files through the whole model, never from cached features."""
+    keys = [(i, Flip.NONE) for i in range(len(images))]
+    batches = [keys[i : i + EVAL_BATCH] for i in range(0, len(keys), EVAL_BATCH)]
+    loader = DataLoader(images, batch_sampler=batches, collate_fn=collate, num_workers=images.config.loader_workers)
+    found = detect(model, loader, images.categories)
+    return found, score(images.annotation_files[0], found, images.image_ids)
+
+
+def _keep_detections(folder: Path, found: Sequence[Found]) -> None:
+    frame = pd.DataFrame(found, columns=["image_id", "category_id", "bbox", "score"])
+    frame[["x", "y", "w", "h"]] = frame.pop("bbox").to_list() if len(frame) else None
+    frame.to_parquet(folder / DETECTIONS_FILE)
+
+
+def _point(config: RunConfig, trained: Trained, accuracy: Accuracy) -> Point:
+    height, width = trained.val_images[0, Flip.NONE].image.shape[1:]
+    cost = count_flops(trained.model, height, width)
+    return Point(
+        rho=config.model.rho,
+        precision="fp32",
+        height=height,
+        width=width,
+        gflops=cost.gflops,
+        flops_count=COUNT,
+        params_m=cost.params_m,
+        ap=accuracy.ap,
+        ap50=accuracy.ap50,
+        ap75=accuracy.ap75,
+        ap_s=accuracy.ap_s,
+        ap_m=accuracy.ap_m,
+        ap_l=accuracy.ap_l,
+    )
+
+
+def _cost(config: RunConfig, trained: Trained, eval_seconds: float) -> dict[str, float | None]:
+    progress, train_config = trained.progress, config.train
+    seconds = progress.train_seconds + eval_seconds
+    return {
+        "train_seconds": progress.train_seconds,
+        "eval_seconds": eval_seconds,
+        "cpu_seconds": seconds * train_config.cpus_per_worker * train_config.num_workers,
+        "gpu_seconds": seconds * train_config.gpus_per_worker * train_config.num_workers,
+        "restarts": progress.restarts,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,80 @@
+"""Latency of trained runs, in a process that has the machine to itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from rhobench.config import RunConfig
+from rhobench.data import Batch, CocoDetection, Flip, collate, prepare_data
+from rhobench.measure.artifact import FILE_NAME, Artifact, load_artifact
+from rhobench.measure.device import device_state
+from rhobench.measure.latency import PROTOCOL, PROTOCOL_TEXT, Latency, Subject, measure_latency
+from rhobench.ops import resolve_backend
+from rhobench.results import Store, read_record, write_record
+
+MEASURED_TOGETHER = 8
+"""Artifacts that are held in memory at once and take turns."""
+
+IMAGES = 8
+"""Validation images that the calls go through."""
+
+SAMPLES_FILE = "samples.parquet"
+
+
+def measure_runs(store_path: str, run_ids: list[str], threads: int) -> None:
+    """Time the artifacts of trained runs in turns and complete their records.
+
+    The device is a GPU where the run was trained on one.
+    """
+    torch.set_num_threads(threads)
+    store = Store(store_path)
+    artifacts = {run_id: load_artifact(store.run_dir(run_id) / FILE_NAME) for run_id in run_ids}
+    subjects = {run_id: _subject(artifact) for run_id, artifact in artifacts.items()}
+    config = next(iter(artifacts.values())).config.measure
+    for run_id, latency in measure_latency(subjects, config).items():
+        _complete(store.run_dir(run_id), artifacts[run_id], latency)
+
+
+def _subject(artifact: Artifact) -> Subject:
+    device = torch.device("cuda" if artifact.config.train.gpus_per_worker else "cpu")
+    return Subject(model=artifact.model.to(device), batches=_batches(artifact.config))
+
+
+def _batches(config: RunConfig) -> list[Batch]:
+    images = CocoDetection(config.data, prepare_data(config.data), (config.data.val_split,), train=False)
+    size = config.measure.batch_size
+    return [
+        collate([images[(start + i) % len(images), Flip.NONE] for i in range(size)])
+        for start in range(0, min(IMAGES, len(images)), size)
+    ]
+
+
+def _complete(folder: Path, artifact: Artifact, latency: Latency) -> None:
+    """Add the latency to the record, its timed calls beside it."""
+    rounds, calls = latency.samples_ms.shape
+    index = pd.MultiIndex.from_product([range(rounds), range(calls)], names=["round", "call"])
+    samples = pd.DataFrame({"latency_ms": latency.samples_ms.ravel()}, index=index).reset_index()
+    samples.assign(protocol=PROTOCOL).to_parquet(folder / SAMPLES_FILE)
+    record = read_record(folder / "record.json")
+    device = next(artifact.model.parameters()).device
+    state = device_state(device)
+    point = replace(
+        record.points[0],
+        protocol=PROTOCOL,
+        device=state.name,
+        backend=resolve_backend(device, artifact.config.model.attention_backend),
+        threads=state.threads,
+        batch_size=latency.batch_size,
+        latency_ms=latency.median_ms,
+        latency_p10_ms=latency.percentile_ms(10),
+        latency_p90_ms=latency.percentile_ms(90),
+        latency_samples=latency.samples_ms.size,
+        fps=latency.fps,
+        samples_file=SAMPLES_FILE,
+    )
+    protocols = {PROTOCOL: PROTOCOL_TEXT}
+    write_record(folder, replace(record, status="completed", points=[point], protocols=protocols))

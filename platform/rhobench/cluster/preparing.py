@@ -1,0 +1,30 @@
+"""What several runs share, made before the first of them starts: generated data and cached features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from rhobench.config import RunConfig
+from rhobench.config_tree import from_dict
+from rhobench.data import prepare_data
+from rhobench.training.loop import build_for
+from rhobench.training.sources import open_images, open_sources
+
+
+def prepare(config: dict[str, Any], threads: int) -> str | None:
+    """Fill the cache folder of this node for a run -> None, or why that failed.
+
+    A failure here ends nothing: every run meets it again, alone, and its record says so.
+    """
+    torch.set_num_threads(threads)
+    run = from_dict(RunConfig, config)
+    try:
+        images = open_images(run, prepare_data(run.data))
+        if run.train.cache_features:
+            torch.manual_seed(run.seed)
+            open_sources(run, images, build_for(run, images[0].categories), lambda note: None)
+    except Exception as error:
+        return str(error)
+    return None

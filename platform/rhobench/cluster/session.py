@@ -1,0 +1,66 @@
+"""Ray, started quietly and offline, and stopped whatever happens."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # Ray reports its use to a server otherwise
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records are the only results
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us as KeyboardInterrupt
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+"""Set before Ray is imported, unless the user has set them."""
+
+
+class ClusterError(ValueError):
+    """A cluster that cannot be reached, or that can never run what was asked for."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the runs may use."""
+
+    cpus: float
+    gpus: float
+    nodes: int
+
+
+@contextmanager
+def ray_session(address: str) -> Iterator[Cluster]:
+    """Connect to Ray for the duration of the block.
+
+    Args:
+        address: "local" starts a cluster on this machine that ends with the block; "auto" or HOST:PORT joins one.
+
+    Raises:
+        ClusterError: no cluster answers at the address.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    local = address == "local"
+    options = {"include_dashboard": False} if local else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"No Ray cluster answers at --address {address} ({error}). Start one with `ray start --head`, "
+            "or use --address local."
+        ) from error
+    for name in ("ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        total = ray.cluster_resources()
+        yield Cluster(cpus=total.get("CPU", 0), gpus=total.get("GPU", 0), nodes=len(ray.nodes()))
+    finally:
+        ray.shutdown()

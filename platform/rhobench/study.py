@@ -1,0 +1,166 @@
+"""An experiment as the command line runs it: resolve what was asked for, run it, say what came out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from rhobench.config import Axis, Expectation, Experiment
+from rhobench.config_tree import ConfigError, parse_assignment, run_id, runs_of, value_at, with_value
+from rhobench.data import require_valid
+from rhobench.experiments import EXPERIMENTS
+from rhobench.results import Store, metric
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+"""Exit statuses of a study that was started; 130 is what shells give for Ctrl-C."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """An experiment with everything that the user changed, and its runs."""
+
+    experiment: Experiment
+    run_ids: list[str]
+    smoke: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a study left."""
+
+    store: Path
+    report: Path
+    runs: list[dict[str, Any]]
+    """run_id, status and reason of each run of the study."""
+    interrupted: bool
+
+    @property
+    def exit_status(self) -> int:
+        """0 when every run is completed."""
+        if self.interrupted:
+            return INTERRUPTED
+        return DONE if all(run["status"] == "completed" for run in self.runs) else FAILED
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {"store": str(self.store), "report": str(self.report), "runs": self.runs}
+
+
+def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: bool) -> Study:
+    """The experiment ``name`` with the user's settings.
+
+    Raises:
+        ConfigError: there is no such experiment, field or value.
+        DatasetError: the data set cannot be used.
+    """
+    experiment = _find(name)
+    base, axes = experiment.base, {axis.path: axis for axis in experiment.axes}
+    settings: list[tuple[str, Any]] = list(experiment.smoke.items()) if smoke else []
+    settings += [("data.dir", str(data.absolute()))] if data else []
+    settings += [parse_assignment(text) for text in assignments]
+    for path, value in settings:
+        base = with_value(base, path, value)
+        if path in axes:  # a field that varies is pinned to what the user wants
+            axes[path] = Axis(path=path, values=(value_at(base, path),))
+    experiment = replace(experiment, base=base, axes=tuple(axes.values()))
+    if base.data.dir is not None:
+        require_valid(Path(base.data.dir), (*base.data.train_splits, base.data.val_split))
+    paths = tuple(axes)
+    return Study(experiment=experiment, run_ids=[run_id(c, paths) for c in runs_of(experiment)], smoke=smoke)
+
+
+def _find(name: str) -> Experiment:
+    if name in EXPERIMENTS:
+        return EXPERIMENTS[name]()
+    near = difflib.get_close_matches(name, EXPERIMENTS, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(EXPERIMENTS)}."
+    raise ConfigError(f"There is no experiment {name!r}. {hint} `rhobench experiments` lists them.")
+
+
+def run_study(study: Study, folder: Path, address: str, console: Console) -> Outcome:
+    """Run what the store lacks, print the front, write the page.
+
+    Ctrl-C keeps every finished run; the page then shows those.
+
+    Raises:
+        StoreOccupiedError: the store holds the experiment with other settings.
+        ClusterError: no cluster, or one that is too small.
+    """
+    from rhobench.cluster.board import Board
+    from rhobench.cluster.session import ray_session
+    from rhobench.cluster.sweep import Run, run_sweep
+
+    store = Store(folder)
+    store.claim(study.experiment)
+    runs = [Run(i, c) for i, c in zip(study.run_ids, runs_of(study.experiment), strict=True)]
+    name = study.experiment.base.experiment
+    board = Board(study.run_ids, console, name)
+    interrupted = False
+    try:
+        statuses = store.statuses()
+        if any(statuses.get(i) != "completed" for i in study.run_ids):
+            with board.shown():
+                board.say("starting Ray")
+                with ray_session(address) as cluster:
+                    run_sweep(runs, store, cluster, board)
+    except KeyboardInterrupt:
+        interrupted = True
+    return _conclude(study, store, interrupted, console)
+
+
+def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -> Outcome:
+    from rhobench.dashboards import front_table, write_report
+
+    records = {record.run_id: record for record in store.records()}
+    runs = [
+        {
+            "run_id": i,
+            "status": records[i].status if i in records else "not run",
+            "reason": records[i].reason if i in records else None,
+        }
+        for i in study.run_ids
+    ]
+    frame = store.frame()
+    mine = frame[frame.run_id.isin(study.run_ids)]
+    for x in ("gflops", "latency_ms"):
+        if mine["ap"].notna().any() and mine[x].notna().any():
+            console.print(front_table(mine, x=x))
+    if not study.smoke:
+        _check_expectations(study.experiment.expected, mine, console)
+    for run in runs:
+        if run["status"] == "failed":
+            console.print(f"[bold red]failed[/] {run['run_id']}: {run['reason']}", highlight=False, soft_wrap=True)
+    unfinished = sum(run["status"] != "completed" for run in runs)
+    if interrupted:
+        console.print(f"\nInterrupted: {len(runs) - unfinished} of {len(runs)} runs are finished and kept.")
+    if unfinished:
+        console.print("The same command continues: it repeats no finished run.", highlight=False)
+    report = write_report(store, store.path / "report.html")
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    return Outcome(store=store.path, report=report, runs=runs, interrupted=interrupted)
+
+
+def _check_expectations(expected: Sequence[Expectation], frame: pd.DataFrame, console: Console) -> None:
+    """Print, for each expectation of the experiment, the worst run and the verdict."""
+    for expectation in expected:
+        values = frame[expectation.metric].dropna()
+        if values.empty:
+            continue
+        shown = metric(expectation.metric)
+        if expectation.at_least is not None:
+            worst, bound, met = values.min(), expectation.at_least, values.min() >= expectation.at_least
+            wanted = f"at least {shown.format(bound)}"
+        else:
+            assert expectation.at_most is not None
+            worst, bound, met = values.max(), expectation.at_most, values.max() <= expectation.at_most
+            wanted = f"at most {shown.format(bound)}"
+        verdict = "[green]met[/]" if met else "[red]not met[/]"
+        console.print(
+            f"expected {shown.label} {wanted} in every run: {verdict}, worst {shown.format(worst)}", highlight=False
+        )
