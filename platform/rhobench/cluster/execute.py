@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,22 +9,19 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader
 
 from rhobench.config import RunConfig
 from rhobench.config_tree import to_dict
-from rhobench.data import CocoDetection, Flip, collate
-from rhobench.measure.accuracy import Accuracy, Found, detect, score
+from rhobench.data import Flip
+from rhobench.measure.accuracy import Found
 from rhobench.measure.artifact import save_artifact
 from rhobench.measure.flops import COUNT, count_flops
-from rhobench.model import SparseDETR
 from rhobench.results.environment import describe_environment
 from rhobench.results.record import Point, Record, write_record
 from rhobench.training import Report, Trained, train
 from rhobench.training.checkpoint import remove_checkpoint
 from rhobench.training.loop import worker_rank
 
-EVAL_BATCH = 8
 DETECTIONS_FILE = "detections.parquet"
 ERROR_FILE = "error.txt"
 
@@ -44,14 +40,12 @@ def execute(config: RunConfig, run_id: str, folder: Path, report: Report) -> Non
     started = _now()
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.train.cpus_per_worker)
+    torch.set_flush_denormal(True)  # vanishing gradients and moments become denormal numbers, which CPUs are slow with
     trained = train(config, folder, report, _device(config))
     rank, _ = worker_rank()
     if rank != 0:
         return
-    clock = time.perf_counter()
-    found, accuracy = _score(trained.model, trained.val_images)
-    eval_seconds = trained.progress.eval_seconds + time.perf_counter() - clock
-    _keep_detections(folder, found)
+    _keep_detections(folder, trained.found)
     save_artifact(folder, trained.model, config, trained.categories)
     record = Record(
         run_id=run_id,
@@ -61,8 +55,8 @@ def execute(config: RunConfig, run_id: str, folder: Path, report: Report) -> Non
         environment=describe_environment(),
         categories=trained.categories.as_records(),
         history=trained.progress.history,
-        points=[_point(config, trained, accuracy)],
-        cost=_cost(config, trained, eval_seconds),
+        points=[_point(config, trained)],
+        cost=_cost(config, trained),
         started_at=started,
         finished_at=_now(),
     )
@@ -100,22 +94,14 @@ def _device(config: RunConfig) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def _score(model: SparseDETR, images: CocoDetection) -> tuple[list[Found], Accuracy]:
-    """AP of record: from the image files through the whole model, never from cached features."""
-    keys = [(i, Flip.NONE) for i in range(len(images))]
-    batches = [keys[i : i + EVAL_BATCH] for i in range(0, len(keys), EVAL_BATCH)]
-    loader = DataLoader(images, batch_sampler=batches, collate_fn=collate, num_workers=images.config.loader_workers)
-    found = detect(model, loader, images.categories)
-    return found, score(images.annotation_files[0], found, images.image_ids)
-
-
 def _keep_detections(folder: Path, found: Sequence[Found]) -> None:
     frame = pd.DataFrame(found, columns=["image_id", "category_id", "bbox", "score"])
     frame[["x", "y", "w", "h"]] = frame.pop("bbox").to_list() if len(frame) else None
     frame.to_parquet(folder / DETECTIONS_FILE)
 
 
-def _point(config: RunConfig, trained: Trained, accuracy: Accuracy) -> Point:
+def _point(config: RunConfig, trained: Trained) -> Point:
+    accuracy = trained.accuracy
     height, width = trained.val_images[0, Flip.NONE].image.shape[1:]
     cost = count_flops(trained.model, height, width)
     return Point(
@@ -135,12 +121,12 @@ def _point(config: RunConfig, trained: Trained, accuracy: Accuracy) -> Point:
     )
 
 
-def _cost(config: RunConfig, trained: Trained, eval_seconds: float) -> dict[str, float | None]:
+def _cost(config: RunConfig, trained: Trained) -> dict[str, float | None]:
     progress, train_config = trained.progress, config.train
-    seconds = progress.train_seconds + eval_seconds
+    seconds = progress.train_seconds + progress.eval_seconds
     return {
         "train_seconds": progress.train_seconds,
-        "eval_seconds": eval_seconds,
+        "eval_seconds": progress.eval_seconds,
         "cpu_seconds": seconds * train_config.cpus_per_worker * train_config.num_workers,
         "gpu_seconds": seconds * train_config.gpus_per_worker * train_config.num_workers,
         "restarts": progress.restarts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rhobench.data import Batch, Categories, Target
-from rhobench.model import SparseDETR
+from rhobench.data import Categories, Target
 from rhobench.model.heads import Prediction
 from rhobench.model.postprocess import detections
 
@@ -55,18 +54,6 @@ def found_objects(prediction: Prediction, targets: Sequence[Target], categories:
         for i, target in enumerate(targets)
         for label, box, score in zip(best.labels[i].tolist(), boxes[i].tolist(), best.scores[i].tolist(), strict=True)
     ]
-
-
-@torch.inference_mode()
-def detect(model: SparseDETR, batches: Iterable[Batch], categories: Categories) -> list[Found]:
-    """Run ``model`` in evaluation mode over batches of images."""
-    model.eval()
-    device = next(model.parameters()).device
-    found: list[Found] = []
-    for batch in batches:
-        output = model(batch.images.to(device), batch.mask.to(device))
-        found += found_objects(output.prediction, batch.targets, categories)
-    return found
 
 
 def score(annotation_file: Path, found: Sequence[Found], image_ids: Sequence[int]) -> Accuracy:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 
 from rhobench.config import RunConfig
 from rhobench.data import Categories, CocoDetection, prepare_data
@@ -27,7 +29,7 @@ from rhobench.training.checkpoint import Progress, load_checkpoint, save_checkpo
 from rhobench.training.meter import EpochMeter, Report, Status
 from rhobench.training.objective import Objective, run_model
 from rhobench.training.optimizer import build_optimizer, build_schedule
-from rhobench.training.sources import Sources, open_images, open_sources
+from rhobench.training.sources import open_images, open_sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,11 @@ class Trained:
     categories: Categories
     progress: Progress
     val_images: CocoDetection
-    """What the model is to be scored on."""
+    """What the model was scored on."""
+    found: list[Found]
+    """Its detections on them."""
+    accuracy: Accuracy
+    """The AP of record: of the last epoch, from the image files through the whole model, never from cached features."""
 
 
 def worker_rank() -> tuple[int, int]:
@@ -84,9 +90,9 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
         progress.train_seconds += time.perf_counter() - meter.started
         progress.epoch = epoch + 1
         entry: dict[str, float | None] = {"epoch": progress.epoch, "seconds": progress.train_seconds, **meter.means()}
-        if progress.epoch == epochs or progress.epoch % config.train.eval_every_epochs == 0:
+        if progress.epoch < epochs and progress.epoch % config.train.eval_every_epochs == 0:
             started = time.perf_counter()
-            accuracy = evaluate(model, sources, device)
+            _, accuracy = evaluate(model, sources.val_loader(rank, workers), sources.val_images, device)
             progress.eval_seconds += time.perf_counter() - started
             ap = accuracy.ap
             entry |= accuracy.metrics()
@@ -94,7 +100,20 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
         if rank == 0:
             save_checkpoint(folder, model, optimizer, schedule, progress)
         report(replace(meter.status(), ap=ap))
-    return Trained(model=model, categories=categories, progress=progress, val_images=sources.val_images)
+
+    report(Status(epoch=epochs, epochs=epochs, ap=ap, note="scoring"))
+    started = time.perf_counter()
+    found, accuracy = evaluate(model, sources.image_loader(rank, workers), sources.val_images, device)
+    progress.eval_seconds += time.perf_counter() - started
+    progress.history[-1] |= accuracy.metrics()
+    return Trained(
+        model=model,
+        categories=categories,
+        progress=progress,
+        val_images=sources.val_images,
+        found=found,
+        accuracy=accuracy,
+    )
 
 
 def build_for(config: RunConfig, categories: Categories) -> SparseDETR:
@@ -142,19 +161,28 @@ def _mean_boxes(boxes: int, device: torch.device) -> float:
 
 
 @torch.inference_mode()
-def evaluate(model: SparseDETR, sources: Sources, device: torch.device) -> Accuracy:
-    """AP on the validation split during training; every worker takes its share of the images and gets the result."""
-    rank, workers = worker_rank()
+def evaluate(
+    model: SparseDETR, loader: DataLoader[Any], images: CocoDetection, device: torch.device
+) -> tuple[list[Found], Accuracy]:
+    """Detections and AP on the validation images.
+
+    Args:
+        model: put in evaluation mode.
+        loader: this worker's share of the images, or of their features; the shares of all workers are joined.
+        images: all of them.
+        device: of the model.
+    """
+    _, workers = worker_rank()
     model.eval()
-    shard: list[Found] = []
+    share: list[Found] = []
     ids: list[int] = []
-    for batch in sources.val_loader(rank, workers):
+    for batch in loader:
         output = run_model(model, to_device(batch, device))
-        shard += found_objects(output.prediction, batch.targets, sources.val_images.categories)
+        share += found_objects(output.prediction, batch.targets, images.categories)
         ids += [t.image_id for t in batch.targets]
-    shards: list[tuple[list[Found], list[int]]] = [(shard, ids)]
+    shares: list[tuple[list[Found], list[int]]] = [(share, ids)]
     if workers > 1:
-        shards = [([], [])] * workers
-        dist.all_gather_object(shards, (shard, ids))
-    found = [f for part, _ in shards for f in part]
-    return score(sources.val_images.annotation_files[0], found, [i for _, part in shards for i in part])
+        shares = [([], [])] * workers
+        dist.all_gather_object(shares, (share, ids))
+    found = [f for part, _ in shares for f in part]
+    return found, score(images.annotation_files[0], found, [i for _, part in shares for i in part])

@@ -51,9 +51,15 @@ class Sources:
 
     def val_loader(self, rank: int, workers: int) -> DataLoader[Any]:
         """Every ``workers``-th validation image, so that all workers together see each exactly once."""
-        keys = [(i, Flip.NONE) for i in range(rank, len(self.val_images), workers)]
-        batches = [keys[i : i + EVAL_BATCH] for i in range(0, len(keys), EVAL_BATCH)]
-        return DataLoader(self.val, batch_sampler=batches, collate_fn=self.collate, num_workers=self.loader_workers)
+        return self._in_order(self.val, self.collate, range(rank, len(self.val_images), workers))
+
+    def image_loader(self, rank: int, workers: int) -> DataLoader[Any]:
+        """Like ``val_loader``, always with the images themselves."""
+        return self._in_order(self.val_images, collate, range(rank, len(self.val_images), workers))
+
+    def _in_order(self, dataset: Dataset[Any], join: Callable[..., TrainBatch], indices: range) -> DataLoader[Any]:
+        batches = [[(i, Flip.NONE) for i in indices[n : n + EVAL_BATCH]] for n in range(0, len(indices), EVAL_BATCH)]
+        return DataLoader(dataset, batch_sampler=batches, collate_fn=join, num_workers=self.loader_workers)
 
 
 def open_sources(
