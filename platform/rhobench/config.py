@@ -12,6 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
+class ConfigError(ValueError):
+    """A configuration path or value that does not exist or is not allowed."""
+
+
+def _require(allowed: bool, name: str, value: object, rule: str) -> None:
+    if not allowed:
+        raise ConfigError(f"{name}={value!r} is not allowed: {rule}.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
     """A convolutional or hierarchical backbone from timm."""
@@ -42,7 +51,7 @@ class ModelConfig:
     num_queries: int = 300
     """Object queries, chosen among all tokens."""
     hidden_dim: int = 256
-    """Width of the transformer; divisible by 8 and by num_heads."""
+    """Width of the transformer; divisible by 32 and by num_heads."""
     num_heads: int = 8
     """Attention heads."""
     num_feature_levels: int = 4
@@ -59,6 +68,19 @@ class ModelConfig:
     """Dropout probability in the transformer."""
     attention_backend: str = "auto"
     """Backend of deformable attention: "auto" (by device), "reference" (plain PyTorch), "cpu" (Numba)."""
+
+    def __post_init__(self) -> None:
+        _require(self.rho is None or 0 < self.rho <= 1, "model.rho", self.rho, "it is a share in (0, 1], or none")
+        rule = "it must be divisible by 32 (group norm) and by model.num_heads"
+        _require(
+            self.hidden_dim % 32 == 0 and self.hidden_dim % self.num_heads == 0,
+            "model.hidden_dim",
+            self.hidden_dim,
+            rule,
+        )
+        for name in ("num_queries", "num_heads", "num_feature_levels", "num_points", "enc_layers", "dec_layers"):
+            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "it must be at least 1")
+        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "it is a probability below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +190,15 @@ class TrainConfig:
     gpus_per_worker: float = 0.0
     """GPUs of each worker."""
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "eval_every_epochs", "num_workers", "cpus_per_worker", "lr_drop_epoch"):
+            _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "it must be at least 1")
+        for name in ("lr", "clip_norm"):
+            _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
+        _require(0 <= self.warmup_fraction < 1, "train.warmup_fraction", self.warmup_fraction, "it is a share below 1")
+        rule = f"train.batch_size={self.batch_size} must be divisible by it"
+        _require(self.batch_size % self.num_workers == 0, "train.num_workers", self.num_workers, rule)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureConfig:
@@ -181,6 +212,10 @@ class MeasureConfig:
     """Timed calls of each artifact."""
     rounds: int = 3
     """The timed calls are made in so many rounds, in which the artifacts take turns."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "iterations", "rounds"):
+            _require(getattr(self, name) >= 1, f"measure.{name}", getattr(self, name), "it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,13 +17,9 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from rhobench.config import Experiment, RunConfig
+from rhobench.config import ConfigError, Experiment, RunConfig
 
 T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A configuration path or value that does not exist."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

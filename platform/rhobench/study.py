@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from rhobench.config import Axis, Expectation, Experiment
-from rhobench.config_tree import ConfigError, parse_assignment, run_id, runs_of, value_at, with_value
+from rhobench.config import Axis, ConfigError, Expectation, Experiment
+from rhobench.config_tree import parse_assignment, run_id, runs_of, value_at, with_value
 from rhobench.data import require_valid
 from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Store, metric

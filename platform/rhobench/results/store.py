@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from rhobench.config import Experiment, RunConfig
-from rhobench.config_tree import ConfigError, config_hash, differences, from_dict, leaves, to_dict
+from rhobench.config import ConfigError, Experiment, RunConfig
+from rhobench.config_tree import config_hash, differences, from_dict, leaves, to_dict
 from rhobench.results.record import FILE_NAME, Point, Record, RecordError, Status, read_record, write_atomically
 
 
