@@ -83,6 +83,6 @@ class DeformableAttention(nn.Module):
         """Points: an offset of 1 is one cell. Boxes: an offset of P is half the box (spec section 5)."""
         centre = reference[:, :, None, :, None, :2]  # (B, Q, 1, L, 1, 2)
         if reference.shape[-1] == 2:
-            cells = offsets.new_tensor([(w, h) for h, w in shapes])
-            return centre + offsets / cells[None, None, None, :, None]
-        return centre + offsets / self.points * reference[:, :, None, :, None, 2:] * 0.5
+            cells = offsets.new_tensor([(1 / w, 1 / h) for h, w in shapes])
+            return centre + offsets * cells[:, None]
+        return centre + offsets * (reference[:, :, None, :, None, 2:] * (0.5 / self.points))

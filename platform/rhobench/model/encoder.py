@@ -57,9 +57,12 @@ class Encoder(nn.Module):
 
         Returns:
             Memory (B, N, C), in which tokens that were not selected are ``source`` unchanged, and the predictions of
-            layers 0 to ``enc_layers - 2`` on the updated tokens, in the order of ``selection.index``.
+            layers 0 to ``enc_layers - 2`` on the updated tokens: in the order of ``selection.index``, or of ``source``
+            when all are updated.
         """
         tokens, reference, anchors = source, grid.reference_points, grid.proposals
+        if selection is not None and selection.index.shape[1] == source.shape[1] and not grid.has_padding:
+            selection = None  # every token is selected: their order does not matter, so spare the copies
         if selection is not None:
             tokens, positions = gather_tokens(source, selection.index), gather_tokens(positions, selection.index)
             reference, anchors = gather_tokens(reference, selection.index), gather_tokens(anchors, selection.index)

@@ -71,25 +71,25 @@ def decoder_attention_map(samplings: Sequence[Sampling], shapes: tuple[tuple[int
     Each sampling point spreads its weight bilinearly over four cells. There is no half-pixel shift here although the
     sampling itself has one: the official map is built so (spec section 12). Cells outside the level get nothing.
     """
-    batch = samplings[0].weights.shape[0]
     locations = torch.cat([s.locations.flatten(1, 2) for s in samplings], dim=1)  # (B, layers*Q*M, L, P, 2)
     weights = torch.cat([s.weights.flatten(1, 2) for s in samplings], dim=1)  # (B, layers*Q*M, L, P)
-    levels = []
-    for level, (height, width) in enumerate(shapes):
-        xy = locations[:, :, level] * locations.new_tensor((width, height))
-        corner = xy.floor()
-        fraction = xy - corner
-        cells = weights.new_zeros(batch, height * width)
-        for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
-            x, y = corner[..., 0] + dx, corner[..., 1] + dy
-            share_x = fraction[..., 0] if dx else 1 - fraction[..., 0]
-            share_y = fraction[..., 1] if dy else 1 - fraction[..., 1]
-            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            mass = torch.where(inside, weights[:, :, level] * share_x * share_y, 0.0)
-            cell = torch.where(inside, y * width + x, 0.0).long()
-            cells.scatter_add_(1, cell.flatten(1), mass.flatten(1))
-        levels.append(cells)
-    return torch.cat(levels, dim=1)
+    height, width = locations.new_tensor(shapes).T[..., None, None]  # (L, 1, 1) each
+    areas = [h * w for h, w in shapes]
+    start = locations.new_tensor([sum(areas[:level]) for level in range(len(areas))])[:, None, None]
+    x, x_share = _two_nearest(locations[..., 0, None] * width)  # (B, n, L, P, 2)
+    y, y_share = _two_nearest(locations[..., 1, None] * height)
+    x, y = x[..., None, :], y[..., None]
+    inside = (x >= 0) & (x < width[..., None]) & (y >= 0) & (y < height[..., None])  # (B, n, L, P, 2, 2)
+    mass = weights[..., None, None] * x_share[..., None, :] * y_share[..., None] * inside
+    cell = torch.where(inside, start[..., None] + y * width[..., None] + x, 0.0).long()
+    return weights.new_zeros(len(weights), sum(areas)).scatter_add_(1, cell.flatten(1), mass.flatten(1))
+
+
+def _two_nearest(place: Tensor) -> tuple[Tensor, Tensor]:
+    """The cells below and above ``place`` (..., 1), and how they share a weight -> (..., 2) each."""
+    below = place.floor()
+    fraction = place - below
+    return torch.cat((below, below + 1), dim=-1), torch.cat((1 - fraction, fraction), dim=-1)
 
 
 def dam_target(dam: Tensor, selection: TokenSelection, padding: Tensor) -> Tensor:
