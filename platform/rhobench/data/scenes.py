@@ -1,9 +1,9 @@
 """A generated detection data set: geometric objects on textured backgrounds, in COCO's layout.
 
-The class of an object is its shape alone; colour, texture, size and rotation vary freely within a class. Objects are
+The class of an object is its shape alone; colour, texture, size and orientation vary within a class. Objects are
 drawn in turn and may hide one another, but each keeps at least half of its pixels visible (the image border hides too).
-The annotated box is that of the whole object clipped to the image, hidden parts included, and ``area`` counts the
-pixels of the object inside the image. Every image has its own random stream, seeded by (seed, split, index).
+As in COCO, the annotated box is the tight box of the visible pixels, and ``area`` counts them. Every image has its own
+random stream, seeded by (seed, split, index).
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ MIN_VISIBLE = 0.5
 """Least share of its pixels that an object shows; the image border hides too."""
 EMPTY_SHARE = 0.04
 """Share of the images that are meant to have no object."""
-DIAMETER_SHARE = (0.075, 0.6)
+DIAMETER_SHARE = (0.08, 0.8)
 """Smallest and largest diameter of an object as a share of the image side; drawn log-uniformly."""
+MAX_TILT = np.pi / 18
+"""Objects stand, lie or hang, and lean by up to this (radians), as most things in photographs do."""
 MIN_DIAMETER_PX = 10.0
 """Shapes cannot be told apart below this."""
 
@@ -116,9 +118,11 @@ class SceneObject:
     label: int
     """Index of its shape in SHAPES."""
     box: list[int]
-    """x, y, width, height in pixels: the whole object, clipped to the image."""
+    """x, y, width, height in pixels of what is visible."""
     area: int
-    """Its pixels inside the image, hidden ones included."""
+    """Its visible pixels."""
+    visible_share: float
+    """Of its pixels, those outside the image included."""
 
 
 def draw_scene(config: ScenesConfig, split: str, index: int) -> tuple[NDArray[np.uint8], list[SceneObject]]:
@@ -127,10 +131,10 @@ def draw_scene(config: ScenesConfig, split: str, index: int) -> tuple[NDArray[np
     canvas = _background(rng, config.size_px)  # (S, S, 3)
     owner = np.zeros(canvas.shape[:2], np.int64)  # number of the foremost object of each pixel, 0: background
     whole: list[int] = []  # pixels of each object, were it alone and the canvas endless
-    objects: list[SceneObject] = []
+    labels: list[int] = []
     wanted = 0 if rng.random() < EMPTY_SHARE else rng.integers(1, config.max_objects, endpoint=True)
     for _ in range(4 * wanted):  # some proposals hide too much and are left out
-        if len(objects) == wanted:
+        if len(labels) == wanted:
             break
         proposal = _propose(rng, config)
         window, alpha = proposal.window, proposal.alpha
@@ -145,8 +149,9 @@ def draw_scene(config: ScenesConfig, split: str, index: int) -> tuple[NDArray[np
         colours = _contrasting_colours(rng, canvas[window][mask].mean(axis=0))
         fill = _blend(*colours, proposal.texture)
         canvas[window] += alpha[..., None] * (fill - canvas[window])
-        objects.append(SceneObject(label=proposal.label, box=_tight_box(mask, window), area=int(mask.sum())))
+        labels.append(proposal.label)
     canvas += rng.uniform(0.0, 0.04) * rng.standard_normal(canvas.shape, np.float32)
+    objects = [_object(labels[i], owner == i + 1, whole[i]) for i in range(len(labels))]
     return (canvas.clip(0, 1) * 255 + 0.5).astype(np.uint8), objects
 
 
@@ -174,7 +179,7 @@ def _propose(rng: np.random.Generator, config: ScenesConfig) -> _Proposal:
     rows, columns = np.arange(top, top + side), np.arange(left, left + side)
     x = ((columns + 0.5 - centre_x) / radius).astype(np.float32)[None, :]
     y = ((rows + 0.5 - centre_y) / radius).astype(np.float32)[:, None]
-    turn = rng.uniform(0, 2 * np.pi)
+    turn = rng.integers(4) * np.pi / 2 + rng.uniform(-MAX_TILT, MAX_TILT)
     cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     u, v = cos * x + sin * y, cos * y - sin * x  # (side, side) each: the object's own axes
     distance = list(SHAPES.values())[label](u, v)
@@ -190,10 +195,12 @@ def _propose(rng: np.random.Generator, config: ScenesConfig) -> _Proposal:
     )
 
 
-def _tight_box(mask: NDArray[np.bool_], window: tuple[slice, slice]) -> list[int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    x, y = int(window[1].start + columns[0]), int(window[0].start + rows[0])
-    return [x, y, int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1]
+def _object(label: int, visible: NDArray[np.bool_], pixels: int) -> SceneObject:
+    rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
+    x, y = int(columns[0]), int(rows[0])
+    box = [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
+    area = int(visible.sum())
+    return SceneObject(label=label, box=box, area=area, visible_share=area / pixels)
 
 
 # Shapes in the circle of radius 1: (u, v) -> signed distance to the outline, negative inside.
