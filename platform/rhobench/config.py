@@ -115,9 +115,9 @@ class ScenesConfig:
     """Images of the split "val"."""
     size_px: int = 160
     """Height and width."""
-    num_classes: int = 8
+    num_classes: int = 6
     """Classes of objects, 6 to 10."""
-    max_objects: int = 8
+    max_objects: int = 5
     """Most objects of one image."""
     seed: int = 0
     """Seed of the generator; not the seed of the training."""

@@ -18,7 +18,7 @@ def bccd() -> Experiment:
         summary="AP of a small Sparse DETR at three rho on real blood-cell images; needs --data",
         base=RunConfig(
             experiment="bccd",
-            model=small_sparse_detr(num_queries=60),
+            model=small_sparse_detr(width=96, ffn_dim=256, num_queries=60),
             data=DataConfig(
                 dir="bccd",
                 train_splits=("train", "val"),
@@ -28,7 +28,7 @@ def bccd() -> Experiment:
                 pixel_mean=LITE0_PIXELS,
                 pixel_std=LITE0_PIXELS,
             ),
-            train=replace(short_training(epochs=30), eval_every_epochs=5),
+            train=replace(short_training(epochs=26), eval_every_epochs=5),
         ),
         axes=(Axis(path="model.rho", values=(1.0, 0.3, 0.1)),),
         smoke={"train.epochs": 1, "measure.iterations": 30},

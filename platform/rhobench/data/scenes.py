@@ -1,9 +1,9 @@
 """A generated detection data set: geometric objects on textured backgrounds, in COCO's layout.
 
 The class of an object is its shape alone; colour, texture, size and orientation vary within a class. Objects are
-drawn in turn and may hide one another, but each keeps at least half of its pixels visible (the image border hides too).
-As in COCO, the annotated box is the tight box of the visible pixels, and ``area`` counts them. Every image has its own
-random stream, seeded by (seed, split, index).
+drawn in turn and may hide one another, but each keeps at least three quarters of its pixels visible; the border of the
+image hides too. As in COCO, the annotated box is the tight box of the visible pixels, and ``area`` counts them. Every
+image has its own random stream, seeded by (seed, split, index).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from rhobench.data.coco import DatasetError, annotation_file
 GENERATOR_VERSION = 1
 """Part of the name of a cached data set: to be raised whenever the same ScenesConfig gives other bytes."""
 
-MIN_VISIBLE = 0.5
+MIN_VISIBLE = 0.75
 """Least share of its pixels that an object shows; the image border hides too."""
 EMPTY_SHARE = 0.04
 """Share of the images that are meant to have no object."""
-DIAMETER_SHARE = (0.08, 0.8)
+DIAMETER_SHARE = (0.1, 1.0)
 """Smallest and largest diameter of an object as a share of the image side; drawn log-uniformly."""
 MAX_TILT = np.pi / 18
 """Objects stand, lie or hang, and lean by up to this (radians), as most things in photographs do."""
