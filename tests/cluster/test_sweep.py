@@ -1,0 +1,144 @@
+"""Sweeps on a real local Ray: the smoke run, failures, interruption, several workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rhobench.results import Store
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+CLI = [sys.executable, "-c", "from rhobench.cli import main; main()"]
+TINY = [
+    "--set=data.scenes.train_images=24",
+    "--set=data.scenes.val_images=4",
+    "--set=data.scenes.size_px=96",
+    "--set=data.resize_px=96,96",
+    "--set=measure.iterations=3",
+    "--set=measure.warmup_iterations=1",
+    "--set=train.epochs=1",
+]
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """One cache for all sweeps of the session, and quick polling by Ray Train."""
+    cache = tmp_path_factory.mktemp("cache")
+    return os.environ | {"RHOBENCH_CACHE": str(cache), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+
+
+def ray_processes() -> set[int]:
+    done = subprocess.run(["pgrep", "-f", "raylet|gcs_server|ray::"], capture_output=True, text=True, check=False)
+    return {int(pid) for pid in done.stdout.split()}
+
+
+def sweep(store: Path, environment: dict[str, str], *arguments: str) -> tuple[int, dict, str]:
+    command = [*CLI, "run", "demo", "--store", str(store), "--json", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=500)
+    last = done.stdout.splitlines()[-1] if done.stdout else ""
+    return done.returncode, json.loads(last) if last.startswith("{") else {}, done.stdout + done.stderr
+
+
+def test_smoke_goes_the_whole_way_and_continues(tmp_path: Path, environment: dict[str, str]) -> None:
+    before = ray_processes()
+    status, result, output = sweep(tmp_path, environment, "--smoke")
+    assert status == 0, output
+    assert [run["status"] for run in result["runs"]] == ["completed"] * 4
+    frame = Store(tmp_path).frame().set_index("rho").sort_index()
+    assert list(frame.index) == [0.1, 0.25, 0.5, 1.0]
+    assert frame.gflops.is_monotonic_increasing
+    assert frame.gflops[0.1] <= 0.80 * frame.gflops[1.0]
+    assert (frame.latency_ms > 0).all()
+    assert (frame.latency_samples >= 30).all()
+    assert frame.ap.between(0, 0.2).all(), "a model after eight steps cannot be good"
+    page = Path(result["report"]).read_text()
+    assert "Plotly" in page
+    assert all(run["run_id"] in page for run in result["runs"])
+
+    records = {r.run_id: r for r in Store(tmp_path).records()}
+    ids = [c["id"] for c in next(iter(records.values())).categories]
+    assert ids != list(range(len(ids))), "the category map must be kept, not the labels"
+    status, _, output = sweep(tmp_path, environment, "--smoke")
+    assert status == 0, output
+    assert {r.run_id: r for r in Store(tmp_path).records()} == records, "finished runs are not repeated"
+    time.sleep(1)
+    assert ray_processes() <= before, "Ray's processes are stopped"
+
+
+def test_unreadable_image_fails_its_runs_with_a_record(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Two runs read all images; the one that trains on a split without the damaged image is unharmed."""
+    data = tmp_path / "data"
+    subprocess.run([*CLI, "data", "scenes", str(data), "--images", "24"], check=True, env=environment)
+    store = tmp_path / "store"
+    arguments = [*TINY[2:], f"--data={data}", "--set=model.rho=0.5"]
+    status, _, output = sweep(store, environment, *arguments)
+    assert status == 0, output
+    finished = Store(store).records()
+
+    damaged = sorted((data / "images").rglob("*.jpg"))[10]
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    os.utime(data / "annotations" / "instances_train.json")  # the cached features are of other images now
+    status, result, output = sweep(store, environment, *arguments[:-1], "--set=model.rho=0.25")
+    assert status == 1, output
+    assert "Traceback" not in output
+    failed = [run for run in result["runs"] if run["status"] == "failed"]
+    assert len(failed) == 1
+    assert damaged.name in failed[0]["reason"]
+    assert [r for r in Store(store).records() if r.status == "completed"] == finished
+
+
+def test_interrupt_keeps_finished_runs_and_the_same_command_continues(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    before = ray_processes()
+    command = [*CLI, "run", "demo", "--store", str(tmp_path), *TINY[:5], "--set=train.epochs=4"]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if line.rstrip().endswith(": trained"):
+            break
+    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does: every process of the terminal gets it
+    rest = process.stdout.read()
+    assert process.wait(timeout=60) == 130, "".join(seen) + rest
+    assert "Traceback" not in rest
+    assert "The same command continues" in rest
+    time.sleep(2)
+    assert ray_processes() <= before
+    kept = {r.run_id: r.history for r in Store(tmp_path).records() if r.status == "trained"}
+    assert kept
+
+    status, result, output = sweep(tmp_path, environment, *TINY[:5], "--set=train.epochs=4")
+    assert status == 0, output
+    assert len(result["runs"]) == 4
+    records = {r.run_id: r.history for r in Store(tmp_path).records()}
+    assert all(records[run_id] == history for run_id, history in kept.items())
+
+
+def test_several_workers_go_through_ray_train(tmp_path: Path, environment: dict[str, str]) -> None:
+    arguments = [*TINY, "--set=train.num_workers=2", "--set=model.rho=0.25"]
+    status, result, output = sweep(tmp_path, environment, *arguments)
+    assert status == 0, output
+    (record,) = Store(tmp_path).records()
+    assert record.status == "completed"
+    assert record.config["train"]["num_workers"] == 2
+    assert len(record.history) == 1
+    assert result["runs"][0]["run_id"] == record.run_id
+
+
+def test_a_sweep_that_no_cluster_can_run_is_refused(tmp_path: Path, environment: dict[str, str]) -> None:
+    status, _, output = sweep(tmp_path, environment, "--smoke", "--set=train.cpus_per_worker=500")
+    assert status == 2
+    assert "train.cpus_per_worker" in output
+    assert "Traceback" not in output

@@ -1,0 +1,121 @@
+"""The command line as a user meets it: names, JSON, and the sentence for each wrong request."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+def rhobench(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from rhobench.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=240)
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The sentence of a wrong request: exit status 2, one line, no traceback."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("rhobench: ")]
+    assert len(sentences) == 1, done.stderr
+    return sentences[0]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Four images with one box each, as splits train and val."""
+    folder = tmp_path / "cells"
+    (folder / "images").mkdir(parents=True)
+    (folder / "annotations").mkdir()
+    images = [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 64} for i in range(1, 5)]
+    for image in images:
+        Image.new("RGB", (64, 64), (40 * image["id"], 80, 20)).save(folder / "images" / image["file_name"])
+    boxes = [
+        {"id": i, "image_id": i, "category_id": 7, "bbox": [8, 8, 30, 30], "area": 900, "iscrowd": 0}
+        for i in range(1, 5)
+    ]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 7, "name": "cell"}]}
+    for split in ("train", "val"):
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_experiments_lists_names_with_json() -> None:
+    done = rhobench("experiments", "--json")
+    assert done.returncode == 0
+    listed = json.loads(done.stdout.splitlines()[-1])["experiments"]
+    assert {"demo", "bccd"} <= {row["name"] for row in listed}
+    assert next(row for row in listed if row["name"] == "demo")["runs"] == 4
+
+
+def test_dry_run_names_the_runs() -> None:
+    done = rhobench("run", "demo", "--dry-run")
+    assert done.returncode == 0
+    ids = done.stdout.split()
+    assert len(ids) == 4
+    assert sum("rho0.1-" in i for i in ids) == 1
+
+
+def test_setting_a_varied_field_pins_it() -> None:
+    done = rhobench("run", "demo", "--dry-run", "--set", "model.rho=0.2")
+    assert [line.split("-")[1] for line in done.stdout.split()] == ["rho0.2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["run", "demoo", "--dry-run"], "Did you mean 'demo'"),
+        (["run", "demo", "--dry-run", "--set", "train.epoch=3"], "Did you mean 'train.epochs'"),
+        (["run", "demo", "--dry-run", "--set", "train.epochs=three"], "takes a whole number"),
+        (["run", "demo", "--dry-run", "--set", "train.epochs"], "PATH=VALUE"),
+        (["run", "demo", "--dry-run", "--set", "model.rho=1.5"], "(0, 1]"),
+        (["run", "demo", "--dry-run", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["pareto", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["report", "/nowhere/at/all"], "/nowhere/at/all"),
+    ],
+)
+def test_wrong_requests_get_one_sentence(arguments: list[str], wanted: str) -> None:
+    assert wanted in refused(rhobench(*arguments))
+
+
+def test_box_outside_its_image_is_named(dataset: Path) -> None:
+    file = dataset / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][2]["bbox"] = [50, 10, 40, 20]
+    file.write_text(json.dumps(content))
+    sentence = refused(rhobench("run", "demo", "--dry-run", "--data", dataset))
+    assert "instances_train.json" in sentence
+    assert "annotation 3" in sentence
+    checked = rhobench("data", "check", dataset)
+    assert checked.returncode == 1
+    assert "annotation 3" in checked.stdout
+
+
+def test_scenes_are_a_valid_data_set(tmp_path: Path) -> None:
+    made = rhobench("data", "scenes", tmp_path / "scenes", "--images", 20, "--json")
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout.splitlines()[-1])["train_images"] == 20
+    assert rhobench("data", "check", tmp_path / "scenes").returncode == 0
+    again = rhobench("data", "scenes", tmp_path / "scenes", "--images", 20)
+    assert "scenes" in refused(again)
+
+
+def test_occupied_store_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    (store / "experiments").mkdir(parents=True)
+    from rhobench.config_tree import to_dict
+    from rhobench.experiments import EXPERIMENTS
+
+    base = to_dict(EXPERIMENTS["demo"]().base)
+    base["train"]["epochs"] = 77
+    (store / "experiments" / "demo.json").write_text(json.dumps({"base": base}))
+    sentence = refused(rhobench("run", "demo", "--store", store))
+    assert "train.epochs" in sentence
+    assert "77" in sentence
+    assert "--store" in sentence
+    shutil.rmtree(store)

@@ -1,0 +1,104 @@
+"""The walls of the house: where files may not be, and who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE_ROOTS = ("platform", "cuda_ops", "dashboards", "experiments")
+
+ALLOWED = {
+    "config": set(),
+    "config_tree": {"config"},
+    "ops": set(),
+    "model": {"ops", "config"},
+    "data": {"config", "config_tree"},
+    "results": {"config", "config_tree"},
+    "measure": {"model", "data", "config", "config_tree", "ops"},
+    "training": {"model", "data", "measure", "config", "config_tree"},
+    "cluster": {"training", "measure", "model", "data", "results", "ops", "config", "config_tree"},
+    "dashboards": {"results", "config", "config_tree"},
+    "experiments": {"config"},
+    "study": {"cluster", "config", "config_tree", "dashboards", "data", "experiments", "results"},
+    "cli": {"study", "config", "config_tree", "dashboards", "data", "experiments", "results"},
+}
+"""Parts of rhobench that a part may import."""
+
+BANNED = {
+    "ops": {"ray", "timm", "pandas", "plotly"},
+    "model": {"ray", "pandas", "plotly", "pycocotools"},
+    "data": {"ray", "timm"},
+    "results": {"ray", "torch", "timm", "plotly"},
+    "measure": {"ray", "plotly"},
+    "training": {"ray", "plotly"},
+    "dashboards": {"ray", "torch", "timm"},
+    "experiments": {"ray", "torch", "timm"},
+    "config": {"ray", "torch"},
+    "config_tree": {"ray", "torch"},
+    "study": {"ray"},
+    "cli": {"ray", "torch"},
+}
+"""Libraries that a part must not import."""
+
+
+def source_files() -> list[Path]:
+    return sorted(file for root in SOURCE_ROOTS for file in (ROOT / root).rglob("*.py"))
+
+
+def part_of(file: Path) -> str:
+    return file.relative_to(ROOT).parts[2].removesuffix(".py")
+
+
+def imported_modules(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            names.add(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("folder", [*SOURCE_ROOTS, *(f"{root}/rhobench" for root in SOURCE_ROOTS), "tests"])
+def test_source_roots_are_no_packages(folder: str) -> None:
+    """``platform/__init__.py`` would hide Python's own module and break torch, pandas and every Ray worker."""
+    assert not (ROOT / folder / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("file", source_files(), ids=lambda f: str(f.relative_to(ROOT)))
+def test_imports_respect_the_walls(file: Path) -> None:
+    part, modules = part_of(file), imported_modules(file)
+    inner = {name.split(".")[1] for name in modules if name.startswith("rhobench.")} - {part}
+    assert inner <= ALLOWED[part]
+    outer = {name.split(".")[0] for name in modules}
+    assert not outer & BANNED.get(part, set())
+
+
+def test_every_part_has_its_wall() -> None:
+    assert {part_of(file) for file in source_files()} == set(ALLOWED)
+
+
+def test_standard_platform_module_wins_from_the_root() -> None:
+    code = "import platform, torch, pandas, rhobench.config; print(platform.system())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in {"Linux", "Darwin", "Windows"}
+
+
+def test_ops_can_be_lifted_out() -> None:
+    """The operator needs nothing but torch, numpy and numba."""
+    code = "import sys, rhobench.ops; print([m for m in sys.modules if m.startswith('rhobench')])"
+    env = {"PYTHONPATH": str(ROOT / "cuda_ops"), "PATH": "/usr/bin:/bin", "HOME": str(Path.home())}
+    done = subprocess.run([sys.executable, "-c", code], cwd="/", env=env, capture_output=True, text=True, check=True)
+    assert all(name == "rhobench" or name.startswith("rhobench.ops") for name in ast.literal_eval(done.stdout))
+
+
+def test_no_path_of_a_machine_in_the_sources() -> None:
+    for file in [*source_files(), *ROOT.glob("*.md"), ROOT / "Makefile", ROOT / "pyproject.toml"]:
+        assert "/home/" not in file.read_text()
+        assert "/root/" not in file.read_text()
