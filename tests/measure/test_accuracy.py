@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rhobench.data import Categories, Target
+from rhobench.measure.accuracy import METRICS, Found, found_objects, score
+from rhobench.model.heads import Prediction
+
+PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "evaluator"
+
+OBJECTS = [
+    (1, 3, [10, 10, 20, 20]),
+    (1, 7, [40, 40, 50, 50]),
+    (2, 3, [5, 60, 100, 110]),
+]
+"""Image, category, and x, y, width, height: a small one, a medium one, a large one."""
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Callable[..., Path]:
+    """Write images 1 and 2, and an empty image 3, numbering annotations from a number on."""
+
+    def write(first_id: int = 1, **changes: Any) -> Path:
+        annotations = [
+            {"id": i, "image_id": n, "category_id": c, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+            for i, (n, c, box) in enumerate(OBJECTS, start=first_id)
+        ]
+        content = {
+            "images": [{"id": i, "width": 200, "height": 200, "file_name": f"{i}.png"} for i in (1, 2, 3)],
+            "categories": [{"id": 7, "name": "blue"}, {"id": 3, "name": "red"}, {"id": 9, "name": "unseen"}],
+            "annotations": annotations,
+        }
+        file = tmp_path / "instances_val.json"
+        file.write_text(json.dumps(content | changes))
+        return file
+
+    return write
+
+
+def perfect() -> list[Found]:
+    return [{"image_id": n, "category_id": c, "bbox": box, "score": 0.9} for n, c, box in OBJECTS]
+
+
+def test_ap_is_that_of_the_coco_tools() -> None:
+    if not PUBLISHED.is_dir():
+        pytest.skip("the published ground truth and detections do not lie beside the repository")
+    file = PUBLISHED / "instances_val2014_100.json"
+    ids = [image["id"] for image in json.loads(file.read_text())["images"]]
+    found = json.loads((PUBLISHED / "instances_val2014_fakebbox100_results.json").read_text())
+    expected = json.loads((PUBLISHED / "expected.json").read_text())["bbox"][: len(METRICS)]
+    accuracy = score(file, found, ids)
+    assert list(accuracy.metrics()) == list(METRICS)
+    assert list(accuracy.metrics().values()) == pytest.approx(expected, abs=1e-12)
+    known = [ap for ap in accuracy.per_class.values() if ap is not None]
+    assert sum(known) / len(known) == pytest.approx(expected[0], abs=1e-12)
+
+
+def test_perfect_detections_have_an_ap_of_1(truth: Callable[..., Path]) -> None:
+    accuracy = score(truth(), perfect(), [1, 2, 3])
+    assert accuracy.metrics() == pytest.approx(dict.fromkeys(METRICS, 1.0))
+    assert accuracy.per_class == {"red": pytest.approx(1), "blue": pytest.approx(1), "unseen": None}
+
+
+def test_no_detections_have_an_ap_of_0(truth: Callable[..., Path]) -> None:
+    accuracy = score(truth(), [], [3, 2, 1])
+    assert accuracy.metrics() == dict.fromkeys(METRICS, 0.0)
+    assert accuracy.per_class["red"] == 0
+
+
+def test_a_size_without_objects_has_no_ap(truth: Callable[..., Path]) -> None:
+    small_only = json.loads(truth().read_text())["annotations"][:1]
+    accuracy = score(truth(annotations=small_only), perfect()[:1], [1, 2, 3])
+    assert (accuracy.ap_s, accuracy.ap_m, accuracy.ap_l) == (pytest.approx(1), None, None)
+
+
+def test_a_detection_of_the_wrong_class_counts_for_nothing(truth: Callable[..., Path]) -> None:
+    swapped = [found | {"category_id": 10 - found["category_id"]} for found in perfect()]
+    assert score(truth(), swapped, [1, 2, 3]).ap == 0
+
+
+def test_an_annotation_with_the_id_0_counts(truth: Callable[..., Path]) -> None:
+    """COCOeval itself takes it for "not matched"."""
+    assert score(truth(first_id=0), perfect(), [1, 2, 3]).ap == pytest.approx(1)
+
+
+@pytest.mark.parametrize("ids", [[1, 2], [1, 2, 3, 3], [1, 2, 2], [1, 2, 4], []])
+def test_every_image_must_be_evaluated_once(truth: Callable[..., Path], ids: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"instances_val.json has 3: AP counts only over all images, each once"):
+        score(truth(), perfect(), ids)
+
+
+def test_detections_carry_the_ids_and_the_pixels_of_the_data_set() -> None:
+    categories = Categories(ids=(3, 7), names=("red", "blue"))
+    logits = torch.full((2, 1, 2), -9.0)
+    logits[0, 0, 1] = logits[1, 0, 0] = 2.0
+    boxes = torch.tensor([0.5, 0.5, 0.2, 0.4]).expand(2, 1, 4)
+    targets = [Target(n, torch.zeros(0), torch.zeros(0, 4), size) for n, size in ((11, (100, 50)), (12, (10, 20)))]
+    found = found_objects(Prediction(logits, boxes), targets, categories)
+    best = {f["image_id"]: f for f in found if f["score"] > 0.5}
+    assert [best[n]["category_id"] for n in (11, 12)] == [7, 3]
+    assert best[11]["bbox"] == pytest.approx([20, 30, 10, 40])  # x, y, width, height
+    assert best[12]["bbox"] == pytest.approx([8, 3, 4, 4])
+    assert best[11]["score"] == pytest.approx(torch.tensor(2.0).sigmoid().item())

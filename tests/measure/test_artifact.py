@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from rhobench.config import BackboneConfig, ModelConfig, RunConfig
+from rhobench.data import Categories
+from rhobench.measure.artifact import ArtifactError, load_artifact, save_artifact, sha256_of
+from rhobench.model import SparseDETR
+
+Build = Callable[..., SparseDETR]
+CATEGORIES = Categories(ids=(3, 7, 90), names=("red", "blue", "grün"))
+
+
+@pytest.fixture
+def config(small: Callable[..., ModelConfig]) -> RunConfig:
+    """Its classes are those of the data set, and its backbone came from a package that need not be there again."""
+    gone = BackboneConfig(name="test_resnet", weights="package:no_such_package")
+    return RunConfig(experiment="test", seed=5, model=small(num_classes=None, backbone=gone))
+
+
+def test_a_saved_model_comes_back_with_its_outputs_and_what_it_is(
+    tmp_path: Path, build: Build, config: RunConfig
+) -> None:
+    model = build()
+    images, mask = torch.randn(1, 3, 64, 96), torch.zeros(1, 64, 96, dtype=torch.bool)
+    file = save_artifact(tmp_path, model, config, CATEGORIES)
+    artifact = load_artifact(file)
+    assert artifact.config == config
+    assert artifact.categories == CATEGORIES
+    assert artifact.sha256 == sha256_of(file)
+    assert not artifact.model.training
+    with torch.no_grad():
+        before, after = model(images, mask).prediction, artifact.model(images, mask).prediction
+    assert torch.equal(before.logits, after.logits)
+    assert torch.equal(before.boxes, after.boxes)
+    assert [f.name for f in tmp_path.iterdir()] == [file.name]  # nothing temporary is left
+
+
+def test_saving_again_replaces_the_model(tmp_path: Path, build: Build, config: RunConfig) -> None:
+    first = save_artifact(tmp_path, build(), config, CATEGORIES)
+    digest = sha256_of(first)
+    second = save_artifact(tmp_path, build(), replace(config, seed=6), CATEGORIES)
+    assert second == first
+    assert sha256_of(second) != digest
+    assert load_artifact(second).config.seed == 6
+
+
+def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"There is no model at .*nowhere.safetensors"):
+        load_artifact(tmp_path / "nowhere.safetensors")
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(ArtifactError, match=r"other.safetensors is not a model that rhobench wrote"):
+        load_artifact(tmp_path / "other.safetensors")

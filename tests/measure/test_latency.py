@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rhobench.config import MeasureConfig
+from rhobench.data import Batch, Target
+from rhobench.measure.latency import Latency, Subject, measure_latency
+from rhobench.model import SparseDETR
+from rhobench.model.heads import Prediction
+
+
+class Fake(nn.Module):
+    """A detector that writes down its name and which image it was given."""
+
+    def __init__(self, name: str, calls: list[tuple[str, int]], seconds: float = 0.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.name, self.calls, self.seconds = name, calls, seconds
+
+    def forward(self, images: Tensor, mask: Tensor) -> Any:
+        assert not self.training
+        self.calls.append((self.name, int(images[0, 0, 0, 0])))
+        time.sleep(self.seconds)
+        return SimpleNamespace(prediction=Prediction(torch.zeros(len(images), 1, 2), torch.zeros(len(images), 1, 4)))
+
+
+def batch(number: int) -> Batch:
+    target = Target(number, torch.zeros(0), torch.zeros(0, 4), (8, 8))
+    return Batch(torch.full((1, 3, 8, 8), float(number)), torch.zeros(1, 8, 8, dtype=torch.bool), (target,))
+
+
+def subject(fake: Fake, batches: int = 2) -> Subject:
+    return Subject(model=cast(SparseDETR, fake), batches=[batch(n) for n in range(batches)])
+
+
+def test_artifacts_take_turns_after_a_warm_up() -> None:
+    calls: list[tuple[str, int]] = []
+    subjects = {name: subject(Fake(name, calls)) for name in "ab"}
+    config = MeasureConfig(warmup_iterations=2, iterations=6, rounds=3)
+    measured = measure_latency(subjects, config)
+    warm_up, rounds = [("a", 2), ("b", 2)], [("a", 2), ("b", 2)] * 3
+    assert [name for name, _ in calls] == [name for name, count in warm_up + rounds for _ in range(count)]
+    assert {name: latency.samples_ms.shape for name, latency in measured.items()} == {"a": (3, 2), "b": (3, 2)}
+
+
+def test_the_images_are_used_in_turn() -> None:
+    calls: list[tuple[str, int]] = []
+    config = MeasureConfig(warmup_iterations=0, iterations=5, rounds=1)
+    measure_latency({"a": subject(Fake("a", calls), batches=3)}, config)
+    assert [image for _, image in calls] == [0, 1, 2, 0, 1]
+
+
+def test_calls_that_rounds_do_not_divide_are_never_fewer_than_asked_for() -> None:
+    config = MeasureConfig(warmup_iterations=0, iterations=7, rounds=3)
+    (latency,) = measure_latency({"a": subject(Fake("a", []))}, config).values()
+    assert latency.samples_ms.shape == (3, 3)
+
+
+def test_a_slow_model_is_measured_as_slow() -> None:
+    config = MeasureConfig(warmup_iterations=1, iterations=4, rounds=2)
+    measured = measure_latency({"fast": subject(Fake("fast", [])), "slow": subject(Fake("slow", [], 0.02))}, config)
+    assert (measured["slow"].samples_ms >= 20).all()
+    assert measured["fast"].median_ms < measured["slow"].median_ms
+
+
+def test_median_percentiles_and_images_per_second() -> None:
+    latency = Latency(samples_ms=np.arange(1.0, 11.0).reshape(2, 5), batch_size=4)
+    assert latency.median_ms == 5.5
+    assert latency.percentile_ms(10) == pytest.approx(1.9)
+    assert latency.percentile_ms(90) == pytest.approx(9.1)
+    assert latency.fps == pytest.approx(4 * 1000 / 5.5)
+
+
+def test_a_detector_can_be_measured(build: Callable[..., SparseDETR]) -> None:
+    target = Target(1, torch.zeros(0), torch.zeros(0, 4), (64, 96))
+    real = Batch(torch.randn(1, 3, 64, 96), torch.zeros(1, 64, 96, dtype=torch.bool), (target,))
+    config = MeasureConfig(warmup_iterations=1, iterations=2, rounds=1)
+    (latency,) = measure_latency({"a": Subject(model=build(), batches=[real])}, config).values()
+    assert (latency.samples_ms > 0).all()

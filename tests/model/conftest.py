@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from rhobench.config import BackboneConfig, ModelConfig
+from rhobench.model import SparseDETR, build_model
+from rhobench.model.matcher import Objects
+
+Build = Callable[..., SparseDETR]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def build() -> Build:
+    """Make a small detector; changes to its ModelConfig as keywords, "backbone" as the config of the backbone."""
+
+    def build_small(**changes: Any) -> SparseDETR:
+        small: dict[str, Any] = {
+            "backbone": BackboneConfig(name="test_resnet"),
+            "rho": 0.3,
+            "num_classes": 5,
+            "num_queries": 12,
+            "hidden_dim": 32,
+            "num_heads": 4,
+            "enc_layers": 2,
+            "dec_layers": 2,
+            "ffn_dim": 32,
+            "dropout": 0.0,
+            "attention_backend": "reference",
+        }
+        torch.manual_seed(0)
+        model = build_model(ModelConfig(**(small | changes)))
+        assert isinstance(model, SparseDETR)
+        return model.eval()
+
+    return build_small
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """(2, 3, 64, 96): 128 tokens each."""
+    return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def whole(images: torch.Tensor) -> torch.Tensor:
+    """(2, 64, 96) mask without padding."""
+    return torch.zeros(images.shape[0], *images.shape[2:], dtype=torch.bool)
+
+
+@pytest.fixture
+def padded(whole: torch.Tensor) -> torch.Tensor:
+    """(2, 64, 96) mask of which the second image fills the left half."""
+    mask = whole.clone()
+    mask[1, :, 48:] = True
+    return mask
+
+
+@pytest.fixture
+def objects() -> Callable[[int], Objects]:
+    """Make n objects of classes 0 to 4, all inside the image."""
+
+    def make(count: int) -> Objects:
+        generator = torch.Generator().manual_seed(count)
+        centre, side = torch.rand(2, count, 2, generator=generator)
+        labels = torch.randint(5, (count,), generator=generator)
+        return Objects(labels, torch.cat((0.25 + 0.5 * centre, 0.1 + 0.3 * side), dim=1))
+
+    return make

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from rhobench.model import SparseDETR
+from rhobench.model.queries import QuerySelector, TokenNorm
+from rhobench.model.tokens import TokenGrid, token_grid
+
+DIM, QUERIES = 32, 30
+
+
+@pytest.fixture
+def grid() -> TokenGrid:
+    """4x60 tokens, wide enough that the outermost column on either side is blank; the right fifth is padding."""
+    mask = torch.zeros(1, 32, 600, dtype=torch.bool)
+    mask[..., 480:] = True
+    return token_grid(mask, [(4, 75)], DIM)
+
+
+@pytest.fixture
+def selector() -> QuerySelector:
+    torch.manual_seed(0)
+    return QuerySelector(DIM, classes=3, num_queries=QUERIES)
+
+
+def test_fewer_tokens_than_queries_is_a_sentence(
+    build: Callable[..., SparseDETR], images: Tensor, whole: Tensor
+) -> None:
+    with pytest.raises(ValueError, match=r"128 tokens, but model.num_queries is 129: use larger images or fewer"):
+        build(num_queries=129)(images, whole)
+
+
+def test_blank_tokens_are_padding_and_the_border_of_wide_maps(grid: TokenGrid) -> None:
+    blank = grid.blank.view(4, 75)
+    assert blank.all(0).nonzero().flatten().tolist() == [0, 59, *range(60, 75)]
+    assert torch.equal(blank.any(0), blank.all(0))
+    assert torch.equal(grid.proposals.isinf().all(-1), grid.blank)
+    assert not grid.padding.view(4, 75)[:, :60].any()
+
+
+def test_blank_tokens_become_one_constant_that_is_not_zero(grid: TokenGrid) -> None:
+    torch.manual_seed(0)
+    normed = TokenNorm(DIM)(torch.randn(1, 300, DIM), grid)
+    constant = normed[grid.blank]
+    assert torch.equal(constant, constant[:1].expand_as(constant))
+    assert constant.abs().max() > 0.1
+    assert not torch.isclose(normed[~grid.blank], constant[:1]).all(-1).any()
+
+
+def test_tied_blank_tokens_may_become_queries_once_each(grid: TokenGrid, selector: QuerySelector) -> None:
+    """Padding is not excluded from the choice, as in the official model: 68 blank tokens tie for the best score."""
+    memory = torch.randn(1, 300, DIM)
+    normed = torch.where(grid.blank[..., None], 1.0, -1.0) * selector.head.classify.weight[0].detach()
+    queries, _ = selector(memory, normed, grid, with_aux=False)
+    assert len(set(queries.tokens[0].tolist())) == QUERIES
+    assert grid.blank[0, queries.tokens[0]].all()
+    assert torch.equal(queries.boxes, torch.ones(1, QUERIES, 4))
+    assert queries.positions.isfinite().all()
+
+
+def test_queries_are_the_tokens_with_the_best_class(grid: TokenGrid, selector: QuerySelector) -> None:
+    memory, normed = torch.randn(2, 1, 300, DIM)
+    queries, every = selector(memory, normed, grid, with_aux=True)
+    assert every is not None
+    best = every.logits.amax(-1)[0].argsort(descending=True)[:QUERIES]
+    assert queries.tokens[0].tolist() == best.tolist()
+    assert torch.equal(queries.content[0], memory[0, best])
+    torch.testing.assert_close(queries.boxes[0], every.boxes[0, best])
+
+
+def test_boxes_of_queries_carry_no_gradient_and_their_content_does(grid: TokenGrid, selector: QuerySelector) -> None:
+    memory = torch.randn(1, 300, DIM, requires_grad=True)
+    queries, _ = selector(memory, torch.randn(1, 300, DIM), grid, with_aux=False)
+    assert queries.content.requires_grad
+    assert not queries.boxes.requires_grad

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rhobench.config import (
+    Axis,
+    BackboneConfig,
+    ConfigError,
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+)
+from rhobench.config_tree import (
+    config_hash,
+    differences,
+    from_dict,
+    leaves,
+    parse_assignment,
+    run_id,
+    runs_of,
+    to_dict,
+    value_at,
+    with_value,
+)
+
+BASE = RunConfig(experiment="sweep")
+
+configs = st.builds(
+    RunConfig,
+    experiment=st.text(max_size=5),
+    seed=st.integers(0, 9),
+    model=st.builds(
+        ModelConfig,
+        rho=st.none() | st.floats(0.01, 1),
+        num_classes=st.none() | st.integers(1, 90),
+        backbone=st.builds(BackboneConfig, weights=st.none() | st.text(max_size=5)),
+    ),
+    data=st.builds(
+        DataConfig,
+        train_splits=st.lists(st.text(max_size=3), max_size=3).map(tuple),
+        resize_px=st.none() | st.tuples(st.integers(1, 999), st.integers(1, 999)),
+        hflip=st.booleans(),
+    ),
+    train=st.builds(TrainConfig, lr=st.floats(1e-9, 1), schedule=st.sampled_from(["step", "cosine"])),
+)
+
+
+@given(config=configs)
+def test_a_configuration_survives_json(config: RunConfig) -> None:
+    assert from_dict(RunConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_fields_that_an_old_file_lacks_take_their_defaults() -> None:
+    assert from_dict(RunConfig, {"experiment": "sweep", "train": {"epochs": 3}}) == with_value(BASE, "train.epochs", 3)
+
+
+def test_a_field_that_does_not_exist_any_more_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"TrainConfig has no field 'momentum'; it was written by another version"):
+        from_dict(RunConfig, {"experiment": "sweep", "train": {"momentum": 0.9}})
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "value"),
+    [
+        ("train.epochs", "3", 3),
+        ("train.lr", "1e-3", 1e-3),
+        ("model.rho", "1", 1.0),
+        ("model.rho", "none", None),
+        ("model.backbone.weights", "None", None),
+        ("model.backbone.weights", "timm", "timm"),
+        ("model.backbone.frozen", "all", "all"),
+        ("data.hflip", "false", False),
+        ("data.hflip", "Yes", True),
+        ("data.resize_px", "320,256", (320, 256)),
+        ("data.resize_px", "(320, 256)", (320, 256)),
+        ("data.resize_px", "none", None),
+        ("data.train_splits", "train,val", ("train", "val")),
+        ("data.train_splits", "train", ("train",)),
+        ("data.pixel_mean", "0.5,0.5,0.5", (0.5, 0.5, 0.5)),
+        ("experiment", "3", "3"),
+    ],
+)
+def test_text_is_read_as_the_type_of_the_field(path: str, text: str, value: Any) -> None:
+    read = value_at(with_value(BASE, path, text), path)
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "takes"),
+    [
+        ("train.epochs", "many", "a whole number"),
+        ("train.epochs", "3.5", "a whole number"),
+        ("train.epochs", 3.5, "a whole number"),
+        ("train.epochs", True, "a whole number"),
+        ("train.lr", "fast", "a number"),
+        ("model.rho", "most", "a number or none"),
+        ("data.hflip", "maybe", "true or false"),
+        ("data.hflip", 1, "true or false"),
+        ("train.schedule", "linear", "one of 'step', 'cosine'"),
+        ("data.resize_px", "320", "2 comma-separated values or none"),
+        ("data.resize_px", "320,wide", "2 comma-separated values or none"),
+        ("model.name", 3, "text"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_with_what_the_field_takes(path: str, value: Any, takes: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        with_value(BASE, path, value)
+    assert str(caught.value) == f"{path}={value!r} is not allowed: it takes {takes}."
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("model.rho", "0"),
+        ("model.rho", "1.1"),
+        ("model.hidden_dim", "100"),
+        ("model.dropout", "1"),
+        ("train.lr", "nan"),
+        ("train.epochs", "0"),
+        ("train.num_workers", "3"),
+        ("measure.rounds", "0"),
+    ],
+)
+def test_a_value_that_can_never_work_is_refused(path: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{path}=\S+ is not allowed: \w"):
+        with_value(BASE, path, value)
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("train.epoch", "train.epochs"),
+        ("epochs", "train.epochs"),
+        ("model.frozen", "model.backbone.frozen"),
+        ("train.rho", "model.rho"),
+        ("model.backbon.name", "model.name"),
+        ("train.epochs.value", "train.epochs"),
+    ],
+)
+def test_a_misspelt_path_names_the_nearest_one(path: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        with_value(BASE, path, "3")
+    assert str(caught.value) == f"There is no configuration field {path!r}. Did you mean {meant!r}?"
+
+
+def test_setting_a_value_leaves_the_rest_and_the_original_alone() -> None:
+    changed = with_value(BASE, "model.backbone.name", "swin")
+    assert [str(d) for d in differences(BASE, changed)] == ["model.backbone.name is 'resnet50' there and 'swin' here"]
+    assert value_at(BASE, "model.backbone.name") == "resnet50"
+    assert differences(BASE, BASE) == []
+
+
+def test_an_assignment_is_split_at_its_first_equals_sign() -> None:
+    assert parse_assignment("train.epochs=3") == ("train.epochs", "3")
+    assert parse_assignment("data.dir = a=b ") == ("data.dir", "a=b")
+
+
+@pytest.mark.parametrize("text", ["train.epochs", "=3", ""])
+def test_an_assignment_without_a_path_or_a_value_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"is not of the form PATH=VALUE"):
+        parse_assignment(text)
+
+
+def test_the_identity_of_a_run_changes_with_every_field() -> None:
+    fields = dict(leaves(BASE))
+    assert len(fields) > 50
+    changed = {path: with_value(BASE, path, _another(path, value)) for path, value in fields.items()}
+    ids = [run_id(config, axes=()) for config in (BASE, *changed.values())]
+    assert len(set(ids)) == len(fields) + 1
+
+
+def _another(path: str, value: Any) -> Any:
+    """A value of the same type that the field allows."""
+    special = {
+        "model.num_classes": 7,
+        "model.hidden_dim": 64,
+        "model.num_heads": 4,
+        "train.num_workers": 2,
+        "train.batch_size": 32,
+        "train.schedule": "cosine",
+        "train.precision": "bf16",
+        "model.backbone.frozen": "none",
+        "data.resize_px": (8, 8),
+    }
+    if path in special:
+        return special[path]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value / 2 + 0.01
+    if isinstance(value, tuple):
+        return value[::-1] if len(value) > 1 else (*value, "more")
+    return f"{value}x"
+
+
+def test_the_readable_part_of_an_identity_says_what_varies() -> None:
+    dense = replace(with_value(BASE, "model.rho", None), seed=2)
+    assert run_id(BASE, ("model.rho", "train.lr")).startswith("sweep-rho0.3-lr0.0002-seed0-")
+    assert run_id(dense, ("model.rho",)) == f"sweep-rhodense-seed2-{config_hash(dense)}"
+    path_like = with_value(BASE, "data.dir", "/a b/c")
+    assert run_id(path_like, ("data.dir",)).startswith("sweep-dir_a_b_c-seed0-")
+
+
+def test_runs_are_the_product_of_axes_and_seeds_the_first_axis_outermost() -> None:
+    axes = (Axis(path="model.rho", values=(0.1, None)), Axis(path="train.epochs", values=(3, 5)))
+    runs = runs_of(Experiment(summary="", base=BASE, axes=axes, seeds=(0, 1)))
+    assert [(r.model.rho, r.train.epochs, r.seed) for r in runs] == [
+        (rho, epochs, seed) for rho in (0.1, None) for epochs in (3, 5) for seed in (0, 1)
+    ]
+    assert runs_of(Experiment(summary="", base=BASE)) == [BASE]
+
+
+def test_an_axis_over_a_field_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'model.ro'. Did you mean 'model.rho'"):
+        runs_of(Experiment(summary="", base=BASE, axes=(Axis(path="model.ro", values=(1,)),)))
