@@ -33,6 +33,11 @@ class Cluster:
     gpus: float
     nodes: int
 
+    @property
+    def cores_per_node(self) -> int:
+        """Cores of one node, where all nodes are alike."""
+        return max(int(self.cpus // self.nodes), 1)
+
 
 @contextmanager
 def ray_session(address: str) -> Iterator[Cluster]:

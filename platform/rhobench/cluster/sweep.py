@@ -55,7 +55,7 @@ def run_sweep(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board)
     for start in range(0, len(trained), MEASURED_TOGETHER):
         group = trained[start : start + MEASURED_TOGETHER]
         board.say(f"measuring latency of {len(group)} runs, nothing else running")
-        _measure([run.run_id for run in group], store, cluster)
+        _measure(group, store, cluster)
         for run in group:
             board.set_state(run.run_id, "completed")
 
@@ -76,16 +76,16 @@ def _prepare(runs: Sequence[Run], cluster: Cluster, board: Board) -> None:
     """Data and features that several runs share are made once, with all cores, before the first of them starts."""
     board.say("preparing data and backbone features")
     shared = {config_hash(r.config.data) + config_hash(r.config.model.backbone): r.config for r in runs}
-    task = ray.remote(num_cpus=cluster.cpus / cluster.nodes, max_calls=1)(prepare)
+    task = ray.remote(num_cpus=cluster.cores_per_node, max_calls=1)(prepare)
     for config in shared.values():
-        problem = ray.get(task.remote(to_dict(config), int(cluster.cpus / cluster.nodes)))
+        problem = ray.get(task.remote(to_dict(config), cluster.cores_per_node))
         if problem:  # each run will meet it again and record it
             board.say(f"preparation failed: {problem}")
 
 
 def _train(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board) -> None:
     board.say("training")
-    ray_storage = store.path / ".ray"
+    ray_storage = store.path / ".ray" / runs[0].config.experiment
     specs = [
         {
             "run_id": run.run_id,
@@ -111,11 +111,11 @@ def _train(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board) ->
         shutil.rmtree(ray_storage, ignore_errors=True)
 
 
-def _measure(run_ids: list[str], store: Store, cluster: Cluster) -> None:
-    cores = int(cluster.cpus / cluster.nodes)
+def _measure(runs: Sequence[Run], store: Store, cluster: Cluster) -> None:
     # max_calls=1: Ray reuses worker processes, and a used one keeps its threads and affinity.
-    task = ray.remote(num_cpus=cores, max_calls=1)(measure_runs)
-    ray.get(task.remote(str(store.path), run_ids, cores))
+    gpus = 1 if runs[0].config.train.gpus_per_worker else 0
+    task = ray.remote(num_cpus=cluster.cores_per_node, num_gpus=gpus, max_calls=1)(measure_runs)
+    ray.get(task.remote(str(store.path), [run.run_id for run in runs], cluster.cores_per_node))
 
 
 class _Watcher(tune.Callback):
