@@ -47,6 +47,10 @@ CORNERS = {
 """By the wanted direction of (x, y): words and where they stand, as a share of the width."""
 
 
+FEW = 12
+"""Up to so many configurations, dominated ones are labelled too; up to so many epochs, each has a tick."""
+
+
 def pareto(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> go.Figure:
     """Two metrics of a ``Store.frame()`` against each other: one marker per configuration, one front per setting.
 
@@ -64,7 +68,8 @@ def pareto(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> go.Figure:
         color = SERIES[index % len(SERIES)]
         symbol = SYMBOLS[(index + len(models) * settings.index(setting)) % len(SYMBOLS)]
         for on_front, part in group.groupby("on_front"):
-            trace = _markers(part, cost, value, color, symbol, on_front=bool(on_front))
+            labelled = bool(on_front) or len(rows) <= FEW
+            trace = _markers(part, cost, value, color, symbol, on_front=bool(on_front), labelled=labelled)
             figure.add_trace(trace.update(name=series, legendgroup=series))
         figure.data[-1].showlegend = True
     for setting, group in rows[rows["on_front"]].groupby("setting"):
@@ -117,7 +122,7 @@ def learning_curves(curves: pd.DataFrame, frame: pd.DataFrame, y: str = "ap", hi
     figure.update_layout(
         title={"subtitle": {"text": f"{value.label} on the validation split after each epoch; {shown}"}}
     )
-    figure.update_xaxes(title_text="Epoch")
+    figure.update_xaxes(title_text="Epoch", dtick=1 if known["epoch"].max() <= FEW else None)
     figure.update_yaxes(title_text=value.title)
     return figure
 
@@ -154,14 +159,16 @@ def _canvas(title: str, subtitle: str) -> go.Figure:
     )
 
 
-def _markers(rows: pd.DataFrame, cost: Metric, value: Metric, color: str, symbol: str, *, on_front: bool) -> go.Scatter:
+def _markers(
+    rows: pd.DataFrame, cost: Metric, value: Metric, color: str, symbol: str, *, on_front: bool, labelled: bool
+) -> go.Scatter:
     x, y = rows[cost.name] * cost.scale, rows[value.name] * value.scale
     side = "right" if cost.better == "lower" else "left"  # where the front line leaves room
     return go.Scatter(
         x=x.tolist(),
         y=y.tolist(),
-        mode="markers+text" if on_front else "markers",
-        text=_sparse_labels(rows, cost) if on_front else None,
+        mode="markers+text" if labelled else "markers",
+        text=_sparse_labels(rows, cost) if labelled else None,
         textposition=f"bottom {side}",
         textfont={"size": 12, "color": MUTED},
         cliponaxis=False,

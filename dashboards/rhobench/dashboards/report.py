@@ -230,6 +230,8 @@ def _show(name: str, value: Any) -> str:
         return "dense" if pd.isna(value) else f"{value:g}"
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return "–"
+    if name.endswith("_seconds"):
+        return f"{value:.0f}"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -239,7 +241,8 @@ def _provenance(records: list[Record], frame: pd.DataFrame) -> str:
     for name in frame["protocol"].dropna().unique():
         protocols.setdefault(name, "the records do not say what it includes.")
     counts = {
-        "standard": "GFLOPs count 2 operations per multiply-add.",
+        "standard": "2 for a multiply-add, in convolutions, matrix products and attention (deformable attention: "
+        "5 multiply-adds a sampling point and channel) on the tokens really computed; norms and activations are not.",
         "official": "GFLOPs are those of the official counter, to be compared with the paper.",
     }
     facts = [("AP", "COCO AP over IoU 0.50:0.95, times 100, on the validation split: " + _values(frame["dataset"]))]
