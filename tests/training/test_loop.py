@@ -109,12 +109,14 @@ def test_a_training_reports_a_fixed_number_of_times(
 ) -> None:
     reports: list[Status] = []
     run(small(write_coco(train=10), epochs=2), report=reports.append)
-    *steps, scoring = reports
+    *steps, scoring, final = reports
     assert [status.epoch for status in steps] == pytest.approx([0.2 * i for i in range(1, 11)])
     assert [status.ap is None for status in steps] == [True] * 4 + [False] * 6
     assert all(status.loss is not None and status.loss > 0 for status in steps)
     assert steps[-1].seconds_left == 0
     assert (scoring.note, scoring.epoch) == ("scoring", 2)
+    assert final.ap is not None
+    assert final.epoch == 2
 
 
 @pytest.mark.parametrize("steps", [10, 100, 1000])

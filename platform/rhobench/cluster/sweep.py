@@ -141,7 +141,9 @@ class _Watcher(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         run_id = _run_id(trial)
         status = self.store.statuses().get(run_id, "failed")
-        self.board.set_state(run_id, status, self.board.rows[run_id].note if status == "failed" else "")
+        reported = self.board.rows[run_id].status or Status(epoch=0, epochs=0)
+        note = reported.note if reported.ap is None else f"AP {100 * reported.ap:.1f}"
+        self.board.set_state(run_id, status, note)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         run_id = _run_id(trial)

@@ -106,6 +106,7 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
     found, accuracy = evaluate(model, sources.image_loader(rank, workers), sources.val_images, device)
     progress.eval_seconds += time.perf_counter() - started
     progress.history[-1] |= accuracy.metrics()
+    report(Status(epoch=epochs, epochs=epochs, loss=progress.history[-1]["loss"], ap=accuracy.ap))
     return Trained(
         model=model,
         categories=categories,
