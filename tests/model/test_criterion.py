@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -34,6 +34,7 @@ def random_objects(count: int, seed: int) -> Objects:
     )
 
 
+@settings(deadline=None)
 @given(predictions=st.integers(1, 5), wanted=st.integers(0, 4), seed=st.integers(0, 999))
 def test_no_other_assignment_is_cheaper(predictions: int, wanted: int, seed: int) -> None:
     prediction, objects = random_prediction(1, predictions, seed), random_objects(wanted, seed + 1)

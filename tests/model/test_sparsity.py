@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -47,6 +47,7 @@ def cells(sampling: Sampling, level: int = 0) -> Tensor:
     return decoder_attention_map([sampling], SHAPES)[0].split(sizes)[level].view(SHAPES[level])
 
 
+@settings(deadline=None)
 @given(valid=st.lists(st.integers(1, 200), min_size=1, max_size=4), rho=rhos, seed=seeds)
 def test_each_image_owns_its_share_of_its_own_tokens_and_one_more(valid: list[int], rho: float, seed: int) -> None:
     logits, padding = scores_of(valid, 200, seed)
@@ -56,6 +57,7 @@ def test_each_image_owns_its_share_of_its_own_tokens_and_one_more(valid: list[in
     assert selection.owned.sum(1).tolist() == selection.counts.tolist()
 
 
+@settings(deadline=None)
 @given(valid=st.lists(st.integers(1, 60), min_size=1, max_size=3), rho=rhos, seed=seeds)
 def test_the_best_tokens_outside_the_padding_are_owned(valid: list[int], rho: float, seed: int) -> None:
     logits, padding = scores_of(valid, 60, seed)
@@ -94,6 +96,7 @@ def test_tokens_that_are_not_owned_pass_the_encoder_unchanged(build: Build, imag
     assert torch.equal(changed, owned)
 
 
+@settings(deadline=None)
 @given(
     places=st.lists(st.tuples(st.floats(0, 5), st.floats(0, 3), st.floats(0, 1)), min_size=1, max_size=6),
 )
@@ -128,6 +131,7 @@ def test_a_point_counts_on_its_own_level_only() -> None:
     assert cells(point(1, 1, level=1), level=1)[1, 1] == pytest.approx(1, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(valid=st.lists(st.integers(2, 30), min_size=1, max_size=3), rho=rhos, seed=seeds)
 def test_the_target_is_as_large_as_what_the_encoder_may_update(valid: list[int], rho: float, seed: int) -> None:
     logits, padding = scores_of(valid, 30, seed)

@@ -62,10 +62,10 @@ class Board:
     def update(self, run_id: str, status: Status) -> None:
         """A run has reported."""
         row = self.rows[run_id]
-        new_epoch = row.status is None or int(status.epoch) > int(row.status.epoch)
+        before = row.status or Status(epoch=-1, epochs=status.epochs)
         row.status, row.note, row.updated = status, status.note, time.monotonic()
-        if new_epoch and status.loss is not None:
-            ap = "" if status.ap is None else f", AP {100 * status.ap:.1f}"
+        if int(status.epoch) > int(before.epoch) and status.loss is not None:
+            ap = "" if status.ap in (None, before.ap) else f", AP {100 * status.ap:.1f}"
             self._line(f"{run_id}: epoch {status.epoch:.1f}/{status.epochs}, loss {status.loss:.2f}{ap}")
 
     def _line(self, text: str) -> None:

@@ -181,7 +181,7 @@ class CocoDetection(Dataset[Sample]):
                 )
         # Ids of joined splits may coincide: nothing in training reads them, and what is scored is a single split.
         self.image_ids: list[int] = np.concatenate([part.image_ids for part in parts]).tolist()
-        self._files = [file for part in parts for file in part.files]
+        self.files: list[Path] = [file for part in parts for file in part.files]
         self._sizes = np.concatenate([part.sizes for part in parts])
         self._labels = np.concatenate([part.labels for part in parts])
         self._boxes = np.concatenate([part.boxes for part in parts])
@@ -200,7 +200,7 @@ class CocoDetection(Dataset[Sample]):
         index, flip = key
         assert flip in self.flips, f"{flip!r} is not one of {self.flips}"
         height, width = self._sizes[index].tolist()
-        image = self._read_image(self._files[index], height, width)
+        image = self._read_image(self.files[index], height, width)
         objects = slice(self._starts[index], self._starts[index + 1])
         pixels, boxes = transform(image, torch.from_numpy(self._boxes[objects]), flip, self.config)
         labels = torch.tensor(self._labels[objects])

@@ -91,8 +91,10 @@ def _identity(config: RunConfig, dataset: CocoDetection) -> str:
         digest.update(weights_file(weights or "").read_bytes())
     elif weights is None:
         digest.update(str(config.seed).encode())  # random weights differ by seed
-    for file in dataset.annotation_files:
-        digest.update(f"{file.resolve()} {file.stat().st_mtime_ns}".encode())
+    for file in (*dataset.annotation_files, *dataset.files):
+        if file.exists():  # a missing image is told by whoever reads it
+            state = file.stat()
+            digest.update(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
 
 
