@@ -26,7 +26,7 @@ class BackboneConfig:
     """A convolutional or hierarchical backbone from timm."""
 
     name: str = "resnet50"
-    """Any timm model that supports ``features_only``."""
+    """Any timm model that supports ``features_only``, with maps at strides 8, 16 and 32."""
     weights: str | None = None
     """None: random. "timm": timm's pretrained weights (downloads). "package:NAME": the checkpoint that the installed
     Python package NAME ships. Otherwise the path of a .safetensors or .pth file."""

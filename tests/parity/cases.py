@@ -143,13 +143,13 @@ def _arrays(output: DetectorOutput, objects: list[Objects], mask: torch.Tensor) 
             result[f"match_{names[suffix]}_img{image}"] = torch.stack(pairs, dim=1)
     if output.token_prediction is not None:
         result["enc_objectness"] = output.token_prediction.logits.amax(-1)
+    dam = result["dam"] = decoder_attention_map(output.samplings, grid.shapes)
     if output.selection is not None:
-        selection, dam = output.selection, decoder_attention_map(output.samplings, grid.shapes)
+        selection = output.selection
         result |= {
             "mask_prediction": selection.logits,
             "sparse_token_nums": selection.counts,
             "topk_tokens_by_score": selection.index,
-            "dam": dam,
             "dam_target": dam_target(dam, selection, grid.padding),
         }
         for image, (index, count) in enumerate(zip(selection.index, selection.counts, strict=True)):

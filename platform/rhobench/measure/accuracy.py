@@ -71,12 +71,7 @@ def score(annotation_file: Path, found: Sequence[Found], image_ids: Sequence[int
         truth = _ground_truth(annotation_file)
         _require_each_once(image_ids, truth.getImgIds(), annotation_file)
         names = [truth.cats[i]["name"] for i in sorted(truth.getCatIds())]
-        if not found:  # loadRes refuses an empty list
-            return Accuracy(
-                **dict.fromkeys(METRICS, 0.0),
-                per_class=dict.fromkeys(names, 0.0),
-            )
-        evaluation = COCOeval(truth, truth.loadRes(list(found)), "bbox")
+        evaluation = COCOeval(truth, _results(truth, found), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -92,6 +87,15 @@ def _ground_truth(file: Path) -> COCO:
         annotation["id"] = number
     truth.createIndex()
     return truth
+
+
+def _results(truth: COCO, found: Sequence[Found]) -> COCO:
+    if found:
+        return truth.loadRes(list(found))
+    empty = COCO()  # loadRes refuses an empty list
+    empty.dataset = truth.dataset | {"annotations": []}
+    empty.createIndex()
+    return empty
 
 
 def _require_each_once(evaluated: Sequence[int], wanted: Sequence[int], file: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from rhobench.config import RunConfig
@@ -57,8 +57,11 @@ def load_artifact(file: Path) -> Artifact:
     """
     if not file.is_file():
         raise ArtifactError(f"There is no model at {file}.")
-    with safe_open(file, "pt") as opened:
-        metadata: dict[str, Any] = opened.metadata() or {}
+    try:
+        with safe_open(file, "pt") as opened:
+            metadata: dict[str, Any] = opened.metadata() or {}
+    except SafetensorError as error:
+        raise ArtifactError(f"{file} is damaged or no safetensors file ({error}): train the run again.") from error
     if metadata.get("format") != "rhobench/1":
         raise ArtifactError(f"{file} is not a model that rhobench wrote: its metadata has no format rhobench/1.")
     config = from_dict(RunConfig, json.loads(metadata["config"]))

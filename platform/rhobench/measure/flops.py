@@ -7,6 +7,7 @@ rule for are added here: our deformable attention, and scaled dot-product attent
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,9 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 COUNT: Final = "standard"
 """Name of the convention in records."""
-
-ADDED_RULES = ("rhobench.deformable_attention", "aten._scaled_dot_product_flash_attention_for_cpu")
-"""Operators counted here and not by PyTorch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +41,11 @@ def deformable_attention_flops(
     return 2 * 5 * images * queries * heads * levels * points * width
 
 
+def _grid_sampler_flops(*shapes: Any, out_shape: Sequence[int], **kwargs: Any) -> int:
+    """The same rule where the reference backend runs, which samples with grid_sample and then adds what it weighted."""
+    return 2 * 5 * math.prod(out_shape)
+
+
 def _cpu_attention_flops(
     query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any
 ) -> int:
@@ -62,6 +65,7 @@ def count_flops(model: nn.Module, height: int, width: int) -> FlopCount:
     mask = torch.zeros(1, height, width, dtype=torch.bool, device=device)
     rules = {
         torch.ops.rhobench.deformable_attention: deformable_attention_flops,
+        torch.ops.aten.grid_sampler_2d: _grid_sampler_flops,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops,
     }
     training = model.training

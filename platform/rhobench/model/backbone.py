@@ -33,10 +33,13 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised images -> maps (B, C_l, H_l, W_l) at strides 8, 16 and 32."""
-        if self.config.frozen == "all":
-            with torch.no_grad():
-                return self.body(images)
-        return self.body(images)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.frozen != "all"):
+            maps = self.body(images)
+        # Some timm models, Swin among them, give their maps channels last.
+        return [
+            m if m.shape[1] == channels else m.permute(0, 3, 1, 2)
+            for m, channels in zip(maps, self.channels, strict=True)
+        ]
 
     def train(self, mode: bool = True) -> Backbone:
         """A wholly frozen backbone stays in evaluation mode: its features must not depend on who asks."""
@@ -54,6 +57,11 @@ class Backbone(nn.Module):
         # timm flattens "stages.0" to "stages_0" in some feature extractors.
         prefixes = tuple(f"{stage}." for name in early for stage in (name, name.replace(".", "_")))
         last = max((i for i, (name, _) in enumerate(named) if name.startswith(prefixes)), default=-1)
+        if last < 0:
+            raise BackboneError(
+                f"{self.config.name!r} has no stage of its own with a stride below {STRIDES[0]}, so "
+                "model.backbone.frozen='early' freezes nothing: choose 'none' or 'all'."
+            )
         yield from (p for _, p in named[: last + 1])
 
 

@@ -82,7 +82,9 @@ def decoder_attention_map(samplings: Sequence[Sampling], shapes: tuple[tuple[int
     inside = (x >= 0) & (x < width[..., None]) & (y >= 0) & (y < height[..., None])  # (B, n, L, P, 2, 2)
     mass = weights[..., None, None] * x_share[..., None, :] * y_share[..., None] * inside
     cell = torch.where(inside, start[..., None] + y * width[..., None] + x, 0.0).long()
-    return weights.new_zeros(len(weights), sum(areas)).scatter_add_(1, cell.flatten(1), mass.flatten(1))
+    # Thousands of points fall on one cell of a coarse level: in float32 their sum depends on their order.
+    total = mass.new_zeros(len(mass), sum(areas), dtype=torch.float64)
+    return total.scatter_add_(1, cell.flatten(1), mass.flatten(1).double()).to(weights.dtype)
 
 
 def _two_nearest(place: Tensor) -> tuple[Tensor, Tensor]:

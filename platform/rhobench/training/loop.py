@@ -80,7 +80,7 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
     if workers > 1:
         objective = DistributedDataParallel(objective)
 
-    ap: float | None = None
+    ap = next((entry["ap"] for entry in reversed(progress.history) if "ap" in entry), None)
     for epoch in range(progress.epoch, epochs):
         order.epoch = epoch
         meter = EpochMeter(epoch, epochs, len(order), ap, report)

@@ -34,7 +34,7 @@ Report = Callable[[Status], None]
 
 
 class EpochMeter:
-    """Collects the terms of one epoch and reports a fixed number of times, on every worker alike."""
+    """Collects the terms of one epoch and reports a few times, by the count of steps: on every worker equally often."""
 
     def __init__(self, epoch: int, epochs: int, steps: int, ap: float | None, report: Report) -> None:
         self.epoch, self.epochs, self.steps, self.ap, self.report = epoch, epochs, steps, ap, report
