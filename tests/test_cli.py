@@ -75,6 +75,7 @@ def test_setting_a_varied_field_pins_it() -> None:
         (["run", "demo", "--dry-run", "--set", "train.epochs"], "PATH=VALUE"),
         (["run", "demo", "--dry-run", "--set", "model.rho=1.5"], "(0, 1]"),
         (["run", "demo", "--dry-run", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["run", "bccd", "--dry-run"], "--data DIR"),
         (["pareto", "/nowhere/at/all"], "/nowhere/at/all"),
         (["report", "/nowhere/at/all"], "/nowhere/at/all"),
     ],

@@ -70,6 +70,10 @@ def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: boo
             axes[path] = Axis(path=path, values=(value_at(base, path),))
     experiment = replace(experiment, base=base, axes=tuple(axes.values()))
     if base.data.dir is not None:
+        if "data.dir" not in dict(settings) and not Path(base.data.dir).is_dir():
+            raise ConfigError(
+                f"{name} needs its data set: give the folder that holds annotations/ and images/ with --data DIR."
+            )
         require_valid(Path(base.data.dir), (*base.data.train_splits, base.data.val_split))
     paths = tuple(axes)
     return Study(experiment=experiment, run_ids=[run_id(c, paths) for c in runs_of(experiment)], smoke=smoke)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import torch
 from rhobench.config import RunConfig
 from rhobench.data import Batch, CocoDetection, Flip, collate, prepare_data
 from rhobench.measure.artifact import FILE_NAME, Artifact, load_artifact
-from rhobench.measure.device import device_state
 from rhobench.measure.latency import PROTOCOL, PROTOCOL_TEXT, Latency, Subject, measure_latency
 from rhobench.ops import resolve_backend
 from rhobench.results import Store, read_record, write_record
+from rhobench.results.environment import cpu_model, usable_cores
 
 MEASURED_TOGETHER = 8
 """Artifacts that are held in memory at once and take turns."""
@@ -61,13 +62,13 @@ def _complete(folder: Path, artifact: Artifact, latency: Latency) -> None:
     samples.assign(protocol=PROTOCOL).to_parquet(folder / SAMPLES_FILE)
     record = read_record(folder / "record.json")
     device = next(artifact.model.parameters()).device
-    state = device_state(device)
     point = replace(
         record.points[0],
         protocol=PROTOCOL,
-        device=state.name,
+        device=_device_name(device),
         backend=resolve_backend(device, artifact.config.model.attention_backend),
-        threads=state.threads,
+        threads=torch.get_num_threads(),
+        load_average=os.getloadavg()[0],
         batch_size=latency.batch_size,
         latency_ms=latency.median_ms,
         latency_p10_ms=latency.percentile_ms(10),
@@ -78,3 +79,9 @@ def _complete(folder: Path, artifact: Artifact, latency: Latency) -> None:
     )
     protocols = {PROTOCOL: PROTOCOL_TEXT}
     write_record(folder, replace(record, status="completed", points=[point], protocols=protocols))
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{cpu_model()}, {usable_cores()} cores"

@@ -36,8 +36,8 @@ def describe_environment() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "os": f"{platform.system()} {platform.release()}",
-        "cpu": _cpu_model(),
-        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu": cpu_model(),
+        "cpu_cores": usable_cores(),
         "ram_gib": _ram_gib(),
         "git": _git_state(Path(__file__).resolve().parents[3]),
         "argv": list(sys.argv),
@@ -52,7 +52,13 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _cpu_model() -> str:
+def usable_cores() -> int | None:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def cpu_model() -> str:
+    """The processor's name, as the system gives it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():

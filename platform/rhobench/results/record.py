@@ -42,6 +42,8 @@ class Point:
     """Backend of deformable attention that ran, not the one that was asked for."""
     threads: int | None = None
     """CPU threads of the process."""
+    load_average: float | None = None
+    """Runnable processes over the minute before the measurement ended; much above ``threads``: it was not alone."""
     batch_size: int | None = None
     """Images of one call."""
     precision: str | None = None
