@@ -65,9 +65,11 @@ def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: boo
     settings += [("data.dir", str(data.absolute()))] if data else []
     settings += [parse_assignment(text) for text in assignments]
     for path, value in settings:
-        base = with_value(base, path, value)
-        if path in axes:  # a field that varies is pinned to what the user wants
-            axes[path] = Axis(path=path, values=(value_at(base, path),))
+        changed = with_value(base, path, value)
+        if path in axes:  # pinned for these runs; the base stays, so that they join the others in their store
+            axes[path] = Axis(path=path, values=(value_at(changed, path),))
+        else:
+            base = changed
     experiment = replace(experiment, base=base, axes=tuple(axes.values()))
     if base.data.dir is not None:
         if "data.dir" not in dict(settings) and not Path(base.data.dir).is_dir():

@@ -151,7 +151,7 @@ class TestInBrowser:
 def test_what_the_numbers_mean_stands_in_the_page(report: Path) -> None:
     text = report.read_text(encoding="utf-8")
     for fact in (
-        "2 operations per multiply-add",
+        "2 for a multiply-add",
         "One call, image decoding not included.",
         "torch 9.8.7",
         "GFLOPs saved within 1.0 AP of the best",

@@ -44,8 +44,8 @@ def test_what_is_written_is_a_valid_data_set(tmp_path):
     train, val = (CocoDetection(DataConfig(resize_px=(96, 96)), tmp_path, [s], train=False) for s in ("train", "val"))
     assert (len(train), len(val)) == (6, 3)
     assert not set(train.image_ids) & set(val.image_ids)
-    assert [record["name"] for record in train.categories.as_records()] == list(SHAPES)[:8]
-    assert train.categories.ids != tuple(range(8))
+    assert [record["name"] for record in train.categories.as_records()] == list(SHAPES)[: FEW.num_classes]
+    assert train.categories.ids != tuple(range(FEW.num_classes))
     assert train[0, Flip.NONE].image.shape == (3, 96, 96)
     assert json.loads((tmp_path / "scenes.json").read_text())["config"] == asdict(FEW)
 
@@ -54,10 +54,10 @@ def test_objects_are_varied_and_inside():
     drawn = [draw_scene(ScenesConfig(), "train", index)[1] for index in range(150)]
     counts = [len(objects) for objects in drawn]
     assert 0 in counts
-    assert max(counts) == 8
-    assert 3.5 < np.mean(counts) < 5
+    assert max(counts) == ScenesConfig().max_objects
+    assert 2.5 < np.mean(counts) < 4
     objects = [thing for objects in drawn for thing in objects]
-    assert np.bincount([thing.label for thing in objects], minlength=8).min() > 40
+    assert np.bincount([thing.label for thing in objects], minlength=ScenesConfig().num_classes).min() > 40
     x, y, w, h = np.array([thing.box for thing in objects]).T
     assert min(x.min(), y.min()) >= 0
     assert max((x + w).max(), (y + h).max()) <= 160

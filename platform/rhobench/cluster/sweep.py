@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
 
 from rhobench.cluster.board import Board
 from rhobench.cluster.execute import write_failure
@@ -55,7 +56,11 @@ def run_sweep(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board)
     for start in range(0, len(trained), MEASURED_TOGETHER):
         group = trained[start : start + MEASURED_TOGETHER]
         board.say(f"measuring latency of {len(group)} runs, nothing else running")
-        _measure(group, store, cluster)
+        try:
+            _measure(group, store, cluster)
+        except RayError as error:  # the runs stay "trained": the same command measures them again
+            board.say(f"measuring failed: {_last_line(error)}")
+            continue
         for run in group:
             board.set_state(run.run_id, "completed")
 
@@ -78,7 +83,10 @@ def _prepare(runs: Sequence[Run], cluster: Cluster, board: Board) -> None:
     shared = {config_hash(r.config.data) + config_hash(r.config.model.backbone): r.config for r in runs}
     task = ray.remote(num_cpus=cluster.cores_per_node, max_calls=1)(prepare)
     for config in shared.values():
-        problem = ray.get(task.remote(to_dict(config), cluster.cores_per_node))
+        try:
+            problem = ray.get(task.remote(to_dict(config), cluster.cores_per_node))
+        except RayError as error:
+            problem = _last_line(error)
         if problem:  # each run will meet it again and record it
             board.say(f"preparation failed: {problem}")
 
@@ -116,6 +124,11 @@ def _measure(runs: Sequence[Run], store: Store, cluster: Cluster) -> None:
     gpus = 1 if runs[0].config.train.gpus_per_worker else 0
     task = ray.remote(num_cpus=cluster.cores_per_node, num_gpus=gpus, max_calls=1)(measure_runs)
     ray.get(task.remote(str(store.path), [run.run_id for run in runs], cluster.cores_per_node))
+
+
+def _last_line(error: RayError) -> str:
+    """The exception itself, without the remote traceback above it."""
+    return str(error).strip().splitlines()[-1]
 
 
 class _Watcher(tune.Callback):
