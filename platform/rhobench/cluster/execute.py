@@ -29,7 +29,7 @@ ERROR_FILE = "error.txt"
 def execute(config: RunConfig, run_id: str, folder: Path, report: Report) -> None:
     """Train a run and write its artifact, its detections and its record with status "trained".
 
-    With several workers each calls this; the first one scores and writes.
+    With several workers each calls this: all train and score, the first one writes.
 
     Args:
         config: the resolved run.
@@ -62,6 +62,7 @@ def execute(config: RunConfig, run_id: str, folder: Path, report: Report) -> Non
     )
     write_record(folder, record)
     remove_checkpoint(folder)
+    (folder / ERROR_FILE).unlink(missing_ok=True)  # of an attempt that failed
 
 
 def write_failure(config: RunConfig, run_id: str, folder: Path, error: BaseException) -> str:
