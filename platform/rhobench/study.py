@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 
 from rhobench.config import Axis, ConfigError, Expectation, Experiment
 from rhobench.config_tree import parse_assignment, run_id, runs_of, value_at, with_value
@@ -141,7 +142,9 @@ def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -
         _check_expectations(study.experiment.expected, mine, console)
     for run in runs:
         if run["status"] == "failed":
-            console.print(f"[bold red]failed[/] {run['run_id']}: {run['reason']}", highlight=False, soft_wrap=True)
+            console.print(
+                f"[bold red]failed[/] {run['run_id']}: {escape(str(run['reason']))}", highlight=False, soft_wrap=True
+            )
     unfinished = sum(run["status"] != "completed" for run in runs)
     if interrupted:
         console.print(f"\nInterrupted: {len(runs) - unfinished} of {len(runs)} runs are finished and kept.")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from rhobench.training import Status
@@ -70,7 +71,7 @@ class Board:
 
     def _line(self, text: str) -> None:
         if not self.console.is_terminal:
-            self.console.print(text, highlight=False, soft_wrap=True)
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def __rich__(self) -> Table:
         table = Table(title=f"{self.title}: {self.headline}", title_justify="left", expand=False)
@@ -81,7 +82,7 @@ class Board:
             status = row.status
             table.add_row(
                 run_id,
-                row.note or row.state,
+                escape(row.note or row.state),
                 f"{status.epoch:.1f}/{status.epochs}" if status else "",
                 f"{status.loss:.2f}" if status and status.loss is not None else "",
                 f"{100 * status.ap:.1f}" if status and status.ap is not None else "",

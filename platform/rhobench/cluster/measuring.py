@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from rhobench.config import RunConfig
+from rhobench.config import DataConfig
 from rhobench.data import Batch, CocoDetection, Flip, collate, prepare_data
 from rhobench.measure.artifact import FILE_NAME, Artifact, load_artifact
 from rhobench.measure.latency import PROTOCOL, PROTOCOL_TEXT, Latency, Subject, measure_latency
 from rhobench.ops import resolve_backend
 from rhobench.results import Store, read_record, write_record
 from rhobench.results.environment import cpu_model, usable_cores
+from rhobench.results.record import FILE_NAME as RECORD_FILE
 
 MEASURED_TOGETHER = 8
 """Artifacts that are held in memory at once and take turns."""
@@ -42,12 +44,15 @@ def measure_runs(store_path: str, run_ids: list[str], threads: int) -> None:
 
 def _subject(artifact: Artifact) -> Subject:
     device = torch.device("cuda" if artifact.config.train.gpus_per_worker else "cpu")
-    return Subject(model=artifact.model.to(device), batches=_batches(artifact.config))
+    return Subject(
+        model=artifact.model.to(device), batches=_batches(artifact.config.data, artifact.config.measure.batch_size)
+    )
 
 
-def _batches(config: RunConfig) -> list[Batch]:
-    images = CocoDetection(config.data, prepare_data(config.data), (config.data.val_split,), train=False)
-    size = config.measure.batch_size
+@cache
+def _batches(data: DataConfig, size: int) -> list[Batch]:
+    """The same for all runs of a sweep, so their annotations are checked and read once."""
+    images = CocoDetection(data, prepare_data(data), (data.val_split,), train=False)
     return [
         collate([images[(start + i) % len(images), Flip.NONE] for i in range(size)])
         for start in range(0, min(IMAGES, len(images)), size)
@@ -60,7 +65,7 @@ def _complete(folder: Path, artifact: Artifact, latency: Latency) -> None:
     index = pd.MultiIndex.from_product([range(rounds), range(calls)], names=["round", "call"])
     samples = pd.DataFrame({"latency_ms": latency.samples_ms.ravel()}, index=index).reset_index()
     samples.assign(protocol=PROTOCOL).to_parquet(folder / SAMPLES_FILE)
-    record = read_record(folder / "record.json")
+    record = read_record(folder / RECORD_FILE)
     device = next(artifact.model.parameters()).device
     point = replace(
         record.points[0],

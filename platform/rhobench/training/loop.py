@@ -71,7 +71,13 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
     categories = images[0].categories
     model = build_for(config, categories).to(device)
     epochs = config.train.epochs
-    sources = open_sources(config, images, model, lambda note: report(Status(epoch=0, epochs=epochs, note=note)))
+
+    def tell(note: str) -> None:
+        # Of several workers only the one that fills the cache gets here, and all must report equally often.
+        if workers == 1:
+            report(Status(epoch=0, epochs=epochs, note=note))
+
+    sources = open_sources(config, images, model, tell)
     order = EpochBatches(len(images[0]), images[0].flips, config.train.batch_size, config.seed, rank, workers)
     optimizer = build_optimizer(model, config.train)
     schedule = build_schedule(optimizer, config.train, len(order))
