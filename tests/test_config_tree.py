@@ -29,6 +29,7 @@ from rhobench.config_tree import (
     to_dict,
     value_at,
     with_value,
+    with_values,
 )
 
 BASE = RunConfig(experiment="sweep")
@@ -174,14 +175,24 @@ def test_an_assignment_without_a_path_or_a_value_is_refused(text: str) -> None:
 def test_the_identity_of_a_run_changes_with_every_field() -> None:
     fields = dict(leaves(BASE))
     assert len(fields) > 50
-    changed = {path: with_value(BASE, path, _another(path, value)) for path, value in fields.items()}
+    changed = {
+        path: with_values(BASE, {path: _another(path, value)} | COUPLED.get(path, {})) for path, value in fields.items()
+    }
     ids = [run_id(config, axes=()) for config in (BASE, *changed.values())]
     assert len(set(ids)) == len(fields) + 1
+
+
+COUPLED = {
+    "model.name": {"model.rho": None},
+    "model.two_stage": {"model.name": "refined_deformable_detr", "model.rho": None},
+}
+"""What has to change with a field."""
 
 
 def _another(path: str, value: Any) -> Any:
     """A value of the same type that the field allows."""
     special = {
+        "model.name": "efficient_detr",
         "model.num_classes": 7,
         "model.hidden_dim": 64,
         "model.num_heads": 4,
@@ -225,3 +236,16 @@ def test_runs_are_the_product_of_axes_and_seeds_the_first_axis_outermost() -> No
 def test_an_axis_over_a_field_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'model.ro'. Did you mean 'model.rho'"):
         runs_of(Experiment(summary="", base=BASE, axes=(Axis(path="model.ro", values=(1,)),)))
+
+
+def test_a_family_cannot_carry_the_name_of_another() -> None:
+    with pytest.raises(ConfigError, match=r"model.rho=0.3 is not allowed: efficient_detr has None; change model.name"):
+        with_value(BASE, "model.name", "efficient_detr")
+    dense = with_values(BASE, {"model.name": "efficient_detr", "model.rho": "none"})
+    assert (dense.model.name, dense.model.rho) == ("efficient_detr", None)
+
+
+def test_values_that_fit_together_may_be_axes() -> None:
+    axes = (Axis(path="model.name", values=("efficient_detr",)), Axis(path="model.rho", values=(None,)))
+    (run,) = runs_of(Experiment(summary="", base=BASE, axes=axes))
+    assert (run.model.name, run.model.rho) == ("efficient_detr", None)

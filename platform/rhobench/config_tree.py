@@ -59,17 +59,26 @@ def with_value(config: T, path: str, value: Any) -> T:
 
     A string is read as the field's type ("3" for an int, "none" for an optional field, "320,256" for a tuple).
     """
-    value_at(config, path)
-    return _replace_at(config, path.split("."), value, path)
+    return with_values(config, {path: value})
 
 
-def _replace_at(config: Any, names: list[str], value: Any, path: str) -> Any:
-    name, *rest = names
-    if rest:
-        new = _replace_at(getattr(config, name), rest, value, path)
-    else:
-        new = _coerce(value, _field_types(type(config))[name], path)  # type: ignore[arg-type]
-    return dataclasses.replace(config, **{name: new})
+def with_values(config: T, values: Mapping[str, Any]) -> T:
+    """``with_value`` for several paths at once, so that values which only fit together can be set."""
+    for path in values:
+        value_at(config, path)
+    return _replaced(config, {tuple(path.split(".")): value for path, value in values.items()}, "")
+
+
+def _replaced(config: Any, values: Mapping[tuple[str, ...], Any], prefix: str) -> Any:
+    changes: dict[str, Any] = {}
+    for name in dict.fromkeys(path[0] for path in values):
+        below = {path[1:]: value for path, value in values.items() if path[0] == name}
+        full = prefix + name
+        if () in below:
+            changes[name] = _coerce(below[()], _field_types(type(config))[name], full)  # type: ignore[arg-type]
+        else:
+            changes[name] = _replaced(getattr(config, name), below, full + ".")
+    return dataclasses.replace(config, **changes)
 
 
 def parse_assignment(text: str) -> tuple[str, str]:
@@ -84,9 +93,9 @@ def runs_of(experiment: Experiment) -> list[RunConfig]:
     """Every run of an experiment: the product of its axes and seeds, the first axis outermost."""
     runs: list[RunConfig] = []
     for values in itertools.product(*(axis.values for axis in experiment.axes)):
-        config = experiment.base
-        for axis, value in zip(experiment.axes, values, strict=True):
-            config = with_value(config, axis.path, value)
+        config = with_values(
+            experiment.base, {axis.path: value for axis, value in zip(experiment.axes, values, strict=True)}
+        )
         runs.extend(dataclasses.replace(config, seed=seed) for seed in experiment.seeds)
     return runs
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from rhobench.config import Axis, ConfigError, Expectation, Experiment
-from rhobench.config_tree import parse_assignment, run_id, runs_of, value_at, with_value
+from rhobench.config_tree import parse_assignment, run_id, runs_of, value_at, with_values
 from rhobench.data import require_valid
 from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Store, metric
@@ -65,15 +65,15 @@ def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: boo
     settings: list[tuple[str, Any]] = list(experiment.smoke.items()) if smoke else []
     settings += [("data.dir", str(data.absolute()))] if data else []
     settings += [parse_assignment(text) for text in assignments]
-    for path, value in settings:
-        changed = with_value(base, path, value)
-        if path in axes:  # pinned for these runs; the base stays, so that they join the others in their store
-            axes[path] = Axis(path=path, values=(value_at(changed, path),))
-        else:
-            base = changed
+    chosen = dict(settings)
+    changed = with_values(base, chosen)
+    for path in axes.keys() & chosen.keys():
+        # Pinned for these runs; the base stays, so that they join the others in their store.
+        axes[path] = Axis(path=path, values=(value_at(changed, path),))
+    base = with_values(base, {path: value for path, value in chosen.items() if path not in axes})
     experiment = replace(experiment, base=base, axes=tuple(axes.values()))
     if base.data.dir is not None:
-        if "data.dir" not in dict(settings) and not Path(base.data.dir).is_dir():
+        if "data.dir" not in chosen and not Path(base.data.dir).is_dir():
             raise ConfigError(
                 f"{name} needs its data set: give the folder that holds annotations/ and images/ with --data DIR."
             )
