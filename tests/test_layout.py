@@ -15,8 +15,9 @@ SOURCE_ROOTS = ("platform", "cuda_ops", "dashboards", "experiments")
 ALLOWED = {
     "config": set(),
     "config_tree": {"config"},
+    "zoo": {"config"},
     "ops": set(),
-    "model": {"ops", "config"},
+    "model": {"ops", "config", "zoo"},
     "data": {"config", "config_tree"},
     "results": {"config", "config_tree"},
     "measure": {"model", "data", "config", "config_tree", "ops"},
@@ -25,7 +26,23 @@ ALLOWED = {
     "dashboards": {"results", "config", "config_tree"},
     "experiments": {"config"},
     "study": {"cluster", "config", "config_tree", "dashboards", "data", "experiments", "results"},
-    "cli": {"study", "config", "config_tree", "dashboards", "data", "experiments", "results"},
+    "cost": {"config", "data", "measure", "model", "zoo"},
+    "reproduce": {"data", "experiments", "measure", "model", "results", "zoo"},
+    "predict": {"dashboards", "data", "measure", "model"},
+    "weights": {"config", "config_tree", "data", "measure", "model", "zoo"},
+    "cli": {
+        "config",
+        "config_tree",
+        "cost",
+        "dashboards",
+        "data",
+        "experiments",
+        "predict",
+        "reproduce",
+        "results",
+        "study",
+        "weights",
+    },
 }
 """Parts of rhobench that a part may import."""
 
@@ -40,7 +57,11 @@ BANNED = {
     "experiments": {"ray", "torch", "timm"},
     "config": {"ray", "torch"},
     "config_tree": {"ray", "torch"},
+    "zoo": {"ray", "torch", "timm"},
     "study": {"ray"},
+    "cost": {"ray", "timm", "torch"},
+    "reproduce": {"ray", "timm", "torch"},
+    "weights": {"ray", "pickle"},
     "cli": {"ray", "torch"},
 }
 """Libraries that a part must not import."""

@@ -23,25 +23,56 @@ def _require(allowed: bool, name: str, value: object, rule: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """A convolutional or hierarchical backbone from timm."""
+    """A backbone from timm."""
 
     name: str = "resnet50"
-    """Any timm model that supports ``features_only``, with maps at strides 8, 16 and 32."""
+    """Any timm model that supports ``features_only``. Where it has no map at stride 8, 16 or 32, as a ViT, its map of
+    the nearest stride is resampled."""
     weights: str | None = None
     """None: random. "timm": timm's pretrained weights (downloads). "package:NAME": the checkpoint that the installed
     Python package NAME ships. Otherwise the path of a .safetensors or .pth file."""
     frozen: Literal["none", "early", "all"] = "early"
     """Which part gets no gradient: nothing, the stem and first stage (as in the paper), or everything."""
+    dilation: bool = False
+    """DC5: the last stage dilates its convolutions instead of its stride, and stays at stride 16. For ResNets and
+    other convolutional timm models that know ``output_stride=16``."""
+
+
+FAMILIES: Mapping[str, Mapping[str, Any]] = {
+    "detr": {
+        "two_stage": False,
+        "with_box_refine": False,
+        "rho": None,
+        "use_enc_aux_loss": False,
+        "num_feature_levels": 1,
+    },
+    "deformable_detr": {"two_stage": False, "with_box_refine": False, "rho": None},
+    "refined_deformable_detr": {"two_stage": False, "with_box_refine": True, "rho": None},
+    "two_stage_deformable_detr": {"two_stage": True, "rho": None},
+    "efficient_detr": {"two_stage": True, "eff_query_init": True, "eff_specific_head": True, "rho": None},
+    "sparse_detr": {"two_stage": True},
+}
+"""Model families and the switches that each fixes (spec section 1); the others are free."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Sparse DETR. The names of the switches are those of the paper and the official code."""
+    """DETR, Deformable DETR or Sparse DETR. The names of the switches are those of the paper and the official code."""
 
     name: str = "sparse_detr"
-    """Model family, one of ``rhobench.model.MODELS``."""
+    """Family, one of ``FAMILIES``, which says what switches it fixes."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """Where the multi-scale features come from."""
+    """Where the features come from."""
+    with_box_refine: bool = True
+    """A prediction head of its own for every layer. It is ``two_stage`` that refines boxes layer by layer."""
+    two_stage: bool = True
+    """The queries are the encoder tokens with the best class score, not learned embeddings."""
+    eff_query_init: bool = True
+    """With ``two_stage``: a query starts with the features of its token, not with an embedding of its box."""
+    eff_specific_head: bool = True
+    """With ``two_stage``: tokens compete by their best class, not by class 0 alone."""
+    refine_single_stage: bool = False
+    """Refine boxes also without ``two_stage``, as the code of Deformable DETR does and that of Sparse DETR does not."""
     rho: float | None = 0.3
     """Share of the encoder tokens that are updated, in (0, 1]. None: the dense encoder, without a scoring network."""
     use_enc_aux_loss: bool = True
@@ -55,7 +86,8 @@ class ModelConfig:
     num_heads: int = 8
     """Attention heads."""
     num_feature_levels: int = 4
-    """Feature maps given to the encoder: the backbone's strides 8, 16, 32, then one convolution of stride 2 each."""
+    """Feature maps given to the encoder: the backbone's strides 8, 16, 32, then one convolution of stride 2 each.
+    1: the last map alone."""
     num_points: int = 4
     """Sampling points per head and level."""
     enc_layers: int = 6
@@ -70,6 +102,7 @@ class ModelConfig:
     """Backend of deformable attention: "auto" (by device), "reference" (plain PyTorch), "cpu" (Numba)."""
 
     def __post_init__(self) -> None:
+        self._check_family()
         _require(self.rho is None or 0 < self.rho <= 1, "model.rho", self.rho, "it is a share in (0, 1], or none")
         rule = "it must be divisible by 32 (group norm) and by model.num_heads"
         _require(
@@ -82,13 +115,26 @@ class ModelConfig:
             _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "it must be at least 1")
         _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "it is a probability below 1")
 
+    def _check_family(self) -> None:
+        """The name tells the truth, so that no table shows one model under the name of another."""
+        near = f"there are {', '.join(FAMILIES)}"
+        _require(self.name in FAMILIES, "model.name", self.name, near)
+        for switch, fixed in FAMILIES[self.name].items():
+            value = getattr(self, switch)
+            _require(value == fixed, f"model.{switch}", value, f"{self.name} has {fixed!r}; change model.name with it")
+
+    @property
+    def shares_head(self) -> bool:
+        """Whether all layers predict with the same weights (spec section 11)."""
+        return not (self.with_box_refine or self.use_enc_aux_loss)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """Weights of the losses and of the matching costs (spec section 13)."""
 
     class_weight: float = 2.0
-    """Sigmoid focal loss."""
+    """Sigmoid focal loss, or DETR's cross-entropy (its paper: 1)."""
     box_weight: float = 5.0
     """L1 on normalised cxcywh."""
     giou_weight: float = 2.0
@@ -97,8 +143,10 @@ class LossConfig:
     """Scoring network against the decoder's attention map."""
     focal_alpha: float = 0.25
     """Balance of positives in the focal loss."""
+    no_object_weight: float = 0.1
+    """Weight of the class "no object" in DETR's cross-entropy."""
     class_cost: float = 2.0
-    """Matching cost of the class."""
+    """Matching cost of the class (DETR's paper: 1)."""
     box_cost: float = 5.0
     """Matching cost of the L1 distance."""
     giou_cost: float = 2.0

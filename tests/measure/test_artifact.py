@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from rhobench.config import BackboneConfig, ModelConfig, RunConfig
 from rhobench.data import Categories
 from rhobench.measure.artifact import ArtifactError, load_artifact, save_artifact, sha256_of
-from rhobench.model import SparseDETR
+from rhobench.model import Detector
 
-Build = Callable[..., SparseDETR]
+Build = Callable[..., Detector]
 CATEGORIES = Categories(ids=(3, 7, 90), names=("red", "blue", "grün"))
 
 
@@ -58,5 +58,7 @@ def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
 
 def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(ArtifactError, match=r"other.safetensors is not a model that rhobench wrote"):
+    with pytest.raises(
+        ArtifactError, match=r"other.safetensors is not a model of this version of rhobench: its format is none"
+    ):
         load_artifact(tmp_path / "other.safetensors")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rhobench.config import MeasureConfig
 from rhobench.data import Batch, Target
 from rhobench.measure.latency import Latency, Subject, measure_latency
-from rhobench.model import SparseDETR
+from rhobench.model import Detector
 from rhobench.model.heads import Prediction
 
 
@@ -38,7 +38,7 @@ def batch(number: int) -> Batch:
 
 
 def subject(fake: Fake, batches: int = 2) -> Subject:
-    return Subject(model=cast(SparseDETR, fake), batches=[batch(n) for n in range(batches)])
+    return Subject(model=cast(Detector, fake), batches=[batch(n) for n in range(batches)])
 
 
 def test_artifacts_take_turns_after_a_warm_up() -> None:
@@ -79,7 +79,7 @@ def test_median_percentiles_and_images_per_second() -> None:
     assert latency.fps == pytest.approx(4 * 1000 / 5.5)
 
 
-def test_a_detector_can_be_measured(build: Callable[..., SparseDETR]) -> None:
+def test_a_detector_can_be_measured(build: Callable[..., Detector]) -> None:
     target = Target(1, torch.zeros(0), torch.zeros(0, 4), (64, 96))
     real = Batch(torch.randn(1, 3, 64, 96), torch.zeros(1, 64, 96, dtype=torch.bool), (target,))
     config = MeasureConfig(warmup_iterations=1, iterations=2, rounds=1)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from rhobench.config import BackboneConfig, ModelConfig
-from rhobench.model import SparseDETR, build_model
+from rhobench.model import Detector, build_model
 from rhobench.model.matcher import Objects
 
-Build = Callable[..., SparseDETR]
+Build = Callable[..., Detector]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -22,7 +22,7 @@ def _one_thread() -> None:
 def build() -> Build:
     """Make a small detector; changes to its ModelConfig as keywords, "backbone" as the config of the backbone."""
 
-    def build_small(**changes: Any) -> SparseDETR:
+    def build_small(**changes: Any) -> Detector:
         small: dict[str, Any] = {
             "backbone": BackboneConfig(name="test_resnet"),
             "rho": 0.3,
@@ -37,9 +37,7 @@ def build() -> Build:
             "attention_backend": "reference",
         }
         torch.manual_seed(0)
-        model = build_model(ModelConfig(**(small | changes)))
-        assert isinstance(model, SparseDETR)
-        return model.eval()
+        return build_model(ModelConfig(**(small | changes))).eval()
 
     return build_small
 

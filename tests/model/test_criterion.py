@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rhobench.config import LossConfig
-from rhobench.model import SparseDETR
+from rhobench.model import Detector
 from rhobench.model.boxes import inverse_sigmoid
 from rhobench.model.criterion import losses, prediction_sets, set_losses, weighted_sum
 from rhobench.model.heads import Prediction
 from rhobench.model.matcher import NonFiniteError, Objects, match, matching_cost
 
-Build = Callable[..., SparseDETR]
+Build = Callable[..., Detector]
 Make = Callable[[int], Objects]
 CONFIG = LossConfig()
 
@@ -53,7 +53,9 @@ def test_an_image_is_matched_alike_alone_and_beside_one_with_more_objects() -> N
     prediction, objects = random_prediction(3, 6), [random_objects(n, n) for n in (2, 5, 0)]
     together = match(prediction, objects, CONFIG)
     for i in range(3):
-        ((rows, columns),) = match(Prediction(*(p[i : i + 1] for p in prediction)), objects[i : i + 1], CONFIG)
+        ((rows, columns),) = match(
+            Prediction(prediction.logits[i : i + 1], prediction.boxes[i : i + 1]), objects[i : i + 1], CONFIG
+        )
         assert (rows.tolist(), columns.tolist()) == tuple(t.tolist() for t in together[i])
 
 
@@ -69,7 +71,7 @@ def test_perfect_predictions_have_no_box_loss_and_little_class_loss() -> None:
     objects = random_objects(3, 0)
     logits = torch.full((1, 3, 5), -12.0).scatter(2, objects.labels.view(1, 3, 1), 12.0)
     prediction = Prediction(logits, objects.boxes[None])
-    terms = set_losses(prediction, [objects], match(prediction, [objects], CONFIG), 0.25, num_boxes=3)
+    terms = set_losses(prediction, [objects], match(prediction, [objects], CONFIG), CONFIG, num_boxes=3)
     assert terms["loss_bbox"].item() == 0
     assert terms["loss_giou"].item() == pytest.approx(0, abs=1e-6)
     assert terms["loss_ce"].item() < 1e-9
@@ -80,7 +82,7 @@ def test_losses_by_hand() -> None:
     objects = Objects(torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.2, 0.2]]))
     prediction = Prediction(torch.zeros(1, 1, 2), torch.tensor([[[0.6, 0.5, 0.2, 0.2]]]))
     pairs = [(torch.tensor([0]), torch.tensor([0]))]
-    terms = set_losses(prediction, [objects], pairs, 0.25, num_boxes=2)
+    terms = set_losses(prediction, [objects], pairs, CONFIG, num_boxes=2)
     focal = (0.25 + 0.75) * 0.25 * 0.6931472  # alpha-weighted, (1 - p)^2 = p^2 = 1/4, -ln(1/2)
     expected = {"loss_ce": focal / 2, "loss_bbox": 0.1 / 2, "loss_giou": (1 - 1 / 3) / 2}
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, abs=1e-6)
@@ -138,7 +140,7 @@ def test_box_loss_pulls_the_matched_query_to_its_object() -> None:
     logits = inverse_sigmoid(torch.full((1, 1, 4), 0.3)).requires_grad_()
     prediction = Prediction(torch.zeros(1, 1, 5), logits.sigmoid())
     wanted = Objects(torch.tensor([0]), torch.full((1, 4), 0.5))
-    terms = set_losses(prediction, [wanted], match(prediction, [wanted], CONFIG), 0.25, 1)
+    terms = set_losses(prediction, [wanted], match(prediction, [wanted], CONFIG), CONFIG, num_boxes=1)
     terms["loss_bbox"].backward()
     assert logits.grad is not None
     assert (logits.grad < 0).all()

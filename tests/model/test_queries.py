@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rhobench.model import SparseDETR
-from rhobench.model.queries import QuerySelector, TokenNorm
-from rhobench.model.tokens import TokenGrid, token_grid
+from rhobench.config import ModelConfig
+from rhobench.model import Detector
+from rhobench.model.queries import QuerySelector
+from rhobench.model.tokens import TokenGrid, TokenNorm, token_grid
 
 DIM, QUERIES = 32, 30
 
@@ -24,12 +25,10 @@ def grid() -> TokenGrid:
 @pytest.fixture
 def selector() -> QuerySelector:
     torch.manual_seed(0)
-    return QuerySelector(DIM, classes=3, num_queries=QUERIES)
+    return QuerySelector(ModelConfig(hidden_dim=DIM, num_queries=QUERIES), classes=3)
 
 
-def test_fewer_tokens_than_queries_is_a_sentence(
-    build: Callable[..., SparseDETR], images: Tensor, whole: Tensor
-) -> None:
+def test_fewer_tokens_than_queries_is_a_sentence(build: Callable[..., Detector], images: Tensor, whole: Tensor) -> None:
     with pytest.raises(ValueError, match=r"128 tokens, but model.num_queries is 129: use larger images or fewer"):
         build(num_queries=129)(images, whole)
 
@@ -55,25 +54,25 @@ def test_tied_blank_tokens_may_become_queries_once_each(grid: TokenGrid, selecto
     """Padding is not excluded from the choice, as in the official model: 68 blank tokens tie for the best score."""
     memory = torch.randn(1, 300, DIM)
     normed = torch.where(grid.blank[..., None], 1.0, -1.0) * selector.head.classify.weight[0].detach()
-    queries, _ = selector(memory, normed, grid, with_aux=False)
+    queries, _ = selector(memory, lambda *_: normed, grid, None, with_aux=False)
     assert len(set(queries.tokens[0].tolist())) == QUERIES
     assert grid.blank[0, queries.tokens[0]].all()
-    assert torch.equal(queries.boxes, torch.ones(1, QUERIES, 4))
+    assert torch.equal(queries.reference, torch.ones(1, QUERIES, 4))
     assert queries.positions.isfinite().all()
 
 
 def test_queries_are_the_tokens_with_the_best_class(grid: TokenGrid, selector: QuerySelector) -> None:
     memory, normed = torch.randn(2, 1, 300, DIM)
-    queries, every = selector(memory, normed, grid, with_aux=True)
+    queries, every = selector(memory, lambda *_: normed, grid, None, with_aux=True)
     assert every is not None
     best = every.logits.amax(-1)[0].argsort(descending=True)[:QUERIES]
     assert queries.tokens[0].tolist() == best.tolist()
     assert torch.equal(queries.content[0], memory[0, best])
-    torch.testing.assert_close(queries.boxes[0], every.boxes[0, best])
+    torch.testing.assert_close(queries.reference[0], every.boxes[0, best])
 
 
 def test_boxes_of_queries_carry_no_gradient_and_their_content_does(grid: TokenGrid, selector: QuerySelector) -> None:
     memory = torch.randn(1, 300, DIM, requires_grad=True)
-    queries, _ = selector(memory, torch.randn(1, 300, DIM), grid, with_aux=False)
+    queries, _ = selector(memory, lambda *_: torch.randn(1, 300, DIM), grid, None, with_aux=False)
     assert queries.content.requires_grad
-    assert not queries.boxes.requires_grad
+    assert not queries.reference.requires_grad

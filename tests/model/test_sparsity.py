@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from rhobench.model import SparseDETR
+from rhobench.model import Detector
 from rhobench.model.attention import Sampling
 from rhobench.model.sparsity import (
     TokenSelection,
@@ -22,7 +22,7 @@ from rhobench.model.sparsity import (
 
 SHAPES = ((4, 6), (2, 3))
 """30 tokens on two levels."""
-Build = Callable[..., SparseDETR]
+Build = Callable[..., Detector]
 
 rhos = st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.9])
 seeds = st.integers(0, 999)

@@ -13,14 +13,15 @@ import torch
 from made_up import fill_array, make_images, make_targets, pad_batch
 
 from rhobench.config import BackboneConfig, LossConfig, ModelConfig
-from rhobench.model import DetectorOutput, SparseDETR, build_model
+from rhobench.model import DetectorOutput, Detector, build_model
 from rhobench.model.criterion import losses, prediction_sets, weighted_sum
 from rhobench.model.matcher import Objects, match
 from rhobench.model.official import official_key
 from rhobench.model.postprocess import detections
 from rhobench.model.sparsity import dam_target, decoder_attention_map
 
-ORIGINAL_SIZES = torch.tensor([[480, 640], [500, 333]])
+OFFICIAL_BACKBONES = {"resnet50": "resnet50", "swin-t": "swin_tiny_patch4_window7_224"}
+ORIGINAL_SIZES = torch.tensor([[480, 640], [500, 333], [375, 500]])
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,23 @@ class Case:
         return dict(np.load(self.file))
 
     @property
+    def family(self) -> str:
+        flags = self.meta["config"]
+        if flags["rho"]:
+            return "sparse_detr"
+        if flags["two_stage"]:
+            efficient = flags["eff_query_init"] and flags["eff_specific_head"]
+            return "efficient_detr" if efficient else "two_stage_deformable_detr"
+        return "refined_deformable_detr" if flags["with_box_refine"] else "deformable_detr"
+
+    @property
     def model_config(self) -> ModelConfig:
         flags = self.meta["config"]
+        switches = ("with_box_refine", "two_stage", "eff_query_init", "eff_specific_head")
         return ModelConfig(
-            backbone=BackboneConfig(name=flags["backbone"]),
+            name=self.family,
+            backbone=BackboneConfig(name=OFFICIAL_BACKBONES[flags["backbone"]], dilation=flags["dilation"]),
+            **{name: flags[name] for name in switches},
             rho=flags["rho"] or None,
             use_enc_aux_loss=flags["use_enc_aux_loss"],
             num_classes=91,
@@ -52,6 +66,7 @@ class Case:
             dec_layers=flags["dec_layers"],
             ffn_dim=flags["dim_feedforward"],
             dropout=flags["dropout"],
+            num_feature_levels=flags["num_feature_levels"],
         )
 
 
@@ -77,7 +92,6 @@ def run(case: Case) -> Result:
     """Forward, losses and backward in evaluation mode, as the golden files were made."""
     config = case.model_config
     model = build_model(config).eval()
-    assert isinstance(model, SparseDETR)
     fill(model, config, case.meta["salt"])
     images, mask = pad_batch(make_images(case.meta["image_sizes"]))
     objects = [Objects(*target) for target in make_targets(case.meta["target_counts"])]
@@ -98,16 +112,16 @@ def run(case: Case) -> Result:
 
 
 def _trained_key(key: str, config: ModelConfig) -> str:
-    """The name under which official ``named_parameters()`` lists it: heads belong to encoder and decoder there."""
+    """The name under which official ``named_parameters()`` lists it: two-stage heads belong to encoder and decoder."""
     name = official_key(key, config)
     kind, _, rest = name.partition(".")
     if kind not in ("class_embed", "bbox_embed"):
         return name
     index, _, rest = rest.partition(".")
-    first_encoder_head = config.dec_layers + 1
+    first_encoder_head = config.dec_layers + config.two_stage
     if int(index) >= first_encoder_head:
         return f"transformer.encoder.{kind}.{int(index) - first_encoder_head}.{rest}"
-    return f"transformer.decoder.{kind}.{index}.{rest}"
+    return f"transformer.decoder.{kind}.{index}.{rest}" if config.two_stage else name
 
 
 def _arrays(output: DetectorOutput, objects: list[Objects], mask: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -119,14 +133,12 @@ def _arrays(output: DetectorOutput, objects: list[Objects], mask: torch.Tensor) 
         "input_mask": mask,
         "valid_ratios": grid.valid_ratios,
         "mask_flatten": grid.padding,
-        "proposal_invalid": grid.blank,
         "src_flatten_ch8": output.source[..., :8],
         "pos_flatten_every": grid.positions[..., :: grid.positions.shape[-1] // 8],
         "memory_ch8": output.memory[..., :8],
         "memory_norm": output.memory.norm(dim=-1),
         "memory_unchanged": (output.memory == output.source).all(-1),
-        "query_token_index": queries.tokens,
-        "dec_init_reference": queries.boxes,
+        "dec_init_reference": queries.reference,
         "dec_init_tgt_ch8": queries.content[..., :8],
         "dec_query_pos_ch8": queries.positions[..., :8],
         "hs_ch8": torch.stack(output.states)[..., :8],
@@ -139,10 +151,17 @@ def _arrays(output: DetectorOutput, objects: list[Objects], mask: torch.Tensor) 
         names[suffix] = names.get(suffix, kind)
         if suffix:
             result |= {f"{kind}_logits": prediction.logits, f"{kind}_boxes": prediction.boxes}
-        for image, pairs in enumerate(match(prediction, objects, LossConfig())):
+        binary = suffix == "_enc" and output.objectness_only
+        wanted = [Objects(torch.zeros_like(o.labels), o.boxes) for o in objects] if binary else objects
+        for image, pairs in enumerate(match(prediction, wanted, LossConfig())):
             result[f"match_{names[suffix]}_img{image}"] = torch.stack(pairs, dim=1)
     if output.token_prediction is not None:
-        result["enc_objectness"] = output.token_prediction.logits.amax(-1)
+        logits = output.token_prediction.logits
+        result |= {
+            "enc_objectness": logits[..., 0] if output.objectness_only else logits.amax(-1),
+            "query_token_index": queries.tokens,
+            "proposal_invalid": grid.blank,
+        }
     dam = result["dam"] = decoder_attention_map(output.samplings, grid.shapes)
     if output.selection is not None:
         selection = output.selection
@@ -154,7 +173,7 @@ def _arrays(output: DetectorOutput, objects: list[Objects], mask: torch.Tensor) 
         }
         for image, (index, count) in enumerate(zip(selection.index, selection.counts, strict=True)):
             result[f"updated_tokens_sorted_img{image}"] = index[:count].sort().values
-    found = detections(output.prediction, ORIGINAL_SIZES)
+    found = detections(output.prediction, ORIGINAL_SIZES[: len(objects)])
     for image in range(len(objects)):
         result[f"post_scores_img{image}"] = found.scores[image]
         result[f"post_labels_img{image}"] = found.labels[image]

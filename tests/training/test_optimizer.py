@@ -47,7 +47,7 @@ def test_every_trained_parameter_is_in_the_group_of_its_rate(
 
 
 def _attentions() -> list[str]:
-    encoder = [f"encoder.layers.{i}.self_attn" for i in range(2)]
+    encoder = [f"encoder.layers.{i}.attention" for i in range(2)]
     return encoder + [f"decoder.layers.{i}.cross_attn" for i in range(2)]
 
 

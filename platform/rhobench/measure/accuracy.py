@@ -46,7 +46,8 @@ class Accuracy:
 def found_objects(prediction: Prediction, targets: Sequence[Target], categories: Categories) -> list[Found]:
     """The detections of a batch, with the category ids of the data set."""
     sizes = torch.tensor([t.original_size for t in targets])
-    best = detections(Prediction(prediction.logits.float().cpu(), prediction.boxes.float().cpu()), sizes)
+    on_host = prediction._replace(logits=prediction.logits.float().cpu(), boxes=prediction.boxes.float().cpu())
+    best = detections(on_host, sizes)
     boxes = best.boxes.clone()
     boxes[..., 2:] -= boxes[..., :2]  # x, y, w, h
     return [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ from safetensors.torch import load_file, save_file
 from rhobench.config import RunConfig
 from rhobench.config_tree import from_dict, to_dict
 from rhobench.data import Categories
-from rhobench.model import SparseDETR, build_model
+from rhobench.model import Detector, build_model
 
 FILE_NAME = "model.safetensors"
+FORMAT = "rhobench/2"
+"""Changes with the names of the parameters."""
 
 
 class ArtifactError(ValueError):
@@ -28,25 +32,40 @@ class ArtifactError(ValueError):
 class Artifact:
     """A trained model in evaluation mode, and how it came to be."""
 
-    model: SparseDETR
+    model: Detector
     config: RunConfig
     categories: Categories
     sha256: str
     """Of the file."""
 
 
-def save_artifact(folder: Path, model: SparseDETR, config: RunConfig, categories: Categories) -> Path:
+def save_artifact(folder: Path, model: Detector, config: RunConfig, categories: Categories) -> Path:
     """Write the model of a run into its folder, whole or not at all."""
+    return write_artifact(folder / FILE_NAME, model, config, categories)
+
+
+def write_artifact(file: Path, model: Detector, config: RunConfig, categories: Categories) -> Path:
+    """``save_artifact`` into a file of any name."""
     metadata = {
-        "format": "rhobench/1",
+        "format": FORMAT,
         "config": json.dumps(to_dict(config)),
         "num_classes": str(model.config.num_classes),
         "categories": json.dumps(categories.as_records()),
     }
-    temporary = folder / f".{FILE_NAME}.tmp"
-    save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, temporary, metadata)
-    os.replace(temporary, folder / FILE_NAME)
-    return folder / FILE_NAME
+    with replacing(file) as temporary:
+        save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, temporary, metadata)
+    return file
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A path beside ``file`` to write to, which takes its place when the block ends well and else is removed."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_artifact(file: Path) -> Artifact:
@@ -62,12 +81,12 @@ def load_artifact(file: Path) -> Artifact:
             metadata: dict[str, Any] = opened.metadata() or {}
     except SafetensorError as error:
         raise ArtifactError(f"{file} is damaged or no safetensors file ({error}): train the run again.") from error
-    if metadata.get("format") != "rhobench/1":
-        raise ArtifactError(f"{file} is not a model that rhobench wrote: its metadata has no format rhobench/1.")
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format", "none")
+        raise ArtifactError(f"{file} is not a model of this version of rhobench: its format is {found}, not {FORMAT}.")
     config = from_dict(RunConfig, json.loads(metadata["config"]))
     backbone = replace(config.model.backbone, weights=None)
     model = build_model(replace(config.model, backbone=backbone, num_classes=int(metadata["num_classes"])))
-    assert isinstance(model, SparseDETR)
     model.load_state_dict(load_file(file))
     records = json.loads(metadata["categories"])
     categories = Categories(tuple(r["id"] for r in records), tuple(r["name"] for r in records))

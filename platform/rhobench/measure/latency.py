@@ -12,7 +12,7 @@ import torch
 
 from rhobench.config import MeasureConfig
 from rhobench.data import Batch
-from rhobench.model import SparseDETR
+from rhobench.model import Detector
 from rhobench.model.postprocess import detections
 
 PROTOCOL = "latency-detector/1"
@@ -27,7 +27,7 @@ PROTOCOL_TEXT = (
 class Subject:
     """A trained model and the inputs that it is timed on."""
 
-    model: SparseDETR
+    model: Detector
     batches: Sequence[Batch]
     """Used in turn."""
 
@@ -75,7 +75,7 @@ def measure_latency(subjects: Mapping[str, Subject], config: MeasureConfig) -> d
     return {name: Latency(samples_ms=np.array(rows), batch_size=size) for name, rows in samples.items()}
 
 
-def _detector_call(model: SparseDETR, batches: Sequence[Batch]) -> Callable[[int], None]:
+def _detector_call(model: Detector, batches: Sequence[Batch]) -> Callable[[int], None]:
     device = next(model.parameters()).device
     inputs = [
         (b.images.to(device), b.mask.to(device), torch.tensor([t.original_size for t in b.targets], device=device))

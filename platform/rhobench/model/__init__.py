@@ -1,21 +1,15 @@
-"""Sparse DETR as a PyTorch module. Knows no Ray, no files of data, no experiment."""
-
-from collections.abc import Callable
-
-from torch import nn
+"""DETR, Deformable DETR and Sparse DETR as PyTorch modules. Knows no Ray, no files of data, no experiment."""
 
 from rhobench.config import ModelConfig
-from rhobench.model.detector import DetectorOutput, SparseDETR
-
-MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {"sparse_detr": SparseDETR}
-"""Model families by the name in ``ModelConfig.name``."""
-
-
-def build_model(config: ModelConfig) -> nn.Module:
-    """The module that ``config`` describes, freshly initialised."""
-    if config.name not in MODELS:
-        raise ValueError(f"model.name={config.name!r} is unknown; there are {', '.join(MODELS)}.")
-    return MODELS[config.name](config)
+from rhobench.model.detector import Detector, DetectorOutput
+from rhobench.model.detr import DETR
+from rhobench.model.sparse_detr import SparseDETR
+from rhobench.zoo import MODELS
 
 
-__all__ = ["MODELS", "DetectorOutput", "SparseDETR", "build_model"]
+def build_model(config: ModelConfig) -> Detector:
+    """The detector that ``config`` describes, freshly initialised."""
+    return DETR(config) if config.name == "detr" else SparseDETR(config)
+
+
+__all__ = ["DETR", "MODELS", "Detector", "DetectorOutput", "SparseDETR", "build_model"]

@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention as a layer (spec section 5). The sampling itself is ``rhobench.ops``."""
+"""Attention to the memory: deformable (spec section 5), whose sampling itself is ``rhobench.ops``, or dense."""
 
 from __future__ import annotations
 
@@ -50,12 +50,8 @@ class DeformableAttention(nn.Module):
             self.sampling_offsets.bias.copy_(grid.expand(-1, self.levels, -1, -1).reshape(-1))
 
     def forward(
-        self,
-        query: Tensor,
-        reference: Tensor,
-        source: Tensor,
-        grid: TokenGrid,
-    ) -> tuple[Tensor, Sampling]:
+        self, query: Tensor, reference: Tensor, source: Tensor, grid: TokenGrid
+    ) -> tuple[Tensor, Sampling | None]:
         """Read ``source`` around ``reference``.
 
         Args:
@@ -86,3 +82,22 @@ class DeformableAttention(nn.Module):
             cells = offsets.new_tensor([(1 / w, 1 / h) for h, w in shapes])
             return centre + offsets * cells[:, None]
         return centre + offsets * (reference[:, :, None, :, None, 2:] * (0.5 / self.points))
+
+
+class DenseAttention(nn.Module):
+    """Attention of DETR: every query reads all tokens, wherever they lie."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
+
+    def forward(
+        self, query: Tensor, reference: Tensor | None, source: Tensor, grid: TokenGrid
+    ) -> tuple[Tensor, Sampling | None]:
+        """Read ``source``, found by its content and position; arguments as in ``DeformableAttention``.
+
+        ``reference`` has no effect, and padded tokens are not read.
+        """
+        padding = grid.padding if grid.has_padding else None
+        read, _ = self.attend(query, source + grid.positions, source, key_padding_mask=padding, need_weights=False)
+        return read, None

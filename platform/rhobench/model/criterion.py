@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from rhobench.config import LossConfig
@@ -41,12 +42,13 @@ def losses(
     num_boxes = max(num_boxes, 1.0)
     terms: dict[str, Tensor] = {}
     for suffix, prediction in prediction_sets(output):
-        pairs = match(prediction, objects, config)
-        found = set_losses(prediction, objects, pairs, config.focal_alpha, num_boxes)
+        wanted = [_without_class(o) for o in objects] if suffix == "_enc" and output.objectness_only else objects
+        pairs = match(prediction, wanted, config)
+        found = set_losses(prediction, wanted, pairs, config, num_boxes)
         terms |= {name + suffix: value for name, value in found.items()}
-        terms["cardinality_error" + suffix] = cardinality_error(prediction, objects)
+        terms["cardinality_error" + suffix] = cardinality_error(prediction, wanted)
         if not suffix:
-            terms["class_error"] = class_error(prediction, objects, pairs)
+            terms["class_error"] = class_error(prediction, wanted, pairs)
     if output.selection is not None:
         dam = decoder_attention_map(output.samplings, output.grid.shapes)
         target = dam_target(dam, output.selection, output.grid.padding)
@@ -76,21 +78,43 @@ def set_losses(
     prediction: Prediction,
     objects: Sequence[Objects],
     pairs: Sequence[tuple[Tensor, Tensor]],
-    focal_alpha: float,
+    config: LossConfig,
     num_boxes: float,
 ) -> dict[str, Tensor]:
-    """Focal, L1 and GIoU loss of one set of predictions, each summed and divided by ``num_boxes``."""
+    """Class, L1 and GIoU loss of one set of predictions.
+
+    Each is summed and divided by ``num_boxes``, except DETR's cross-entropy, which is a mean over the predictions.
+    """
     image, row = _matched_rows(pairs)
     labels = torch.cat([o.labels[columns] for o, (_, columns) in zip(objects, pairs, strict=True)])
     boxes = torch.cat([o.boxes[columns] for o, (_, columns) in zip(objects, pairs, strict=True)])
-    one_hot = torch.zeros_like(prediction.logits)
-    one_hot[image, row, labels] = 1.0
     matched = prediction.boxes[image, row]
+    if prediction.softmax:
+        class_loss = _cross_entropy(prediction.logits, (image, row), labels, config.no_object_weight)
+    else:
+        one_hot = torch.zeros_like(prediction.logits)
+        one_hot[image, row, labels] = 1.0
+        focal = sigmoid_focal_loss(prediction.logits, one_hot, config.focal_alpha, FOCAL_GAMMA, "sum")
+        class_loss = focal / num_boxes
     return {
-        "loss_ce": sigmoid_focal_loss(prediction.logits, one_hot, focal_alpha, FOCAL_GAMMA, "sum") / num_boxes,
+        "loss_ce": class_loss,
         "loss_bbox": (matched - boxes).abs().sum() / num_boxes,
         "loss_giou": (1 - generalized_iou(to_xyxy(matched), to_xyxy(boxes))).sum() / num_boxes,
     }
+
+
+def _cross_entropy(logits: Tensor, matched: tuple[Tensor, Tensor], labels: Tensor, no_object_weight: float) -> Tensor:
+    """Weighted mean over all predictions (B, n, classes + 1), of which those not ``matched`` are "no object"."""
+    no_object = logits.shape[-1] - 1
+    target = torch.full(logits.shape[:2], no_object, device=logits.device)
+    target[matched] = labels
+    weight = logits.new_ones(no_object + 1)
+    weight[no_object] = no_object_weight
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten(), weight)
+
+
+def _without_class(objects: Objects) -> Objects:
+    return Objects(torch.zeros_like(objects.labels), objects.boxes)
 
 
 @torch.no_grad()

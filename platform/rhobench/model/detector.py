@@ -1,4 +1,4 @@
-"""Sparse DETR from images to predictions: the parts in the order in which data flow through them."""
+"""What every detector takes and gives."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from torch import Tensor, nn
 
 from rhobench.config import ModelConfig
 from rhobench.model.attention import Sampling
-from rhobench.model.backbone import Backbone, Projection
-from rhobench.model.decoder import Decoder, init_transformer_weights
-from rhobench.model.encoder import Encoder
+from rhobench.model.backbone import Backbone
 from rhobench.model.heads import Prediction
-from rhobench.model.queries import Queries, QuerySelector, TokenNorm
-from rhobench.model.sparsity import TokenScorer, TokenSelection, select_tokens
-from rhobench.model.tokens import TokenGrid, flatten_levels, token_grid
+from rhobench.model.queries import Queries
+from rhobench.model.sparsity import TokenSelection
+from rhobench.model.tokens import TokenGrid
 
 
 @dataclass(kw_only=True)
@@ -33,90 +31,47 @@ class DetectorOutput:
     """The tokens that were updated; None for a dense encoder."""
     queries: Queries
     samplings: list[Sampling]
-    """Where each decoder layer looked."""
+    """Where each decoder layer looked; empty for DETR."""
     states: list[Tensor]
     """(B, Q, C) after each decoder layer."""
     references: list[Tensor]
-    """(B, Q, 4) refined boxes of each decoder layer."""
+    """(B, Q, 4) refined boxes of each decoder layer; (B, Q, 2) points where none is refined; empty for DETR."""
     decoder_aux: list[Prediction] = field(default_factory=list)
     """Of the decoder layers before the last. This and the following only with ``with_aux``."""
     token_prediction: Prediction | None = None
     """Of every token, from which the queries were chosen."""
+    objectness_only: bool = False
+    """The tokens compete by class 0 alone, so their loss knows no other (without ``eff_specific_head``)."""
     encoder_aux: list[Prediction] = field(default_factory=list)
     """Of the encoder layers before the last, on the updated tokens."""
 
 
-class SparseDETR(nn.Module):
-    """Deformable DETR with refined boxes and two-stage queries, whose encoder updates a share ``rho`` of its tokens.
-
-    ``rho=None`` builds the dense encoder ("Top-k & BBR" in the paper's Table 1), without a scoring network.
-    """
+class Detector(nn.Module):
+    """A detector of any family: images in, ``DetectorOutput`` out."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         if config.num_classes is None:
             raise ValueError("model.num_classes is None: set it to the number of categories of the data set.")
-        self.config, self.rho = config, config.rho
-        dim, classes = config.hidden_dim, config.num_classes
+        self.config, self.num_classes = config, config.num_classes
+        self.rho = config.rho
         self.backbone = Backbone(config.backbone)
-        self.projection = Projection(self.backbone.channels, dim, config.num_feature_levels)
-        self.level_embed = nn.Parameter(torch.randn(config.num_feature_levels, dim))
-        self.token_norm = TokenNorm(dim)
-        self.scorer = TokenScorer(dim) if config.rho is not None else None
-        self.encoder = Encoder(config, classes)
-        self.query_selector = QuerySelector(dim, classes, config.num_queries)
-        self.decoder = Decoder(config, classes)
-        self._init_weights()
 
-    def _init_weights(self) -> None:
-        """The transformer starts Xavier-uniform; heads and projections keep their own start (spec section 11)."""
-        selector = self.query_selector
-        parts: list[nn.Module | None] = [self.token_norm, self.scorer, self.encoder.layers, self.decoder.layers]
-        for part in [*parts, selector.position_proj]:
-            if part is not None:
-                init_transformer_weights(part)
-
-    def forward(self, images: Tensor, mask: Tensor, *, with_aux: bool | None = None) -> DetectorOutput:
+    def forward(self, images: Tensor, mask: Tensor | None = None, *, with_aux: bool | None = None) -> DetectorOutput:
         """Detect objects.
 
         Args:
             images: (B, 3, H, W) normalised, zero-padded at the right and bottom.
-            mask: (B, H, W) bool, True at padding.
+            mask: (B, H, W) bool, True at padding. None: nothing is padded; this spares waiting for the device.
             with_aux: evaluate the heads that only losses need. None: when in training mode.
         """
-        return self.detect(self.backbone(images), mask, with_aux=with_aux)
+        has_padding = None
+        if mask is None:
+            mask, has_padding = images.new_zeros(len(images), *images.shape[2:], dtype=torch.bool), False
+        return self.detect(self.backbone(images), mask, has_padding=has_padding, with_aux=with_aux)
 
-    def detect(self, features: list[Tensor], mask: Tensor, *, with_aux: bool | None = None) -> DetectorOutput:
-        """``forward`` from the backbone's maps (B, C_l, H_l, W_l) on."""
-        with_aux = self.training if with_aux is None else with_aux
-        maps = self.projection(features)
-        grid = token_grid(mask, [(m.shape[2], m.shape[3]) for m in maps], self.config.hidden_dim)
-        source = flatten_levels(maps)  # (B, N, C)
-        level_embed = self.level_embed.repeat_interleave(
-            torch.tensor(grid.level_sizes, device=source.device), dim=0, output_size=source.shape[1]
-        )
-        positions = grid.positions + level_embed
-        selection = self._select(source + positions, grid)
-        memory, encoder_aux = self.encoder(source, positions, grid, selection, with_aux=with_aux)
-        normed = self.token_norm(memory, grid)
-        queries, token_prediction = self.query_selector(memory, normed, grid, with_aux=with_aux)
-        decoded = self.decoder(queries, memory, grid, with_aux=with_aux)
-        return DetectorOutput(
-            prediction=decoded.predictions[-1],
-            grid=grid,
-            source=source,
-            memory=memory,
-            selection=selection,
-            queries=queries,
-            samplings=decoded.samplings,
-            states=decoded.states,
-            references=decoded.references,
-            decoder_aux=decoded.predictions[:-1],
-            token_prediction=token_prediction,
-            encoder_aux=encoder_aux,
-        )
-
-    def _select(self, tokens: Tensor, grid: TokenGrid) -> TokenSelection | None:
-        if self.scorer is None or self.rho is None:
-            return None
-        return select_tokens(self.scorer(self.token_norm(tokens, grid)), grid.padding, self.rho)
+    def detect(
+        self, features: list[Tensor], mask: Tensor, *, has_padding: bool | None = None, with_aux: bool | None = None
+    ) -> DetectorOutput:
+        """``forward`` from the backbone's maps (B, C_l, H_l, W_l) on; ``has_padding`` as in ``token_grid``."""
+        raise NotImplementedError

@@ -1,37 +1,31 @@
-"""The sparse deformable encoder: chosen tokens are updated, all tokens are read (paper section 3; spec section 8)."""
+"""The encoder: all tokens are read, and all or the chosen ones are updated (paper section 3; spec section 8)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rhobench.config import ModelConfig
-from rhobench.model.attention import DeformableAttention
 from rhobench.model.heads import Prediction, PredictionHead
+from rhobench.model.layers import FeedForward, memory_attention
 from rhobench.model.sparsity import TokenSelection
 from rhobench.model.tokens import TokenGrid, gather_tokens
 
 
 class EncoderLayer(nn.Module):
-    """Deformable self-attention and a feed-forward block, each followed by its norm."""
+    """Attention to the memory and a feed-forward block, each followed by its norm."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        dim = config.hidden_dim
-        self.self_attn = DeformableAttention(
-            dim, config.num_heads, config.num_feature_levels, config.num_points, config.attention_backend
-        )
-        self.linear1, self.linear2 = nn.Linear(dim, config.ffn_dim), nn.Linear(config.ffn_dim, dim)
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = memory_attention(config)
+        self.norm = nn.LayerNorm(config.hidden_dim)
         self.dropout = nn.Dropout(config.dropout)
+        self.ffn = FeedForward(config)
 
     def forward(self, tokens: Tensor, positions: Tensor, reference: Tensor, memory: Tensor, grid: TokenGrid) -> Tensor:
         """Update ``tokens`` (B, k, C) by reading ``memory`` (B, N, C) around ``reference`` (B, k, L, 2)."""
-        read, _ = self.self_attn(tokens + positions, reference, memory, grid)
-        tokens = self.norm1(tokens + self.dropout(read))
-        hidden = self.dropout(F.relu(self.linear1(tokens)))
-        return self.norm2(tokens + self.dropout(self.linear2(hidden)))
+        read, _ = self.attention(tokens + positions, reference, memory, grid)
+        return self.ffn(self.norm(tokens + self.dropout(read)))
 
 
 class Encoder(nn.Module):
@@ -69,13 +63,14 @@ class Encoder(nn.Module):
         memory, aux = source, []
         for depth, layer in enumerate(self.layers):
             tokens = layer(tokens, positions, reference, memory, grid)
-            memory = tokens if selection is None else _write_back(memory, tokens, selection)
+            memory = tokens if selection is None else _write_back(memory, tokens, selection, grid.has_padding)
             if with_aux and depth < len(self.aux_heads):
                 aux.append(self.aux_heads[depth](tokens, anchors))
         return memory, aux
 
 
-def _write_back(memory: Tensor, tokens: Tensor, selection: TokenSelection) -> Tensor:
+def _write_back(memory: Tensor, tokens: Tensor, selection: TokenSelection, has_padding: bool) -> Tensor:
     """Overwrite the rows of ``memory`` that each image owns; its surplus rows stay as they were."""
-    rows = torch.where(selection.owned[..., None], tokens, gather_tokens(memory, selection.index))
-    return memory.scatter(1, selection.index[..., None].expand_as(rows), rows)
+    if has_padding:  # without it all images own the same number, and nothing is surplus
+        tokens = torch.where(selection.owned[..., None], tokens, gather_tokens(memory, selection.index))
+    return memory.scatter(1, selection.index[..., None].expand_as(tokens), tokens)

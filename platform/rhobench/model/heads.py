@@ -12,31 +12,40 @@ class Prediction(NamedTuple):
     """Boxes with class scores, for n queries or tokens of each image."""
 
     logits: Tensor
-    """(B, n, classes)"""
+    """(B, n, classes), or (B, n, classes + 1) with ``softmax``."""
     boxes: Tensor
     """(B, n, 4) cxcywh in 0..1."""
+    softmax: bool = False
+    """The classes exclude each other and a last one means "no object", as in DETR; otherwise each is a sigmoid."""
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(B, n, classes), without "no object"."""
+        return self.logits.softmax(-1)[..., :-1] if self.softmax else self.logits.sigmoid()
 
 
 class BoxHead(nn.Sequential):
-    """Three linear layers that give the change of a box, in logits. Starts at no change."""
+    """Three linear layers that give the change of a box, in logits."""
 
     def __init__(self, dim: int) -> None:
-        last = nn.Linear(dim, 4)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        super().__init__(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), last)
+        super().__init__(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 4))
 
 
 class PredictionHead(nn.Module):
     """Class logits and box of a token, the box relative to an anchor."""
 
-    def __init__(self, dim: int, classes: int) -> None:
+    def __init__(self, dim: int, classes: int, *, softmax: bool = False) -> None:
         super().__init__()
-        self.classify = nn.Linear(dim, classes)
+        self.softmax = softmax
+        self.classify = nn.Linear(dim, classes + 1 if softmax else classes)
         self.box = BoxHead(dim)
-        # Focal loss starts near a probability of 0.01 for every class, so that background does not swamp it.
-        nn.init.constant_(self.classify.bias, -math.log(99))
+        if not softmax:
+            # Focal loss starts near a probability of 0.01 for every class, so that background does not swamp it, and
+            # boxes start at their anchor.
+            nn.init.constant_(self.classify.bias, -math.log(99))
+            for parameter in self.box[-1].parameters():
+                nn.init.zeros_(parameter)
 
-    def forward(self, tokens: Tensor, anchor: Tensor) -> Prediction:
+    def forward(self, tokens: Tensor, anchor: Tensor | float) -> Prediction:
         """Tokens (B, n, C), anchor boxes as logits (B, n, 4), +inf for none (the box is then (1, 1, 1, 1))."""
-        return Prediction(self.classify(tokens), (self.box(tokens) + anchor).sigmoid())
+        return Prediction(self.classify(tokens), (self.box(tokens) + anchor).sigmoid(), self.softmax)

@@ -63,9 +63,15 @@ def matching_cost(prediction: Prediction, labels: Tensor, boxes: Tensor, config:
         (B, n, m)
     """
     wanted = labels[:, None].expand(-1, prediction.logits.shape[1], -1)
-    probability = prediction.logits.sigmoid().gather(2, wanted)  # (B, n, m)
-    negative = (1 - MATCH_ALPHA) * probability**MATCH_GAMMA * -(1 - probability + 1e-8).log()
-    positive = MATCH_ALPHA * (1 - probability) ** MATCH_GAMMA * -(probability + 1e-8).log()
+    probability = prediction.probabilities.gather(2, wanted)  # (B, n, m)
     overlap = generalized_iou(to_xyxy(prediction.boxes)[:, :, None], to_xyxy(boxes)[:, None])
     distance = torch.cdist(prediction.boxes, boxes, p=1)
-    return config.class_cost * (positive - negative) + config.box_cost * distance - config.giou_cost * overlap
+    unlikely = -probability if prediction.softmax else _focal_cost(probability)
+    return config.class_cost * unlikely + config.box_cost * distance - config.giou_cost * overlap
+
+
+def _focal_cost(probability: Tensor) -> Tensor:
+    """Focal loss of a prediction as a positive, less its loss as a negative."""
+    negative = (1 - MATCH_ALPHA) * probability**MATCH_GAMMA * -(1 - probability + 1e-8).log()
+    positive = MATCH_ALPHA * (1 - probability) ** MATCH_GAMMA * -(probability + 1e-8).log()
+    return positive - negative

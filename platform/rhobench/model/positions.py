@@ -17,20 +17,21 @@ def sine_features(angles: Tensor, features: int) -> Tensor:
     return torch.stack((phases[..., 0::2].sin(), phases[..., 1::2].cos()), dim=-1).flatten(-2)
 
 
-def map_positions(padding: Tensor, dim: int) -> Tensor:
+def map_positions(padding: Tensor, dim: int, shift: float = -0.5) -> Tensor:
     """Position embedding of the cells of one map.
 
     Args:
         padding: (B, H, W) bool, True at padding. Positions are normalised by the extent of what is not padding.
         dim: C, half of it for y and half for x.
+        shift: added to the 1-based row and column; -0.5 takes the centre of a cell, 0 its far edge, as DETR does.
 
     Returns:
         (B, H*W, C), y features first.
     """
     valid = (~padding).float()
     y, x = valid.cumsum(1), valid.cumsum(2)
-    y = (y - 0.5) / (y[:, -1:, :] + 1e-6) * 2 * math.pi
-    x = (x - 0.5) / (x[:, :, -1:] + 1e-6) * 2 * math.pi
+    y = (y + shift) / (y[:, -1:, :] + 1e-6) * 2 * math.pi
+    x = (x + shift) / (x[:, :, -1:] + 1e-6) * 2 * math.pi
     return torch.cat((sine_features(y, dim // 2), sine_features(x, dim // 2)), dim=-1).flatten(1, 2)
 
 

@@ -1,4 +1,4 @@
-"""From predictions to detections (spec section 16): the best scores over queries and classes, without NMS."""
+"""From predictions to detections (spec section 16), without NMS."""
 
 from __future__ import annotations
 
@@ -26,16 +26,23 @@ class Detections(NamedTuple):
 
 
 def detections(prediction: Prediction, sizes: Tensor) -> Detections:
-    """The best (query, class) pairs of each image.
+    """The best (query, class) pairs of each image; with a softmax, where classes exclude each other, the best queries.
 
     Args:
         prediction: of the last decoder layer.
         sizes: (B, 2) original height and width in pixels.
     """
-    classes = prediction.logits.shape[-1]
-    scores = prediction.logits.sigmoid().flatten(1)  # (B, n * classes)
-    best, index = scores.topk(min(MAX_DETECTIONS, scores.shape[1]), dim=1)
-    boxes = to_xyxy(gather_tokens(prediction.boxes, index // classes))
+    probabilities = prediction.probabilities  # (B, n, classes)
+    classes = probabilities.shape[-1]
+    if prediction.softmax:
+        scores, labels = probabilities.max(-1)  # (B, n)
+        best, query = scores.topk(min(MAX_DETECTIONS, scores.shape[1]), dim=1)
+        label = labels.gather(1, query)
+    else:
+        scores = probabilities.flatten(1)  # (B, n * classes)
+        best, index = scores.topk(min(MAX_DETECTIONS, scores.shape[1]), dim=1)
+        query, label = index // classes, index % classes
+    boxes = to_xyxy(gather_tokens(prediction.boxes, query))
     height, width = sizes.to(boxes).unbind(1)
     scale = torch.stack((width, height, width, height), dim=-1)  # (B, 4)
-    return Detections(best, index % classes, boxes * scale[:, None])
+    return Detections(best, label, boxes * scale[:, None])

@@ -20,8 +20,9 @@ class BackboneError(ValueError):
 def load_weights(body: nn.Module, config: BackboneConfig) -> None:
     """Load ``config.weights`` into ``body``, a timm feature extractor of ``config.name``.
 
-    Tensors are matched by name. Where the file has other names throughout, they are matched by order against the whole
-    timm model, and every shape must agree: EfficientNet checkpoints of other libraries differ in nothing but names.
+    Tensors are matched by timm's names, which its feature extractors change a little. Where the file has other names
+    throughout, they are matched by order against the whole timm model, and every shape must agree: EfficientNet
+    checkpoints of other libraries differ in nothing but names.
 
     Raises:
         BackboneError: there is no such file or package, or its tensors do not fit.
@@ -29,8 +30,10 @@ def load_weights(body: nn.Module, config: BackboneConfig) -> None:
     file = weights_file(config.weights or "")
     state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
     wanted = body.state_dict()
-    if not set(wanted) & set(state):
+    plain = {_plain(key): key for key in wanted}
+    if not plain.keys() & {_plain(key) for key in state}:
         state = _renamed_by_order(state, timm.create_model(config.name).state_dict(), file)
+    state = {plain.get(_plain(key), key): value for key, value in state.items()}
     missing = sorted(set(wanted) - set(state))
     wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
     if missing or wrong:
@@ -39,6 +42,11 @@ def load_weights(body: nn.Module, config: BackboneConfig) -> None:
             f"{len(wrong)} have another shape, first {(missing + wrong)[0]!r}. Use the weights of that timm model."
         )
     body.load_state_dict({k: state[k] for k in wanted})  # a classifier in the file is not needed
+
+
+def _plain(key: str) -> str:
+    """What the names of a timm model and of its feature extractor have in common: "stages.0" may become "stages_0"."""
+    return key.removeprefix("model.").replace(".", "_")
 
 
 def _renamed_by_order(state: dict[str, Tensor], model: dict[str, Tensor], file: Path) -> dict[str, Tensor]:

@@ -1,14 +1,16 @@
-"""Two-stage choice of object queries among all encoder tokens (spec sections 6 and 9)."""
+"""Where object queries come from: learned, or chosen among all encoder tokens (spec sections 6 and 9)."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from rhobench.config import ModelConfig
 from rhobench.model.heads import Prediction, PredictionHead
 from rhobench.model.positions import box_positions
-from rhobench.model.tokens import TokenGrid, gather_tokens
+from rhobench.model.tokens import TokenGrid, TokenNorm, gather_tokens
 
 
 class Queries(NamedTuple):
@@ -18,42 +20,55 @@ class Queries(NamedTuple):
     """(B, Q, C)"""
     positions: Tensor
     """(B, Q, C)"""
-    boxes: Tensor
-    """(B, Q, 4) reference boxes in 0..1, detached."""
-    tokens: Tensor
-    """(B, Q) index of the token that each query comes from."""
+    reference: Tensor | None
+    """(B, Q, 4) boxes in 0..1, detached; (B, Q, 2) points for learned queries; None for DETR."""
+    tokens: Tensor | None = None
+    """(B, Q) index of the token that each query comes from; None for learned queries."""
 
 
-class TokenNorm(nn.Module):
-    """The projection that tokens pass before they are scored or chosen. Scoring network and query choice share it."""
+class LearnedQueries(nn.Module):
+    """The same queries for every image; those of Deformable DETR learn a point each, too."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.project, self.norm = nn.Linear(dim, dim), nn.LayerNorm(dim)
+        dense, dim = config.name == "detr", config.hidden_dim
+        self.embed = nn.Embedding(config.num_queries, dim if dense else 2 * dim)
+        self.reference_points = None if dense else nn.Linear(dim, 2)
+        if self.reference_points is not None:
+            nn.init.xavier_uniform_(self.reference_points.weight)
+            nn.init.zeros_(self.reference_points.bias)
 
-    def forward(self, tokens: Tensor, grid: TokenGrid) -> Tensor:
-        """(B, N, C) -> (B, N, C). Blank tokens all become the same constant vector, which is not zero."""
-        return self.norm(self.project(tokens.masked_fill(grid.blank[..., None], 0.0)))
+    def forward(self, batch: int) -> Queries:
+        """Queries for ``batch`` images. DETR's start without content, the others with the second half of theirs."""
+        embed = self.embed.weight.expand(batch, -1, -1)
+        if self.reference_points is None:
+            return Queries(torch.zeros_like(embed), embed, None)
+        positions, content = embed.chunk(2, dim=-1)
+        return Queries(content, positions, self.reference_points(positions).sigmoid())
 
 
 class QuerySelector(nn.Module):
     """Picks the ``num_queries`` tokens with the highest class score; their boxes become the decoder's references."""
 
-    def __init__(self, dim: int, classes: int, num_queries: int) -> None:
+    def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
-        self.num_queries = num_queries
-        self.head = PredictionHead(dim, classes)
-        self.position_proj, self.position_norm = nn.Linear(2 * dim, dim), nn.LayerNorm(dim)
+        dim = config.hidden_dim
+        self.num_queries = config.num_queries
+        self.content_of_token, self.any_class = config.eff_query_init, config.eff_specific_head
+        width = dim if self.content_of_token else 2 * dim
+        self.head = None if config.shares_head else PredictionHead(dim, classes)
+        self.position_proj, self.position_norm = nn.Linear(2 * dim, width), nn.LayerNorm(width)
 
     def forward(
-        self, memory: Tensor, normed: Tensor, grid: TokenGrid, *, with_aux: bool
+        self, memory: Tensor, token_norm: TokenNorm, grid: TokenGrid, shared_head: PredictionHead, *, with_aux: bool
     ) -> tuple[Queries, Prediction | None]:
         """Choose queries.
 
         Args:
-            memory: (B, N, C); the chosen rows are the queries' content, with gradient (``eff_query_init``).
-            normed: (B, N, C), ``memory`` after ``TokenNorm``.
+            memory: (B, N, C); with ``eff_query_init`` the chosen rows are the queries' content, with gradient.
+            token_norm: what the memory passes before its tokens are scored.
             grid: geometry of the tokens. Padding is not excluded, as in the official model (spec section 18.6).
+            shared_head: the decoder's, used where all layers share one.
             with_aux: also return the prediction of every token, for the loss.
 
         Raises:
@@ -64,15 +79,22 @@ class QuerySelector(nn.Module):
                 f"The images give {memory.shape[1]} tokens, but model.num_queries is {self.num_queries}: "
                 "use larger images or fewer queries."
             )
-        logits = self.head.classify(normed)
-        index = logits.amax(-1).topk(self.num_queries, dim=1).indices
+        head = shared_head if self.head is None else self.head
+        normed = token_norm(memory, grid)
+        logits = head.classify(normed)
+        score = logits.amax(-1) if self.any_class else logits[..., 0]
+        index = score.topk(self.num_queries, dim=1).indices
         every = None
         if with_aux:
-            change = self.head.box(normed)
+            change = head.box(normed)
             every = Prediction(logits, (change + grid.proposals).sigmoid())
             chosen_change = gather_tokens(change, index)
         else:
-            chosen_change = self.head.box(gather_tokens(normed, index))
+            chosen_change = head.box(gather_tokens(normed, index))
         boxes = (chosen_change + gather_tokens(grid.proposals, index)).detach().sigmoid()
         positions = self.position_norm(self.position_proj(box_positions(boxes, memory.shape[-1])))
-        return Queries(gather_tokens(memory, index), positions, boxes, index), every
+        if self.content_of_token:
+            content = gather_tokens(memory, index)
+        else:
+            positions, content = positions.chunk(2, dim=-1)
+        return Queries(content, positions, boxes, index), every

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rhobench.model.attention import Sampling
+from rhobench.model.tokens import TokenGrid, TokenNorm
 
 
 class TokenScorer(nn.Module):
@@ -26,9 +27,9 @@ class TokenScorer(nn.Module):
             nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, dim // 4), nn.GELU(), nn.Linear(dim // 4, 1)
         )
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, token_norm: TokenNorm, grid: TokenGrid) -> Tensor:
         """(B, N, C) -> (B, N). The average runs over padding too, as in the official model (spec section 18.3)."""
-        own, shared = self.local(tokens).chunk(2, dim=-1)
+        own, shared = self.local(token_norm(tokens, grid)).chunk(2, dim=-1)
         image = shared.mean(1, keepdim=True).expand_as(shared)
         return self.score(torch.cat((own, image), dim=-1)).squeeze(-1)
 
@@ -50,18 +51,24 @@ class TokenSelection:
         return torch.arange(self.index.shape[1], device=self.index.device) < self.counts[:, None]
 
 
-def select_tokens(logits: Tensor, padding: Tensor, rho: float) -> TokenSelection:
+def select_tokens(logits: Tensor, padding: Tensor | None, rho: float) -> TokenSelection:
     """Choose floor(rho * valid) + 1 tokens of each image by score.
 
     Args:
         logits: (B, N) of the scoring network.
-        padding: (B, N) bool.
+        padding: (B, N) bool; None when there is none, which spares waiting for the device.
         rho: share of the tokens that are not padding, in (0, 1].
     """
-    logits = torch.where(padding, logits.min(), logits)
-    counts = ((~padding).sum(1) * rho).int() + 1
-    k = min(int(counts.max()), logits.shape[1])
-    return TokenSelection(logits=logits, index=logits.topk(k, dim=1).indices, counts=counts)
+    batch, tokens = logits.shape
+    # The product is taken in float32, as in the official code, so that both round alike.
+    if padding is None:
+        count = int(torch.tensor(tokens, device="cpu") * rho) + 1
+        counts = torch.full((batch,), count, dtype=torch.int32, device=logits.device)
+    else:
+        logits = torch.where(padding, logits.min(), logits)
+        counts = ((~padding).sum(1) * rho).int() + 1
+        count = int(counts.max())
+    return TokenSelection(logits=logits, index=logits.topk(min(count, tokens), dim=1).indices, counts=counts)
 
 
 @torch.no_grad()
@@ -96,7 +103,7 @@ def _two_nearest(place: Tensor) -> tuple[Tensor, Tensor]:
 
 def dam_target(dam: Tensor, selection: TokenSelection, padding: Tensor) -> Tensor:
     """(B, N) of 0 and 1: the tokens that the decoder looked at most, as many as the encoder may update."""
-    ranked = dam.masked_fill(padding, float(dam.min()) - 1).argsort(dim=1, descending=True)
+    ranked = torch.where(padding, dam.min() - 1, dam).argsort(dim=1, descending=True)
     chosen = torch.arange(dam.shape[1], device=dam.device) < selection.counts[:, None]
     return torch.zeros_like(dam).scatter_(1, ranked, chosen.to(dam.dtype))
 

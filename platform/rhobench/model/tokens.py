@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rhobench.model.positions import map_positions
@@ -52,15 +52,24 @@ def flatten_levels(maps: Sequence[Tensor]) -> Tensor:
     return torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
 
 
-def token_grid(mask: Tensor, shapes: Sequence[tuple[int, int]], dim: int) -> TokenGrid:
+def token_grid(
+    mask: Tensor,
+    shapes: Sequence[tuple[int, int]],
+    dim: int,
+    *,
+    has_padding: bool | None = None,
+    position_shift: float = -0.5,
+) -> TokenGrid:
     """Geometry of the tokens of images padded to one size.
 
     Args:
         mask: (B, H, W) bool of the images, True at padding.
         shapes: (height, width) of each feature level.
         dim: C, width of the position embedding.
+        has_padding: whether ``mask`` is true anywhere. None: look, which waits for the device.
+        position_shift: of the position embedding, as in ``map_positions``.
     """
-    batch, has_padding = len(mask), bool(mask.any())
+    batch, has_padding = len(mask), bool(mask.any()) if has_padding is None else has_padding
     if not has_padding:  # all images have the same geometry
         mask = mask[:1]
     level_masks = [F.interpolate(mask[:, None].float(), size=shape)[:, 0].bool() for shape in shapes]
@@ -85,11 +94,23 @@ def token_grid(mask: Tensor, shapes: Sequence[tuple[int, int]], dim: int) -> Tok
         padding=of_batch(padding),
         valid_ratios=of_batch(valid_ratios),
         reference_points=of_batch(reference[:, :, None] * valid_ratios[:, None]),
-        positions=of_batch(torch.cat([map_positions(m, dim) for m in level_masks], dim=1)),
+        positions=of_batch(torch.cat([map_positions(m, dim, position_shift) for m in level_masks], dim=1)),
         proposals=of_batch(proposals),
         blank=of_batch(blank),
         has_padding=has_padding,
     )
+
+
+class TokenNorm(nn.Module):
+    """The projection that tokens pass before they are scored or chosen. Scoring network and query choice share it."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.project, self.norm = nn.Linear(dim, dim), nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tensor, grid: TokenGrid) -> Tensor:
+        """(B, N, C) -> (B, N, C). Blank tokens all become the same constant vector, which is not zero."""
+        return self.norm(self.project(tokens.masked_fill(grid.blank[..., None], 0.0)))
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:

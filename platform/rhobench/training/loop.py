@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from rhobench.config import RunConfig
 from rhobench.data import Categories, CocoDetection, prepare_data
 from rhobench.measure.accuracy import Accuracy, Found, found_objects, score
-from rhobench.model import SparseDETR, build_model
+from rhobench.model import Detector, build_model
 from rhobench.model.criterion import weighted_sum
 from rhobench.model.matcher import NonFiniteError
 from rhobench.training.batches import EpochBatches, TrainBatch, objects_of, to_device
@@ -36,7 +36,7 @@ from rhobench.training.sources import open_images, open_sources
 class Trained:
     """A finished training."""
 
-    model: SparseDETR
+    model: Detector
     categories: Categories
     progress: Progress
     val_images: CocoDetection
@@ -123,7 +123,7 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
     )
 
 
-def build_for(config: RunConfig, categories: Categories) -> SparseDETR:
+def build_for(config: RunConfig, categories: Categories) -> Detector:
     """The model of a run, with as many classes as the data have unless the run says otherwise."""
     classes = config.model.num_classes
     if classes is not None and classes < len(categories):
@@ -131,9 +131,7 @@ def build_for(config: RunConfig, categories: Categories) -> SparseDETR:
             f"model.num_classes={classes}, but the data set has {len(categories)} categories: "
             "leave it at none, or give at least that many."
         )
-    model = build_model(replace(config.model, num_classes=classes or len(categories)))
-    assert isinstance(model, SparseDETR)
-    return model
+    return build_model(replace(config.model, num_classes=classes or len(categories)))
 
 
 def _step(
@@ -169,7 +167,7 @@ def _mean_boxes(boxes: int, device: torch.device) -> float:
 
 @torch.inference_mode()
 def evaluate(
-    model: SparseDETR, loader: DataLoader[Any], images: CocoDetection, device: torch.device
+    model: Detector, loader: DataLoader[Any], images: CocoDetection, device: torch.device
 ) -> tuple[list[Found], Accuracy]:
     """Detections and AP on the validation images.
 

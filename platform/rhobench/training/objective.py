@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from rhobench.config import LossConfig
-from rhobench.model import DetectorOutput, SparseDETR
+from rhobench.model import Detector, DetectorOutput
 from rhobench.model.criterion import losses
 from rhobench.model.matcher import Objects
 from rhobench.training.batches import FeatureBatch, TrainBatch
 
 
-def run_model(model: SparseDETR, batch: TrainBatch) -> DetectorOutput:
+def run_model(model: Detector, batch: TrainBatch) -> DetectorOutput:
     """Predictions for a batch of images, or of cached features."""
     if isinstance(batch, FeatureBatch):
         return model.detect(batch.features, batch.mask)
@@ -24,7 +24,7 @@ def run_model(model: SparseDETR, batch: TrainBatch) -> DetectorOutput:
 class Objective(nn.Module):
     """Loss terms of a batch."""
 
-    def __init__(self, model: SparseDETR, config: LossConfig, precision: str) -> None:
+    def __init__(self, model: Detector, config: LossConfig, precision: str) -> None:
         super().__init__()
         self.model, self.config, self.precision = model, config, precision
 

@@ -10,8 +10,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from rhobench.config import TrainConfig
 
-SLOW_LAYERS = ("sampling_offsets",)
-"""Layers that learn with ``lr_linear_proj_mult`` times the learning rate."""
+SLOW_LAYERS = ("sampling_offsets", "reference_points")
+"""Parts of the names of layers that learn with ``lr_linear_proj_mult`` times the learning rate."""
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rhobench.config import RunConfig
 from rhobench.data import CocoDetection, DatasetError, Flip, collate
-from rhobench.model import SparseDETR
+from rhobench.model import Detector
 from rhobench.training.batches import EpochBatches, TrainBatch
 from rhobench.training.features import cached_features, collate_features
 
@@ -63,7 +63,7 @@ class Sources:
 
 
 def open_sources(
-    config: RunConfig, images: tuple[CocoDetection, CocoDetection], model: SparseDETR, tell: Callable[[str], None]
+    config: RunConfig, images: tuple[CocoDetection, CocoDetection], model: Detector, tell: Callable[[str], None]
 ) -> Sources:
     """The images themselves, or with ``train.cache_features`` the features that the model's backbone gives for them."""
     train, val = images

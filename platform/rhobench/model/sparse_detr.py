@@ -1,0 +1,92 @@
+"""Deformable DETR and its sparse form: the parts in the order in which data flow through them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rhobench.config import ModelConfig
+from rhobench.model.backbone import Projection
+from rhobench.model.decoder import Decoder
+from rhobench.model.detector import Detector, DetectorOutput
+from rhobench.model.encoder import Encoder
+from rhobench.model.heads import Prediction
+from rhobench.model.layers import init_transformer_weights
+from rhobench.model.queries import LearnedQueries, Queries, QuerySelector, TokenNorm
+from rhobench.model.sparsity import TokenScorer, TokenSelection, select_tokens
+from rhobench.model.tokens import TokenGrid, flatten_levels, token_grid
+
+
+class SparseDETR(Detector):
+    """The Deformable DETR family, up to Sparse DETR, whose encoder updates a share ``rho`` of its tokens.
+
+    The switches of ``ModelConfig`` choose the member of the family (spec section 1). ``rho=None`` builds the dense
+    encoder, without a scoring network; ``self.rho`` may be changed afterwards, since it is no weight.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        dim, classes = config.hidden_dim, self.num_classes
+        self.projection = Projection(self.backbone.channels, dim, config.num_feature_levels)
+        self.level_embed = nn.Parameter(torch.randn(config.num_feature_levels, dim))
+        self.token_norm = TokenNorm(dim) if config.two_stage else None
+        self.scorer = TokenScorer(dim) if config.rho is not None else None
+        self.encoder = Encoder(config, classes)
+        self.query_selector = QuerySelector(config, classes) if config.two_stage else None
+        self.queries = None if config.two_stage else LearnedQueries(config)
+        self.decoder = Decoder(config, classes)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        """The transformer starts Xavier-uniform; heads and projections keep their own start (spec section 11)."""
+        selector = self.query_selector
+        parts = [self.token_norm, self.scorer, self.encoder.layers, self.decoder.layers]
+        for part in [*parts, selector.position_proj if selector is not None else None]:
+            if part is not None:
+                init_transformer_weights(part)
+        if selector is None:  # boxes grow from a point, so they start small
+            with torch.no_grad():
+                self.decoder.heads[0].get_parameter("box.4.bias")[2:] = -2.0
+
+    def detect(
+        self, features: list[Tensor], mask: Tensor, *, has_padding: bool | None = None, with_aux: bool | None = None
+    ) -> DetectorOutput:
+        """``forward`` from the backbone's maps (B, C_l, H_l, W_l) on."""
+        with_aux = self.training if with_aux is None else with_aux
+        maps = self.projection(features)
+        shapes = [(m.shape[2], m.shape[3]) for m in maps]
+        grid = token_grid(mask, shapes, self.config.hidden_dim, has_padding=has_padding)
+        source = flatten_levels(maps)  # (B, N, C)
+        levels = [row.expand(size, -1) for row, size in zip(self.level_embed, grid.level_sizes, strict=True)]
+        positions = grid.positions + torch.cat(levels)
+        selection = self._select(source + positions, grid)
+        memory, encoder_aux = self.encoder(source, positions, grid, selection, with_aux=with_aux)
+        queries, token_prediction = self._queries(memory, grid, with_aux)
+        decoded = self.decoder(queries, memory, grid, with_aux=with_aux)
+        return DetectorOutput(
+            prediction=decoded.predictions[-1],
+            grid=grid,
+            source=source,
+            memory=memory,
+            selection=selection,
+            queries=queries,
+            samplings=decoded.samplings,
+            states=decoded.states,
+            references=decoded.references,
+            decoder_aux=decoded.predictions[:-1],
+            token_prediction=token_prediction,
+            encoder_aux=encoder_aux,
+            objectness_only=not self.config.eff_specific_head,
+        )
+
+    def _select(self, tokens: Tensor, grid: TokenGrid) -> TokenSelection | None:
+        if self.scorer is None or self.token_norm is None or self.rho is None:
+            return None
+        scores = self.scorer(tokens, self.token_norm, grid)
+        return select_tokens(scores, grid.padding if grid.has_padding else None, self.rho)
+
+    def _queries(self, memory: Tensor, grid: TokenGrid, with_aux: bool) -> tuple[Queries, Prediction | None]:
+        if self.query_selector is None:
+            assert self.queries is not None
+            return self.queries(len(memory)), None
+        return self.query_selector(memory, self.token_norm, grid, self.decoder.heads[0], with_aux=with_aux)
