@@ -20,11 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rhobench.config import DataConfig
-from rhobench.data.transforms import Flip, decode, flips, transform
-
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises on damaged files: the last one when a damaged header tells of a gigantic image."""
-
+from rhobench.data.transforms import PILLOW_ERRORS, Flip, decode, flips, transform
 
 _OUTLINE = re.compile(rb'("segmentation"\s*:)\s*\[[-+\d\s.,eE\[\]]*\]')
 """A list of numbers, however nested: it ends at the last bracket before the next key or the end of the object."""
@@ -211,7 +207,7 @@ class CocoDetection(Dataset[Sample]):
             image = decode(file)
         except FileNotFoundError:
             raise UnreadableImageError(f"{file} is missing; put it back or take it out of the annotations") from None
-        except _PILLOW_ERRORS as error:
+        except PILLOW_ERRORS as error:
             raise UnreadableImageError(
                 f"{file} cannot be decoded ({error}); copy it again or take it out of the annotations"
             ) from error

@@ -19,6 +19,9 @@ from torchvision.transforms.v2 import functional
 
 from rhobench.config import DataConfig
 
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises on damaged files: the last one when a damaged header tells of a gigantic image."""
+
 
 class Flip(enum.IntFlag):
     """How an image is mirrored; the sampler chooses, so that augmentation depends on nothing but its seed."""
