@@ -36,8 +36,10 @@ TRAINABLE = {
     "two_stage_deformable_detr_swin_t": 41_420_477,
     "efficient_detr_swin_t": 41_288_637,
     "sparse_detr_swin_t": 42_176_153,
+    "sparse_detr_swin_b": 101_872_485,
 }
-"""Spec section 11; sparse ones with their auxiliary heads."""
+"""Spec sections 3 and 11; sparse ones with their auxiliary heads."""
+FROZEN = {"r50": 222_400, "swin_t": 304_086, "swin_b": 536_520}
 
 
 def test_every_family_is_tried_here() -> None:
@@ -92,7 +94,7 @@ def test_trained_parameters_are_as_many_as_the_official_ones(name: str, paramete
     model = build_model(MODELS[name])
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == parameters
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    assert frozen == (222_400 if name.endswith("r50") else 304_086)
+    assert frozen == next(count for backbone, count in FROZEN.items() if name.endswith(backbone))
 
 
 def test_boxes_move_only_where_the_official_code_moves_them(build: Build, images: Tensor) -> None:

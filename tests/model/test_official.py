@@ -1,0 +1,212 @@
+"""Names of the official code: exactly its keys, there and back, and the sentence for every file that does not fit."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rhobench.config import FAMILIES, BackboneConfig, ModelConfig
+from rhobench.model import Detector, build_model
+from rhobench.model.official import WeightsError, load_official, official_state
+from rhobench.zoo import find_model
+
+Build = Callable[..., Detector]
+
+OFFICIAL_KEYS: dict[str, dict[str, Any]] = json.loads(
+    gzip.decompress((Path(__file__).parent / "official_keys.json.gz").read_bytes())
+)
+"""Model -> key -> (shape, dtype), as the official code lists them (spec section 11)."""
+
+SWITCHES: dict[str, dict[str, Any]] = {
+    "detr": {"two_stage": False, "with_box_refine": False, "use_enc_aux_loss": False, "num_feature_levels": 1},
+    "deformable_detr": {"two_stage": False, "with_box_refine": False, "use_enc_aux_loss": False},
+    "refined_deformable_detr": {"two_stage": False, "refine_single_stage": True, "use_enc_aux_loss": False},
+    "two_stage_deformable_detr": {"eff_query_init": False, "eff_specific_head": False, "use_enc_aux_loss": False},
+    "efficient_detr": {"use_enc_aux_loss": False},
+    "sparse_detr": {},
+}
+
+
+def on_meta(config: ModelConfig) -> Detector:
+    with torch.device("meta"):
+        return build_model(config)
+
+
+def small(build: Build, family: str, **changes: Any) -> Detector:
+    dense = {} if family == "sparse_detr" else {"rho": None}
+    return build(name=family, **(SWITCHES[family] | dense | changes))
+
+
+def refusal(model: Detector, state: dict[str, Tensor]) -> str:
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with pytest.raises(WeightsError) as error:
+        load_official(model, state)
+    after = model.state_dict()
+    assert all(tensor.is_meta or torch.equal(tensor, after[key]) for key, tensor in before.items())
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", OFFICIAL_KEYS)
+def test_keys_shapes_and_types_are_the_official_ones(name: str) -> None:
+    model, _, no_heads = name.partition(" without")
+    config = find_model(model)
+    state = official_state(on_meta(replace(config, use_enc_aux_loss=False) if no_heads else config))
+    ours = {key: [list(t.shape), str(t.dtype).removeprefix("torch.")] for key, t in state.items()}
+    assert ours == OFFICIAL_KEYS[name]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "transformer.encoder.layers.0.self_attn.in_proj_weight",
+        "transformer.encoder.layers.5.norm2.bias",
+        "transformer.decoder.layers.0.multihead_attn.out_proj.weight",
+        "transformer.decoder.layers.5.norm3.weight",
+        "transformer.decoder.norm.weight",
+        "class_embed.weight",
+        "bbox_embed.layers.2.bias",
+        "query_embed.weight",
+        "input_proj.weight",
+        "backbone.0.body.layer4.2.conv3.weight",
+    ],
+)
+def test_detr_has_the_keys_of_its_own_code(key: str) -> None:
+    assert key in official_state(on_meta(find_model("detr_r50")))
+
+
+@pytest.mark.parametrize("refines", [False, True])
+def test_a_single_stage_decoder_lists_the_box_heads_that_refine(build: Build, refines: bool) -> None:
+    """As in the code of Deformable DETR; its class heads are listed once."""
+    state = official_state(small(build, "refined_deformable_detr", refine_single_stage=refines))
+    assert ("transformer.decoder.bbox_embed.1.layers.2.bias" in state) == refines
+    assert "transformer.decoder.class_embed.1.bias" not in state
+
+
+def test_detr_has_as_many_parameters_as_its_own_code_prints() -> None:
+    parameters = on_meta(find_model("detr_r50")).parameters()
+    assert sum(p.numel() for p in parameters if p.requires_grad) == 41_302_368
+
+
+@pytest.mark.parametrize("family", SWITCHES)
+def test_weights_go_there_and_back(build: Build, family: str, images: Tensor) -> None:
+    model, other = small(build, family), small(build, family)
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter)
+    loaded = load_official(other, {f"module.{key}": tensor for key, tensor in official_state(model).items()})
+    assert (loaded.missing, loaded.ignored) == ([], [])
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    with torch.no_grad():
+        assert torch.equal(model(images).prediction.logits, other(images).prediction.logits)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_switch_makes_two_weights_share_a_name(build: Build, data: st.DataObject) -> None:
+    family = data.draw(st.sampled_from(list(FAMILIES)))
+    free = {"with_box_refine", "two_stage", "eff_query_init", "eff_specific_head", "use_enc_aux_loss"}
+    switches = {name: data.draw(st.booleans(), label=name) for name in sorted(free - set(FAMILIES[family]))}
+    layers = {"enc_layers": data.draw(st.integers(1, 3)), "dec_layers": data.draw(st.integers(1, 3))}
+    fixed = {"rho": data.draw(st.sampled_from([None, 0.3])), **FAMILIES[family]}
+    model = build(name=family, **switches, **layers, **fixed)
+    named = official_state(model)
+    assert len({id(tensor) for tensor in named.values()}) == len(model.state_dict())
+    indices = sorted({int(key.split(".")[1]) for key in named if key.startswith("class_embed.") and family != "detr"})
+    heads = model.config.dec_layers + model.config.two_stage
+    heads += model.config.enc_layers - 1 if model.config.use_enc_aux_loss else 0
+    assert indices == ([] if family == "detr" else list(range(heads)))
+
+
+def test_one_name_of_a_head_is_enough(build: Build) -> None:
+    """A file without shared tensors, as safetensors writes it, keeps whichever name it likes."""
+    model = small(build, "sparse_detr")
+    state = official_state(model)
+    pruned = {key: t for key, t in state.items() if not key.startswith(("class_embed.", "bbox_embed."))}
+    load_official(small(build, "sparse_detr"), pruned)
+    shared = official_state(small(build, "deformable_detr"))
+    del shared["class_embed.0.weight"], shared["class_embed.0.bias"]
+    load_official(small(build, "deformable_detr"), shared)
+
+
+def test_names_of_one_head_must_agree(build: Build) -> None:
+    state = official_state(small(build, "sparse_detr"))
+    state["transformer.decoder.class_embed.1.bias"] = state["class_embed.1.bias"] + 1
+    sentence = refusal(small(build, "sparse_detr"), state)
+    assert "class_embed.1.bias and transformer.decoder.class_embed.1.bias differ" in sentence
+
+
+def test_separate_heads_do_not_load_where_all_layers_share_one(build: Build) -> None:
+    state = official_state(small(build, "refined_deformable_detr", refine_single_stage=False))
+    sentence = refusal(small(build, "deformable_detr"), state)
+    assert "class_embed.0.weight and class_embed.1.weight differ" in sentence
+
+
+def test_counters_are_left_out_and_named(build: Build) -> None:
+    state = official_state(small(build, "sparse_detr"))
+    counters = {"total_ops", "transformer.total_params", "backbone.0.body.bn1.num_batches_tracked"}
+    loaded = load_official(small(build, "sparse_detr"), state | {key: torch.zeros(1) for key in counters})
+    assert set(loaded.ignored) == counters
+
+
+def test_every_missing_and_unexpected_key_is_named(build: Build) -> None:
+    state = official_state(small(build, "sparse_detr"))
+    state["transformer.extra"] = state.pop("transformer.level_embed")
+    sentence = refusal(small(build, "sparse_detr"), state)
+    assert "1 missing: transformer.level_embed; 1 unexpected: transformer.extra" in sentence
+    many = state | {f"extra.{i}": torch.zeros(1) for i in range(14)}
+    assert "15 unexpected: extra.0, extra.1, extra.10," in refusal(small(build, "sparse_detr"), many)
+    assert "and 5 more" in refusal(small(build, "sparse_detr"), many)
+
+
+def test_shapes_and_types_must_fit(build: Build) -> None:
+    state = official_state(small(build, "sparse_detr"))
+    state["transformer.level_embed"] = state["transformer.level_embed"][:3]
+    state["transformer.enc_output.bias"] = state["transformer.enc_output.bias"].long()
+    sentence = refusal(small(build, "sparse_detr"), state)
+    assert "transformer.level_embed is float32 (3, 32) and not float32 (4, 32)" in sentence
+    assert "transformer.enc_output.bias is int64 (32,) and not float32 (32,)" in sentence
+    with pytest.raises(WeightsError, match="level_embed"):
+        load_official(small(build, "sparse_detr"), state, strict=False)
+
+
+def test_a_table_of_indices_must_be_the_one_that_the_model_computes_with(build: Build) -> None:
+    backbone = BackboneConfig(name="swin_tiny_patch4_window7_224")
+    state = official_state(small(build, "deformable_detr", backbone=backbone))
+    key = "backbone.0.body.layers.0.blocks.0.attn.relative_position_index"
+    state[key] = state[key].flip(0)
+    sentence = refusal(small(build, "deformable_detr", backbone=backbone), state)
+    assert f"1 wrong: {key} is another table of indices" in sentence
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_encoder_heads_that_one_side_lacks_name_the_switch(build: Build, in_file: bool) -> None:
+    state = official_state(small(build, "sparse_detr", use_enc_aux_loss=in_file))
+    sentence = refusal(small(build, "sparse_detr", use_enc_aux_loss=not in_file), state)
+    assert f"These are the weights of this model with use_enc_aux_loss={in_file}." in sentence
+    load_official(small(build, "sparse_detr", use_enc_aux_loss=in_file), state)
+
+
+def test_weights_of_another_named_model_are_recognised() -> None:
+    shapes = official_state(on_meta(find_model("efficient_detr_r50")))
+    state = {key: torch.zeros_like(tensor, device="cpu") for key, tensor in shapes.items()}
+    sentence = refusal(on_meta(find_model("sparse_detr_r50")), state)
+    assert sentence.startswith("The weights do not fit sparse_detr on resnet50: 50 missing: transformer.enc_mask_pred")
+    assert sentence.endswith("These are the weights of efficient_detr_r50.")
+
+
+def test_a_lenient_load_says_what_was_not_shared(build: Build) -> None:
+    model, state = small(build, "sparse_detr"), official_state(small(build, "sparse_detr"))
+    kept = model.get_parameter("level_embed").clone()
+    state["extra"] = state.pop("transformer.level_embed") + 1
+    loaded = load_official(model, state, strict=False)
+    assert (loaded.missing, loaded.ignored) == (["transformer.level_embed"], ["extra"])
+    assert torch.equal(model.get_parameter("level_embed"), kept)
