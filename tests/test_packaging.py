@@ -15,6 +15,11 @@ PARTS = (
     "config",
     "cli",
     "study",
+    "zoo",
+    "predict",
+    "weights",
+    "cost",
+    "reproduce",
     "cluster.session",
     "training",
     "measure",
@@ -24,6 +29,12 @@ PARTS = (
     "ops",
     "dashboards",
     "experiments",
+)
+DATA_FILES = (
+    "rhobench/dashboards/report.css",
+    "rhobench/dashboards/report.js",
+    "rhobench/data/coco_categories.json",
+    "rhobench/data/coco_val2017_sizes.csv",
 )
 IMPORT_ALL = "; ".join(f"import rhobench.{part}" for part in PARTS)
 
@@ -42,7 +53,7 @@ def test_wheel_holds_every_part_and_no_namespace_init(wheel: Path) -> None:
         part.split(".")[0] for part in PARTS
     }
     assert "rhobench/__init__.py" not in names
-    assert {"rhobench/dashboards/report.css", "rhobench/dashboards/report.js"} <= set(names)
+    assert set(DATA_FILES) <= set(names)
     assert not [name for name in names if name.startswith(("platform/", "tests/"))]
 
 

@@ -12,6 +12,8 @@ import typer
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 data_app = typer.Typer(no_args_is_help=True, help="Check a data set, or generate one.")
 app.add_typer(data_app, name="data")
+weights_app = typer.Typer(no_args_is_help=True, help="Read checkpoints of others, or write ours for the official code.")
+app.add_typer(weights_app, name="weights")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
@@ -133,6 +135,83 @@ def report(
         print(json.dumps({"report": str(page)}))
 
 
+@app.command()
+def predict(
+    artifact: Annotated[Path, typer.Argument(help="A model.safetensors, of a run or of `rhobench weights import`.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the pictures.")],
+    rho: Annotated[float | None, typer.Option(help="Share of the tokens to update; as trained without this.")] = None,
+    threshold: Annotated[float, typer.Option(help="Lowest score that is shown.")] = 0.4,
+    as_json: AsJson = False,
+) -> None:
+    """Draw what a model finds in images, beside the tokens that its encoder updates at each level."""
+    from rhobench.predict import predict as predict_images
+
+    predicted = []
+    for one in predict_images(artifact, images, out, rho, threshold):
+        predicted.append(one.as_dict())
+        print(f"{one.picture}: {len(one.objects)} objects, {one.updated:,} of {one.tokens:,} tokens updated")
+    if as_json:
+        print(json.dumps({"images": predicted}))
+
+
+@app.command()
+def cost(
+    model: Annotated[str, typer.Argument(help="A named model, such as sparse_detr_r50, or FAMILY_ANYTIMMBACKBONE.")],
+    rho: Annotated[float | None, typer.Option(help="Share of the encoder tokens to update.")] = None,
+    size: Annotated[str, typer.Option(metavar="HxW", help="Height and width of the image in pixels.")] = "800x1066",
+    val2017: Annotated[bool, typer.Option("--val2017", help="The mean over COCO val2017 instead of one size.")] = False,
+    first: Annotated[int | None, typer.Option(help="With --val2017: its first so many images.")] = None,
+    count: Annotated[str, typer.Option(help="standard: 2 for a multiply-add. official: as published.")] = "standard",
+    as_json: AsJson = False,
+) -> None:
+    """Count parameters and operations of a model. Needs no weights."""
+    from rich.console import Console
+
+    from rhobench.cost import mean_cost, model_cost
+
+    if first is not None and not val2017:
+        raise ValueError("--first chooses among the images of val2017: add --val2017.")
+    with Console(stderr=True).status(f"counting {model}"):
+        counted = mean_cost(model, rho, first, count) if val2017 else model_cost(model, rho, size, count)
+    Console(highlight=False).print(counted.card())
+    if as_json:
+        print(json.dumps(counted.as_dict()))
+
+
+@app.command()
+def reproduce(
+    table: Annotated[str, typer.Argument(help="A published table: table1.")],
+    cost_only: Annotated[bool, typer.Option("--cost-only", help="Parameters and GFLOPs: no weights needed.")] = False,
+    form: Annotated[str, typer.Option("--format", help="text, markdown, latex or json.")] = "text",
+    as_json: AsJson = False,
+) -> None:
+    """Put a published table beside our own numbers, with a verdict for every row."""
+    from rich.console import Console
+
+    from rhobench.dashboards.reproduction import FORMATS, render
+    from rhobench.reproduce import published_rows, reproduce_cost
+
+    if form not in FORMATS:
+        raise ValueError(f"There is no format {form!r}: choose one of {', '.join(FORMATS)}.")
+    published_rows(table)
+    if not cost_only:
+        raise ValueError(
+            f"The accuracy of {table} needs trained models, which cannot be put beside it yet: "
+            f"`rhobench reproduce {table} --cost-only` reproduces its parameters and GFLOPs."
+        )
+    with Console(stderr=True).status("") as status:
+        reproduced = reproduce_cost(table, lambda model: status.update(f"counting {model}"))
+    rendered = render(reproduced, form)
+    if isinstance(rendered, str):
+        print(rendered)
+    else:
+        Console(highlight=False).print(rendered)
+    if as_json:
+        print(json.dumps(reproduced.as_dict()))
+    raise typer.Exit(0 if reproduced.reproduced else FAILED)
+
+
 @data_app.command("check")
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with images/ and annotations/.")],
@@ -169,6 +248,47 @@ def scenes(
     print(f"{folder}: {config.train_images} training and {config.val_images} validation images of {config.size_px} px")
     if as_json:
         print(json.dumps({"dir": str(folder), "train_images": config.train_images, "val_images": config.val_images}))
+
+
+@weights_app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="Official or transformers checkpoint: .pth, .pt, .bin, .safetensors.")],
+    model: Annotated[str, typer.Option(help="The model that it holds, such as sparse_detr_r50.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    rho: Annotated[float | None, typer.Option(help="Share of updated tokens, where the file does not say it.")] = None,
+    categories: Annotated[
+        Path | None, typer.Option(help="COCO json that the weights were trained on; COCO's own for 91 classes.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a model of rhobench from a checkpoint, without running any code in it."""
+    from rhobench.weights import import_weights
+
+    imported = import_weights(file, model, out, rho=rho, annotations=categories)
+    config = imported.config
+    size = f"{imported.tensors} tensors, {imported.params_m:.2f} M parameters"
+    print(f"{out}: {model} from the {imported.layout} layout, {size}")
+    print(f"  rho {config.rho}, encoder auxiliary heads {config.use_enc_aux_loss}, {config.num_classes} classes")
+    if imported.ignored:
+        print(f"  {len(imported.ignored)} keys are no weights and were left out, first {imported.ignored[0]}")
+    _warn(imported.notes)
+    if as_json:
+        print(json.dumps(imported.as_dict()))
+
+
+@weights_app.command("export")
+def export(
+    artifact: Annotated[Path, typer.Argument(help="A model.safetensors, of a run or of `rhobench weights import`.")],
+    out: Annotated[Path, typer.Option(help="The .pth file to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a model with the names of the official code."""
+    from rhobench.weights import export_weights
+
+    keys = export_weights(artifact, out)
+    print(f"{out}: {keys} keys")
+    if as_json:
+        print(json.dumps({"file": str(out), "keys": keys}))
 
 
 def _warn(problems: list[str]) -> None:

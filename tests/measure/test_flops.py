@@ -1,14 +1,18 @@
+"""Costs against closed formulas and against the numbers of the official counter."""
+
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-from rhobench.measure.flops import FlopCount, count_flops, deformable_attention_flops
-from rhobench.model import SparseDETR
-from rhobench.ops import deformable_attention
+from rhobench.measure.flop_rules import OFFICIAL, STANDARD
+from rhobench.measure.flops import CountError, FlopCount, count_flops, count_parameters, meta_copy
+from rhobench.measure.sizes import SizeCosts, mean_flops
+from rhobench.model import Detector, build_model
+from rhobench.zoo import find_model
 
 Count = Callable[..., FlopCount]
 
@@ -16,6 +20,38 @@ SIZE = (64, 96)
 LEVELS = ((8, 12), (4, 6), (2, 3), (1, 2))
 TOKENS = sum(h * w for h, w in LEVELS)
 C, FFN, LAYERS, POINTS, HEADS = 32, 48, 2, 4, 4
+
+EXPECTED = {
+    ("deformable_detr_r50", None, (850, 1040)): 172.932308,
+    ("two_stage_deformable_detr_r50", None, (850, 1040)): 177.371074,
+    ("efficient_detr_r50", None, (850, 1040)): 177.331369,
+    ("sparse_detr_r50", 0.1, (800, 1066)): 105.354609,
+    ("sparse_detr_r50", 0.5, (800, 1066)): 135.594664,
+    ("sparse_detr_r50", 0.5, (480, 641)): 51.161103,
+    ("efficient_detr_swin_t", None, (850, 1040)): 184.797282,
+    ("sparse_detr_swin_t", 0.1, (800, 1066)): 113.420418,
+}
+"""GFLOPs of the official counter (spec section 17), with more digits from its closed form."""
+
+
+@pytest.fixture(scope="module")
+def named() -> Iterator[Callable[[str], Detector]]:
+    """Models by name, without weights, each built once."""
+    built: dict[str, Detector] = {}
+
+    def of(name: str) -> Detector:
+        if name not in built:
+            built[name] = meta_copy(build_model(find_model(name)))
+        return built[name]
+
+    yield of
+    built.clear()
+
+
+@pytest.fixture
+def count(build: Callable[..., Detector]) -> Count:
+    """Cost of the small detector; changes to its config as keywords."""
+    return lambda name="standard", **changes: count_flops(build(**changes), *SIZE, count=name)
 
 
 def encoder_gflops(updated: int) -> float:
@@ -29,60 +65,78 @@ def encoder_gflops(updated: int) -> float:
     return 2 * LAYERS * (value + offsets_and_weights + sampling + output + feed_forward) / 1e9
 
 
-@pytest.fixture
-def count(build: Callable[..., SparseDETR]) -> Count:
-    """Cost of the small detector; changes to its config as keywords."""
-    return lambda **changes: count_flops(build(attention_backend="auto", **changes), *SIZE)
+@pytest.mark.parametrize(("name", "rho", "size"), EXPECTED)
+def test_official_counts_equal_the_official_counter(
+    named: Callable[[str], Detector], name: str, rho: float | None, size: tuple[int, int]
+) -> None:
+    model = named(name)
+    model.rho = rho
+    cost = count_flops(model, *size, count="official")
+    assert cost.gflops == pytest.approx(EXPECTED[name, rho, size], abs=1e-6)
+    assert sum(cost.parts.values()) == pytest.approx(cost.gflops, rel=1e-12)
 
 
-class Flat(nn.Module):
-    """One matrix product for each image row, and one deformable attention when asked for."""
-
-    def __init__(self, attend: bool) -> None:
-        super().__init__()
-        self.linear, self.attend = nn.Linear(10, 7), attend
-
-    def forward(self, images: Tensor, mask: Tensor) -> Tensor:
-        rows = self.linear(images[0, 0])  # (H, 7)
-        if self.attend:
-            value, places = torch.zeros(1, 6, 2, 4), torch.zeros(1, 5, 2, 1, 3, 2)
-            return deformable_attention(value, [(2, 3)], places, torch.zeros(1, 5, 2, 1, 3))
-        return rows
+def test_official_counts_can_include_the_auxiliary_heads(named: Callable[[str], Detector]) -> None:
+    model = named("sparse_detr_r50")
+    model.rho = 0.1
+    assert count_flops(model, 800, 1066, count="official", encoder_aux=True).gflops == pytest.approx(106.740, abs=5e-4)
 
 
-def test_a_multiply_add_is_two_operations() -> None:
-    count = count_flops(Flat(attend=False), height=20, width=10)
-    assert count.gflops * 1e9 == 2 * 20 * 10 * 7
-    assert count.params_m * 1e6 == 10 * 7 + 7
-    assert count.parts == {"linear": count.gflops}
-
-
-def test_deformable_attention_is_five_multiply_adds_a_sample_and_channel() -> None:
-    samples, head_width = 5 * 2 * 1 * 3, 4
-    attention = 2 * 5 * samples * head_width
-    assert deformable_attention_flops((1, 6, 2, 4), [2, 3], (1, 5, 2, 1, 3, 2), (1, 5, 2, 1, 3)) == attention
-    count = count_flops(Flat(attend=True), height=20, width=10)
-    assert count.gflops * 1e9 == 2 * 20 * 10 * 7 + attention
+@pytest.mark.parametrize(
+    ("name", "total", "trainable", "published"),
+    [
+        ("deformable_detr_r50", 40069665, 39847265, 39847265),
+        ("two_stage_deformable_detr_r50", 41181529, 40959129, 40959129),
+        ("efficient_detr_r50", 41049689, 40827289, 40827289),
+        ("sparse_detr_r50", 41937205, 41714805, 40934810),
+        ("sparse_detr_swin_t", 42480239, 42176153, 41396158),
+    ],
+)
+def test_parameters_are_those_of_the_official_model(
+    named: Callable[[str], Detector], name: str, total: int, trainable: int, published: int
+) -> None:
+    parameters = count_parameters(named(name))
+    assert (parameters.total, parameters.trainable, parameters.published) == (total, trainable, published)
 
 
 @pytest.mark.parametrize("rho", [None, 0.1, 0.3, 0.5, 1.0])
 def test_the_encoder_costs_what_its_formula_says(count: Count, rho: float | None) -> None:
+    cost = count(rho=rho, use_enc_aux_loss=False, name="standard")
     updated = TOKENS if rho is None else min(int(TOKENS * rho) + 1, TOKENS)
-    assert count(rho=rho).parts["encoder"] == pytest.approx(encoder_gflops(updated), rel=1e-12)
+    assert (cost.tokens, cost.updated_tokens) == (TOKENS, updated)
+    assert cost.parts["encoder"] == pytest.approx(encoder_gflops(updated), rel=1e-12)
 
 
-def test_rho_changes_the_cost_of_the_encoder_alone(count: Count) -> None:
-    low, high = count(rho=0.1), count(rho=0.5)
+@pytest.mark.parametrize("convention", ["standard", "official"])
+def test_rho_changes_the_cost_of_the_encoder_alone(count: Count, convention: str) -> None:
+    low, high = count(convention, rho=0.1), count(convention, rho=0.5)
     assert {part for part in low.parts if low.parts[part] != high.parts[part]} == {"encoder"}
     assert low.params_m == high.params_m
 
 
-def test_the_whole_is_the_sum_of_the_parts(count: Count) -> None:
-    cost = count()
-    names = {"backbone", "projection", "token_norm", "scorer", "encoder", "query_selector", "decoder"}
+@pytest.mark.parametrize("convention", ["standard", "official"])
+def test_the_whole_is_the_sum_of_its_named_parts(count: Count, convention: str) -> None:
+    cost = count(convention)
+    names = {"backbone", "projections", "scorer", "encoder", "query selection", "decoder", "heads"}
     assert set(cost.parts) == names
     assert cost.gflops == pytest.approx(sum(cost.parts.values()), rel=1e-12)
     assert all(part > 0 for part in cost.parts.values())
+
+
+def test_detr_has_the_parts_that_it_has() -> None:
+    config = replace(find_model("detr_r50"), num_queries=5, hidden_dim=32, ffn_dim=32, enc_layers=1, dec_layers=1)
+    cost = count_flops(build_model(config), *SIZE)
+    assert set(cost.parts) == {"backbone", "projections", "encoder", "decoder", "heads"}
+    assert cost.own_rules == ()
+
+
+def test_a_count_names_its_convention_and_our_own_rules(count: Count) -> None:
+    standard, official = count("standard"), count("official")
+    assert (standard.count, standard.own_rules) == ("standard", ("grid_sampler_2d",))
+    assert official.count == "official"
+    assert set(official.own_rules) == {"grid_sampler_2d", "native_group_norm", "native_layer_norm"}
+    assert "2 for each multiply-add" in STANDARD.sentence
+    assert "1 for each multiply-add" in OFFICIAL.sentence
 
 
 def test_heads_that_only_losses_need_are_not_counted(count: Count) -> None:
@@ -91,7 +145,71 @@ def test_heads_that_only_losses_need_are_not_counted(count: Count) -> None:
     assert with_heads.params_m > without.params_m
 
 
-def test_counting_leaves_the_mode_of_the_model_alone(build: Callable[..., SparseDETR]) -> None:
-    model = build().train()
-    count_flops(model, *SIZE)
+def test_counting_leaves_the_model_alone(build: Callable[..., Detector]) -> None:
+    model = build(attention_backend="cpu").train()
+    before = {name: (tensor, tensor.clone()) for name, tensor in model.state_dict(keep_vars=True).items()}
+    count_flops(model, *SIZE, count="official")
     assert model.training
+    assert len(model.get_submodule("encoder.aux_heads")) == 1
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        same, value = before[name]
+        assert tensor is same
+        assert torch.equal(tensor, value)
+        assert tensor.requires_grad == same.requires_grad
+
+
+def test_wrong_sizes_and_conventions_are_named(count: Count, build: Callable[..., Detector]) -> None:
+    with pytest.raises(CountError, match="0x96"):
+        count_flops(build(), 0, 96)
+    with pytest.raises(CountError, match=r"'fvcore'.*standard, official"):
+        count("fvcore")
+    with pytest.raises(CountError, match="'standard' has none"):
+        count_flops(build(), *SIZE, encoder_aux=True)
+
+
+SIZES = [(320, 427), (427, 320), (320, 427), (333, 500), (321, 481)]
+
+
+@pytest.fixture
+def shallow(build: Callable[..., Detector]) -> Callable[..., Detector]:
+    """The small detector with one layer each: its passes are short."""
+    return lambda **changes: build(enc_layers=1, dec_layers=1, use_enc_aux_loss=False, **changes)
+
+
+def counted(model: Detector, rho: float | None, convention: str) -> float:
+    """Mean GFLOPs over ``SIZES``, by one pass for each."""
+    model.rho = rho
+    return sum(count_flops(model, *size, count=convention).gflops for size in SIZES) / len(SIZES)
+
+
+def test_the_mean_over_sizes_is_that_of_single_counts_and_rows_share_the_passes(
+    shallow: Callable[..., Detector],
+) -> None:
+    costs = SizeCosts(shallow(rho=0.3), SIZES, count="official")
+    passes = costs.passes
+    assert costs.has_form
+    own, low, high = (costs.mean_gflops(SIZES, rho) for rho in (None, 0.2, 0.7))
+    assert low < own < high
+    assert costs.passes == passes < 16
+    assert high == pytest.approx(counted(shallow(rho=0.3), 0.7, "official"), rel=1e-12)
+
+
+def test_mean_flops_gives_every_rho(shallow: Callable[..., Detector]) -> None:
+    model = shallow(rho=None, num_feature_levels=1)
+    assert mean_flops(model, SIZES) == {None: pytest.approx(counted(model, None, "standard"), rel=1e-12)}
+
+
+def test_a_backbone_that_follows_no_rule_is_counted_size_by_size(shallow: Callable[..., Detector]) -> None:
+    model = shallow(rho=None, num_feature_levels=1)
+    model.backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0][..., : inputs[0].shape[-1] * 5 // 7],))
+    costs = SizeCosts(model, SIZES)
+    assert not costs.has_form
+    assert costs.mean_gflops(SIZES) == pytest.approx(counted(model, None, "standard"), rel=1e-12)
+
+
+def test_a_rho_for_a_dense_model_is_refused(shallow: Callable[..., Detector]) -> None:
+    dense = SizeCosts(shallow(rho=None, num_feature_levels=1), SIZES[:1])
+    with pytest.raises(CountError, match="has no rho"):
+        dense.mean_gflops(SIZES, 0.3)
+    with pytest.raises(CountError, match="at least one"):
+        dense.mean_gflops([])

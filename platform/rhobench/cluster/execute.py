@@ -15,7 +15,7 @@ from rhobench.config_tree import to_dict
 from rhobench.data import Flip
 from rhobench.measure.accuracy import Found
 from rhobench.measure.artifact import save_artifact
-from rhobench.measure.flops import COUNT, count_flops
+from rhobench.measure.flops import count_flops
 from rhobench.results.environment import describe_environment
 from rhobench.results.record import Point, Record, write_record
 from rhobench.training import Report, Trained, train
@@ -111,7 +111,7 @@ def _point(config: RunConfig, trained: Trained) -> Point:
         height=height,
         width=width,
         gflops=cost.gflops,
-        flops_count=COUNT,
+        flops_count=cost.count,
         params_m=cost.params_m,
         ap=accuracy.ap,
         ap50=accuracy.ap50,

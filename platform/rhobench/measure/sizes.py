@@ -1,0 +1,181 @@
+"""The mean cost over thousands of images of different sizes, exact, from about a dozen counted passes.
+
+Every operator works on a map, or on the tokens of maps: with everything else fixed, the cost of a model is a sum of
+integer multiples of areas. Passes at a few sizes give the multiples. They are worked out in exact fractions and must
+predict passes at three of the sizes that are asked for, to the last operation; where they do not, each size is counted
+by a pass of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+
+import torch
+
+from rhobench.measure.flops import CountError, count_flops, meta_copy
+from rhobench.model import Detector
+from rhobench.model.sparsity import select_tokens
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+_STRIDES = (2, 4, 8, 16, 32)
+_WINDOW = 7
+"""Side of an attention window of Swin, whose maps are padded to whole windows."""
+
+
+def _rounded_up(side: int, divisor: int) -> int:
+    return -(-side // divisor)
+
+
+def _rounded_down(side: int, divisor: int) -> int:
+    return side // divisor
+
+
+def _map_areas(size: Size, divide: Callable[[int, int], int]) -> list[int]:
+    """1, then the areas of the maps at every stride; a projected level below the last map is always rounded up."""
+    heights, widths = ([divide(side, stride) for stride in _STRIDES] for side in size)
+    below = _rounded_up(heights[-1], 2) * _rounded_up(widths[-1], 2)
+    return [1, *(h * w for h, w in zip(heights, widths, strict=True)), below]
+
+
+def _window_areas(size: Size) -> list[int]:
+    padded = [[_rounded_up(_rounded_up(side, stride), _WINDOW) * _WINDOW for stride in _STRIDES[1:]] for side in size]
+    return [h * w for h, w in zip(*padded, strict=True)]
+
+
+_AREAS: Sequence[Callable[[Size], list[int]]] = (
+    lambda size: _map_areas(size, _rounded_up),
+    lambda size: [*_map_areas(size, _rounded_up), *_window_areas(size)],
+    lambda size: _map_areas(size, _rounded_down),
+)
+"""What a cost may be made of, the simplest first: convolutions that pad, windows too, convolutions that cut."""
+
+_PROBES: Sequence[Size] = tuple((321 + 67 * i % 251, 331 + 101 * i % 283) for i in range(20))
+"""Sizes that leave different remainders at every stride; large enough for the tokens of 900 queries."""
+_PROBE_RHOS = (0.1, 0.45, 0.8, 0.25, 0.6)
+
+
+class SizeCosts:
+    """Cost of one model at any size, and at any rho where it has one."""
+
+    def __init__(self, model: Detector, sizes: Sequence[Size], *, count: str = "standard") -> None:
+        """Find the multiples.
+
+        Args:
+            model: on any device; it is not touched.
+            sizes: sizes that will be asked for. The smallest, the largest and the most frequent check the multiples.
+            count: the convention, as in ``count_flops``.
+        """
+        _require_some(sizes)
+        self._outline, self._count = meta_copy(model), count
+        self._passes: dict[tuple[Size, float | None], tuple[int, int, int]] = {}
+        by_area = sorted(set(sizes), key=lambda size: size[0] * size[1])
+        self._held_out = {by_area[0], by_area[-1], Counter(sizes).most_common(1)[0][0]}
+        self._form = next(filter(None, map(self._find_form, _AREAS)), None)
+
+    @property
+    def passes(self) -> int:
+        """Passes counted so far."""
+        return len(self._passes)
+
+    @property
+    def has_form(self) -> bool:
+        """Whether the multiples were found; otherwise every size is counted by a pass of its own."""
+        return self._form is not None
+
+    def operations(self, size: Size, rho: float | None = None) -> int:
+        """Operations of one image. ``rho``: share of updated tokens; None takes the model's own.
+
+        Raises:
+            CountError: a rho for a model that has none, or outside (0, 1].
+        """
+        rho = self._checked(rho)
+        return self._form(size, rho) if self._form is not None else self._pass(size, rho)[0]
+
+    def mean_gflops(self, sizes: Sequence[Size], rho: float | None = None) -> float:
+        """Mean over ``sizes``, in 10^9 operations; ``rho`` as in ``operations``."""
+        _require_some(sizes)
+        total = sum(images * self.operations(size, rho) for size, images in Counter(sizes).items())
+        return total / len(sizes) / 1e9
+
+    def _checked(self, rho: float | None) -> float | None:
+        own = self._outline.rho
+        if rho is not None and own is None:
+            raise CountError(f"{self._outline.config.name} has no rho: it updates all tokens.")
+        if rho is not None and not 0 < rho <= 1:
+            raise CountError(f"rho={rho!r} is not allowed: it is a share in (0, 1].")
+        return own if rho is None else rho
+
+    def _pass(self, size: Size, rho: float | None) -> tuple[int, int, int]:
+        """Operations, tokens and updated tokens, counted."""
+        if (size, rho) not in self._passes:
+            own, self._outline.rho = self._outline.rho, rho
+            cost = count_flops(self._outline, *size, count=self._count)
+            self._outline.rho = own
+            self._passes[size, rho] = round(cost.gflops * 1e9), cost.tokens, cost.updated_tokens
+        return self._passes[size, rho]
+
+    def _find_form(self, areas: Callable[[Size], list[int]]) -> Callable[[Size, float | None], int] | None:
+        """The cost as multiples of ``areas``, of the updated tokens and of pairs of tokens; None where it is not."""
+        sparse = self._outline.rho is not None
+        unknown = len(areas(_PROBES[0])) + 1 + sparse
+        rhos = _PROBE_RHOS if sparse else (None,)
+        probes = [(size, rhos[i % len(rhos)]) for i, size in enumerate(_PROBES[:unknown])]
+        probes += [(size, self._outline.rho) for size in self._held_out]
+        passes = [self._pass(*probe) for probe in probes]
+
+        tokens_of = _solve([areas(size) for size, _ in probes], [tokens for _, tokens, _ in passes])
+
+        def terms(size: Size, rho: float | None) -> list[int]:
+            assert tokens_of is not None
+            tokens = int(_dot(tokens_of, areas(size)))
+            return [*areas(size), tokens**2, *([_updated(tokens, rho)] if rho is not None else [])]
+
+        if tokens_of is None:
+            return None
+        multiples = _solve([terms(*probe) for probe in probes], [operations for operations, _, _ in passes])
+        if multiples is None:
+            return None
+        return lambda size, rho: int(_dot(multiples, terms(size, rho)))
+
+
+def mean_flops(
+    model: Detector, sizes: Sequence[Size], *, count: str = "standard", rhos: Sequence[float | None] = (None,)
+) -> Mapping[float | None, float]:
+    """Mean cost over images in 10^9 operations, for every rho; None is the model's own. Arguments as ``SizeCosts``."""
+    costs = SizeCosts(model, sizes, count=count)
+    return {rho: costs.mean_gflops(sizes, rho) for rho in rhos}
+
+
+def _require_some(sizes: Sequence[Size]) -> None:
+    if not sizes:
+        raise CountError("There is no image size to average over: give at least one.")
+
+
+def _updated(tokens: int, rho: float) -> int:
+    """The model's own choice, made on scores without values."""
+    return select_tokens(torch.empty(1, tokens, device="meta"), None, rho).index.shape[1]
+
+
+def _dot(multiples: Sequence[Fraction], terms: Sequence[int]) -> Fraction:
+    return sum((m * t for m, t in zip(multiples, terms, strict=True)), Fraction())
+
+
+def _solve(rows: Sequence[Sequence[int]], values: Sequence[int]) -> list[Fraction] | None:
+    """The x with ``rows`` x = ``values``, exactly, by Gauss and Jordan; None where the surplus rows contradict."""
+    left = [[Fraction(n) for n in (*row, value)] for row, value in zip(rows, values, strict=True)]
+    unknown = len(rows[0])
+    for column in range(unknown):
+        pivot = next((r for r in range(column, len(left)) if left[r][column]), None)
+        assert pivot is not None, "the probes do not tell the terms apart"
+        left[column], left[pivot] = left[pivot], left[column]
+        left[column] = [n / left[column][column] for n in left[column]]
+        for r, row in enumerate(left):
+            if r != column and row[column]:
+                left[r] = [a - row[column] * b for a, b in zip(row, left[column], strict=True)]
+    if any(row[-1] for row in left[unknown:]):
+        return None
+    return [row[-1] for row in left[:unknown]]
