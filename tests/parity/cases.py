@@ -13,7 +13,7 @@ import torch
 from made_up import fill_array, make_images, make_targets, pad_batch
 
 from rhobench.config import BackboneConfig, LossConfig, ModelConfig
-from rhobench.model import DetectorOutput, Detector, build_model
+from rhobench.model import DetectorOutput, build_model
 from rhobench.model.criterion import losses, prediction_sets, weighted_sum
 from rhobench.model.matcher import Objects, match
 from rhobench.model.official import official_key
