@@ -53,6 +53,13 @@ def test_experiments_lists_names_with_json() -> None:
     assert next(row for row in listed if row["name"] == "demo")["runs"] == 4
 
 
+def test_another_family_may_be_set_in_place_of_the_varied_rho() -> None:
+    done = rhobench("run", "demo", "--dry-run", "--set", "model.name=efficient_detr", "--set", "model.rho=none")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("demo-rhodense-seed0-")
+    assert len(done.stdout.split()) == 1
+
+
 def test_dry_run_names_the_runs() -> None:
     done = rhobench("run", "demo", "--dry-run")
     assert done.returncode == 0

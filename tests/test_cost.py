@@ -70,3 +70,9 @@ def test_wrong_requests_get_one_sentence(arguments: list[str], wanted: str) -> N
     result = CliRunner().invoke(app, ["cost", *arguments])
     assert isinstance(result.exception, ValueError), result.output
     assert wanted in str(result.exception)
+
+
+def test_a_backbone_without_an_early_stage_is_counted_as_trainable() -> None:
+    """A ViT has no stage that "early" could freeze; training refuses it, counting need not."""
+    _, counted = cost("efficient_detr_test_vit", "--size", "256x256")
+    assert counted["trainable_params_m"] == counted["params_m"]

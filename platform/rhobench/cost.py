@@ -15,7 +15,8 @@ from rhobench.data.val2017 import val2017_sizes
 from rhobench.measure.flop_rules import CONVENTIONS
 from rhobench.measure.flops import FlopCount, count_flops, count_parameters
 from rhobench.measure.sizes import SizeCosts
-from rhobench.model import build_model
+from rhobench.model import Detector, build_model
+from rhobench.model.backbone import NoEarlyStageError
 from rhobench.zoo import find_model
 
 
@@ -107,7 +108,7 @@ def model_cost(name: str, rho: float | None, size: str, count: str) -> ModelCost
         ValueError: there is no such model, rho, size or convention.
     """
     config, (height, width) = _config(name, rho), _parsed(size)
-    return ModelCost(model=name, rho=config.rho, cost=count_flops(build_model(config), height, width, count=count))
+    return ModelCost(model=name, rho=config.rho, cost=count_flops(_build(config), height, width, count=count))
 
 
 def mean_cost(name: str, rho: float | None, first: int | None, count: str) -> MeanCost:
@@ -119,7 +120,7 @@ def mean_cost(name: str, rho: float | None, first: int | None, count: str) -> Me
     if first is not None and first < 1:
         raise CostRequestError(f"--first {first} leaves no image: give at least 1.")
     config, sizes = _config(name, rho), val2017_sizes()[:first]
-    model = build_model(config)
+    model = _build(config)
     costs = SizeCosts(model, sizes, count=count)
     return MeanCost(
         model=name,
@@ -140,6 +141,14 @@ def _config(name: str, rho: float | None) -> ModelConfig:
     if config.rho is None:
         raise CostRequestError(f"{name} has no rho: its encoder updates all tokens. Leave --rho out.")
     return replace(config, rho=rho)
+
+
+def _build(config: ModelConfig) -> Detector:
+    """The model; where no part of its backbone can be frozen, as of a ViT, all of it counts as trainable."""
+    try:
+        return build_model(config)
+    except NoEarlyStageError:
+        return build_model(replace(config, backbone=replace(config.backbone, frozen="none")))
 
 
 def _parsed(size: str) -> tuple[int, int]:

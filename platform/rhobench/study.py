@@ -70,7 +70,10 @@ def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: boo
     for path in axes.keys() & chosen.keys():
         # Pinned for these runs; the base stays, so that they join the others in their store.
         axes[path] = Axis(path=path, values=(value_at(changed, path),))
-    base = with_values(base, {path: value for path, value in chosen.items() if path not in axes})
+    try:
+        base = with_values(base, {path: value for path, value in chosen.items() if path not in axes})
+    except ConfigError:  # the other settings fit only together with what was pinned
+        base = changed
     experiment = replace(experiment, base=base, axes=tuple(axes.values()))
     if base.data.dir is not None:
         if "data.dir" not in chosen and not Path(base.data.dir).is_dir():

@@ -21,7 +21,8 @@ from rhobench.model.postprocess import detections
 from rhobench.model.sparsity import dam_target, decoder_attention_map
 
 OFFICIAL_BACKBONES = {"resnet50": "resnet50", "swin-t": "swin_tiny_patch4_window7_224"}
-ORIGINAL_SIZES = torch.tensor([[480, 640], [500, 333], [375, 500]])
+ORIGINAL_SIZES = [[480, 640], [500, 333], [375, 500]]
+"""Height and width of the images before resizing, for cases that do not say them."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Case:
             ffn_dim=flags["dim_feedforward"],
             dropout=flags["dropout"],
             num_feature_levels=flags["num_feature_levels"],
+            num_points=flags["dec_n_points"],
         )
 
 
@@ -101,7 +103,8 @@ def run(case: Case) -> Result:
     total = weighted_sum(terms, LossConfig())
     total.backward()
     norms = {_trained_key(key, config): p.grad.norm() for key, p in model.named_parameters() if p.grad is not None}
-    arrays = _arrays(output, objects, mask) | {f"backbone{i}_ch8": f[:, :8] for i, f in enumerate(features)}
+    sizes = torch.tensor(case.meta.get("original_sizes", ORIGINAL_SIZES[: len(objects)]))
+    arrays = _arrays(output, objects, mask, sizes) | {f"backbone{i}_ch8": f[:, :8] for i, f in enumerate(features)}
     return Result(
         arrays={k: v.detach().numpy() for k, v in arrays.items()},
         losses={k: v.item() for k, v in terms.items()},
@@ -124,7 +127,9 @@ def _trained_key(key: str, config: ModelConfig) -> str:
     return f"transformer.decoder.{kind}.{index}.{rest}" if config.two_stage else name
 
 
-def _arrays(output: DetectorOutput, objects: list[Objects], mask: torch.Tensor) -> dict[str, torch.Tensor]:
+def _arrays(
+    output: DetectorOutput, objects: list[Objects], mask: torch.Tensor, sizes: torch.Tensor
+) -> dict[str, torch.Tensor]:
     grid, queries = output.grid, output.queries
     result = {
         "pred_logits": output.prediction.logits,
@@ -173,7 +178,7 @@ def _arrays(output: DetectorOutput, objects: list[Objects], mask: torch.Tensor) 
         }
         for image, (index, count) in enumerate(zip(selection.index, selection.counts, strict=True)):
             result[f"updated_tokens_sorted_img{image}"] = index[:count].sort().values
-    found = detections(output.prediction, ORIGINAL_SIZES[: len(objects)])
+    found = detections(output.prediction, sizes)
     for image in range(len(objects)):
         result[f"post_scores_img{image}"] = found.scores[image]
         result[f"post_labels_img{image}"] = found.labels[image]

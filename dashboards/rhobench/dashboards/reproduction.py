@@ -33,17 +33,20 @@ def render(table: CostTable, form: str) -> RenderableType:
     return FORMATS[form](table)
 
 
-def grids(table: CostTable) -> tuple[Grid, Grid]:
+def grids(table: CostTable) -> tuple[Grid, Grid, Grid]:
     """Each published number against ours, where it was counted; then all rows on the same images."""
-    names = ("method", "backbone", "ρ")
-    compared = Grid(
-        f"{table.title}: published and ours",
-        (*names, "image", "GFLOPs", "ours", "off by", "±", "M params", "ours", "off by", "±", "verdict"),
-        [
-            (*_names(row), row.counted_on, *_comparison(row.gflops, 2), *_comparison(row.params_m, 2), _verdict(row))
-            for row in table.rows
-        ],
-        texts=(0, 1, 3, 12),
+    names, numbers = ("method", "backbone", "ρ"), ("published", "ours", "off by", "±", "verdict")
+    operations = Grid(
+        f"{table.title}: GFLOPs, published and ours",
+        (*names, "image", *numbers),
+        [(*_names(row), row.counted_on, *_comparison(row.gflops)) for row in table.rows],
+        texts=(0, 1, 3, 8),
+    )
+    parameters = Grid(
+        f"{table.title}: millions of parameters, published and ours",
+        (*names, *numbers),
+        [(*_names(row), *_comparison(row.params_m)) for row in table.rows],
+        texts=(0, 1, 7),
     )
     height, width = table.same_size
     costs = Grid(
@@ -61,21 +64,17 @@ def grids(table: CostTable) -> tuple[Grid, Grid]:
         ],
         texts=(0, 1),
     )
-    return compared, costs
+    return operations, parameters, costs
 
 
 def _names(row: CostRow) -> tuple[str, str, str]:
     return row.method, row.backbone, "–" if row.rho is None else f"{row.rho:g}"
 
 
-def _comparison(cell: Comparison, digits: int) -> tuple[str, str, str, str]:
-    difference = f"{cell.difference:+.{digits}f}".replace("-", "−")
-    return cell.published, f"{cell.ours:.{digits}f}", difference, f"{cell.tolerance:.{digits}f}"
-
-
-def _verdict(row: CostRow) -> str:
-    missed = [name for name, cell in (("GFLOPs", row.gflops), ("params", row.params_m)) if not cell.reproduced]
-    return f"{' and '.join(missed)} off" if missed else "reproduced"
+def _comparison(cell: Comparison) -> tuple[str, str, str, str, str]:
+    difference = f"{cell.difference:+.2f}".replace("-", "−")
+    verdict = "reproduced" if cell.reproduced else "off"
+    return cell.published, f"{cell.ours:.2f}", difference, f"{cell.tolerance:.2f}", verdict
 
 
 def _text(table: CostTable) -> Group:
@@ -83,12 +82,19 @@ def _text(table: CostTable) -> Group:
 
 
 def _rich(grid: Grid) -> Table:
-    shown = Table(title=grid.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    # Narrow enough for 80 columns: only long names wrap, and no column is ever squeezed away.
+    shown = Table(title=grid.title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     for i, name in enumerate(grid.header):
-        shown.add_column(name, justify="left" if i in grid.texts else "right", no_wrap=i not in grid.texts)
+        words = [word for row in grid.rows for word in row[i].split()]
+        longest = max(map(len, [name, *words])) if i == 0 else max(len(cell) for cell in [name, *_column(grid, i)])
+        shown.add_column(name, justify="left" if i in grid.texts else "right", min_width=longest)
     for row in grid.rows:
         shown.add_row(*map(escape, row))
     return shown
+
+
+def _column(grid: Grid, index: int) -> list[str]:
+    return [row[index] for row in grid.rows]
 
 
 def _markdown(table: CostTable) -> str:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from rhobench.config import BackboneConfig
 from rhobench.model.pretrained import BackboneError, load_weights
 from rhobench.model.swin import SwinPyramid, create_swin, is_swin
+from rhobench.zoo import BACKBONES
 
 STRIDES = (8, 16, 32)
 """Strides of the maps that the encoder reads; further levels are made by the projection."""
@@ -24,6 +25,10 @@ DILATED_STRIDES = (8, 16, 16)
 """The same with ``BackboneConfig.dilation`` (DC5)."""
 _ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True, "strict_img_size": False}
 """What timm's models call the wish to be given images of any size. Each model knows some of these, or none."""
+
+
+class NoEarlyStageError(BackboneError):
+    """A backbone of which ``frozen="early"`` would freeze nothing."""
 
 
 class Backbone(nn.Module):
@@ -100,7 +105,7 @@ class Backbone(nn.Module):
         prefixes = tuple(stage.replace("_", ".") + "." for stage in early)
         last = max((i for i, name in enumerate(names) if name.startswith(prefixes)), default=-1)
         if last < 0:
-            raise BackboneError(
+            raise NoEarlyStageError(
                 f"{self.config.name!r} has no stage of its own with a stride below {STRIDES[0]}, so "
                 "model.backbone.frozen='early' freezes nothing: choose 'none' or 'all'."
             )
@@ -179,7 +184,8 @@ def _create(config: BackboneConfig, strides: Sequence[int]) -> Any:
     if not timm.is_model(config.name):
         near = timm.list_models(f"*{config.name.split('.')[0].split('_')[0]}*")[:5]
         hint = f" Near: {', '.join(near)}." if near else ""
-        raise BackboneError(f"timm has no model {config.name!r}.{hint} `timm.list_models()` lists all.")
+        known = f"`timm.list_models()` lists all; short names are {', '.join(BACKBONES)}."
+        raise BackboneError(f"timm has no model {config.name!r}.{hint} {known}")
     swin = is_swin(config.name)
     if swin and config.dilation:
         raise _not_dilated(config.name)
