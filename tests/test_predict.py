@@ -95,24 +95,28 @@ def test_wrong_requests_are_sentences(save: Save, photo: Path, tmp_path: Path) -
 
 
 def test_tokens_that_were_kept_are_bright_where_they_lie() -> None:
-    image = Image.new("RGB", (32, 16), (200, 200, 200))
+    image = Image.new("RGB", (480, 240), (200, 200, 200))
     kept = np.zeros((2, 4), dtype=bool)
     kept[1, 2] = True
-    picture = np.asarray(draw(image, [], [KeptTokens(cell_px=(8, 8), kept=kept)], "title"))
-    panel = picture[38:46, 64:80]  # half the size of the image, to its right
-    bright = panel[..., 0] > 150
-    expected = np.zeros((8, 16), dtype=bool)
-    expected[5:7, 9:11] = True  # the inside of the cell; its rim is blurred by shrinking
-    assert bright[expected].all()
-    dark = panel[:3, :8, 0]
-    assert (abs(dark.astype(float) - 200 * DIMMED) < 3).all()
+    picture = np.asarray(draw(image, [], [KeptTokens(cell_px=(120, 120), kept=kept)], "title"))
+    panel = picture[38:158, 512:752, 0].astype(float)  # half the size of the image, to its right
+    assert (panel[65:115, 125:175] == 200).all()  # the inside of the cell; its rim is blurred by shrinking
+    for dark in (panel[:55], panel[65:115, :115], panel[65:115, 185:]):
+        assert (abs(dark - 200 * DIMMED) < 3).all()
 
 
 def test_boxes_are_drawn_in_the_colour_of_their_class() -> None:
-    image = Image.new("RGB", (100, 100), "white")
-    objects = [FoundObject(label=i, name="thing", score=0.9, box=(20 + 30 * i, 40, 40 + 30 * i, 80)) for i in (0, 1)]
+    image = Image.new("RGB", (480, 480), "white")
+    boxes = [(100 + 150 * i, 200, 200 + 150 * i, 400) for i in (0, 1)]
+    objects = [FoundObject(label=i, name="thing", score=0.9, box=boxes[i]) for i in (0, 1)]
     picture = np.asarray(draw(image, objects, [], "title"))
-    first, second = (tuple(picture[38 + 60, 16 + 20 + 30 * i]) for i in (0, 1))
+    first, second = (tuple(picture[38 + 300, 16 + 100 + 150 * i]) for i in (0, 1))
     assert first == (0x00, 0x72, 0xB2)
     assert second == (0xD5, 0x5E, 0x00)
-    assert picture.shape == (38 + 100 + 16, 132, 3)
+    assert picture.shape == (38 + 480 + 16, 16 + 480 + 16, 3)
+
+
+@pytest.mark.parametrize(("side", "drawn"), [(160, 480), (640, 640), (4000, 900)])
+def test_small_images_are_enlarged_and_large_ones_reduced(side: int, drawn: int) -> None:
+    picture = draw(Image.new("RGB", (side, side // 2)), [], [], "title")
+    assert picture.width == 16 + drawn + 16

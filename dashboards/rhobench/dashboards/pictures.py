@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-MAX_SIDE_PX = 900
-"""Longer side of the drawn image."""
+MIN_SIDE_PX, MAX_SIDE_PX = 480, 900
+"""Bounds of the longer side of the drawn image; a smaller image would vanish under the names of its objects."""
 MARGIN_PX, LINE_PX, FONT_PX = 16, 22, 14
 BACKGROUND, INK = (255, 255, 255), (32, 32, 32)
 DIMMED = 0.25
@@ -51,7 +51,8 @@ def draw(image: Image.Image, objects: Sequence[FoundObject], levels: Sequence[Ke
         levels: finest first; empty when the encoder updates every token.
         title: one line above.
     """
-    scale = min(1.0, MAX_SIDE_PX / max(image.size))
+    side = max(image.size)
+    scale = min(max(side, MIN_SIDE_PX), MAX_SIDE_PX) / side
     large = image.resize(_scaled(image.size, scale))
     _draw_boxes(large, objects, scale)
     rows = -(-len(levels) // 2)
