@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rhobench.config import (
@@ -56,6 +56,7 @@ configs = st.builds(
 
 @settings(deadline=None)
 @given(config=configs)
+@example(config=RunConfig(experiment="", model=ModelConfig(backbone=BackboneConfig(weights="NONE"))))
 def test_a_configuration_survives_json(config: RunConfig) -> None:
     assert from_dict(RunConfig, json.loads(json.dumps(to_dict(config)))) == config
 

@@ -139,11 +139,11 @@ def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
 
 
 def _from_json(value: Any, hint: Any, path: str) -> Any:
-    return (
-        from_dict(hint, value)
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint)
-        else _coerce(value, hint, path)
-    )
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return from_dict(hint, value)
+    if isinstance(value, str) and str in typing.get_args(hint):
+        return value  # JSON tells a text "none" from nothing; only a command line does not
+    return _coerce(value, hint, path)
 
 
 @functools.cache
