@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 Problem = tuple[Tensor, list[tuple[int, int]], Tensor, Tensor]
+FusedProblem = tuple[Tensor, list[tuple[int, int]], Tensor, Tensor, Tensor]
 
 
 @pytest.fixture(autouse=True)
@@ -33,5 +34,23 @@ def make_problem() -> Callable[..., Problem]:
         locations = (pixels + 0.5) / sizes
         logits = torch.randn(images, queries, heads, len(shapes) * points, generator=random)
         return value, list(shapes), locations, logits.softmax(-1).view(locations.shape[:-1])
+
+    return make
+
+
+@pytest.fixture
+def make_fused_problem(make_problem: Callable[..., Problem]) -> Callable[..., FusedProblem]:
+    """The same samples as ``make_problem``'s, as offsets around random points (or boxes), with logits."""
+
+    def make(*sizes, boxes: bool = False, seed: int = 0, **named) -> FusedProblem:
+        value, shapes, locations, weights = make_problem(*sizes, seed=seed, **named)
+        images, queries, _, levels, points, _ = locations.shape
+        random = torch.Generator().manual_seed(seed + 1)
+        references = torch.rand(images, queries, levels, 4 if boxes else 2, generator=random) * 0.8 + 0.1
+        aside = locations - references[:, :, None, :, None, :2]
+        extents = torch.tensor([(w, h) for h, w in shapes], dtype=torch.float32)[:, None]  # (L, 1, 2)
+        half_a_box = references[:, :, None, :, None, 2:] / 2
+        offsets = aside / half_a_box * points if boxes else aside * extents
+        return value, shapes, references, offsets, torch.randn(weights.shape, generator=random)
 
     return make

@@ -90,10 +90,9 @@ if child == 0:
     os._exit(0 if attend() == 24 * 0.5 * 0.5 else 1)
 exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-from rhobench.ops import cpu_kernels
-statistics = [kernel.stats for kernel in (cpu_kernels.parallel_forward, cpu_kernels.parallel_backward)]
-hits, misses = ([sum(getattr(s, name).values()) for s in statistics] for name in ("cache_hits", "cache_misses"))
-print(json.dumps({"heavy": heavy, "child": exit_code, "hits": hits, "misses": misses}))
+from rhobench.ops.cpu import kernels
+made = [make(24, 1, 0, 0, 0, False) for make in (kernels.forward_kernel, kernels.backward_kernel)]
+print(json.dumps({"heavy": heavy, "child": exit_code, "hits": [kernel.cache_hits for kernel in made]}))
 """
 
 
@@ -123,7 +122,7 @@ def test_import_is_light(second_process):
 
 
 def test_a_second_process_compiles_nothing(second_process):
-    assert (second_process["hits"], second_process["misses"]) == ([1, 1], [0, 0])
+    assert second_process["hits"] == [1, 1]
 
 
 def test_a_forked_child_can_launch(second_process):
@@ -131,15 +130,19 @@ def test_a_forked_child_can_launch(second_process):
 
 
 def test_cache_folder_is_the_users_or_private(tmp_path, monkeypatch):
+    def cache_dir():
+        return cpu.cache_dir.__wrapped__()
+
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    assert cpu._cache_dir() == tmp_path / "home" / "rhobench" / "numba"
+    assert cache_dir().parent == tmp_path / "home" / "rhobench" / "numba"
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    shared = cpu._cache_dir()
+    shared = cache_dir()
     assert shared.is_relative_to(tmp_path)
-    assert shared.parent.stat().st_mode & 0o777 == 0o700
+    assert shared.parents[1].stat().st_mode & 0o777 == 0o700
     monkeypatch.setattr(os, "getuid", lambda: -1)  # the folder in the shared place belongs to somebody else
     foreign = tmp_path / "rhobench--1" / "numba"
     foreign.mkdir(parents=True)
-    assert cpu._cache_dir() != foreign
+    assert not cache_dir().is_relative_to(foreign)

@@ -1,5 +1,17 @@
-"""Deformable attention for any DETR: one function, several backends, no dependence on the rest of rhobench."""
+"""Deformable attention for any DETR: one operator in two forms, several backends, no dependence on the rest."""
 
-from rhobench.ops.api import available_backends, deformable_attention, resolve_backend
+from rhobench.ops.api import (
+    available_backends,
+    deformable_attention,
+    fused_deformable_attention,
+    resolve_backend,
+)
+from rhobench.ops.reference import sampling_points
 
-__all__ = ["available_backends", "deformable_attention", "resolve_backend"]
+__all__ = [
+    "available_backends",
+    "deformable_attention",
+    "fused_deformable_attention",
+    "resolve_backend",
+    "sampling_points",
+]

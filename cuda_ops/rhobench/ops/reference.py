@@ -22,8 +22,7 @@ def deformable_attention(
     """
     num_images, _, num_heads, head_dim = value.shape
     num_queries, num_levels, num_points = sampling_locations.shape[1], *sampling_locations.shape[3:5]
-    wide = torch.float64 in (value.dtype, sampling_locations.dtype, attention_weights.dtype)
-    dtype = torch.float64 if wide else torch.float32
+    dtype = _arithmetic(value, sampling_locations, attention_weights)
 
     levels = value.to(dtype).split([height * width for height, width in spatial_shapes], dim=1)
     grids = 2 * sampling_locations.to(dtype) - 1  # grid_sample's corners are -1 and 1
@@ -39,3 +38,51 @@ def deformable_attention(
     attended = (sampled * weights).sum(-1)  # (N*H, D, Q)
     attended = attended.view(num_images, num_heads * head_dim, num_queries).transpose(1, 2)  # (N, Q, H*D)
     return attended.to(value.dtype)
+
+
+def sampling_points(
+    spatial_shapes: Sequence[tuple[int, int]],
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    attention_logits: Tensor,
+    query_index: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Where and how strongly the fused form samples: the definition of its inputs (Deformable DETR, appendix A.3).
+
+    Arguments are those of ``rhobench.ops.fused_deformable_attention``. Around a point an offset of 1 is one pixel of
+    the level; around a box an offset of P is half the box.
+
+    Returns:
+        Sampling locations (N, Q, H, L, P, 2) and attention weights (N, Q, H, L, P), which sum to 1 over levels and
+        points, in float64 when an argument is float64 and in float32 otherwise.
+    """
+    dtype = _arithmetic(reference_points, sampling_offsets, attention_logits)
+    num_points = sampling_offsets.shape[4]
+    if query_index is not None:
+        rows = query_index[:, :, None, None].expand(-1, -1, *reference_points.shape[2:])
+        reference_points = reference_points.gather(1, rows)
+    references = reference_points.to(dtype)[:, :, None, :, None]  # (N, Q, 1, L, 1, 2 or 4)
+    offsets = sampling_offsets.to(dtype)
+    if references.shape[-1] == 4:
+        scaled = offsets * (references[..., 2:] * (0.5 / num_points))
+    else:
+        scaled = offsets * offsets.new_tensor([(1 / width, 1 / height) for height, width in spatial_shapes])[:, None]
+    weights = attention_logits.to(dtype).flatten(-2).softmax(-1).view(attention_logits.shape)
+    return references[..., :2] + scaled, weights
+
+
+def fused_deformable_attention(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    attention_logits: Tensor,
+    query_index: Tensor | None = None,
+) -> Tensor:
+    """``deformable_attention`` of ``sampling_points``; arguments of ``rhobench.ops.fused_deformable_attention``."""
+    points = sampling_points(spatial_shapes, reference_points, sampling_offsets, attention_logits, query_index)
+    return deformable_attention(value, spatial_shapes, *points)
+
+
+def _arithmetic(*tensors: Tensor) -> torch.dtype:
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32

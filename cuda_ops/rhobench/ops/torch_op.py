@@ -1,7 +1,7 @@
-"""The PyTorch operator ``rhobench::deformable_attention``: schema, shapes, gradient; each device adds a kernel.
+"""The PyTorch operators of ``rhobench.ops``: schemas, shapes and gradients; each backend adds its kernels.
 
-As an operator, and not an ``autograd.Function``, the kernels are opaque to ``torch.compile``: no graph break, and
-nothing of them is traced. The low-level ``Library`` costs a third of ``custom_op``'s dispatch time.
+As operators, and not ``autograd.Function``, the kernels are opaque to ``torch.compile``: no graph break, and nothing
+of them is traced. The low-level ``Library`` costs a third of ``custom_op``'s dispatch time.
 """
 
 from __future__ import annotations
@@ -12,36 +12,44 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rhobench.ops import cpu
+from rhobench.ops.cpu import operators as cpu
 
-_NAME = "rhobench::deformable_attention"
-_INPUTS = "Tensor value, SymInt[] sizes, Tensor sampling_locations, Tensor attention_weights"
 # Operators know no list of pairs: `sizes` is height, width, height, width, ... of the levels.
+_PLAIN = "Tensor value, SymInt[] sizes, Tensor sampling_locations, Tensor attention_weights"
+_FUSED = (
+    "Tensor value, SymInt[] sizes, Tensor reference_points, Tensor sampling_offsets, Tensor attention_logits, "
+    "Tensor? query_index"
+)
 _LIBRARY = torch.library.Library("rhobench", "FRAGMENT")
-_LIBRARY.define(f"deformable_attention({_INPUTS}) -> Tensor")
-_LIBRARY.define(f"deformable_attention_backward(Tensor grad_output, {_INPUTS}) -> (Tensor, Tensor, Tensor)")
+_LIBRARY.define(f"deformable_attention({_PLAIN}) -> Tensor")
+_LIBRARY.define(f"deformable_attention_backward(Tensor grad_output, {_PLAIN}) -> (Tensor, Tensor, Tensor)")
+_LIBRARY.define(f"fused_deformable_attention({_FUSED}) -> Tensor")
+_LIBRARY.define(
+    f"fused_deformable_attention_backward(Tensor grad_output, {_FUSED}, bool needs_reference) "
+    "-> (Tensor, Tensor, Tensor, Tensor)"
+)
 _LIBRARY.impl("deformable_attention", cpu.forward, "CPU")
 _LIBRARY.impl("deformable_attention_backward", cpu.backward, "CPU")
+_LIBRARY.impl("fused_deformable_attention", cpu.fused_forward, "CPU")
+_LIBRARY.impl("fused_deformable_attention_backward", cpu.fused_backward, "CPU")
 
 
-def deformable_attention(
-    value: Tensor,
-    spatial_shapes: Sequence[tuple[int, int]],
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-) -> Tensor:
-    """Call the operator with arguments as in ``rhobench.ops.deformable_attention``, which has checked them."""
-    sizes = [size for shape in spatial_shapes for size in shape]
-    return torch.ops.rhobench.deformable_attention.default(value, sizes, sampling_locations, attention_weights)
+def flat_sizes(spatial_shapes: Sequence[tuple[int, int]]) -> list[int]:
+    """Height, width, height, width, ... of the levels, as the operators take them."""
+    return [size for shape in spatial_shapes for size in shape]
 
 
-@torch.library.register_fake(_NAME)
-def _fake_forward(value: Tensor, sizes: Sequence[int], sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
+def _output_like(value: Tensor, num_queries: int) -> Tensor:
     num_images, _, num_heads, head_dim = value.shape
-    return value.new_empty(num_images, sampling_locations.shape[1], num_heads * head_dim)
+    return value.new_empty(num_images, num_queries, num_heads * head_dim)
 
 
-@torch.library.register_fake(f"{_NAME}_backward")
+@torch.library.register_fake("rhobench::deformable_attention")
+def _fake_forward(value: Tensor, sizes: Sequence[int], sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
+    return _output_like(value, sampling_locations.shape[1])
+
+
+@torch.library.register_fake("rhobench::deformable_attention_backward")
 def _fake_backward(
     grad_output: Tensor, value: Tensor, sizes: Sequence[int], sampling_locations: Tensor, attention_weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -63,4 +71,64 @@ def _differentiate(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, Tensor,
     return grad_value, None, grad_locations, grad_weights
 
 
-torch.library.register_autograd(_NAME, _differentiate, setup_context=_save_inputs)
+@torch.library.register_fake("rhobench::fused_deformable_attention")
+def _fake_fused_forward(
+    value: Tensor,
+    sizes: Sequence[int],
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    attention_logits: Tensor,
+    query_index: Tensor | None,
+) -> Tensor:
+    return _output_like(value, sampling_offsets.shape[1])
+
+
+@torch.library.register_fake("rhobench::fused_deformable_attention_backward")
+def _fake_fused_backward(
+    grad_output: Tensor,
+    value: Tensor,
+    sizes: Sequence[int],
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    attention_logits: Tensor,
+    query_index: Tensor | None,
+    needs_reference: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    inputs = value, sampling_offsets, attention_logits
+    grad_value, grad_offsets, grad_logits = (tensor.new_empty(tensor.shape) for tensor in inputs)
+    shape = (*sampling_offsets.shape[:2], *reference_points.shape[2:]) if needs_reference else (0,)
+    return grad_value, grad_offsets, grad_logits, value.new_empty(shape, dtype=torch.float32)
+
+
+def _save_fused_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    value, ctx.sizes, reference_points, sampling_offsets, attention_logits, query_index = inputs
+    ctx.save_for_backward(value, reference_points, sampling_offsets, attention_logits, query_index)
+
+
+def _differentiate_fused(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    value, reference_points, sampling_offsets, attention_logits, query_index = ctx.saved_tensors
+    needs_reference = ctx.needs_input_grad[2]
+    grad_value, grad_offsets, grad_logits, grad_reference = (
+        torch.ops.rhobench.fused_deformable_attention_backward.default(
+            grad_output,
+            value,
+            ctx.sizes,
+            reference_points,
+            sampling_offsets,
+            attention_logits,
+            query_index,
+            needs_reference,
+        )
+    )
+    if not needs_reference:
+        return grad_value, None, None, grad_offsets, grad_logits, None
+    if query_index is not None:  # to the rows that were read
+        rows = query_index[:, :, None, None].expand_as(grad_reference)
+        grad_reference = grad_reference.new_zeros(reference_points.shape).scatter_add(1, rows, grad_reference)
+    return grad_value, None, grad_reference.to(reference_points.dtype), grad_offsets, grad_logits, None
+
+
+torch.library.register_autograd("rhobench::deformable_attention", _differentiate, setup_context=_save_inputs)
+torch.library.register_autograd(
+    "rhobench::fused_deformable_attention", _differentiate_fused, setup_context=_save_fused_inputs
+)

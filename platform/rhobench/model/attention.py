@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rhobench.model.tokens import TokenGrid
-from rhobench.ops import deformable_attention
+from rhobench.ops import fused_deformable_attention, sampling_points
 
 
 class Sampling(NamedTuple):
@@ -50,38 +50,42 @@ class DeformableAttention(nn.Module):
             self.sampling_offsets.bias.copy_(grid.expand(-1, self.levels, -1, -1).reshape(-1))
 
     def forward(
-        self, query: Tensor, reference: Tensor, source: Tensor, grid: TokenGrid
+        self,
+        query: Tensor,
+        reference: Tensor,
+        source: Tensor,
+        grid: TokenGrid,
+        *,
+        query_index: Tensor | None = None,
+        with_sampling: bool = False,
     ) -> tuple[Tensor, Sampling | None]:
         """Read ``source`` around ``reference``.
 
         Args:
             query: (B, Q, C), decides offsets and weights.
-            reference: (B, Q, L, 2) points, or (B, Q, L, 4) boxes cxcywh, in 0..1 of each level.
+            reference: (B, R, L, 2) points, or (B, R, L, 4) boxes cxcywh, in 0..1 of each level.
             source: (B, N, C), tokens that are read.
             grid: geometry of ``source``; padded tokens are read as zero.
+            query_index: (B, Q) rows of ``reference`` that the queries have; None: R = Q, in order.
+            with_sampling: also return where it looked, without gradient.
 
         Returns:
             (B, Q, C), and where it looked.
         """
-        batch, queries, _ = query.shape
-        per_head = (batch, queries, self.heads, self.levels, self.points)
+        per_head = (*query.shape[:2], self.heads, self.levels, self.points)
         value = self.value_proj(source)
         if grid.has_padding:
-            value = value.masked_fill(grid.padding[..., None], 0.0)
-        offsets = self.sampling_offsets(query).view(*per_head, 2)
-        weights = self.attention_weights(query).view(*per_head[:3], -1).softmax(-1).view(per_head)
-        locations = self._locations(reference, offsets, grid.shapes)
+            value = value.masked_fill_(grid.padding[..., None], 0.0)  # nothing else has seen it
         value = value.unflatten(-1, (self.heads, -1))  # (B, N, M, C / M)
-        read = deformable_attention(value, grid.shapes, locations, weights, backend=self.backend)
-        return self.output_proj(read), Sampling(locations, weights)
-
-    def _locations(self, reference: Tensor, offsets: Tensor, shapes: tuple[tuple[int, int], ...]) -> Tensor:
-        """Points: an offset of 1 is one cell. Boxes: an offset of P is half the box (spec section 5)."""
-        centre = reference[:, :, None, :, None, :2]  # (B, Q, 1, L, 1, 2)
-        if reference.shape[-1] == 2:
-            cells = offsets.new_tensor([(1 / w, 1 / h) for h, w in shapes])
-            return centre + offsets * cells[:, None]
-        return centre + offsets * (reference[:, :, None, :, None, 2:] * (0.5 / self.points))
+        offsets = self.sampling_offsets(query).view(*per_head, 2)
+        logits = self.attention_weights(query).view(per_head)
+        inputs = reference, offsets, logits
+        read = fused_deformable_attention(value, grid.shapes, *inputs, query_index=query_index, backend=self.backend)
+        sampling = None
+        if with_sampling:
+            with torch.no_grad():
+                sampling = Sampling(*sampling_points(grid.shapes, *inputs, query_index))
+        return self.output_proj(read), sampling
 
 
 class DenseAttention(nn.Module):
@@ -92,11 +96,18 @@ class DenseAttention(nn.Module):
         self.attend = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
 
     def forward(
-        self, query: Tensor, reference: Tensor | None, source: Tensor, grid: TokenGrid
+        self,
+        query: Tensor,
+        reference: Tensor | None,
+        source: Tensor,
+        grid: TokenGrid,
+        *,
+        query_index: Tensor | None = None,
+        with_sampling: bool = False,
     ) -> tuple[Tensor, Sampling | None]:
         """Read ``source``, found by its content and position; arguments as in ``DeformableAttention``.
 
-        ``reference`` has no effect, and padded tokens are not read.
+        Those on where to look have no effect. Padded tokens are not read.
         """
         padding = grid.padding if grid.has_padding else None
         read, _ = self.attend(query, source + grid.positions, source, key_padding_mask=padding, need_weights=False)

@@ -48,7 +48,7 @@ class DecoderLayer(nn.Module):
         located = tokens + positions
         mixed, _ = self.self_attn(located, located, tokens, need_weights=False)
         tokens = self.self_norm(tokens + self.dropout(mixed))
-        read, sampling = self.cross_attn(tokens + positions, reference, memory, grid)
+        read, sampling = self.cross_attn(tokens + positions, reference, memory, grid, with_sampling=True)
         return self.ffn(self.cross_norm(tokens + self.dropout(read))), sampling
 
 

@@ -22,9 +22,11 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.ffn = FeedForward(config)
 
-    def forward(self, tokens: Tensor, positions: Tensor, reference: Tensor, memory: Tensor, grid: TokenGrid) -> Tensor:
-        """Update ``tokens`` (B, k, C) by reading ``memory`` (B, N, C) around ``reference`` (B, k, L, 2)."""
-        read, _ = self.attention(tokens + positions, reference, memory, grid)
+    def forward(
+        self, tokens: Tensor, positions: Tensor, index: Tensor | None, memory: Tensor, grid: TokenGrid
+    ) -> Tensor:
+        """Update ``tokens`` (B, k, C), rows ``index`` (B, k) of the grid or all, by reading ``memory`` (B, N, C)."""
+        read, _ = self.attention(tokens + positions, grid.reference_points, memory, grid, query_index=index)
         return self.ffn(self.norm(tokens + self.dropout(read)))
 
 
@@ -54,15 +56,15 @@ class Encoder(nn.Module):
             layers 0 to ``enc_layers - 2`` on the updated tokens: in the order of ``selection.index``, or of ``source``
             when all are updated.
         """
-        tokens, reference, anchors = source, grid.reference_points, grid.proposals
+        tokens, anchors, index = source, grid.proposals, None
         if selection is not None and selection.index.shape[1] == source.shape[1] and not grid.has_padding:
             selection = None  # every token is selected: their order does not matter, so spare the copies
         if selection is not None:
-            tokens, positions = gather_tokens(source, selection.index), gather_tokens(positions, selection.index)
-            reference, anchors = gather_tokens(reference, selection.index), gather_tokens(anchors, selection.index)
+            index = selection.index
+            tokens, positions, anchors = (gather_tokens(rows, index) for rows in (source, positions, anchors))
         memory, aux = source, []
         for depth, layer in enumerate(self.layers):
-            tokens = layer(tokens, positions, reference, memory, grid)
+            tokens = layer(tokens, positions, index, memory, grid)
             memory = tokens if selection is None else _write_back(memory, tokens, selection, grid.has_padding)
             if with_aux and depth < len(self.aux_heads):
                 aux.append(self.aux_heads[depth](tokens, anchors))

@@ -1,0 +1,115 @@
+"""What the arguments of the public functions must be, and the sentences for those that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_POINTS_AXES, _WEIGHTS_AXES = "N, Q, H, L, P, 2", "N, Q, H, L, P"
+
+
+def check_plain(tensors: dict[str, Tensor], spatial_shapes: Sequence[tuple[int, int]]) -> None:
+    """Check the shapes of value, sampling_locations and attention_weights.
+
+    Raises:
+        ValueError: one does not fit the others.
+    """
+    value, locations, weights = tensors.values()
+    _check_axes(tensors, ("N, S, H, D", _POINTS_AXES, _WEIGHTS_AXES))
+    _check_value(value, spatial_shapes)
+    _check_samples("sampling_locations", locations, "attention_weights", weights, value, spatial_shapes)
+
+
+def check_fused(
+    tensors: dict[str, Tensor], spatial_shapes: Sequence[tuple[int, int]], query_index: Tensor | None
+) -> None:
+    """Check the shapes of value, reference_points, sampling_offsets, attention_logits, and the index.
+
+    Raises:
+        ValueError: one does not fit the others.
+    """
+    value, references, offsets, logits = tensors.values()
+    _check_axes(tensors, ("N, S, H, D", "N, R, L, 2 or 4", _POINTS_AXES, _WEIGHTS_AXES))
+    _check_value(value, spatial_shapes)
+    _check_samples("sampling_offsets", offsets, "attention_logits", logits, value, spatial_shapes)
+    images, queries = offsets.shape[:2]
+    rows = references.shape[1] if query_index is not None else queries
+    if references.shape[:3] != (images, rows, len(spatial_shapes)) or references.shape[3] not in (2, 4):
+        raise ValueError(
+            f"reference_points has shape {tuple(references.shape)}: {images} images, {queries} queries and "
+            f"{len(spatial_shapes)} levels need {(images, rows, len(spatial_shapes))} + (2,) or (4,); with fewer "
+            "queries than references, query_index says which row is whose."
+        )
+    if query_index is None:
+        return
+    if query_index.shape != (images, queries) or query_index.dtype != torch.int64:
+        raise ValueError(
+            f"query_index has shape {tuple(query_index.shape)} and dtype {query_index.dtype}: it needs "
+            f"{(images, queries)} of torch.int64, the row of reference_points of each query."
+        )
+    if query_index.device != value.device:
+        raise ValueError(f"query_index is on {query_index.device} but value is on {value.device}: put both on one.")
+
+
+def check_tensors(tensors: dict[str, Tensor], backend: str) -> None:
+    """Check dtypes and devices.
+
+    Raises:
+        ValueError: they differ in device, are no floating-point numbers, or ``backend`` cannot compute with them.
+    """
+    value = tensors["value"]
+    for name, tensor in tensors.items():
+        if tensor.device != value.device:
+            raise ValueError(f"{name} is on {tensor.device} but value is on {value.device}: put them on one device.")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} has dtype {tensor.dtype}: deformable attention needs a floating-point dtype.")
+        if backend == "cpu" and tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise ValueError(
+                f"{name} is {str(tensor.dtype).removeprefix('torch.')}, but backend='cpu' takes float32, float16 and "
+                "bfloat16: use backend='reference'."
+            )
+
+
+def _check_axes(tensors: dict[str, Tensor], axes: Sequence[str]) -> None:
+    for (name, tensor), names in zip(tensors.items(), axes, strict=True):
+        if tensor.dim() != names.count(",") + 1:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}: deformable attention needs ({names}).")
+
+
+def _check_value(value: Tensor, spatial_shapes: Sequence[tuple[int, int]]) -> None:
+    if min(value.shape[2:]) < 1 or not spatial_shapes or any(min(shape) < 1 for shape in spatial_shapes):
+        raise ValueError(
+            f"Deformable attention got value {tuple(value.shape)} and spatial_shapes {list(spatial_shapes)}: it needs "
+            "at least one level, head and channel, and every height and width at least 1."
+        )
+    pixels = sum(height * width for height, width in spatial_shapes)
+    if value.shape[1] != pixels:
+        raise ValueError(
+            f"value has {value.shape[1]} pixels (shape {tuple(value.shape)}), but the levels {list(spatial_shapes)} "
+            f"hold {pixels}: flatten exactly these levels into value."
+        )
+
+
+def _check_samples(
+    points_name: str,
+    points: Tensor,
+    weights_name: str,
+    weights: Tensor,
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+) -> None:
+    num_images, _, num_heads, _ = value.shape
+    expected = (num_images, points.shape[1], num_heads, len(spatial_shapes), points.shape[4], 2)
+    if points.shape != expected:
+        raise ValueError(
+            f"{points_name} has shape {tuple(points.shape)}: value {tuple(value.shape)} and "
+            f"{len(spatial_shapes)} levels need {expected}."
+        )
+    if points.shape[4] == 0:
+        raise ValueError(f"{points_name} has shape {tuple(points.shape)}: it needs at least one point a level.")
+    if weights.shape != expected[:-1]:
+        raise ValueError(
+            f"{weights_name} has shape {tuple(weights.shape)}: it needs {expected[:-1]}, one for each of {points_name}."
+        )

@@ -1,0 +1,313 @@
+"""Forward and backward kernels of deformable attention in Numba, compiled for one head width and one storage each.
+
+A kernel is a C function of one argument, the address of a ``JOB``. It takes tasks from the job until none is left, so
+any number of threads may run it on one job, and faster threads do more.
+
+Two forms share all of this. Plain: sampling locations and attention weights. Fused: offsets around reference points
+and logits. In both a sample lies at ``base + first * scale`` pixels, and the chain rule runs through ``scale``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+from numba import carray, cfunc, njit, types
+from numba.extending import intrinsic
+
+from rhobench.ops.cpu.arithmetic import MATH, at_least, at_most, floor, integers, softmax, total
+from rhobench.ops.cpu.vectors import (
+    FLOAT32,
+    INT32,
+    item,
+    load,
+    load_pairs,
+    put,
+    rows,
+    stack,
+    store,
+    store_pairs,
+    zeros,
+)
+
+ROWS_PER_TASK = 16
+"""Queries that a thread takes at a time in the forward pass."""
+
+_COUNTERS = ("next_task", "next_thread")
+_ADDRESSES = ("value", "first", "second", "reference", "query_index", "levels", "output", "scratch")
+_GRADIENTS = ("grad_output", "grad_value", "grad_first", "grad_second", "grad_reference")
+_SIZES = ("num_images", "num_pixels", "num_heads", "num_queries", "num_levels", "num_points", "num_references")
+_FIELDS = (*_COUNTERS, *_ADDRESSES, *_GRADIENTS, *_SIZES, "reference_size", "reference_step")
+JOB = np.dtype([(name, np.int64) for name in _FIELDS])
+"""What a kernel works on: counters, addresses of C-contiguous tensors (0: there is none), and sizes.
+
+value, grad_value (N, S, H, D); first, grad_first (N, Q, H, L*P, 2): locations or offsets; second, grad_second
+(N, Q, H, L*P): weights or logits; reference (N, R, L, 2 or 4) float32, of which each image starts ``reference_step``
+bytes after the one before; query_index (N, Q) int64; levels: what ``level_table`` gives; output, grad_output
+(N, Q, H, D); grad_reference (N, H, Q, L, 2 or 4) float32; scratch (threads, S, D) float32, for the backward kernel.
+"""
+
+_SIGNATURE = types.void(types.CPointer(numba.from_dtype(JOB)))
+
+
+def level_table(shapes: tuple[tuple[int, int], ...], num_points: int) -> np.ndarray:
+    """(4, L*P) int32: width and height of each sample's level as bits of float32, its first pixel, its width."""
+    sizes = np.array(shapes, dtype=np.int32).reshape(-1, 2)
+    areas = sizes.prod(axis=1)
+    extents = sizes[:, ::-1].astype(np.float32).view(np.int32)
+    table = np.column_stack([extents, areas.cumsum() - areas, sizes[:, 1]]).astype(np.int32)
+    return np.ascontiguousarray(table.repeat(num_points, axis=0).T)
+
+
+@intrinsic(prefer_literal=True)
+def _count(typing_context: Any, job: Any, counter: Any) -> Any:
+    """Raise a counter of the job, and give what it was: no two threads get the same."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        counters = builder.bitcast(arguments[0], context.get_value_type(types.int64).as_pointer())
+        place = builder.gep(counters, [arguments[1]])
+        return builder.atomic_rmw("add", place, context.get_constant(types.int64, 1), "monotonic")
+
+    return types.int64(job, types.int64), generate
+
+
+@intrinsic
+def _pointer(typing_context: Any, address: Any, item: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(item.dtype)(types.int64, item), generate
+
+
+@njit(forceinline=True, **MATH)
+def _along_axis(position: Any, extent: Any) -> Any:
+    """The two pixels beside each position: indices, bilinear weights, and 1 or 0 for on the map or not.
+
+    A pixel that is not on the map has weight 0 and the index of one that is: no branch, which the small levels, whose
+    points often lie outside, would make the processor guess wrong. Every index is valid, also for a NaN or infinite
+    coordinate, whose weights become NaN.
+    """
+    lower = floor(at_most(at_least(position, -2.0), extent))  # the nearest where both pixels are outside
+    fraction = position - lower
+    last = extent - 1.0
+    first_on = at_least(at_most(at_most(lower + 1.0, extent - lower), 1.0), 0.0)
+    second_on = at_least(at_most(at_most(lower + 2.0, last - lower), 1.0), 0.0)
+    first = integers(at_most(at_least(lower, 0.0), last))
+    second = integers(at_most(at_least(lower + 1.0, 0.0), last))
+    return first, second, (fraction * -1.0 + 1.0) * first_on, fraction * second_on, first_on, second_on
+
+
+@njit(forceinline=True, **MATH)
+def _place_maps(placed: Any, samples: Any, extent_x: Any, extent_y: Any) -> None:
+    """Base x, base y, scale x, scale y of locations: shares of a map, whose first pixel has its centre at 0.5."""
+    store(placed, 0, extent_x * 0.0 - 0.5)
+    store(placed, samples, extent_y * 0.0 - 0.5)
+    store(placed, 2 * samples, extent_x)
+    store(placed, 3 * samples, extent_y)
+
+
+@njit(forceinline=True, **MATH)
+def _place_references(job: Any, image: int, query: int, table: Any, placed: Any) -> None:
+    """The same of offsets around the reference of one query."""
+    samples = job.num_levels * job.num_points
+    of_image = job.reference + image * job.reference_step
+    references = carray(_pointer(of_image, np.float32), (job.num_references, job.num_levels, job.reference_size))
+    at: Any = query
+    if job.query_index != 0:
+        at = carray(_pointer(job.query_index, np.int64), (job.num_images, job.num_queries))[image, query]
+    half = np.float32(0.5)
+    for level in range(job.num_levels):
+        first = level * job.num_points
+        for axis in range(2):
+            extent = item(table, axis * samples + first)
+            base = references[at, level, axis] * extent - half
+            scale = np.float32(1)
+            if job.reference_size == 4:
+                scale = references[at, level, 2 + axis] * extent * (half / np.float32(job.num_points))
+            for sample in range(first, first + job.num_points):
+                put(placed, axis * samples + sample, base)
+                put(placed, (2 + axis) * samples + sample, scale)
+
+
+@njit(forceinline=True, **MATH)
+def _store_corners(
+    corners: Any, samples: Any, first_pixel: Any, map_width: Any, left: Any, right: Any, top: Any, bottom: Any
+) -> None:
+    """Pixel of the corners: top left, top right, bottom left, bottom right."""
+    top, bottom = first_pixel + top * map_width, first_pixel + bottom * map_width
+    store(corners, 0, top + left)
+    store(corners, samples, top + right)
+    store(corners, 2 * samples, bottom + left)
+    store(corners, 3 * samples, bottom + right)
+
+
+@njit(forceinline=True, **MATH)
+def _store_shares(shares: Any, samples: Any, left: Any, right: Any, top: Any, bottom: Any) -> None:
+    """Weights of the corners, in the order of ``_store_corners``."""
+    store(shares, 0, top * left)
+    store(shares, samples, top * right)
+    store(shares, 2 * samples, bottom * left)
+    store(shares, 3 * samples, bottom * right)
+
+
+@cache
+def forward_kernel(width: int, samples: int, value_kind: int, first_kind: int, second_kind: int, fused: bool) -> Any:
+    """Fills ``output``. A task is ``ROWS_PER_TASK`` queries of the batch.
+
+    Args:
+        width: channels of a head, D.
+        samples: of a query and head, L * P.
+        value_kind, first_kind, second_kind: how the tensors are stored; ``output`` is stored as ``value``.
+        fused: whether ``first`` and ``second`` are offsets and logits.
+    """
+
+    @cfunc(_SIGNATURE, cache=True, **MATH)
+    def kernel(address: Any) -> None:
+        job = carray(address, 1)[0]
+        value, output = rows(job.value, width, value_kind), rows(job.output, width, value_kind)
+        firsts, seconds = rows(job.first, samples, first_kind), rows(job.second, samples, second_kind)
+        table, pixels = rows(job.levels, samples, FLOAT32), rows(job.levels, samples, INT32)
+        extent_x, extent_y = load(table, 0), load(table, samples)
+        first_pixel, map_width = load(pixels, 2 * samples), load(pixels, 3 * samples)
+        placed, shares = stack(4, samples, FLOAT32), stack(4, samples, FLOAT32)
+        corners = stack(4, samples, INT32)
+        _place_maps(placed, samples, extent_x, extent_y)
+
+        stride = job.num_heads * width  # numbers from one pixel to the next
+        num_rows = job.num_images * job.num_queries
+        start = _count(address, 0) * ROWS_PER_TASK
+        while start < num_rows:
+            for row in range(start, min(start + ROWS_PER_TASK, num_rows)):
+                image, query = row // job.num_queries, row % job.num_queries
+                if fused:
+                    _place_references(job, image, query, table, placed)
+                for head in range(job.num_heads):
+                    at = (row * job.num_heads + head) * samples
+                    x, y = load_pairs(firsts, 2 * at)
+                    weight = load(seconds, at)
+                    if fused:
+                        weight = softmax(weight)
+                    x = x * load(placed, 2 * samples) + load(placed, 0)
+                    y = y * load(placed, 3 * samples) + load(placed, samples)
+                    left, right, w_left, w_right, _, _ = _along_axis(x, extent_x)
+                    top, bottom, w_top, w_bottom, _, _ = _along_axis(y, extent_y)
+                    _store_corners(corners, samples, first_pixel, map_width, left, right, top, bottom)
+                    _store_shares(shares, samples, w_left, w_right, w_top * weight, w_bottom * weight)
+
+                    base = image * job.num_pixels * stride + head * width
+                    upper, lower = zeros(value), zeros(value)  # two sums: half the chain of dependent additions
+                    for k in range(samples):
+                        for side in (0, samples):
+                            upper_at, lower_at = side + k, 2 * samples + side + k
+                            pixel = load(value, base + item(corners, upper_at) * stride)
+                            upper += pixel * item(shares, upper_at)
+                            pixel = load(value, base + item(corners, lower_at) * stride)
+                            lower += pixel * item(shares, lower_at)
+                    store(output, (row * job.num_heads + head) * width, upper + lower)
+            start = _count(address, 0) * ROWS_PER_TASK
+
+    return kernel
+
+
+@njit(forceinline=True, **MATH)
+def _sum_per_level(job: Any, row: int, moved: Any) -> None:
+    """Fill a row of ``grad_reference``: for each level the sums over its points."""
+    shape = (job.num_images * job.num_heads * job.num_queries, job.num_levels, job.reference_size)
+    grad_reference = carray(_pointer(job.grad_reference, np.float32), shape)
+    for level in range(job.num_levels):
+        for coordinate in range(job.reference_size):
+            sum_of_points = np.float32(0)
+            for point in range(job.num_points):
+                sum_of_points += item(moved, (coordinate * job.num_levels + level) * job.num_points + point)
+            grad_reference[row, level, coordinate] = sum_of_points
+
+
+@cache
+def backward_kernel(width: int, samples: int, value_kind: int, first_kind: int, second_kind: int, fused: bool) -> Any:
+    """Fills the gradients. A task is one head of one image.
+
+    No two tasks write to one place, and each sum has a fixed order: the gradients are the same, bit for bit, whatever
+    the number of threads. Arguments as for ``forward_kernel``; each gradient is stored as its tensor.
+    """
+
+    @cfunc(_SIGNATURE, cache=True, **MATH)
+    def kernel(address: Any) -> None:
+        job = carray(address, 1)[0]
+        value, grad_output = rows(job.value, width, value_kind), rows(job.grad_output, width, value_kind)
+        grad_value = rows(job.grad_value, width, value_kind)
+        firsts, seconds = rows(job.first, samples, first_kind), rows(job.second, samples, second_kind)
+        grad_firsts = rows(job.grad_first, samples, first_kind)
+        grad_seconds = rows(job.grad_second, samples, second_kind)
+        table, pixels = rows(job.levels, samples, FLOAT32), rows(job.levels, samples, INT32)
+        extent_x, extent_y = load(table, 0), load(table, samples)
+        first_pixel, map_width = load(pixels, 2 * samples), load(pixels, 3 * samples)
+        placed, shares, dots = stack(4, samples, FLOAT32), stack(4, samples, FLOAT32), stack(4, samples, FLOAT32)
+        corners, on_map = stack(4, samples, INT32), stack(1, samples, FLOAT32)
+        _place_maps(placed, samples, extent_x, extent_y)
+
+        # One head's pixels side by side: in grad_value they are so far apart that few of them fit into a cache.
+        own_scratch = _count(address, 1) * job.num_pixels * width * 4
+        sums = rows(job.scratch + own_scratch, width, FLOAT32)
+        stride = job.num_heads * width  # numbers from one pixel to the next
+        task = _count(address, 0)
+        while task < job.num_images * job.num_heads:
+            image, head = task // job.num_heads, task % job.num_heads
+            base = image * job.num_pixels * stride + head * width
+            for pixel in range(job.num_pixels):
+                store(sums, pixel * width, zeros(sums))
+            for query in range(job.num_queries):
+                if fused:
+                    _place_references(job, image, query, table, placed)
+                row = (image * job.num_queries + query) * job.num_heads + head
+                grad = load(grad_output, row * width)
+                at = row * samples
+                first_x, first_y = load_pairs(firsts, 2 * at)
+                weight = load(seconds, at)
+                if fused:
+                    weight = softmax(weight)
+                scale_x, scale_y = load(placed, 2 * samples), load(placed, 3 * samples)
+                x = first_x * scale_x + load(placed, 0)
+                y = first_y * scale_y + load(placed, samples)
+                left, right, w_left, w_right, left_on, right_on = _along_axis(x, extent_x)
+                top, bottom, w_top, w_bottom, top_on, bottom_on = _along_axis(y, extent_y)
+                _store_corners(corners, samples, first_pixel, map_width, left, right, top, bottom)
+                _store_shares(shares, samples, w_left, w_right, w_top * weight, w_bottom * weight)
+                store(on_map, 0, (left_on + right_on) * (top_on + bottom_on))
+                for k in range(samples):
+                    if item(on_map, k) == 0:
+                        for corner in range(k, k + 4 * samples, samples):
+                            put(dots, corner, 0)
+                        continue
+                    for corner in range(k, k + 4 * samples, samples):
+                        pixel = int(item(corners, corner))
+                        put(dots, corner, total(grad * load(value, base + pixel * stride)))
+                        moved = load(sums, pixel * width) + grad * item(shares, corner)
+                        store(sums, pixel * width, moved)
+                top_left, top_right = load(dots, 0), load(dots, samples)
+                bottom_left, bottom_right = load(dots, 2 * samples), load(dots, 3 * samples)
+                along_top = w_left * top_left + w_right * top_right
+                along_bottom = w_left * bottom_left + w_right * bottom_right
+                grad_weight = w_top * along_top + w_bottom * along_bottom
+                grad_x = w_top * (right_on * top_right - left_on * top_left)
+                grad_x = grad_x + w_bottom * (right_on * bottom_right - left_on * bottom_left)
+                grad_x = grad_x * weight
+                grad_y = (bottom_on * along_bottom - top_on * along_top) * weight
+                store_pairs(grad_firsts, 2 * at, grad_x * scale_x, grad_y * scale_y)
+                if fused:
+                    grad_weight = weight * (grad_weight - total(weight * grad_weight))
+                    if job.grad_reference != 0:
+                        # What a centre and a size of 1 would move each sample by, in the rows of `dots`.
+                        half_box = np.float32(0.5) / np.float32(job.num_points)
+                        store(dots, 0, grad_x * extent_x)
+                        store(dots, samples, grad_y * extent_y)
+                        store(dots, 2 * samples, grad_x * extent_x * first_x * half_box)
+                        store(dots, 3 * samples, grad_y * extent_y * first_y * half_box)
+                        _sum_per_level(job, (task * job.num_queries + query), dots)
+                store(grad_seconds, at, grad_weight)
+            for pixel in range(job.num_pixels):
+                store(grad_value, base + pixel * stride, load(sums, pixel * width))
+            task = _count(address, 0)
+
+    return kernel
