@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import pytest
 import torch
 
-from rhobench.ops import cpu, deformable_attention
+from rhobench.ops import cpu, deformable_attention, fused_deformable_attention
+from rhobench.ops.cpu import launch
 
 
 @pytest.fixture
@@ -32,17 +34,33 @@ def assert_identical(results, expected):
     assert all(torch.equal(one, other) for one, other in zip(results, expected, strict=True))
 
 
-def test_operator_fulfils_pytorchs_contract(make_problem):
-    value, shapes, locations, weights = make_problem()
+@pytest.mark.parametrize("form", ["plain", "points", "boxes"])
+def test_operator_fulfils_pytorchs_contract(make_problem, make_fused_problem, form):
+    if form == "plain":
+        operator, (value, shapes, *inputs) = torch.ops.rhobench.deformable_attention, make_problem()
+    else:
+        operator, problem = torch.ops.rhobench.fused_deformable_attention, make_fused_problem(boxes=form == "boxes")
+        value, shapes, *inputs = problem
     sizes = [size for shape in shapes for size in shape]
-    arguments = value.requires_grad_(), sizes, locations.requires_grad_(), weights.requires_grad_()
-    verdicts = torch.library.opcheck(torch.ops.rhobench.deformable_attention.default, arguments)
+    leaves = [tensor.requires_grad_() for tensor in inputs]
+    index = [] if form == "plain" else [torch.arange(9).flip(0).expand(2, -1)]
+    verdicts = torch.library.opcheck(operator.default, (value.requires_grad_(), sizes, *leaves, *index))
     assert set(verdicts.values()) == {"SUCCESS"}
 
 
-def test_compiles_without_a_graph_break(problem):
-    compiled = torch.compile(deformable_attention, fullgraph=True, backend="aot_eager")
-    assert_identical(gradients(problem, compiled), gradients(problem))
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiles_without_a_graph_break(make_fused_problem, backend):
+    value, shapes, *inputs = make_fused_problem()
+    leaves = [tensor.requires_grad_() for tensor in (value, *inputs)]
+
+    def layer(value, *inputs):
+        return fused_deformable_attention(value.relu(), shapes, *inputs).tanh()
+
+    results = []
+    for function in (layer, torch.compile(layer, fullgraph=True, backend=backend)):
+        output = function(*leaves)
+        results.append([output, *torch.autograd.grad(output.square().sum(), leaves)])
+    torch.testing.assert_close(*results)
 
 
 def test_repeats_bit_for_bit(problem):
@@ -51,13 +69,29 @@ def test_repeats_bit_for_bit(problem):
         assert_identical(gradients(problem), expected)
 
 
-@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one CPU core")
-def test_two_threads_give_the_bits_of_one(problem):
+@pytest.mark.parametrize("openmp", [True, False])
+def test_two_threads_give_the_bits_of_one(problem, openmp, monkeypatch):
+    if not openmp:  # as with a PyTorch that was built without it
+        monkeypatch.setattr(launch, "_openmp", lambda: None)
     expected = gradients(problem)
     torch.set_num_threads(2)
     assert_identical(gradients(problem), expected)
-    assert numba.get_num_threads() == 2
     assert torch.get_num_threads() == 2
+
+
+def test_a_kernel_runs_on_as_many_threads_as_pytorch_does():
+    callers = []
+    started = threading.Barrier(2)
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    def kernel(_job):
+        callers.append(threading.get_native_id())
+        started.wait(timeout=20)  # both are in the kernel at the same time
+
+    torch.set_num_threads(2)
+    assert launch.threads(tasks=1) == 1
+    launch.run(ctypes.cast(kernel, ctypes.c_void_p).value, 0, launch.threads(tasks=8))
+    assert len(set(callers)) == 2
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -105,16 +139,20 @@ def second_process():
     output = deformable_attention(value, [(2, 2)], torch.zeros(1, 1, 1, 1, 1, 2), torch.ones(1, 1, 1, 1, 1))
     output.sum().backward()
     torch.set_num_threads(threads)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return finish(start(PROGRAM))
+
+
+def start(program, **environment):
+    """Begin to run ``program`` in a fresh interpreter."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | environment
+    return subprocess.Popen([sys.executable, "-c", program], env=env, stdout=-1, stderr=-1, text=True)
+
+
+def finish(process):
+    """What the program has printed as JSON."""
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return json.loads(output)
 
 
 def test_import_is_light(second_process):
@@ -127,6 +165,39 @@ def test_a_second_process_compiles_nothing(second_process):
 
 def test_a_forked_child_can_launch(second_process):
     assert second_process["child"] == 0
+
+
+def test_two_processes_may_compile_at_once(tmp_path):
+    both = [start(PROGRAM, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
+    assert [finish(process)["child"] for process in both] == [0, 0]
+    assert finish(start(PROGRAM, NUMBA_CACHE_DIR=str(tmp_path)))["hits"] == [1, 1]
+
+
+def test_an_unwritable_cache_folder_costs_time_only(tmp_path):
+    assert finish(start(PROGRAM, XDG_CACHE_HOME="/proc/none", TMPDIR=str(tmp_path)))["child"] == 0
+
+
+LOADER = """
+import json
+import torch
+from rhobench.ops import deformable_attention
+
+def attend(seed):
+    torch.manual_seed(seed)
+    locations, weights = torch.rand(1, 3, 1, 1, 1, 2), torch.ones(1, 3, 1, 1, 1)
+    return deformable_attention(torch.rand(1, 4, 1, 24), [(2, 2)], locations, weights)
+
+torch.set_num_threads(2)
+expected = torch.cat([attend(seed) for seed in range(8)])  # the kernels have run before the workers fork
+loader = torch.utils.data.DataLoader(
+    range(8), 4, num_workers=2, collate_fn=lambda s: torch.cat([attend(i) for i in s]), multiprocessing_context="fork"
+)
+print(json.dumps(torch.equal(torch.cat(list(loader)), expected)))
+"""
+
+
+def test_forked_data_loader_workers_may_call_it():
+    assert finish(start(LOADER)) is True
 
 
 def test_cache_folder_is_the_users_or_private(tmp_path, monkeypatch):
