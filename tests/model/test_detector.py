@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rhobench.config import BackboneConfig, ModelConfig
-from rhobench.model import Detector, build_model
+from rhobench.model import Detector, build_model, layers
 from rhobench.model.attention import DeformableAttention
 from rhobench.model.backbone import Backbone
 from rhobench.model.pretrained import BackboneError
@@ -51,6 +52,24 @@ def test_heads_that_only_losses_need_do_not_change_the_prediction(
     assert len(full.decoder_aux) == len(full.encoder_aux) == 1
     assert full.token_prediction is not None
     assert full.token_prediction.boxes.shape == (2, 128, 4)
+
+
+@pytest.mark.parametrize("rho", [0.3, None])
+@pytest.mark.parametrize("mask", ["whole", "padded"])
+def test_without_gradient_less_is_copied_and_the_result_is_the_same(
+    build: Build, images: Tensor, mask: str, rho: float | None, request: Any, monkeypatch: Any
+) -> None:
+    model, padding = build(rho=rho), request.getfixturevalue(mask)
+    expected = model(images, padding)
+    monkeypatch.setattr(layers, "TOKENS_AT_ONCE", 7)
+    with torch.inference_mode():
+        output = model(images, padding)
+    assert (len(expected.samplings), len(output.samplings)) == (0, 0)  # only the losses need them
+    assert len(model(images, padding, with_aux=True).samplings) == 2
+    for name in ("source", "memory"):
+        torch.testing.assert_close(getattr(output, name), getattr(expected, name))
+    for name in FINAL:
+        torch.testing.assert_close(getattr(output.prediction, name), getattr(expected.prediction, name))
 
 
 def test_images_of_one_size_give_the_same_alone_and_in_a_batch(build: Build, images: Tensor, whole: Tensor) -> None:

@@ -21,7 +21,7 @@ class DecoderOutput(NamedTuple):
 
     predictions: list[Prediction]
     samplings: list[Sampling]
-    """Empty where the layers attend to all tokens."""
+    """Empty without ``with_aux``, and where the layers attend to all tokens."""
     states: list[Tensor]
     """(B, Q, C) each."""
     references: list[Tensor]
@@ -42,13 +42,20 @@ class DecoderLayer(nn.Module):
         self.ffn = FeedForward(config)
 
     def forward(
-        self, tokens: Tensor, positions: Tensor, reference: Tensor | None, memory: Tensor, grid: TokenGrid
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        reference: Tensor | None,
+        memory: Tensor,
+        grid: TokenGrid,
+        *,
+        with_sampling: bool,
     ) -> tuple[Tensor, Sampling | None]:
         """Tokens (B, Q, C), references (B, Q, L, 2 or 4), memory (B, N, C) -> (B, Q, C) and where it looked."""
         located = tokens + positions
         mixed, _ = self.self_attn(located, located, tokens, need_weights=False)
         tokens = self.self_norm(tokens + self.dropout(mixed))
-        read, sampling = self.cross_attn(tokens + positions, reference, memory, grid, with_sampling=True)
+        read, sampling = self.cross_attn(tokens + positions, reference, memory, grid, with_sampling=with_sampling)
         return self.ffn(self.cross_norm(tokens + self.dropout(read))), sampling
 
 
@@ -68,11 +75,12 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_dim) if dense else nn.Identity()
 
     def forward(self, queries: Queries, memory: Tensor, grid: TokenGrid, *, with_aux: bool) -> DecoderOutput:
-        """Decode the queries. Without ``with_aux`` only the last layer classifies."""
+        """Decode the queries. Without ``with_aux`` only the last layer classifies, and none says where it looked."""
         tokens, reference = queries.content, queries.reference
         output = DecoderOutput([], [], [], [])
         for depth, layer in enumerate(self.layers):
-            tokens, sampling = layer(tokens, queries.positions, _of_levels(reference, grid), memory, grid)
+            places = _of_levels(reference, grid)
+            tokens, sampling = layer(tokens, queries.positions, places, memory, grid, with_sampling=with_aux)
             state, anchor = self.norm(tokens), _anchor(reference)
             head = self.heads[depth % len(self.heads)]
             assert isinstance(head, PredictionHead)

@@ -31,7 +31,7 @@ class DetectorOutput:
     """The tokens that were updated; None for a dense encoder."""
     queries: Queries
     samplings: list[Sampling]
-    """Where each decoder layer looked; empty for DETR."""
+    """Where each decoder layer looked; only with ``with_aux``, and empty for DETR."""
     states: list[Tensor]
     """(B, Q, C) after each decoder layer."""
     references: list[Tensor]

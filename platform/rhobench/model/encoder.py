@@ -62,17 +62,19 @@ class Encoder(nn.Module):
         if selection is not None:
             index = selection.index
             tokens, positions, anchors = (gather_tokens(rows, index) for rows in (source, positions, anchors))
-        memory, aux = source, []
+        overwrite = selection is not None and not torch.is_grad_enabled()  # a gradient needs every layer's memory
+        memory, aux = source.clone() if overwrite else source, []
         for depth, layer in enumerate(self.layers):
             tokens = layer(tokens, positions, index, memory, grid)
-            memory = tokens if selection is None else _write_back(memory, tokens, selection, grid.has_padding)
+            memory = tokens if selection is None else _write_back(memory, tokens, selection, grid, overwrite)
             if with_aux and depth < len(self.aux_heads):
                 aux.append(self.aux_heads[depth](tokens, anchors))
         return memory, aux
 
 
-def _write_back(memory: Tensor, tokens: Tensor, selection: TokenSelection, has_padding: bool) -> Tensor:
-    """Overwrite the rows of ``memory`` that each image owns; its surplus rows stay as they were."""
-    if has_padding:  # without it all images own the same number, and nothing is surplus
+def _write_back(memory: Tensor, tokens: Tensor, selection: TokenSelection, grid: TokenGrid, overwrite: bool) -> Tensor:
+    """Replace the rows of ``memory`` that each image owns, in place or in a copy; surplus rows stay as they were."""
+    if grid.has_padding:  # without it all images own the same number, and nothing is surplus
         tokens = torch.where(selection.owned[..., None], tokens, gather_tokens(memory, selection.index))
-    return memory.scatter(1, selection.index[..., None].expand_as(tokens), tokens)
+    scatter = memory.scatter_ if overwrite else memory.scatter
+    return scatter(1, selection.index[..., None].expand_as(tokens), tokens)

@@ -1,0 +1,152 @@
+"""Folding frozen norms into convolutions changes nothing but the time, whatever the network."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import pytest
+import timm
+import torch
+from timm.layers import freeze_batch_norm_2d
+from torch import Tensor, nn
+
+from rhobench.model.folding import FoldedBody
+
+
+def frozen(body: Any) -> Any:
+    """``body`` with frozen norms whose numbers are not those of a fresh network."""
+    body = freeze_batch_norm_2d(body).eval()
+    random = torch.Generator().manual_seed(1)
+    for name, buffer in body.named_buffers():
+        if name.endswith(("running_mean", "bias")):
+            buffer.normal_(std=0.2, generator=random)
+        elif name.endswith(("running_var", "weight")):
+            buffer.uniform_(0.5, 1.5, generator=random)
+    return body
+
+
+def network(name: str) -> Any:
+    torch.manual_seed(0)
+    return frozen(timm.create_model(name, features_only=True))
+
+
+def images(size: int = 64) -> Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2))
+
+
+def assert_close(ours: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * other.abs().max().item())
+
+
+@pytest.mark.parametrize(
+    ("name", "folded", "norms"),
+    [
+        ("resnet18", 20, 20),
+        ("test_efficientnet", 12, 12),  # norms with an activation in them
+        ("tf_mobilenetv3_small_minimal_100", 34, 34),  # convolutions that pad as in TensorFlow
+        ("hrnet_w18_small", 87, 87),
+        ("densenet121", 59, 121),  # a convolution after most norms, not before
+        ("resnetv2_18", 8, 16),  # the other half reads sums
+        ("convmixer_768_32", 0, 65),  # an activation between
+        ("test_convnext", 0, 0),
+    ],
+)
+def test_the_maps_are_those_of_the_network_itself(name: str, folded: int, norms: int) -> None:
+    body = network(name)
+    assert sum("FrozenBatchNorm" in type(m).__name__ for m in body.modules()) == norms
+    with torch.no_grad():
+        expected = body(images())
+        ours = FoldedBody(body)
+        assert_close(ours(images()), expected)
+        assert_close(ours(images()), expected)  # with the weights of the first time
+    assert len(ours._pairs) == folded
+
+
+def test_gradients_and_names_are_those_of_the_network_itself() -> None:
+    body, twin = network("test_resnet"), network("test_resnet")
+    ours = FoldedBody(body)
+    assert list(body.state_dict()) == list(twin.state_dict())
+    assert [n for n, _ in body.named_parameters()] == [n for n, _ in twin.named_parameters()]
+    for run in (ours, twin):
+        torch.stack([m.square().mean() for m in run(images())]).sum().backward()
+    pairs = zip(body.parameters(), twin.parameters(), strict=True)
+    assert_close(*zip(*((p.grad, q.grad) for p, q in pairs), strict=True))
+
+
+def test_weights_that_change_are_folded_again() -> None:
+    body = network("test_resnet")
+    ours, twin = FoldedBody(body), network("test_resnet")
+    first, second = copy.deepcopy(twin.state_dict()), {k: v + 0.1 for k, v in twin.state_dict().items()}
+    with torch.inference_mode():
+        ours(images())
+    for state in (second, first):  # as a checkpoint is loaded
+        body.load_state_dict(state)
+        twin.load_state_dict(state)
+        with torch.inference_mode():
+            assert_close(ours(images()), twin(images()))
+    with torch.no_grad():
+        for network_ in (body, twin):  # as an optimiser steps
+            network_.conv1[0].weight.mul_(0.5)
+        assert_close(ours(images()), twin(images()))
+        body.double(), twin.double()
+        assert_close(ours(images().double()), twin(images().double()))
+
+
+def test_without_gradient_it_folds_once() -> None:
+    ours, folds = FoldedBody(network("test_resnet")), []
+    fold = ours._fold
+    ours._fold = lambda: folds.append(fold()) or folds[-1]
+    with torch.inference_mode():
+        for _ in range(3):
+            ours(images())
+    assert len(folds) == 1
+
+
+def test_a_copy_has_weights_of_its_own() -> None:
+    class Owner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = network("test_resnet")
+            self.folded = FoldedBody(self.body)
+
+    with torch.no_grad():
+        owner = Owner()
+        expected = owner.folded(images())
+        other = copy.deepcopy(owner)
+        for parameter in other.body.parameters():
+            parameter.mul_(0.9)
+        assert_close(owner.folded(images()), expected)
+        assert not torch.equal(other.folded(images())[0], expected[0])
+
+
+class Branching(nn.Module):
+    """A map that something else reads beside the norm, or that is made or normalised twice."""
+
+    pretrained_cfg: ClassVar = {"input_size": (3, 16, 16)}
+
+    def __init__(self, case: str) -> None:
+        super().__init__()
+        self.case = case
+        self.convolution, self.norm = nn.Conv2d(3, 3, 1, bias=case == "bias"), nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        y = self.convolution(x)
+        if self.case == "bias":
+            return [self.norm(y)]
+        if self.case == "read":
+            return [self.norm(y) + y]
+        if self.case == "given":
+            return [y, self.norm(y)]
+        return [self.norm(self.convolution(y))] if self.case == "made twice" else [self.norm(self.norm(y))]
+
+
+@pytest.mark.parametrize("case", ["bias", "read", "given", "made twice", "normalised twice"])
+def test_only_a_map_that_nothing_else_reads_is_folded(case: str) -> None:
+    torch.manual_seed(0)
+    body = frozen(Branching(case))
+    expected = body(images())
+    ours = FoldedBody(body)
+    assert len(ours._pairs) == (case == "bias")
+    assert_close(ours(images()), expected)
