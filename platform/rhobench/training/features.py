@@ -100,7 +100,6 @@ def _identity(config: RunConfig, dataset: CocoDetection) -> str:
 
 @torch.inference_mode()
 def _compute(folder: Path, dataset: CocoDetection, backbone: Backbone, tell: Callable[[str], None]) -> None:
-    backbone = backbone.to(memory_format=torch.channels_last)
     keys = [(index, flip) for index in range(len(dataset)) for flip in dataset.flips]
     maps: list[np.memmap] = []
     targets: list[Target] = []
@@ -108,7 +107,7 @@ def _compute(folder: Path, dataset: CocoDetection, backbone: Backbone, tell: Cal
     for start in range(0, len(keys), BATCH):
         samples = [dataset[key] for key in keys[start : start + BATCH]]
         size = _common_size(samples, size, dataset.config)
-        features = backbone(torch.stack([s.image for s in samples]).contiguous(memory_format=torch.channels_last))
+        features = backbone(torch.stack([s.image for s in samples]))
         if not maps:
             maps = [
                 open_memmap(folder / f"level{i}.npy", "w+", np.float16, (len(keys), *f.shape[1:]))
