@@ -104,6 +104,22 @@ def floor(typing_context: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def multiply_add(typing_context: Any, left: Any, right: Any, addend: Any) -> Any:
+    """left * right + addend, rounded once where the processor can."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        sums = []
+        for operands in zip(*(parts_of(builder, argument) for argument in arguments), strict=True):
+            part = operands[0].type
+            name = f"llvm.fmuladd.v{part.count}f32"
+            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(part, [part] * 3), name)
+            sums.append(builder.call(function, operands))
+        return join(builder, sums)
+
+    return left(left, left, left), generate
+
+
+@intrinsic
 def integers(typing_context: Any, vector: Any) -> Any:
     """float32 without a fraction, and not NaN, to int32."""
 

@@ -17,7 +17,7 @@ import numpy as np
 from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 
-from rhobench.ops.cpu.arithmetic import MATH, at_least, at_most, floor, integers, softmax, total
+from rhobench.ops.cpu.arithmetic import MATH, at_least, at_most, floor, integers, multiply_add, softmax, total
 from rhobench.ops.cpu.vectors import (
     FLOAT32,
     INT32,
@@ -34,6 +34,9 @@ from rhobench.ops.cpu.vectors import (
 
 ROWS_PER_TASK = 16
 """Queries that a thread takes at a time in the forward pass."""
+
+_ROWS_PER_AXIS, _PLACED_ROWS = 4, 8
+"""Rows of ``samples`` numbers that say where the samples lie: base and scale along x, then y, each with its rest."""
 
 _COUNTERS = ("next_task", "next_thread")
 _ADDRESSES = ("value", "first", "second", "reference", "query_index", "levels", "output", "scratch")
@@ -82,15 +85,20 @@ def _pointer(typing_context: Any, address: Any, item: Any) -> Any:
 
 
 @njit(forceinline=True, **MATH)
-def _along_axis(position: Any, extent: Any) -> Any:
-    """The two pixels beside each position: indices, bilinear weights, and 1 or 0 for on the map or not.
+def _along_axis(placed: Any, axis: int, samples: int, given: Any, extent: Any) -> Any:
+    """The two pixels beside each sample: indices, bilinear weights, and 1 or 0 for on the map or not.
 
     A pixel that is not on the map has weight 0 and the index of one that is: no branch, which the small levels, whose
     points often lie outside, would make the processor guess wrong. Every index is valid, also for a NaN or infinite
     coordinate, whose weights become NaN.
     """
+    row = axis * _ROWS_PER_AXIS * samples
+    base, base_rest = load(placed, row), load(placed, row + samples)
+    scale, scale_rest = load(placed, row + 2 * samples), load(placed, row + 3 * samples)
+    position = multiply_add(given, scale, base)
     lower = floor(at_most(at_least(position, -2.0), extent))  # the nearest where both pixels are outside
-    fraction = position - lower
+    # Not position - lower: that has lost as many digits as the position has before its point. This keeps nearly all.
+    fraction = multiply_add(given, scale, base - lower) + multiply_add(given, scale_rest, base_rest)
     last = extent - 1.0
     first_on = at_least(at_most(at_most(lower + 1.0, extent - lower), 1.0), 0.0)
     second_on = at_least(at_most(at_most(lower + 2.0, last - lower), 1.0), 0.0)
@@ -100,35 +108,42 @@ def _along_axis(position: Any, extent: Any) -> Any:
 
 
 @njit(forceinline=True, **MATH)
-def _place_maps(placed: Any, samples: Any, extent_x: Any, extent_y: Any) -> None:
-    """Base x, base y, scale x, scale y of locations: shares of a map, whose first pixel has its centre at 0.5."""
-    store(placed, 0, extent_x * 0.0 - 0.5)
-    store(placed, samples, extent_y * 0.0 - 0.5)
-    store(placed, 2 * samples, extent_x)
-    store(placed, 3 * samples, extent_y)
+def _place(placed: Any, axis: int, samples: int, sample: int, base: float, scale: float) -> None:
+    """Let a sample lie at pixel ``given * scale + base``: float64, kept as float32 and what that rounds off."""
+    row = axis * _ROWS_PER_AXIS * samples + sample
+    put(placed, row, np.float32(base))
+    put(placed, row + samples, np.float32(base - np.float32(base)))
+    put(placed, row + 2 * samples, np.float32(scale))
+    put(placed, row + 3 * samples, np.float32(scale - np.float32(scale)))
+
+
+@njit(forceinline=True, **MATH)
+def _place_maps(placed: Any, samples: int, table: Any) -> None:
+    """Of locations, which are shares of a map, whose first pixel has its centre at 0.5."""
+    for axis in range(2):
+        for sample in range(samples):
+            _place(placed, axis, samples, sample, -0.5, np.float64(item(table, axis * samples + sample)))
 
 
 @njit(forceinline=True, **MATH)
 def _place_references(job: Any, image: int, query: int, table: Any, placed: Any) -> None:
-    """The same of offsets around the reference of one query."""
+    """Of offsets around the reference of one query."""
     samples = job.num_levels * job.num_points
     of_image = job.reference + image * job.reference_step
     references = carray(_pointer(of_image, np.float32), (job.num_references, job.num_levels, job.reference_size))
     at: Any = query
     if job.query_index != 0:
         at = carray(_pointer(job.query_index, np.int64), (job.num_images, job.num_queries))[image, query]
-    half = np.float32(0.5)
     for level in range(job.num_levels):
         first = level * job.num_points
         for axis in range(2):
-            extent = item(table, axis * samples + first)
-            base = references[at, level, axis] * extent - half
-            scale = np.float32(1)
+            extent = np.float64(item(table, axis * samples + first))
+            base = references[at, level, axis] * extent - 0.5
+            scale = 1.0
             if job.reference_size == 4:
-                scale = references[at, level, 2 + axis] * extent * (half / np.float32(job.num_points))
+                scale = references[at, level, 2 + axis] * extent * 0.5 / job.num_points
             for sample in range(first, first + job.num_points):
-                put(placed, axis * samples + sample, base)
-                put(placed, (2 + axis) * samples + sample, scale)
+                _place(placed, axis, samples, sample, base, scale)
 
 
 @njit(forceinline=True, **MATH)
@@ -171,9 +186,9 @@ def forward_kernel(width: int, samples: int, value_kind: int, first_kind: int, s
         table, pixels = rows(job.levels, samples, FLOAT32), rows(job.levels, samples, INT32)
         extent_x, extent_y = load(table, 0), load(table, samples)
         first_pixel, map_width = load(pixels, 2 * samples), load(pixels, 3 * samples)
-        placed, shares = stack(4, samples, FLOAT32), stack(4, samples, FLOAT32)
+        placed, shares = stack(_PLACED_ROWS, samples, FLOAT32), stack(4, samples, FLOAT32)
         corners = stack(4, samples, INT32)
-        _place_maps(placed, samples, extent_x, extent_y)
+        _place_maps(placed, samples, table)
 
         stride = job.num_heads * width  # numbers from one pixel to the next
         num_rows = job.num_images * job.num_queries
@@ -189,10 +204,8 @@ def forward_kernel(width: int, samples: int, value_kind: int, first_kind: int, s
                     weight = load(seconds, at)
                     if fused:
                         weight = softmax(weight)
-                    x = x * load(placed, 2 * samples) + load(placed, 0)
-                    y = y * load(placed, 3 * samples) + load(placed, samples)
-                    left, right, w_left, w_right, _, _ = _along_axis(x, extent_x)
-                    top, bottom, w_top, w_bottom, _, _ = _along_axis(y, extent_y)
+                    left, right, w_left, w_right, _, _ = _along_axis(placed, 0, samples, x, extent_x)
+                    top, bottom, w_top, w_bottom, _, _ = _along_axis(placed, 1, samples, y, extent_y)
                     _store_corners(corners, samples, first_pixel, map_width, left, right, top, bottom)
                     _store_shares(shares, samples, w_left, w_right, w_top * weight, w_bottom * weight)
 
@@ -243,9 +256,10 @@ def backward_kernel(width: int, samples: int, value_kind: int, first_kind: int, 
         table, pixels = rows(job.levels, samples, FLOAT32), rows(job.levels, samples, INT32)
         extent_x, extent_y = load(table, 0), load(table, samples)
         first_pixel, map_width = load(pixels, 2 * samples), load(pixels, 3 * samples)
-        placed, shares, dots = stack(4, samples, FLOAT32), stack(4, samples, FLOAT32), stack(4, samples, FLOAT32)
+        placed, shares = stack(_PLACED_ROWS, samples, FLOAT32), stack(4, samples, FLOAT32)
+        dots = stack(4, samples, FLOAT32)
         corners, on_map = stack(4, samples, INT32), stack(1, samples, FLOAT32)
-        _place_maps(placed, samples, extent_x, extent_y)
+        _place_maps(placed, samples, table)
 
         # One head's pixels side by side: in grad_value they are so far apart that few of them fit into a cache.
         own_scratch = _count(address, 1) * job.num_pixels * width * 4
@@ -267,11 +281,10 @@ def backward_kernel(width: int, samples: int, value_kind: int, first_kind: int, 
                 weight = load(seconds, at)
                 if fused:
                     weight = softmax(weight)
-                scale_x, scale_y = load(placed, 2 * samples), load(placed, 3 * samples)
-                x = first_x * scale_x + load(placed, 0)
-                y = first_y * scale_y + load(placed, samples)
-                left, right, w_left, w_right, left_on, right_on = _along_axis(x, extent_x)
-                top, bottom, w_top, w_bottom, top_on, bottom_on = _along_axis(y, extent_y)
+                scale_x = load(placed, 2 * samples)
+                scale_y = load(placed, (_ROWS_PER_AXIS + 2) * samples)
+                left, right, w_left, w_right, left_on, right_on = _along_axis(placed, 0, samples, first_x, extent_x)
+                top, bottom, w_top, w_bottom, top_on, bottom_on = _along_axis(placed, 1, samples, first_y, extent_y)
                 _store_corners(corners, samples, first_pixel, map_width, left, right, top, bottom)
                 _store_shares(shares, samples, w_left, w_right, w_top * weight, w_bottom * weight)
                 store(on_map, 0, (left_on + right_on) * (top_on + bottom_on))

@@ -1,0 +1,194 @@
+"""Whether a backend computes what the reference defines: forward and backward, against float64 on the same inputs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rhobench.ops.api import BACKENDS
+from rhobench.ops.shapes import FORMS, Form, Inputs, Problem, attend, make_inputs
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""By the names that users write."""
+
+_ROUNDING = {torch.float32: 5e-7, torch.float16: 3e-4, torch.bfloat16: 2e-3}
+_QUERIES_AT_ONCE = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One form of a backend on one set of inputs."""
+
+    backend: str
+    form: Form
+    problem: str
+    dtype: str
+    errors: dict[str, float]
+    """Tensor -> norm of the difference to float64 by the norm of float64's; output and every gradient."""
+    limits: dict[str, float]
+    """Tensor -> largest error that agrees."""
+    message: str | None = None
+    """First line of the error that the backend raised instead."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it ran and every error is within its limit."""
+        return self.message is None and all(error <= self.limits[name] for name, error in self.errors.items())
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, or the largest error."""
+        if self.message is not None:
+            return self.message
+        if not self.errors:
+            return "nothing to compare"
+        # A NaN is no number to take a maximum of, and the worst of all.
+        worst = max(self.errors, key=lambda name: _or_infinite(self.errors[name] / self.limits[name]))
+        return f"{worst} is {self.errors[worst]:.1e} off, limit {self.limits[worst]:.1e}"
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Results in float64 for a fixed gradient of the output."""
+
+    form: Form
+    inputs: Inputs
+    grad_output: Tensor
+    results: dict[str, Tensor]
+    """output, and grad_NAME for each differentiable argument."""
+
+
+def check_backend(
+    backend: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> list[Comparison]:
+    """Compare a backend with float64 on small problems: two forms, output and gradients.
+
+    Among them are a width that is no power of two, a map of one pixel, samples far outside, no queries, tensors that
+    are not contiguous.
+
+    Args:
+        backend: a name in ``available_backends()``.
+        device: where the tensors lie.
+        dtype: float32, float16 or bfloat16, of value, offsets and logits.
+
+    Returns:
+        One comparison for each problem and form. A mismatch, or an error in the backend, is reported in it, not raised.
+
+    Raises:
+        ValueError: there is no such backend.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r} is unknown to rhobench.ops: use one of {BACKENDS}.")
+    compared = []
+    for name, inputs in small_inputs(dtype, device).items():
+        compared += [compare(backend, exact_results(form, inputs), name) for form in FORMS]
+    return compared
+
+
+def small_inputs(dtype: torch.dtype, device: torch.device | str) -> dict[str, Inputs]:
+    """Inputs that differ in what goes wrong in kernels. Most share width and samples: kernels are compiled for both."""
+    odd = Problem(levels=((9, 7), (4, 5)), queries=37, heads=3, width=7, points=3, batch=2, kind="sparse")
+    maps = Problem(levels=((7, 9), (5, 4), (1, 6), (1, 1)), queries=23, heads=2, batch=2, kind="decoder")
+    tokens = replace(maps, kind="encoder", queries=maps.tokens)
+    return {
+        "odd width": make_inputs(odd, dtype, device, seed=1),
+        "one-pixel map": make_inputs(maps, dtype, device, seed=2),
+        "samples outside": make_inputs(tokens, dtype, device, seed=3, noise=8),
+        "no queries": make_inputs(replace(maps, queries=0), dtype, device, seed=4),
+        "not contiguous": _transposed(make_inputs(replace(tokens, kind="sparse", queries=31), dtype, device, seed=5)),
+    }
+
+
+def exact_results(form: Form, inputs: Inputs) -> Exact:
+    """Output and gradients of the reference in float64, some queries at a time to need little memory."""
+    arguments = inputs.differentiable(form)
+    leaves = {name: tensor.detach().double().requires_grad_() for name, tensor in arguments.items()}
+    queries, dtype = inputs.sampling_offsets.shape[1], inputs.value.dtype
+    of_queries = set(arguments) - {"value"} - ({"reference_points"} if inputs.query_index is not None else set())
+    random = torch.Generator().manual_seed(queries)
+    images, _, heads, width = inputs.value.shape
+    grad_output = torch.randn(images, queries, heads * width, generator=random).to(inputs.value.device, dtype)
+    outputs = []
+    for start in range(0, max(queries, 1), _QUERIES_AT_ONCE):
+        rows = slice(start, start + _QUERIES_AT_ONCE)
+        part = {name: leaf[:, rows] if name in of_queries else leaf for name, leaf in leaves.items()}
+        index = None if inputs.query_index is None else inputs.query_index[:, rows]
+        output = attend(form, part, inputs.spatial_shapes, index, "reference")
+        output.backward(grad_output[:, rows].double())
+        outputs.append(output.detach())
+    gradients = {f"grad_{name}": leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    return Exact(form, inputs, grad_output, {"output": torch.cat(outputs, dim=1), **gradients})
+
+
+def compare(backend: str, exact: Exact, problem: str) -> Comparison:
+    """Run a backend, forward and backward, and compare; whatever it raises is in the comparison.
+
+    Args:
+        backend: its name.
+        exact: what ``exact_results`` gave.
+        problem: the name of its inputs.
+    """
+    inputs, errors, limits, message = exact.inputs, {}, {}, None
+    try:
+        leaves = {name: t.detach().requires_grad_() for name, t in inputs.differentiable(exact.form).items()}
+        output = attend(exact.form, leaves, inputs.spatial_shapes, inputs.query_index, backend)
+        gradients = torch.autograd.grad(output, list(leaves.values()), exact.grad_output)
+        results = {"output": output.detach(), **{f"grad_{n}": g for n, g in zip(leaves, gradients, strict=True)}}
+        for name, expected in exact.results.items():
+            errors[name] = relative_error(results[name], expected)
+            limits[name] = tolerance(backend, results[name].dtype, inputs.spatial_shapes, gradient=name != "output")
+    except Exception as error:  # a broken backend is a finding
+        message = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return Comparison(
+        backend=backend,
+        form=exact.form,
+        problem=problem,
+        dtype=str(inputs.value.dtype).removeprefix("torch."),
+        errors=errors,
+        limits=limits,
+        message=message,
+    )
+
+
+def relative_error(ours: Tensor, expected: Tensor) -> float:
+    """Norm of the difference by the norm of ``expected``; infinite for another shape."""
+    if ours.shape != expected.shape:
+        return math.inf
+    difference, norm = float((ours.double() - expected).norm()), float(expected.norm())
+    if norm == 0:
+        return 0.0 if difference == 0 else math.inf
+    return difference / norm
+
+
+def tolerance(backend: str, dtype: torch.dtype, spatial_shapes: list[tuple[int, int]], *, gradient: bool) -> float:
+    """Largest relative error of a result in ``dtype`` that is rounding.
+
+    Half precision rounds the result by so much, float32 the sums; a gradient is a longer sum. The reference rounds the
+    sampling position too, to 2**-24 of the side of the map, over which white noise changes by its own size each pixel.
+    Kernels must do better: 2.5e-6 on a map of 134 pixels is what they replace.
+    """
+    position = max(side for shape in spatial_shapes for side in shape) * 2.0**-24 if backend == "reference" else 0.0
+    exactness = (_ROUNDING[torch.float32] + position) * (2 if gradient else 1)
+    return exactness if dtype == torch.float32 else max(_ROUNDING[dtype], exactness)
+
+
+def _transposed(inputs: Inputs) -> Inputs:
+    """The same numbers in tensors whose batch does not come first in memory."""
+
+    def transpose(tensor: Tensor) -> Tensor:
+        return tensor.transpose(0, 1).contiguous().transpose(0, 1)
+
+    return replace(
+        inputs,
+        value=transpose(inputs.value),
+        reference_points=transpose(inputs.reference_points),
+        sampling_offsets=transpose(inputs.sampling_offsets),
+        attention_logits=transpose(inputs.attention_logits),
+    )
+
+
+def _or_infinite(number: float) -> float:
+    return math.inf if math.isnan(number) else number
