@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,8 +16,13 @@ from rhobench.ops.shapes import FORMS, Form, Inputs, Problem, attend, make_input
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """By the names that users write."""
 
+Attention = Callable[[Form, dict[str, Tensor], list[tuple[int, int]], Tensor | None], Tensor]
+"""A form of the operator: the form, its arguments as ``Inputs.differentiable`` gives them, levels, query index."""
+
 _ROUNDING = {torch.float32: 5e-7, torch.float16: 3e-4, torch.bfloat16: 2e-3}
 _QUERIES_AT_ONCE = 2048
+BASELINES = ("reference", "compiled reference")
+"""What other backends are compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,18 +130,21 @@ def exact_results(form: Form, inputs: Inputs) -> Exact:
     return Exact(form, inputs, grad_output, {"output": torch.cat(outputs, dim=1), **gradients})
 
 
-def compare(backend: str, exact: Exact, problem: str) -> Comparison:
+def compare(backend: str, exact: Exact, problem: str, attention: Attention | None = None) -> Comparison:
     """Run a backend, forward and backward, and compare; whatever it raises is in the comparison.
 
     Args:
         backend: its name.
         exact: what ``exact_results`` gave.
         problem: the name of its inputs.
+        attention: what to run in place of the public function with that backend, as ``attend`` without its last
+            argument.
     """
     inputs, errors, limits, message = exact.inputs, {}, {}, None
+    attention = attention or partial(attend, backend=backend)
     try:
         leaves = {name: t.detach().requires_grad_() for name, t in inputs.differentiable(exact.form).items()}
-        output = attend(exact.form, leaves, inputs.spatial_shapes, inputs.query_index, backend)
+        output = attention(exact.form, leaves, inputs.spatial_shapes, inputs.query_index)
         gradients = torch.autograd.grad(output, list(leaves.values()), exact.grad_output)
         results = {"output": output.detach(), **{f"grad_{n}": g for n, g in zip(leaves, gradients, strict=True)}}
         for name, expected in exact.results.items():
@@ -170,7 +180,8 @@ def tolerance(backend: str, dtype: torch.dtype, spatial_shapes: list[tuple[int, 
     sampling position too, to 2**-24 of the side of the map, over which white noise changes by its own size each pixel.
     Kernels must do better: 2.5e-6 on a map of 134 pixels is what they replace.
     """
-    position = max(side for shape in spatial_shapes for side in shape) * 2.0**-24 if backend == "reference" else 0.0
+    rounds = backend in BASELINES
+    position = max(side for shape in spatial_shapes for side in shape) * 2.0**-24 if rounds else 0.0
     exactness = (_ROUNDING[torch.float32] + position) * (2 if gradient else 1)
     return exactness if dtype == torch.float32 else max(_ROUNDING[dtype], exactness)
 

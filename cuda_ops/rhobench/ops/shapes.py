@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -52,13 +52,15 @@ class Problem:
         return self.batch * self.queries * self.heads * len(self.levels) * self.points * 4
 
 
-_IMAGE = "of an 800x1066 image"
+_ONE_IMAGE = {
+    "dense": Problem(levels=_LEVELS_800x1066, queries=17821, kind="encoder", about="encoder of 800x1066"),
+    "sparse30": Problem(levels=_LEVELS_800x1066, queries=5346, kind="sparse", about="encoder of 800x1066, ρ 0.3"),
+    "sparse10": Problem(levels=_LEVELS_800x1066, queries=1782, kind="sparse", about="encoder of 800x1066, ρ 0.1"),
+    "decoder": Problem(levels=_LEVELS_800x1066, queries=300, kind="decoder", about="decoder of 800x1066"),
+}
 SHAPES: Mapping[str, Problem] = {
-    "dense": Problem(levels=_LEVELS_800x1066, queries=17821, kind="encoder", about=f"encoder {_IMAGE}"),
-    "sparse30": Problem(levels=_LEVELS_800x1066, queries=5346, kind="sparse", about=f"encoder {_IMAGE}, ρ 0.3"),
-    "sparse10": Problem(levels=_LEVELS_800x1066, queries=1782, kind="sparse", about=f"encoder {_IMAGE}, ρ 0.1"),
-    "decoder": Problem(levels=_LEVELS_800x1066, queries=300, kind="decoder", about=f"decoder {_IMAGE}"),
-    "decoder_b4": Problem(levels=_LEVELS_800x1066, queries=300, batch=4, kind="decoder", about="the same, 4 images"),
+    **_ONE_IMAGE,
+    **{f"{name}_b4": replace(one, batch=4, about=f"{one.about}, 4 images") for name, one in _ONE_IMAGE.items()},
     "rtdetr": Problem(levels=_LEVELS_640x640, queries=300, kind="decoder", about="RT-DETR's decoder of 640x640"),
     # The one whose value, 91 MB in float32, is larger than the caches of most processors: with a dense encoder of
     # this size the reference alone would take minutes.

@@ -49,7 +49,8 @@ JOB = np.dtype([(name, np.int64) for name in _FIELDS])
 value, grad_value (N, S, H, D); first, grad_first (N, Q, H, L*P, 2): locations or offsets; second, grad_second
 (N, Q, H, L*P): weights or logits; reference (N, R, L, 2 or 4) float32, of which each image starts ``reference_step``
 bytes after the one before; query_index (N, Q) int64; levels: what ``level_table`` gives; output, grad_output
-(N, Q, H, D); grad_reference (N, H, Q, L, 2 or 4) float32; scratch (threads, S, D) float32, for the backward kernel.
+(N, Q, H, D); grad_reference (N, H, Q, L, 2 or 4) float32; scratch (threads, S, D) float32, for the backward kernel,
+which without it adds to grad_value where it lies: this must be float32 then, and zero.
 """
 
 _SIGNATURE = types.void(types.CPointer(numba.from_dtype(JOB)))
@@ -261,16 +262,18 @@ def backward_kernel(width: int, samples: int, value_kind: int, first_kind: int, 
         corners, on_map = stack(4, samples, INT32), stack(1, samples, FLOAT32)
         _place_maps(placed, samples, table)
 
-        # One head's pixels side by side: in grad_value they are so far apart that few of them fit into a cache.
-        own_scratch = _count(address, 1) * job.num_pixels * width * 4
-        sums = rows(job.scratch + own_scratch, width, FLOAT32)
         stride = job.num_heads * width  # numbers from one pixel to the next
+        sums_stride, own_scratch = width, _count(address, 1) * job.num_pixels * width * 4
         task = _count(address, 0)
         while task < job.num_images * job.num_heads:
             image, head = task // job.num_heads, task % job.num_heads
             base = image * job.num_pixels * stride + head * width
-            for pixel in range(job.num_pixels):
-                store(sums, pixel * width, zeros(sums))
+            sums = rows(job.scratch + own_scratch, width, FLOAT32)
+            if job.scratch == 0:
+                sums, sums_stride = rows(job.grad_value + base * 4, width, FLOAT32), stride
+            else:
+                for pixel in range(job.num_pixels):
+                    store(sums, pixel * width, zeros(sums))
             for query in range(job.num_queries):
                 if fused:
                     _place_references(job, image, query, table, placed)
@@ -296,8 +299,8 @@ def backward_kernel(width: int, samples: int, value_kind: int, first_kind: int, 
                     for corner in range(k, k + 4 * samples, samples):
                         pixel = int(item(corners, corner))
                         put(dots, corner, total(grad * load(value, base + pixel * stride)))
-                        moved = load(sums, pixel * width) + grad * item(shares, corner)
-                        store(sums, pixel * width, moved)
+                        moved = load(sums, pixel * sums_stride) + grad * item(shares, corner)
+                        store(sums, pixel * sums_stride, moved)
                 top_left, top_right = load(dots, 0), load(dots, samples)
                 bottom_left, bottom_right = load(dots, 2 * samples), load(dots, 3 * samples)
                 along_top = w_left * top_left + w_right * top_right
@@ -319,8 +322,9 @@ def backward_kernel(width: int, samples: int, value_kind: int, first_kind: int, 
                         store(dots, 3 * samples, grad_y * extent_y * first_y * half_box)
                         _sum_per_level(job, (task * job.num_queries + query), dots)
                 store(grad_seconds, at, grad_weight)
-            for pixel in range(job.num_pixels):
-                store(grad_value, base + pixel * stride, load(sums, pixel * width))
+            if job.scratch != 0:
+                for pixel in range(job.num_pixels):
+                    store(grad_value, base + pixel * stride, load(sums, pixel * width))
             task = _count(address, 0)
 
     return kernel

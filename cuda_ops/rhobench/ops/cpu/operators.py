@@ -83,7 +83,16 @@ def _backward(
     job = _Job(value, sizes, first, second, reference, query_index)
     num_images, _, num_heads, _ = value.shape
     job.point("grad_output", grad_output.to(value.dtype).contiguous())
-    grad_value, grad_first, grad_second = (t.new_empty(t.shape) for t in (value, first, second))
+    grad_first, grad_second = first.new_empty(first.shape), second.new_empty(second.shape)
+    threads = launch.threads(num_images * num_heads)
+    # A head's pixels lie side by side in a scratch, but in grad_value so far apart that few of them fit into a cache.
+    # With few samples that gains less than clearing and copying the scratch costs.
+    rows_read = 4 * first.shape[1] * first.shape[3] * first.shape[4]  # by a head
+    if value.dtype == torch.float32 and rows_read <= 2 * value.shape[1]:
+        grad_value = value.new_zeros(value.shape)
+    else:
+        grad_value = value.new_empty(value.shape)
+        job.point("scratch", value.new_empty((threads, *value.shape[1::2]), dtype=torch.float32))
     job.point("grad_value", grad_value)
     job.point("grad_first", grad_first)
     job.point("grad_second", grad_second)
@@ -92,8 +101,6 @@ def _backward(
         shape = (num_images, num_heads, first.shape[1], *reference.shape[2:])
         grad_reference = value.new_empty(shape, dtype=torch.float32)
         job.point("grad_reference", grad_reference)
-    threads = launch.threads(num_images * num_heads)
-    job.point("scratch", value.new_empty((threads, *value.shape[1::2]), dtype=torch.float32))
     job.run("backward", threads)
     if grad_reference.dim() > 1:
         grad_reference = grad_reference.sum(1)
