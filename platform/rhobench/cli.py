@@ -212,6 +212,24 @@ def reproduce(
     raise typer.Exit(0 if reproduced.reproduced else FAILED)
 
 
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Try what works on this machine: backends against float64, GPU, Ray, browser."""
+    from rich.console import Console
+
+    from rhobench.doctor import examine
+
+    findings = []
+    with Console(stderr=True).status("trying"):
+        for finding in examine():
+            findings.append(finding)
+            print(f"{finding.verdict:<7} {finding.name}: {finding.sentence}", flush=True)
+    failed = any(finding.required and not finding.works for finding in findings)
+    if as_json:
+        print(json.dumps({"works": not failed, "findings": [finding.as_dict() for finding in findings]}))
+    raise typer.Exit(FAILED if failed else 0)
+
+
 @data_app.command("check")
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with images/ and annotations/.")],

@@ -123,7 +123,7 @@ def exact_results(form: Form, inputs: Inputs) -> Exact:
         rows = slice(start, start + _QUERIES_AT_ONCE)
         part = {name: leaf[:, rows] if name in of_queries else leaf for name, leaf in leaves.items()}
         index = None if inputs.query_index is None else inputs.query_index[:, rows]
-        output = attend(form, part, inputs.spatial_shapes, index, "reference")
+        output = attend(form, part, inputs.spatial_shapes, index, backend="reference")
         output.backward(grad_output[:, rows].double())
         outputs.append(output.detach())
     gradients = {f"grad_{name}": leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}

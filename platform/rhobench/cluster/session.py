@@ -69,3 +69,29 @@ def ray_session(address: str) -> Iterator[Cluster]:
         yield Cluster(cpus=total.get("CPU", 0), gpus=total.get("GPU", 0), nodes=len(ray.nodes()))
     finally:
         ray.shutdown()
+
+
+def ask_a_worker() -> dict[str, str]:
+    """Start a cluster on this machine, let a worker import rhobench, and stop it.
+
+    Returns:
+        The versions of "ray" and "python" that the worker has.
+
+    Raises:
+        ClusterError: it does not start, or the worker does not answer within a minute.
+    """
+    with ray_session("local"):
+        import ray
+
+        def answer() -> dict[str, str]:
+            import platform
+
+            import rhobench.ops  # noqa: F401
+
+            return {"ray": ray.__version__, "python": platform.python_version()}
+
+        try:
+            return ray.get(ray.remote(num_cpus=0)(answer).remote(), timeout=60)
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ClusterError(f"Ray started, but a worker could not import rhobench: {reason}") from error

@@ -1,0 +1,35 @@
+"""A Ray of our own: what its workers see."""
+
+from __future__ import annotations
+
+import platform
+
+import pytest
+
+from rhobench.cluster.session import ask_a_worker, ray_session
+
+pytestmark = pytest.mark.ray
+
+
+def test_a_worker_imports_rhobench_and_all_is_stopped() -> None:
+    assert ask_a_worker()["python"] == platform.python_version()
+    import ray
+
+    assert not ray.is_initialized()
+
+
+def test_kernels_use_the_cores_that_the_scheduler_granted() -> None:
+    def threads() -> int:
+        import torch
+
+        from rhobench.ops import deformable_attention
+        from rhobench.ops.cpu import launch
+
+        value, locations, weights = torch.ones(1, 4, 1, 24), torch.ones(1, 1, 1, 1, 1, 2) / 2, torch.ones(1, 1, 1, 1, 1)
+        assert deformable_attention(value, [(2, 2)], locations, weights).sum() == 24
+        return launch.threads(tasks=100)
+
+    with ray_session("local"):
+        import ray
+
+        assert ray.get([ray.remote(num_cpus=cores)(threads).remote() for cores in (1, 2)]) == [1, 2]
