@@ -26,7 +26,7 @@ from torch import Tensor
 from rhobench.ops import cpu, reference
 from rhobench.ops.api import available_backends
 from rhobench.ops.check import BASELINES, DTYPES, Attention, Comparison, compare, exact_results
-from rhobench.ops.limits import Pass, limit_ms
+from rhobench.ops.limits import PASSES, Pass, limit_ms
 from rhobench.ops.shapes import FORMS, SHAPES, Form, Inputs, attend, make_inputs
 from rhobench.ops.timing import Samples, take_turns
 
@@ -134,29 +134,37 @@ def _calls(attention: Attention, form: Form, inputs: Inputs, grad: Tensor) -> di
     return {"forward": forward, "training": training}
 
 
-HEADER = f"{'shape':<12}{'backend':<20}{'dtype':<10}{'error':>8}" + "".join(
-    f"{title:>24}{'cold':>9}{'x ref':>7}{'x comp':>7}{'limit':>7}" for title in ("forward ms", "training ms")
-)
+def header() -> str:
+    """The head of the table, above ``line``."""
+    columns = "".join(
+        f"{f'{kind} ms':>15}{'p10 to p90':>15}{'cold':>7}{'x ref':>7}{'x comp':>8}{'limit':>7}" for kind in PASSES
+    )
+    return f"{'problem':<12}{'backend':<20}{'dtype':<10}{'error':>8}{columns}"
 
 
 def line(row: Row, rows: Sequence[Row]) -> str:
-    """A row of the table, beneath ``HEADER``."""
+    """A row of the table; ``rows`` are all of the same problem."""
     start = f"{row.shape:<12}{row.backend:<20}{row.dtype:<10}"
     if not row.samples:
         return f"{start}  not timed: {row.comparison.sentence}"
     cells = f"{max(row.comparison.errors.values()):>8.0e}"
     for kind, samples in row.samples.items():
-        low, high = samples.spread
-        cells += f"{f'{samples.median:.2f} ({low:.2f} to {high:.2f})':>24}{samples.cold_median:>9.2f}"
-        for name in BASELINES:
+        low, high = map(_digits, samples.spread)
+        cells += f"{_digits(samples.median):>15}{f'{low} to {high}':>15}{_digits(samples.cold_median):>7}"
+        for name, width in zip(BASELINES, (7, 8), strict=True):
             times = ratio(rows, name, row, kind)
-            cells += f"{times:>7.1f}" if times is not None else f"{'-':>7}"
+            cells += f"{'-' if times is None else _digits(times):>{width}}"
         cells += f"{row.limit_share(kind):>7.0%}"
     return start + cells
 
 
+def _digits(number: float) -> str:
+    """Three of them."""
+    return f"{number:.{2 if number < 10 else 1 if number < 100 else 0}f}"
+
+
 def machine() -> dict[str, Any]:
-    """What the times depend on besides the code."""
+    """What the times depend on beside the code."""
     from llvmlite import binding
 
     return {
@@ -178,9 +186,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
     here, found = machine(), []
     print(", ".join(f"{key} {value}" for key, value in here.items() if not isinstance(value, dict)))
-    print("medians of warm calls (p10 to p90); cold: first call after the others; x: times as fast as the float32")
-    print("reference and its compiled form; limit: share of the time that the memory needs in any case\n")
-    print(HEADER)
+    print(
+        "Medians of warm calls. training: forward and backward. cold: first call after the others have run.\n"
+        "x ref, x comp: times as fast as the float32 reference, eager and compiled.\n"
+        "limit: the part of the time that the memory of this machine needs in any case.\n"
+    )
+    print(header())
     failed = False
     for shape in options.shapes:
         rows = bench(
