@@ -7,14 +7,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from rhobench.ops import cpu, deformable_attention, fused_deformable_attention
+from rhobench.ops import deformable_attention, fused_deformable_attention
 from rhobench.ops.cpu import launch
 
 
@@ -198,22 +197,3 @@ print(json.dumps(torch.equal(torch.cat(list(loader)), expected)))
 
 def test_forked_data_loader_workers_may_call_it():
     assert finish(start(LOADER)) is True
-
-
-def test_cache_folder_is_the_users_or_private(tmp_path, monkeypatch):
-    def cache_dir():
-        return cpu.cache_dir.__wrapped__()
-
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    assert cache_dir().parent == tmp_path / "home" / "rhobench" / "numba"
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    shared = cache_dir()
-    assert shared.is_relative_to(tmp_path)
-    assert shared.parents[1].stat().st_mode & 0o777 == 0o700
-    monkeypatch.setattr(os, "getuid", lambda: -1)  # the folder in the shared place belongs to somebody else
-    foreign = tmp_path / "rhobench--1" / "numba"
-    foreign.mkdir(parents=True)
-    assert not cache_dir().is_relative_to(foreign)
