@@ -99,7 +99,7 @@ class ModelConfig:
     dropout: float = 0.1
     """Dropout probability in the transformer."""
     attention_backend: str = "auto"
-    """Backend of deformable attention: "auto" (by device), "reference" (plain PyTorch), "cpu" (Numba)."""
+    """Backend of deformable attention: "auto" (by device), "reference" (plain PyTorch), "cpu" (Numba) or "cuda"."""
 
     def __post_init__(self) -> None:
         self._check_family()

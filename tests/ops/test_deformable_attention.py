@@ -166,14 +166,16 @@ def test_reference_gradients_by_finite_differences(make_problem):
 def test_backends_by_device():
     assert available_backends() == ("reference", "cpu")
     assert resolve_backend("cpu") == "cpu"
-    assert resolve_backend(torch.device("cuda", 0)) == "reference"
+    assert resolve_backend(torch.device("cuda", 0)) == "cuda"
+    assert resolve_backend("meta") == "reference"
     assert resolve_backend("cpu", "reference") == "reference"
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"backend": "cuda"}, r"backend='cuda' is unknown.*use one of \('auto', 'reference', 'cpu'\)"),
+        ({"backend": "tpu"}, r"backend='tpu' is unknown.*use one of \('auto', 'reference', 'cpu', 'cuda'\)"),
+        ({"backend": "cuda"}, r"backend='cuda' got tensors on 'cpu': move them there, or use backend='reference'"),
         ({"value": torch.zeros(2, 47, 48)}, r"value has shape \(2, 47, 48\).*needs \(N, S, H, D\)"),
         ({"value": torch.zeros(2, 46, 2, 24)}, r"value has 46 pixels.*hold 47"),
         ({"spatial_shapes": []}, r"spatial_shapes \[\].*at least one level"),

@@ -8,34 +8,40 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rhobench.ops import reference, torch_op
+from rhobench.ops import cuda, reference, torch_op
 from rhobench.ops.arguments import check_fused, check_plain, check_tensors
 
-BACKENDS = ("reference", "cpu")
+BACKENDS = ("reference", "cpu", "cuda")
+"""The last two are named after the device whose tensors they take."""
 
 
 def available_backends() -> tuple[str, ...]:
     """The backends that can run on this machine."""
-    return BACKENDS if importlib.util.find_spec("numba") else ("reference",)
+    usable = {
+        "reference": True,
+        "cpu": importlib.util.find_spec("numba") is not None,
+        "cuda": cuda.why_not() is None,
+    }
+    return tuple(name for name in BACKENDS if usable[name])
 
 
 def resolve_backend(device: torch.device | str, backend: str = "auto") -> str:
     """Name the backend that runs for tensors on ``device``: what a measurement should record.
 
-    "auto" is "cpu" for CPU tensors and "reference" elsewhere. It depends on the device alone: a backend that fails
-    raises, and no other one takes over.
+    "auto" is "cpu" for CPU tensors, "cuda" for those on a GPU and "reference" elsewhere. It depends on the device
+    alone: a backend that fails, or lacks a package, raises, and no other one takes over.
 
     Raises:
         ValueError: the backend is unknown, or does not run on the device.
     """
     device_type = torch.device(device).type
     if backend == "auto":
-        return "cpu" if device_type == "cpu" else "reference"
+        return device_type if device_type in BACKENDS else "reference"
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown to rhobench.ops: use one of {('auto', *BACKENDS)}.")
-    if backend == "cpu" and device_type != "cpu":
+    if backend not in ("reference", device_type):
         raise ValueError(
-            f"backend='cpu' got tensors on {device_type!r}: move them to the CPU, or use backend='reference'."
+            f"backend={backend!r} got tensors on {device_type!r}: move them there, or use backend='reference'."
         )
     return backend
 
@@ -57,7 +63,7 @@ def deformable_attention(
             level's width and height. Pixel i has its centre at (i + 0.5) / size; outside the map, value is zero. A
             NaN or infinite coordinate makes the result NaN.
         attention_weights: (N, Q, H, L, P): the weight of each sample.
-        backend: "auto", "reference" (plain PyTorch, any device and dtype) or "cpu" (Numba).
+        backend: "auto", "reference" (plain PyTorch, any device and dtype), "cpu" (Numba) or "cuda" (CuPy).
 
     Returns:
         (N, Q, H * D) in the dtype of ``value``, differentiable in all three tensors. The arithmetic is float32, also
@@ -107,7 +113,8 @@ def fused_deformable_attention(
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit, or the backend is unknown or does not run on the device.
-        IndexError: ``query_index`` names a row that does not exist.
+        IndexError: ``query_index`` names a row that does not exist. On a GPU, which nobody waits for, such a query's
+            result is NaN.
     """
     resolved = resolve_backend(value.device, backend)
     tensors = {

@@ -65,10 +65,10 @@ def check_tensors(tensors: dict[str, Tensor], backend: str) -> None:
             raise ValueError(f"{name} is on {tensor.device} but value is on {value.device}: put them on one device.")
         if not tensor.is_floating_point():
             raise ValueError(f"{name} has dtype {tensor.dtype}: deformable attention needs a floating-point dtype.")
-        if backend == "cpu" and tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        if backend != "reference" and tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             raise ValueError(
-                f"{name} is {str(tensor.dtype).removeprefix('torch.')}, but backend='cpu' takes float32, float16 and "
-                "bfloat16: use backend='reference'."
+                f"{name} is {str(tensor.dtype).removeprefix('torch.')}, but backend={backend!r} takes float32, float16 "
+                "and bfloat16: use backend='reference'."
             )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rhobench.ops.cpu import operators as cpu
+from rhobench.ops.cuda import operators as cuda
 
 # Operators know no list of pairs: `sizes` is height, width, height, width, ... of the levels.
 _PLAIN = "Tensor value, SymInt[] sizes, Tensor sampling_locations, Tensor attention_weights"
@@ -28,10 +29,11 @@ _LIBRARY.define(
     f"fused_deformable_attention_backward(Tensor grad_output, {_FUSED}, bool needs_reference) "
     "-> (Tensor, Tensor, Tensor, Tensor)"
 )
-_LIBRARY.impl("deformable_attention", cpu.forward, "CPU")
-_LIBRARY.impl("deformable_attention_backward", cpu.backward, "CPU")
-_LIBRARY.impl("fused_deformable_attention", cpu.fused_forward, "CPU")
-_LIBRARY.impl("fused_deformable_attention_backward", cpu.fused_backward, "CPU")
+for _backend, _device in ((cpu, "CPU"), (cuda, "CUDA")):
+    _LIBRARY.impl("deformable_attention", _backend.forward, _device)
+    _LIBRARY.impl("deformable_attention_backward", _backend.backward, _device)
+    _LIBRARY.impl("fused_deformable_attention", _backend.fused_forward, _device)
+    _LIBRARY.impl("fused_deformable_attention_backward", _backend.fused_backward, _device)
 
 
 def flat_sizes(spatial_shapes: Sequence[tuple[int, int]]) -> list[int]:

@@ -1,0 +1,135 @@
+"""Compiling with NVRTC, which needs no GPU; what is compiled is kept on disk for later processes.
+
+A file is found by a digest of all that it depends on, comes to its place by a rename, and carries a digest of its
+contents: many workers may compile at once, and one that was killed leaves nothing that another would run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from rhobench.ops.cache import cache_folder
+from rhobench.ops.cuda.launch import Variant
+
+SOURCE = Path(__file__).parent / "source"
+OPTIONS = ("--std=c++17", "--ptxas-options=-v")
+OLDEST = (7, 5)
+"""The first compute capability that NVRTC of CUDA 13 compiles for."""
+
+
+class CompileError(RuntimeError):
+    """NVRTC is missing, or refuses a source."""
+
+
+def cubin(variant: Variant, capability: tuple[int, int]) -> bytes:
+    """Machine code of a variant, from the disk or newly compiled.
+
+    Raises:
+        CompileError: it cannot be compiled.
+    """
+    file = cache_folder("cuda") / f"{_key(variant, capability)}.cubin"
+    try:
+        digest, code = file.read_bytes()[:32], file.read_bytes()[32:]
+        if hashlib.sha256(code).digest() == digest:
+            return code
+    except OSError:
+        pass  # nobody has compiled it yet
+    code, _ = compile_variant(variant, capability)
+    _write(file, hashlib.sha256(code).digest() + code)
+    return code
+
+
+def compile_variant(variant: Variant, capability: tuple[int, int]) -> tuple[bytes, str]:
+    """Compile without looking on the disk -> machine code, and the compiler's log, which has registers and spills.
+
+    Raises:
+        CompileError: it cannot be compiled.
+    """
+    nvrtc = _nvrtc()
+    headers = sorted(SOURCE.glob("*.cuh"))
+    name = f"{variant.kernel}.cu"
+    _, program = nvrtc.nvrtcCreateProgram(
+        (SOURCE / name).read_bytes(),
+        name.encode(),
+        len(headers),
+        [header.read_bytes() for header in headers],
+        [header.name.encode() for header in headers],
+    )
+    try:
+        options = [option.encode() for option in _options(variant, capability)]
+        (failed,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+        log = _text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).decode(errors="replace")
+        if int(failed):
+            raise CompileError(
+                f"NVRTC {'.'.join(map(str, _version()))} cannot compile {name} for sm_{_digits(capability)} with "
+                f"{dict(variant.defines)}: {log.strip()}"
+            )
+        return _text(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program), log
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+
+
+def prepare(variants: Iterable[Variant], capability: tuple[int, int]) -> int:
+    """Compile variants ahead of their use, before workers all need them at once -> how many there are."""
+    return len([cubin(variant, capability) for variant in variants])
+
+
+def _options(variant: Variant, capability: tuple[int, int]) -> list[str]:
+    defines = [f"-D{name}={value}" for name, value in variant.defines]
+    return [f"--gpu-architecture=sm_{_digits(capability)}", *OPTIONS, *defines]
+
+
+def _digits(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}{capability[1]}"
+
+
+def _key(variant: Variant, capability: tuple[int, int]) -> str:
+    digest = hashlib.sha256(repr((variant.kernel, _options(variant, capability), _version())).encode())
+    digest.update(_sources())
+    return digest.hexdigest()[:24]
+
+
+@cache
+def _sources() -> bytes:
+    return b"".join(file.name.encode() + file.read_bytes() for file in sorted(SOURCE.glob("*.cu*")))
+
+
+@cache
+def _version() -> tuple[int, int]:
+    _, major, minor = _nvrtc().nvrtcVersion()
+    return major, minor
+
+
+def _nvrtc():  # type: ignore[no-untyped-def]  # noqa: ANN202
+    try:
+        from cuda.bindings import nvrtc
+    except ImportError as error:
+        raise CompileError(
+            f"NVRTC cannot be used ({error}): install it with `pip install 'rhobench[cuda]'`, or use "
+            "backend='reference'."
+        ) from error
+    return nvrtc
+
+
+def _text(size_of, get, program) -> bytes:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    _, size = size_of(program)
+    text = b" " * size
+    get(program, text)
+    return text
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Whole or not at all; where the disk is full, the next process compiles again."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except OSError:
+        temporary.unlink(missing_ok=True)

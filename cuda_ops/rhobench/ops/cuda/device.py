@@ -1,0 +1,101 @@
+"""The GPU: what it is, why it cannot be used, and a kernel launched on it. The only place that knows CuPy."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+
+from rhobench.ops.cuda.compiled import OLDEST, cubin
+from rhobench.ops.cuda.job import Job
+from rhobench.ops.cuda.launch import Card, Launch, Variant
+
+
+class CudaError(RuntimeError):
+    """The CUDA backend cannot run, or a launch failed."""
+
+
+def why_not(device: torch.device | str = "cuda") -> str | None:
+    """Why the backend cannot run on a device, in a sentence; None when it can."""
+    for module, package in (("cupy", "cupy-cuda13x"), ("cuda.bindings.nvrtc", "cuda-bindings")):
+        if not _installed(module):
+            return f"{package} is not installed: `pip install 'rhobench[cuda]'`"
+    if not torch.cuda.is_available():
+        return "PyTorch finds no GPU with a driver that it can use"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST:
+        name, (major, minor) = torch.cuda.get_device_name(device), capability
+        return f"{name} has compute capability {major}.{minor}, but the kernels need {OLDEST[0]}.{OLDEST[1]}"
+    return None
+
+
+def card(device: torch.device) -> Card:
+    """The GPU that ``device`` names.
+
+    Raises:
+        CudaError: the backend cannot run there.
+    """
+    return _card(device.index if device.index is not None else torch.cuda.current_device())
+
+
+@cache
+def _card(index: int) -> Card:
+    reason = why_not(torch.device("cuda", index))
+    if reason is not None:
+        raise CudaError(f"backend='cuda' cannot run: {reason}, or use backend='reference'.")
+    properties = torch.cuda.get_device_properties(index)
+    return Card(capability=(properties.major, properties.minor), processors=properties.multi_processor_count)
+
+
+def run(launch: Launch, job: Job, device: torch.device) -> None:
+    """Launch a kernel on the current stream of ``device``, also while that is captured into a CUDA graph.
+
+    Raises:
+        CompileError: it cannot be compiled.
+        CudaError: it cannot be loaded or launched.
+    """
+    if not launch.blocks:
+        return
+    from cupy.cuda.driver import CUDADriverError
+
+    index = device.index if device.index is not None else torch.cuda.current_device()
+    try:
+        with torch.cuda.device(index):
+            kernel = _kernel(launch.variant, launch.shared_bytes, index)
+            stream = _stream(torch.cuda.current_stream(index).cuda_stream, index)
+            kernel((launch.blocks,), (launch.threads,), (job.record,), launch.shared_bytes, stream)
+    except CUDADriverError as error:
+        raise CudaError(
+            f"The kernel {launch.variant.kernel!r} failed on {torch.cuda.get_device_name(index)}: {error} "
+            f"({launch.blocks} blocks of {launch.threads} threads, {dict(launch.variant.defines)})"
+        ) from error
+
+
+@cache
+def _kernel(variant: Variant, shared_bytes: int, index: int) -> Any:
+    """A function that launches the kernel; called with ``index`` as the current device."""
+    from cupy.cuda import driver, function
+
+    module = function.Module()
+    module.load(cubin(variant, _card(index).capability))
+    kernel = module.get_function(variant.kernel)
+    if shared_bytes:
+        driver.funcSetAttribute(kernel.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes)
+    return kernel
+
+
+@lru_cache(maxsize=64)
+def _stream(pointer: int, index: int) -> Any:
+    """CuPy's name for a stream of PyTorch's. Which one is current is asked for at every launch."""
+    from cupy.cuda import ExternalStream
+
+    return ExternalStream(pointer, index)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a package above it is missing
+        return False

@@ -1,0 +1,66 @@
+"""Kernels of the CUDA backend, compiled as C++ and run on this processor: what the device would compute."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from rhobench.ops.cuda.compiled import SOURCE
+from rhobench.ops.cuda.job import Job
+from rhobench.ops.cuda.launch import Launch, Variant
+
+WRITTEN = ("output", "grad_first", "grad_second", "grad_reference")
+"""Tensors that a kernel fills, if its job has them; it adds to ``grad_value``."""
+
+HERE = Path(__file__).parent
+COMPILER = ("g++", "-O1", "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wno-unknown-pragmas")
+
+
+@cache
+def library(variant: Variant, folder: Path) -> ctypes.CDLL:
+    """The variant as a shared library, compiled into ``folder``."""
+    name = hashlib.sha256(repr(variant).encode()).hexdigest()[:16]
+    defines = [f"-D{key}={value}" for key, value in variant.defines]
+    names = [f'-DSOURCE="{variant.kernel}.cu"', f"-DKERNEL={variant.kernel}"]
+    command = [
+        *COMPILER,
+        f"-I{SOURCE}",
+        f"-I{HERE}",
+        *names,
+        *defines,
+        str(HERE / "host.cpp"),
+        "-o",
+        f"{folder}/{name}.so",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return ctypes.CDLL(f"{folder}/{name}.so")
+
+
+class Emulator:
+    """Takes the place of ``rhobench.ops.cuda.device.run``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seed = 0
+        """Not 0: threads and blocks take their turns in an order drawn with it."""
+        self.launches: list[Launch] = []
+
+    def run(self, launch: Launch, job: Job, device: torch.device) -> None:
+        """Run all blocks, one after the other."""
+        if not launch.blocks:
+            return
+        self.launches.append(launch)
+        for name in WRITTEN:
+            written = job.tensors.get(name)
+            if written is not None:
+                written.fill_(float("nan"))  # whatever is not written shows
+        loaded, record = library(launch.variant, self.folder), job.record
+        assert loaded.job_size() == record.dtype.itemsize, "the record is not what the source declares"
+        stuck = loaded.run(ctypes.c_void_p(record.ctypes.data), launch.blocks, launch.threads, self.seed)
+        assert stuck == 0, f"threads of {launch.variant} wait for others that never come"
