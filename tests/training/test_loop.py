@@ -15,7 +15,6 @@ import torch
 from rhobench.config import BackboneConfig, RunConfig
 from rhobench.config_tree import to_dict
 from rhobench.data import DatasetError, UnreadableImageError
-from rhobench.model.matcher import NonFiniteError
 from rhobench.training import Status, Trained, train
 from rhobench.training.meter import REPORTS_PER_EPOCH, EpochMeter
 
@@ -172,13 +171,6 @@ def test_an_image_that_breaks_during_the_training_stops_it(
 
     with pytest.raises(UnreadableImageError, match=r"\.png cannot be decoded"):
         run(small(root), report=truncate)
-
-
-def test_a_learning_rate_that_destroys_the_weights_stops_the_training(
-    write_coco: Write, small: Small, run: Callable[..., Trained]
-) -> None:
-    with pytest.raises(NonFiniteError, match=r"Lower train\.lr"):
-        run(small(write_coco(), lr=1e30))
 
 
 def test_fewer_classes_than_the_data_has_is_a_sentence(
