@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +108,8 @@ class TrainingState:
                 f"{count} workers continue at step {self.schedule.last_epoch} what {len(workers)} began: each step "
                 "sees the same images, but rounding and random draws differ from an uninterrupted run"
             )
+            mean = {name: statistics.fmean(w["sums"][name] for w in workers) for name in workers[0]["sums"]}
+            workers = [worker | {"sums": mean} for worker in workers]
         mine = workers[min(rank, len(workers) - 1)]
         self.sums = {name: torch.tensor(value, device=self.device) for name, value in mine["sums"].items()}
         self.spikes.losses.extend(mine["losses"])
