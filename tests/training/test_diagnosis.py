@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import runpy
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -74,7 +73,12 @@ def test_a_weight_that_is_not_finite_is_named_with_its_layer_and_step(
 
 
 def test_the_step_that_failed_can_be_run_again(
-    write_coco: Write, small: Small, tmp_path: Path, disturbed: Callable[..., None]
+    write_coco: Write,
+    small: Small,
+    tmp_path: Path,
+    disturbed: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     disturbed(2, lambda model: parameter(model, "level_embed").fill_(1e38))
     with pytest.raises(NonFiniteError) as caught:
@@ -84,11 +88,11 @@ def test_the_step_that_failed_can_be_run_again(
     _, batch, config, scale = load_step(tmp_path / "run")
     assert f"on images {[target.image_id for target in batch.targets]}" in str(caught.value)
     assert (config, scale) == (small(tmp_path / "data"), 1.0)
-    command = [sys.executable, "-m", "rhobench.training.replay", str(tmp_path / "run")]
-    assert command[1:] == str(caught.value).partition("`python ")[2].partition("`")[0].split()
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == again
+    module, folder = str(caught.value).partition("`python -m ")[2].partition("`")[0].split()
+    monkeypatch.setattr(sys, "argv", ["replay", folder])
+    sys.modules.pop(module)  # runpy warns of what is imported already
+    runpy.run_module(module, run_name="__main__")
+    assert capsys.readouterr().out.strip() == again
 
 
 def test_a_folder_without_a_failed_step_has_nothing_to_run_again(tmp_path: Path) -> None:

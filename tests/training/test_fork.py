@@ -49,7 +49,7 @@ def test_a_fork_starts_from_the_weights_that_would_be_scored(
         assert found is not None
         source = found
     fork = run(forked(config, folder), tmp_path / "fork")
-    assert fork.progress.forked_from == {"file": str(source), "sha256": sha256_of(source)}
+    assert fork.progress.forked_from == {"file": str(source), "sha256": sha256_of(source), "damaged": []}
     assert len(fork.progress.history) == 2  # everything else begins anew
     expected = trained.model.state_dict()
     for name, value in fork.model.state_dict().items():

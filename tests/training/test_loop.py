@@ -183,3 +183,17 @@ def test_splits_with_different_categories_are_refused(
     file.write_text(file.read_text().replace('"blue"', '"green"'))
     with pytest.raises(DatasetError, match=r"categories"):
         run(small(root))
+
+
+@pytest.mark.parametrize(("resize", "warned"), [(None, 1), ((64, 96), 0)])
+def test_a_worker_that_sees_images_one_by_one_is_warned_of_padding(
+    write_coco: Write, small: Small, run: Callable[..., Trained], resize: tuple[int, int] | None, warned: int
+) -> None:
+    """Of several sizes only: images of one size are never padded, in use either."""
+    config = small(write_coco(), model={"num_feature_levels": 3}, epochs=1, batch_size=1)
+    config = replace(config, data=replace(config.data, resize_px=resize, short_side_px=64))
+    reports: list[Status] = []
+    trained = run(config, report=reports.append)
+    assert [status.warning for status in reports if status.warning] == trained.progress.warnings
+    assert len(trained.progress.warnings) == warned
+    assert all("never sees padding" in warning for warning in trained.progress.warnings)

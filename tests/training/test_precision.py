@@ -18,6 +18,7 @@ from rhobench.model.criterion import losses
 from rhobench.model.matcher import matching_cost
 from rhobench.training import Trained, train
 from rhobench.training.batches import TrainBatch, objects_of
+from rhobench.training.checkpoint import find_checkpoint, read_checkpoint
 from rhobench.training.objective import run_model
 from rhobench.training.precision import AUTOCAST, autocast
 from rhobench.training.sources import open_images, open_sources
@@ -81,14 +82,21 @@ def test_the_transformer_is_half_and_locations_losses_and_costs_are_not(
 def test_a_few_images_are_learnt_by_heart_in_half_precision(
     write_coco: Write, small: Small, tmp_path: Path, precision: str
 ) -> None:
-    config = small(write_coco(), data={"hflip": False}, epochs=15, eval_every_epochs=15, precision=precision)
+    config = small(
+        write_coco(), data={"hflip": False}, epochs=15, eval_every_epochs=15, precision=precision, ema_decay=0.5
+    )
     trained = run(config, tmp_path / "run")
     history = trained.progress.history
     assert history[-1]["loss"] < 0.75 * history[0]["loss"]
     assert all(p.dtype == torch.float32 for p in trained.model.parameters())
     scales = [entry.get("loss_scale") for entry in history]
     # fp16 begins with a scale that is too large, and steps that are skipped until it fits.
-    assert (trained.loss_scale, trained.progress.skipped_steps > 0) == (scales[-1], precision == "fp16")
+    skipped = trained.progress.skipped_steps
+    assert (trained.loss_scale, skipped > 0) == (scales[-1], precision == "fp16")
+    file, _ = find_checkpoint(tmp_path / "run")
+    assert file is not None
+    averaged = read_checkpoint(file)[0]["average.n_averaged"].item()
+    assert averaged == 2 * len(history) - skipped  # the average follows the steps that were taken
 
 
 def test_the_average_of_the_weights_is_scored_and_kept(

@@ -103,7 +103,7 @@ def test_two_workers_train_and_score_as_one_and_go_on_when_their_number_changes(
     assert len(states) == 2
     elastic = some_workers.watched_training(config, shared / "interrupted")
     (warning,) = elastic["warnings"]
-    assert warning.startswith("1 workers continue at step 3 what 2 began")
+    assert warning.startswith("the number of training workers changed from 2 to 1 at step 3:")
     assert (elastic["restarts"], len(elastic["losses"])) == (1, 1)
     for here, single in zip(elastic["history"], alone["history"], strict=True):
         assert here["loss"] == pytest.approx(single["loss"], rel=1e-3)

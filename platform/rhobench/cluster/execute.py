@@ -17,6 +17,7 @@ from rhobench.data import Flip
 from rhobench.measure.accuracy import Found
 from rhobench.measure.artifact import save_artifact
 from rhobench.measure.flops import count_flops
+from rhobench.ops import resolve_backend
 from rhobench.results.environment import describe_environment
 from rhobench.results.record import Point, Record, write_record
 from rhobench.training import Report, Trained, train
@@ -140,7 +141,7 @@ def _training(config: RunConfig, trained: Trained) -> dict[str, Any]:
     progress, train_config = trained.progress, config.train
     return {
         "precision": train_config.precision,
-        "fp32_parts": ["weights", "optimizer", "sampling locations", "matching costs", "losses"],
+        "attention_backend": resolve_backend(_device(config), config.model.attention_backend),
         "weights": "last" if train_config.ema_decay is None else f"average with decay {train_config.ema_decay}",
         "workers": train_config.num_workers,
         "skipped_steps": progress.skipped_steps,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +52,27 @@ def write_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], sta
     return file
 
 
-def find_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint of a folder, and a sentence for each that is damaged.
-
-    Damaged files are renamed, so that they neither are read again nor take the place of whole ones.
-    """
-    warnings: list[str] = []
+def find_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
+    """The newest whole checkpoint of a folder, and the damaged ones that are newer."""
+    damaged: list[Path] = []
     for file in _newest_first(folder):
         if sha256_of(file)[:DIGITS] == file.stem.rpartition("-")[2]:
-            return file, [f"{warning}; the one before it, {file.name}, was taken" for warning in warnings]
-        damaged = file.with_suffix(".damaged")
-        os.replace(file, damaged)
-        warnings.append(f"checkpoint {file.name} is damaged and was skipped, kept as {damaged.name}")
-    return None, [f"{warning}; there is none before it, the training started anew" for warning in warnings]
+            return file, damaged
+        damaged.append(file)
+    return None, damaged
+
+
+def set_aside(damaged: Sequence[Path], taken: Path | None) -> list[str]:
+    """Rename damaged checkpoints, so that they do not take the place of whole ones -> a sentence for each."""
+    instead = "there is none before it, the training started anew"
+    if taken is not None:
+        instead = f"the one before it, {taken.name}, was taken"
+    sentences = []
+    for file in damaged:
+        aside = file.with_suffix(".damaged")
+        os.replace(file, aside)
+        sentences.append(f"checkpoint {file.name} is damaged and was skipped, kept as {aside.name}; {instead}")
+    return sentences
 
 
 def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -30,14 +30,14 @@ def fork(model: Detector, folder: Path, *, features_are_cached: bool) -> dict[st
         features_are_cached: the backbone's features have been computed already, so its weights must be the same.
 
     Returns:
-        What to record: the file, its hash, and a warning for each damaged checkpoint.
+        What to record: the file, its hash, and newer checkpoints that are damaged.
 
     Raises:
         ForkError: there are no weights, or they are of another model.
     """
-    file, warnings = folder / FILE_NAME, list[str]()
+    file, damaged = folder / FILE_NAME, list[Path]()
     if not file.is_file():
-        found, warnings = find_checkpoint(folder)
+        found, damaged = find_checkpoint(folder)
         if found is None:
             raise ForkError(
                 f"--fork {folder}: there is neither a {FILE_NAME} nor a whole checkpoint; give a run's folder."
@@ -46,7 +46,7 @@ def fork(model: Detector, folder: Path, *, features_are_cached: bool) -> dict[st
     weights = _weights(load_file(file))
     _require_same_model(model, weights, file, features_are_cached)
     model.load_state_dict(weights)
-    return {"file": str(file), "sha256": sha256_of(file), "warnings": warnings}
+    return {"file": str(file), "sha256": sha256_of(file), "damaged": [other.name for other in damaged]}
 
 
 def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -154,7 +154,7 @@ def _fork(state: TrainingState) -> None:
     if source is None or state.schedule.last_epoch > 0:
         return
     origin = fork(state.model, Path(source), features_are_cached=state.config.train.cache_features)
-    state.warn(*origin.pop("warnings"))
+    state.warn(*(f"checkpoint {name} of {source} is damaged and was skipped" for name in origin["damaged"]))
     state.progress.forked_from = origin
 
 

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from rhobench.config import EXECUTION, ConfigError, RunConfig
 from rhobench.config_tree import differences, from_dict, to_dict
 from rhobench.model import Detector
-from rhobench.training.checkpoint import CheckpointError, find_checkpoint, read_checkpoint, write_checkpoint
+from rhobench.training.checkpoint import CheckpointError, find_checkpoint, read_checkpoint, set_aside, write_checkpoint
 from rhobench.training.meter import SpikeWatch
 from rhobench.training.progress import Progress
 from rhobench.training.random_states import random_states
@@ -92,7 +92,7 @@ class TrainingState:
             CheckpointError: the checkpoint belongs to a run with other settings or other data.
         """
         rank, count = worker_rank()
-        file, warnings = of_first_worker(find_checkpoint(folder) if rank == 0 else (None, []))
+        file, warnings = of_first_worker(_take(folder) if rank == 0 else (None, []))
         if file is None:
             self.warn(*warnings)
             return None
@@ -105,8 +105,9 @@ class TrainingState:
         workers = state["workers"]
         if len(workers) != count:
             self.warn(
-                f"{count} workers continue at step {self.schedule.last_epoch} what {len(workers)} began: each step "
-                "sees the same images, but rounding and random draws differ from an uninterrupted run"
+                f"the number of training workers changed from {len(workers)} to {count} at step "
+                f"{self.schedule.last_epoch}: every step sees the same images as before, but rounding and random draws "
+                "differ from an uninterrupted run"
             )
             mean = {name: statistics.fmean(w["sums"][name] for w in workers) for name in workers[0]["sums"]}
             workers = [worker | {"sums": mean} for worker in workers]
@@ -160,6 +161,11 @@ class TrainingState:
                 f"{f', and {len(others) - 3} more' if len(others) > 3 else ''}. Move it away to start this run anew, "
                 f"or start another run from its weights: rhobench run ... --fork {file.parent}"
             )
+
+
+def _take(folder: Path) -> tuple[Path | None, list[str]]:
+    file, damaged = find_checkpoint(folder)
+    return file, set_aside(damaged, file)
 
 
 def fingerprint(annotation_files: Sequence[Path]) -> str:
