@@ -83,6 +83,7 @@ def test_setting_a_varied_field_pins_it() -> None:
         (["run", "demo", "--dry-run", "--set", "model.rho=1.5"], "(0, 1]"),
         (["run", "demo", "--dry-run", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
         (["run", "bccd", "--dry-run"], "--data DIR"),
+        (["run", "demo", "--dry-run", "--fork", "/nowhere/at/all"], "no run at /nowhere/at/all"),
         (["pareto", "/nowhere/at/all"], "/nowhere/at/all"),
         (["report", "/nowhere/at/all"], "/nowhere/at/all"),
     ],

@@ -131,6 +131,9 @@ def test_a_value_of_the_wrong_type_is_refused_with_what_the_field_takes(path: st
         ("train.lr", "nan"),
         ("train.epochs", "0"),
         ("train.num_workers", "3"),
+        ("train.micro_batch_size", "3"),
+        ("train.ema_decay", "1"),
+        ("train.checkpoint_every_seconds", "-1"),
         ("measure.rounds", "0"),
     ],
 )
