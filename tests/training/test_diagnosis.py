@@ -21,7 +21,7 @@ from rhobench.model.matcher import NonFiniteError
 from rhobench.training import Trained, train
 from rhobench.training.batches import TargetError, TrainBatch, check_targets
 from rhobench.training.diagnosis import diagnose, kept_files
-from rhobench.training.replay import load_step, replay
+from rhobench.training.replay import load_step, replay, stopped_workers
 from rhobench.training.step import OptimizerStep, Stepped
 
 Write = Callable[..., Path]
@@ -92,12 +92,12 @@ def test_the_step_that_failed_can_be_run_again(
     monkeypatch.setattr(sys, "argv", ["replay", folder])
     sys.modules.pop(module)  # runpy warns of what is imported already
     runpy.run_module(module, run_name="__main__")
-    assert capsys.readouterr().out.strip() == again
+    assert capsys.readouterr().out == f"worker 0: {again}\n"
 
 
 def test_a_folder_without_a_failed_step_has_nothing_to_run_again(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds no nonfinite-worker0.safetensors"):
-        replay(tmp_path)
+    with pytest.raises(ValueError, match=r"no step has failed there"):
+        stopped_workers(tmp_path)
 
 
 def test_an_image_that_is_not_finite_is_named(

@@ -76,7 +76,10 @@ def diagnose(model: Detector, batch: TrainBatch, config: RunConfig, loss_scale: 
         return f"all layers are finite, but the term {wrong[0]} is {terms[wrong[0]].item()}"
     if gradients:
         return f"the loss is finite, but not the gradient of {gradients[0]}, the first one of the backward pass"
-    return "run again, everything is finite; random draws (dropout) differ in that, and other workers have other images"
+    return (
+        "run again, everything is finite: random draws (dropout) differ in that, or the images of another worker are "
+        "the cause, whose nonfinite-worker file then says so"
+    )
 
 
 @contextmanager

@@ -151,7 +151,7 @@ def _begin(
 def _fork(state: TrainingState) -> None:
     """Start from the weights of ``train.fork_from``, unless the training has begun."""
     source = state.config.train.fork_from
-    if source is None or state.schedule.last_epoch > 0:
+    if source is None or state.steps > 0:
         return
     origin = fork(state.model, Path(source), features_are_cached=state.config.train.cache_features)
     state.warn(*(f"checkpoint {name} of {source} is damaged and was skipped" for name in origin["damaged"]))

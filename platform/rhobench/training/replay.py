@@ -22,19 +22,30 @@ from rhobench.training.batches import FeatureBatch, TrainBatch
 from rhobench.training.diagnosis import diagnose, kept_files
 
 
+def stopped_workers(folder: Path) -> list[int]:
+    """The workers of whom ``folder`` keeps a step.
+
+    Raises:
+        ValueError: there are none.
+    """
+    files = folder.glob("nonfinite-worker*.json")
+    workers = sorted(int(file.stem.removeprefix("nonfinite-worker")) for file in files)
+    if not workers:
+        raise ValueError(f"{folder} holds no nonfinite-worker*.json: no step has failed there. Give a run's folder.")
+    return workers
+
+
 def load_step(folder: Path, worker: int = 0) -> tuple[Detector, TrainBatch, RunConfig, float]:
     """The model in training mode, the batch, the configuration and the loss scale of the step that failed.
 
     Raises:
-        ValueError: the folder holds no such step.
+        FileNotFoundError: the folder keeps no step of this worker; see ``stopped_workers``.
     """
     tensors_file, description_file = kept_files(folder, worker)
-    if not (tensors_file.is_file() and description_file.is_file()):
-        raise ValueError(f"{folder} holds no {tensors_file.name}: no step of worker {worker} failed there.")
     tensors, kept = load_file(tensors_file), json.loads(description_file.read_text())
     config = from_dict(RunConfig, kept["config"])
-    backbone = replace(config.model.backbone, weights=None)
-    model = build_model(replace(config.model, backbone=backbone, num_classes=kept["num_classes"]))
+    changes = {"backbone": replace(config.model.backbone, weights=None), "num_classes": kept["num_classes"]}
+    model = build_model(replace(config.model, **changes, attention_backend="auto"))  # the run's may need its GPU
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     targets = tuple(
         Target(image["id"], tensors[f"labels.{row}"], tensors[f"boxes.{row}"], tuple(image["size"]))
@@ -51,8 +62,19 @@ def replay(folder: Path, worker: int = 0) -> str:
     return diagnose(*load_step(folder, worker))
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
+def main(arguments: list[str]) -> None:
+    """Print what is found in the steps of all workers that a folder keeps."""
+    if len(arguments) != 1:
         sys.exit("usage: python -m rhobench.training.replay RUN_FOLDER")
+    folder = Path(arguments[0])
+    try:
+        workers = stopped_workers(folder)
+    except ValueError as error:
+        sys.exit(str(error))
     torch.manual_seed(0)
-    print(replay(Path(sys.argv[1])))
+    for worker in workers:
+        print(f"worker {worker}: {replay(folder, worker)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

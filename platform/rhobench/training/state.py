@@ -51,6 +51,11 @@ class TrainingState:
     """Warnings of this start."""
 
     @property
+    def steps(self) -> int:
+        """Optimiser steps done, over all epochs; the schedule counts them."""
+        return self.schedule.last_epoch
+
+    @property
     def scored(self) -> Detector:
         """The model that is evaluated and kept: the average of the weights, or the weights themselves."""
         return self.model if self.average is None else cast(Detector, self.average.module)
@@ -81,7 +86,7 @@ class TrainingState:
             "scaler": self.scaler.state_dict(),
             "lr": [group["lr"] for group in self.optimizer.param_groups],
         }
-        write_checkpoint(folder, self.schedule.last_epoch, dict(self._tensors()), state)
+        write_checkpoint(folder, self.steps, dict(self._tensors()), state)
 
     def restore(self, folder: Path) -> dict[str, Any] | None:
         """Take up the newest whole checkpoint of ``folder`` -> this worker's random states, or None: there are none.
@@ -106,7 +111,7 @@ class TrainingState:
         if len(workers) != count:
             self.warn(
                 f"the number of training workers changed from {len(workers)} to {count} at step "
-                f"{self.schedule.last_epoch}: every step sees the same images as before, but rounding and random draws "
+                f"{self.steps}: every step sees the same images as before, but rounding and random draws "
                 "differ from an uninterrupted run"
             )
             mean = {name: statistics.fmean(w["sums"][name] for w in workers) for name in workers[0]["sums"]}
