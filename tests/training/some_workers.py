@@ -1,11 +1,13 @@
 """One of two data-parallel workers: python some_workers.py RANK CONFIG.json FOLDER STOP.
 
-Trains in FOLDER/interrupted, where it leaves after STOP steps, then in FOLDER/whole to the end. Writes what that gave.
+Trains in FOLDER/interrupted, where it leaves after STOP steps, and goes on there with what FOLDER/left keeps a copy of.
+Then it trains in FOLDER/whole without a break. Writes what both gave.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,11 @@ def main(rank: int, config_file: Path, folder: Path, stop: int) -> None:
         watched_training(config, folder / "interrupted", stop)
     except InterruptedError:
         dist.barrier()
-    torch.save(watched_training(config, folder / "whole"), folder / f"rank{rank}.pt")
+        if rank == 0:
+            shutil.copytree(folder / "interrupted", folder / "left")
+        dist.barrier()
+    both = {name: watched_training(config, folder / name) for name in ("interrupted", "whole")}
+    torch.save(both, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 

@@ -52,7 +52,7 @@ def some_workers() -> ModuleType:
 
 
 def train_with_two_workers(config: RunConfig, folder: Path, stop: int) -> list[dict[str, Any]]:
-    """What each worker left; see ``some_workers.py``."""
+    """What each worker wrote; see ``some_workers.py``."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(to_dict(config)))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -82,7 +82,8 @@ def test_two_workers_train_and_score_as_one_and_go_on_when_their_number_changes(
     without_some_objects(root)
     config = small(root, model={"rho": 1.0}, epochs=2, batch_size=4, checkpoint_every_seconds=0.0)
     shared = tmp_path / "shared"
-    first, second = train_with_two_workers(with_value(config, "train.num_workers", 2), shared, stop=3)
+    written = train_with_two_workers(with_value(config, "train.num_workers", 2), shared, stop=3)
+    first, second = (worker["whole"] for worker in written)
     alone = some_workers.watched_training(config, tmp_path / "alone")
 
     assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
@@ -97,11 +98,17 @@ def test_two_workers_train_and_score_as_one_and_go_on_when_their_number_changes(
         assert both["loss"] == pytest.approx(single["loss"], rel=1e-3)
         assert both["ap"] == pytest.approx(single["ap"], abs=1e-3)  # of each image exactly once, or it is an error
 
-    file, _ = find_checkpoint(shared / "interrupted")
+    for worker in written:  # as many workers as before lose nothing
+        resumed, whole = worker["interrupted"], worker["whole"]
+        assert (resumed["restarts"], resumed["warnings"]) == (1, [])
+        assert resumed["history"] == whole["history"]
+        assert all(torch.equal(value, whole["weights"][name]) for name, value in resumed["weights"].items())
+
+    file, _ = find_checkpoint(shared / "left")
     assert file is not None
     states = [worker["random"]["torch"] for worker in read_checkpoint(file)[1]["workers"]]
     assert len(states) == 2
-    elastic = some_workers.watched_training(config, shared / "interrupted")
+    elastic = some_workers.watched_training(config, shared / "left")
     (warning,) = elastic["warnings"]
     assert warning.startswith("the number of training workers changed from 2 to 1 at step 3:")
     assert (elastic["restarts"], len(elastic["losses"])) == (1, 1)
