@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import emulation
 import pytest
 import torch
 
@@ -200,7 +201,6 @@ def test_emulation_finds_a_barrier_that_not_all_reach(emulator, built, tmp_path,
         'struct Job {}; extern "C" void broken(const Job &) { if (threadIdx.x < 16) __syncthreads(); else '
         "__shfl_xor_sync(~0u, 1.f, 1); }"
     )
-    emulation = pytest.importorskip("emulation")
     monkeypatch.setattr(emulation, "SOURCE", tmp_path)
     library = emulation.library.__wrapped__(emulation.Variant("broken", ()), tmp_path)
     assert library.run(None, 1, 32, 0) == 1

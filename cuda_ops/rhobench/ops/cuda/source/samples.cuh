@@ -32,6 +32,9 @@ constexpr int PARTS = (WIDTH / VECTOR + LANES - 1) / LANES;        // vectors of
 constexpr int GROUPS = THREADS / LANES;                            // queries that a block works on at a time
 constexpr int PLACERS = power_of_two_up_to(SAMPLES, 32);           // threads that place the samples of a query
 constexpr int PLACED_EACH = (SAMPLES + PLACERS - 1) / PLACERS;
+// Blocks that a multiprocessor holds at least. Not told, the compiler saves registers until it has to spill some; and the
+// more blocks there are, the more shared memory they take from the first-level cache.
+constexpr int BLOCKS = 2;
 static_assert(THREADS % 32 == 0 && TILE % GROUPS == 0 && TILE * PLACERS % 32 == 0, "whole warps take every step");
 
 struct Level {
