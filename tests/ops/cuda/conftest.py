@@ -6,9 +6,33 @@ from pathlib import Path
 import pytest
 import torch
 from emulation import Emulator
+from torch import Tensor
 
+from rhobench.ops import cuda
 from rhobench.ops.cuda import device, operators
-from rhobench.ops.cuda.launch import Card
+from rhobench.ops.cuda.job import Job
+from rhobench.ops.cuda.launch import Card, Launch
+from rhobench.ops.shapes import Form, attend
+
+
+class Gpu:
+    """The GPU at hand, with a list of what is launched on it."""
+
+    device = "cuda"
+
+    def __init__(self, run: Callable[[Launch, Job, torch.device], None]) -> None:
+        self._run = run
+        self.launches: list[Launch] = []
+
+    def run(self, launch: Launch, job: Job, where: torch.device) -> None:
+        """As ``rhobench.ops.cuda.device.run``."""
+        self.launches += [launch] if launch.blocks else []
+        self._run(launch, job, where)
+
+    @staticmethod
+    def attend(form: Form, arguments: dict[str, Tensor], shapes: list[tuple[int, int]], index: Tensor | None) -> Tensor:
+        """The operator."""
+        return attend(form, arguments, shapes, index, "cuda")
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +58,20 @@ def emulator(built, monkeypatch) -> Iterator[Emulator]:
         library.impl(name, implementation, "CPU", allow_override=True)
     yield emulated
     library._destroy()
+
+
+@pytest.fixture
+def gpu(monkeypatch) -> Gpu:
+    """The GPU at hand."""
+    reason = cuda.why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    recorded = Gpu(device.run)
+    monkeypatch.setattr(device, "run", recorded.run)
+    return recorded
+
+
+@pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def kernels(request) -> Emulator | Gpu:
+    """What the kernels run on: this processor, and a GPU where there is one."""
+    return request.getfixturevalue("emulator" if request.param == "emulated" else "gpu")

@@ -145,7 +145,7 @@ def instructions(launch: Launch, capability: tuple[int, int] = (9, 0)) -> float:
     Raises:
         AssertionError: the loops are not those that are counted here.
     """
-    sizes, groups = launch.sizes, launch.threads // launch.sizes.lanes
+    sizes, groups = launch.sizes, launch.threads // launch.sizes.lanes(launch.tile)
     assert sizes.samples == 16
     placing = _repeated(launch.tile * 16 // launch.threads, [])
     if launch.variant.kernel == "forward":  # four samples at a time
