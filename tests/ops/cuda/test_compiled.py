@@ -69,7 +69,7 @@ def test_a_file_belongs_to_one_source_variant_card_and_compiler(folder, monkeypa
     monkeypatch.setattr(compiled, "_version", lambda: (99, 0))
     cubin(VARIANT, (9, 0))
     assert len(files()) == 4
-    monkeypatch.setattr(compiled, "_sources", lambda: b"another source")
+    monkeypatch.setattr(compiled, "source_digest", lambda: "another source")
     cubin(VARIANT, (9, 0))
     assert len(files()) == 5
 

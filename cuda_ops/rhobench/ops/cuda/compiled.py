@@ -89,14 +89,15 @@ def _digits(capability: tuple[int, int]) -> str:
 
 
 def _key(variant: Variant, capability: tuple[int, int]) -> str:
-    digest = hashlib.sha256(repr((variant.kernel, _options(variant, capability), _version())).encode())
-    digest.update(_sources())
-    return digest.hexdigest()[:24]
+    parts = variant.kernel, _options(variant, capability), _version(), source_digest()
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
 @cache
-def _sources() -> bytes:
-    return b"".join(file.name.encode() + file.read_bytes() for file in sorted(SOURCE.glob("*.cu*")))
+def source_digest() -> str:
+    """Of all kernel sources: which results belong together."""
+    files = sorted(SOURCE.glob("*.cu*"))
+    return hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
 
 
 @cache
