@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from rhobench.config import OFFICIAL_AUGMENTATION, ConfigError, DataConfig
-from rhobench.data import CocoDetection, Flip, Key, collate
+from rhobench.data import CocoDetection, DatasetError, Flip, Key, UnreadableImageError, collate
 from rhobench.data.augmentation import Crop, View, augment, draw_view
 
 OFFICIAL = DataConfig(**OFFICIAL_AUGMENTATION)
@@ -72,7 +72,7 @@ def test_images_and_boxes_are_those_of_the_official_steps(size: tuple[int, int],
         expected, wanted, remaining = official(image, boxes.numpy(), flip, view)
         assert pixels.shape == expected.shape
         difference = np.abs(pixels.numpy() - expected)
-        assert difference.max() < 2.01  # a level for each of two resizings
+        assert difference.max() < 2.01  # one level for each of two resizings
         assert difference.mean() < 0.05
         assert kept.nonzero()[:, 0].tolist() == remaining
         np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5)
@@ -232,6 +232,17 @@ def test_a_seed_changes_nothing_without_augmentation(content: Any, write_split: 
     assert torch.equal(augmented[1, Flip.NONE].image, plain[1, Flip.NONE].image)  # as it is scored
     with pytest.raises(AssertionError, match="never augmented"):
         CocoDetection(SMALL, root, ["train"], train=False)[Key(1, Flip.NONE, 7)]
+
+
+def test_an_image_that_cannot_be_augmented_is_named(content: Any, write_split: Callable[..., Path]) -> None:
+    root = write_split(content)
+    dataset = CocoDetection(SMALL, root, ["train"], train=True)
+    Image.new("RGB", (25, 40)).save(root / "images" / "a.png", "JPEG")
+    with pytest.raises(DatasetError, match=r"a\.png is 25 x 40 pixels but its annotations say 50 x 80"):
+        dataset[Key(0, Flip.NONE, 1)]
+    (root / "images" / "a.png").write_bytes(b"")
+    with pytest.raises(UnreadableImageError, match=r"a\.png cannot be decoded"):
+        dataset[Key(0, Flip.NONE, 1)]
 
 
 @pytest.mark.parametrize(

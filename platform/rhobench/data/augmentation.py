@@ -116,27 +116,33 @@ def augment(
         shares of it; and which of the n boxes they are, (n,) bool. As in the official training, a box is cut at the
         border, and one stays however little of it is left.
     """
-    corners = boxes / torch.tensor([image.width, image.height] * 2)
+    corners, width, height = boxes, image.width, image.height
     if flip & Flip.HORIZONTAL:
-        image, corners = ImageOps.mirror(image), _mirrored(corners, axis=0)
+        image, corners = ImageOps.mirror(image), _mirrored(corners, 0, width)
     if flip & Flip.VERTICAL:
-        image, corners = ImageOps.flip(image), _mirrored(corners, axis=1)
+        image, corners = ImageOps.flip(image), _mirrored(corners, 1, height)
     pixels = torch.from_numpy(np.array(image))  # (H, W, 3)
     if (crop := view.crop) is not None:
         pixels = _resize(pixels, crop.resized)[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-        corners = _within(corners, crop)
+        corners = _cut(corners * torch.tensor([crop.resized[1] / width, crop.resized[0] / height] * 2), crop)
+        width, height = crop.width, crop.height
     pixels = _recolour(_resize(pixels, view.size).permute(2, 0, 1), view)
-    top_left, bottom_right = corners.split(2, dim=1)
-    kept = (bottom_right > top_left).all(dim=1)
-    centred = torch.cat([(top_left + bottom_right) / 2, bottom_right - top_left], dim=1)
-    return _normalise(pixels, config), centred[kept], kept
+    kept = (corners[:, 2:] > corners[:, :2]).all(dim=1)
+    first, last = (corners[kept] / torch.tensor([width, height] * 2)).split(2, dim=1)
+    return _normalise(pixels, config), torch.cat([(first + last) / 2, last - first], dim=1), kept
 
 
-def _mirrored(corners: Tensor, axis: int) -> Tensor:
-    """(n, 4) x1 y1 x2 y2 as shares of an image -> of its mirror image along x (0) or y (1)."""
+def _mirrored(corners: Tensor, axis: int, side: int) -> Tensor:
+    """(n, 4) x1 y1 x2 y2 -> of the mirror image along x (0) or y (1), where the image has so many pixels."""
     mirrored = corners.clone()
-    mirrored[:, axis], mirrored[:, axis + 2] = 1 - corners[:, axis + 2], 1 - corners[:, axis]
+    mirrored[:, axis], mirrored[:, axis + 2] = side - corners[:, axis + 2], side - corners[:, axis]
     return mirrored
+
+
+def _cut(corners: Tensor, crop: Crop) -> Tensor:
+    """(n, 4) x1 y1 x2 y2 in pixels of the resized image -> in pixels of its part, cut at its borders."""
+    moved = corners - torch.tensor([crop.left, crop.top] * 2)
+    return torch.minimum(moved.clamp(min=0), torch.tensor([crop.width, crop.height] * 2))
 
 
 def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -146,13 +152,6 @@ def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """
     channels_first = pixels.contiguous().permute(2, 0, 1)
     return functional.resize(channels_first, list(size), antialias=True).permute(1, 2, 0)
-
-
-def _within(corners: Tensor, crop: Crop) -> Tensor:
-    """(n, 4) x1 y1 x2 y2 as shares of the image -> as shares of its part, cut at its borders."""
-    height, width = crop.resized
-    moved = corners * torch.tensor([width, height] * 2) - torch.tensor([crop.left, crop.top] * 2)
-    return (moved / torch.tensor([crop.width, crop.height] * 2)).clamp(0, 1)
 
 
 def _recolour(pixels: Tensor, view: View) -> Tensor:

@@ -46,7 +46,8 @@ def decode(file: Path) -> Image.Image:
     raises on damaged files.
     """
     with Image.open(file) as image:
-        return image.convert("RGB")
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def resized_size(height: int, width: int, config: DataConfig) -> tuple[int, int]:
