@@ -87,6 +87,8 @@ def test_a_field_that_does_not_exist_any_more_is_refused() -> None:
         ("data.resize_px", "none", None),
         ("data.train_splits", "train,val", ("train", "val")),
         ("data.train_splits", "train", ("train",)),
+        ("data.scales_px", "480,512", (480, 512)),
+        ("data.scales_px", "", ()),
         ("data.pixel_mean", "0.5,0.5,0.5", (0.5, 0.5, 0.5)),
         ("experiment", "3", "3"),
     ],
@@ -203,6 +205,8 @@ def _another(path: str, value: Any) -> Any:
         "train.precision": "bf16",
         "model.backbone.frozen": "none",
         "data.resize_px": (8, 8),
+        "data.scales_px": (480, 512),
+        "data.crop_px": (300, 600),
     }
     if path in special:
         return special[path]

@@ -2,7 +2,8 @@
 
 All are frozen and keyword-only; units stand in the field names. A variant is ``dataclasses.replace(...)`` or
 ``rhobench.config_tree.with_value(config, "train.epochs", 3)``. The defaults are the official training of Sparse DETR
-(spec sections 11 to 15), so an experiment writes down only where it departs from the paper.
+(spec sections 11 to 15), so an experiment writes down only where it departs from the paper. The crops and sizes
+of training images are off until asked for: ``OFFICIAL_AUGMENTATION``.
 """
 
 from __future__ import annotations
@@ -197,8 +198,44 @@ class DataConfig:
     """Mirror training images left to right half of the time."""
     vflip: bool = False
     """Mirror training images top to bottom half of the time."""
+    scales_px: tuple[int, ...] = ()
+    """Shorter sides, of which training draws one for each image; with ``resize_px``, that size is scaled to it. Empty:
+    training images have the size of those that are scored."""
+    crop_prob: float = 0.0
+    """Share of the training images of which a random part is taken, which is then resized as a whole image is."""
+    crop_scales_px: tuple[int, ...] = (400, 500, 600)
+    """Shorter sides, of which one is drawn for an image before a part is taken."""
+    crop_px: tuple[int, int] = (384, 600)
+    """Shortest and longest side of the part, as far as the image reaches."""
+    brightness: float = 0.0
+    """Training images are darker or brighter by up to this share of their values."""
+    contrast: float = 0.0
+    """Their contrast is lower or higher by up to this share."""
+    saturation: float = 0.0
+    """Their colours are paler or stronger by up to this share."""
     loader_workers: int = 0
     """DataLoader processes of each training worker."""
+
+    def __post_init__(self) -> None:
+        for name in ("crop_prob", "brightness", "contrast", "saturation"):
+            _require(0 <= getattr(self, name) <= 1, f"data.{name}", getattr(self, name), "it is a share from 0 to 1")
+        for name in ("scales_px", "crop_scales_px", "crop_px"):
+            sides = getattr(self, name)
+            _require(all(side >= 1 for side in sides), f"data.{name}", sides, "sides are at least 1 pixel")
+        rule = "the shortest side comes first"
+        _require(self.crop_px[0] <= self.crop_px[1], "data.crop_px", self.crop_px, rule)
+        rule = f"data.crop_prob={self.crop_prob} needs at least one"
+        _require(bool(self.crop_scales_px) or not self.crop_prob, "data.crop_scales_px", self.crop_scales_px, rule)
+
+    @property
+    def augmentation(self) -> dict[str, Any]:
+        """The fields, with their values, that make training images differ from scored ones by more than mirroring."""
+        fields = ("scales_px", "crop_prob", "brightness", "contrast", "saturation")
+        return {name: getattr(self, name) for name in fields if getattr(self, name)}
+
+
+OFFICIAL_AUGMENTATION: Mapping[str, Any] = {"scales_px": tuple(range(480, 801, 32)), "crop_prob": 0.5}
+"""``DataConfig(**OFFICIAL_AUGMENTATION)`` trains on images drawn as in the official training (spec section 15)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,6 +321,12 @@ class RunConfig:
     """How."""
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     """How cost is measured afterwards."""
+
+    def __post_init__(self) -> None:
+        varied = ", ".join(f"data.{name}={value!r}" for name, value in self.data.augmentation.items())
+        rule = f"features are kept of images and their mirror images alone; set it to false, or take back {varied}"
+        cached = self.train.cache_features
+        _require(not (cached and varied), "train.cache_features", cached, rule)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ def open_images(config: RunConfig, root: Path) -> tuple[CocoDetection, CocoDetec
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Datasets whose keys are (index, flip), and how their samples become a batch."""
+    """Datasets with a ``Key`` for each sample, and how their samples become a batch."""
 
     train: Dataset[Any]
     val: Dataset[Any]
