@@ -87,7 +87,9 @@ def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: boo
                 f"{name} needs its data set: give the folder that holds annotations/ and images/ with --data DIR."
             )
         require_valid(Path(base.data.dir), (*base.data.train_splits, base.data.val_split))
-    paths = tuple(dict.fromkeys([*axes, *(path for extra in also for path in extra)]))
+    # How a run is measured is no part of what it is called.
+    varied = [path for extra in also for path in extra if not path.startswith("measure.")]
+    paths = tuple(dict.fromkeys([*axes, *varied]))
     return Study(experiment=experiment, run_ids=[run_id(c, paths) for c in runs_of(experiment)], smoke=smoke)
 
 

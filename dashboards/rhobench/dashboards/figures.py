@@ -59,7 +59,7 @@ def pareto(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> go.Figure:
     """
     cost, value = metric(x), metric(y)
     rows = by_configuration(frame, x, y)
-    figure = _canvas(f"{value.label} against {cost.noun}", _pareto_subtitle(frame, rows, cost, value))
+    figure = canvas(f"{value.label} against {cost.noun}", _pareto_subtitle(frame, rows, cost, value))
     # Numbered over the whole frame, so that a model looks the same in every figure, whatever was measured.
     models = sorted(set(zip(frame["model"], frame["backbone"], strict=True)))
     settings = sorted(set(rows["setting"]))
@@ -89,7 +89,7 @@ def pareto(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> go.Figure:
     figure.update_xaxes(title_text=cost.title)
     figure.update_yaxes(title_text=value.title)
     if rows.empty:
-        _say_empty(figure, f"no run has both {value.noun} and {cost.noun} yet")
+        say_empty(figure, f"no run has both {value.noun} and {cost.noun} yet")
     return figure
 
 
@@ -100,11 +100,11 @@ def learning_curves(curves: pd.DataFrame, frame: pd.DataFrame, y: str = "ap", hi
     sweep over rho); the rest are grey.
     """
     value = metric(y)
-    figure = _canvas("Learning curves", "")
+    figure = canvas("Learning curves", "")
     known = curves[curves["run_id"].isin(frame["run_id"])]
     known = known[known[y].notna()] if y in known else known.iloc[:0]
     if known.empty:
-        _say_empty(figure, f"no run has been scored with {value.label} yet")
+        say_empty(figure, f"no run has been scored with {value.label} yet")
         return figure
     known = known.sort_values(["run_id", "epoch"])
     best = known.groupby("run_id")[y].max().sort_values(ascending=value.better == "lower")
@@ -127,7 +127,8 @@ def learning_curves(curves: pd.DataFrame, frame: pd.DataFrame, y: str = "ap", hi
     return figure
 
 
-def _canvas(title: str, subtitle: str) -> go.Figure:
+def canvas(title: str, subtitle: str) -> go.Figure:
+    """An empty figure in the look of all others."""
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "title": {"standoff": 10}, "automargin": True}
     return go.Figure(
         layout={
@@ -266,7 +267,8 @@ def _pareto_subtitle(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, valu
     return "; ".join(parts)
 
 
-def _say_empty(figure: go.Figure, text: str) -> None:
+def say_empty(figure: go.Figure, text: str) -> None:
+    """Write ``text`` where a figure without data has its middle."""
     figure.add_annotation(text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"color": MUTED})
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)

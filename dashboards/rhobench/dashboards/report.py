@@ -19,6 +19,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from rhobench.dashboards.figures import DARK, learning_curves, pareto
+from rhobench.dashboards.one_training import one_training
 from rhobench.results import METRICS, Point, Record, Store, by_configuration, metric, rho_label
 
 PAGE = Template("""<!doctype html>
@@ -88,6 +89,8 @@ def write_report(store: Store, out: Path) -> Path:
         "latency": pareto(frame, "latency_ms"),
         "curves": learning_curves(store.curves(), frame),
     }
+    if (every_rho := one_training(frame)).data:
+        figures["every-rho"] = every_rho
     page = PAGE.substitute(
         title="Sparse DETR: accuracy against cost",
         subtitle=_text(_subtitle(store, records)),
