@@ -39,7 +39,11 @@ class BackboneConfig:
     the nearest stride is resampled."""
     weights: str | None = None
     """None: random. "timm": timm's pretrained weights (downloads). "package:NAME": the checkpoint that the installed
-    Python package NAME ships. Otherwise the path of a .safetensors or .pth file."""
+    Python package NAME ships. Otherwise the path of a .safetensors or .pth file: a state_dict or a checkpoint that
+    holds one, also of a self-supervised training such as SCRL; `rhobench weights backbone` says what fits."""
+    weights_prefix: str | None = None
+    """What stands before the backbone's names in that file, such as "encoder_q.". None: found by comparing names.
+    Needed where a file holds several networks that fit."""
     frozen: Literal["none", "early", "all"] = "early"
     """Which part gets no gradient: nothing, the stem and first stage (as in the paper), or everything."""
     dilation: bool = False

@@ -6,6 +6,7 @@ from rhobench.config import Experiment
 from rhobench.experiments.bccd import bccd
 from rhobench.experiments.dam_target import dam_target
 from rhobench.experiments.demo import demo
+from rhobench.experiments.pretraining import pretraining
 from rhobench.experiments.rho_sampled import rho_sampled
 from rhobench.experiments.scoring import scoring
 
@@ -15,6 +16,7 @@ EXPERIMENTS: dict[str, Callable[[], Experiment]] = {
     "rho_sampled": rho_sampled,
     "scoring": scoring,
     "dam_target": dam_target,
+    "pretraining": pretraining,
 }
 
 __all__ = ["EXPERIMENTS"]

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -57,7 +58,7 @@ def execute(config: RunConfig, run_id: str, folder: Path, report: Report) -> Non
         experiment=config.experiment,
         status="trained",
         config=to_dict(config),
-        environment=describe_environment(),
+        environment=describe_environment() | _backbone_weights(trained),
         categories=trained.categories.as_records(),
         history=trained.progress.history,
         points=[_point(trained, rho, accuracy) for rho, accuracy in accuracies.items()],
@@ -144,6 +145,11 @@ def _point(trained: Trained, rho: float | None, accuracy: Accuracy) -> Point:
         ap_m=accuracy.ap_m,
         ap_l=accuracy.ap_l,
     )
+
+
+def _backbone_weights(trained: Trained) -> dict[str, dict[str, Any]]:
+    loaded = trained.model.backbone.loaded
+    return {} if loaded is None else {"backbone_weights": loaded.as_record()}
 
 
 def _cost(config: RunConfig, trained: Trained) -> dict[str, float | None]:
