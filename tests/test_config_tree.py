@@ -231,6 +231,7 @@ def test_the_readable_part_of_an_identity_says_what_varies() -> None:
     dense = replace(with_value(BASE, "model.rho", None), seed=2)
     assert run_id(BASE, ("model.rho", "train.lr")).startswith("sweep-rho0.3-lr0.0002-seed0-")
     assert run_id(dense, ("model.rho",)) == f"sweep-rhodense-seed2-{config_hash(dense)}"
+    assert run_id(BASE, ("model.backbone.weights",)).startswith("sweep-weightsnone-seed0-")
     path_like = with_value(BASE, "data.dir", "/a b/c")
     assert run_id(path_like, ("data.dir",)).startswith("sweep-dir_a_b_c-seed0-")
 

@@ -103,12 +103,14 @@ def run_id(config: RunConfig, axes: tuple[str, ...]) -> str:
     """Identity of a run: a readable part (experiment, what varies, seed) and a hash of everything."""
     readable = [config.experiment]
     values = {path: value_at(config, path) for path in axes}
-    readable += [f"{path.rsplit('.', 1)[-1]}{_slug(value)}" for path, value in values.items() if value != ()]
+    readable += [f"{path.rsplit('.', 1)[-1]}{_slug(path, value)}" for path, value in values.items() if value != ()]
     return "-".join([*readable, f"seed{config.seed}", config_hash(config)])
 
 
-def _slug(value: Any) -> str:
-    text = "dense" if value is None else ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _slug(path: str, value: Any) -> str:
+    if value is None:
+        return "dense" if path == "model.rho" else "none"
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return "".join(c if c.isalnum() or c in "._" else "_" for c in text)
 
 

@@ -37,7 +37,9 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_one_training_is_drawn_beside_a_training_for_each_rho(store: Store) -> None:
-    one, each = one_training(store.frame()).data
+    figure = one_training(store.frame())
+    one, each = figure.data
+    assert "n = 2 seeds; bars: AP ± sd over seeds" in figure.layout.title.subtitle.text
     assert (one.meta, one.name, each.meta, each.name) == (
         "one",
         "one training, ρ sampled",

@@ -241,10 +241,11 @@ def _hover(row: dict[Hashable, Any], cost: Metric, value: Metric) -> str:
         elif row["n"] > 1 and row[f"{m.name}_sd"] > 1e-6 * abs(row[m.name]):
             spread = f" ± {m.format(row[f'{m.name}_sd'])}"
         lines.append(f"{m.title} <b>{m.format(row[m.name])}</b>{spread}")
-    return "<br>".join([*lines, _seeds(row["n"], row["n"]), "<i>click for the whole configuration</i>"])
+    return "<br>".join([*lines, seeds_text(row["n"], row["n"]), "<i>click for the whole configuration</i>"])
 
 
-def _seeds(fewest: int, most: int) -> str:
+def seeds_text(fewest: int, most: int) -> str:
+    """ "n = 1 seed", "n = 3 seeds" or "n = 1 to 3 seeds": how many are averaged."""
     if fewest == most:
         return f"n = {most} seed{'s' if most > 1 else ''}"
     return f"n = {fewest} to {most} seeds"
@@ -253,7 +254,7 @@ def _seeds(fewest: int, most: int) -> str:
 def _pareto_subtitle(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, value: Metric) -> str:
     parts = [f"{int(rows['on_front'].sum())} of {len(rows)} configurations on the front"]
     if len(rows):
-        parts.append(_seeds(rows["n"].min(), rows["n"].max()))
+        parts.append(seeds_text(rows["n"].min(), rows["n"].max()))
     bars = [f"{m.noun} p10 to p90 of the timed calls" for m in (cost, value) if m.interval]
     bars += [f"{m.label} ± sd over seeds" for m in (cost, value) if not m.interval and _varies(rows, m)]
     if len(rows) and bars:

@@ -7,7 +7,7 @@ import html
 import pandas as pd
 import plotly.graph_objects as go
 
-from rhobench.dashboards.figures import MUTED, SERIES, SURFACE, SYMBOLS, canvas, say_empty
+from rhobench.dashboards.figures import MUTED, SERIES, SURFACE, SYMBOLS, canvas, say_empty, seeds_text
 from rhobench.results import Metric, configuration_labels, metric, samples_rho
 
 _THE_DIAL = {"model.rho", "model.rho_choices", "measure.rhos"}
@@ -22,7 +22,7 @@ def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
     it draws: "one" or "each"; the last entry of a marker's ``customdata`` is the id of its (first) run.
     """
     value = metric(y)
-    figure = canvas("One training, every ρ", f"{value.label} at each ρ of inference; dashed: a training for each ρ")
+    figure = canvas("One training, every ρ", "")
     figure.update_xaxes(title_text="ρ at inference", type="log")
     figure.update_yaxes(title_text=value.title)
     rows = frame[(frame["status"] != "failed") & frame[[y, "rho_infer"]].notna().all(axis=1)]
@@ -31,6 +31,7 @@ def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
         say_empty(figure, "no run has been measured at several ρ yet")
         return figure
     rows = rows.assign(setting=_settings(frame).loc[rows.index])
+    figure.update_layout(title_subtitle_text=_subtitle(rows, value))
     names = _names(rows)
     for i, (setting, group) in enumerate(rows.groupby("setting", sort=False)):
         color = SERIES[i % len(SERIES)]
@@ -45,6 +46,13 @@ def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
     ticks = sorted({x for trace in figure.data for x in trace.x})
     figure.update_xaxes(tickvals=ticks, ticktext=[f"{x:g}" for x in ticks])
     return figure
+
+
+def _subtitle(rows: pd.DataFrame, value: Metric) -> str:
+    seeds = rows.groupby(["configuration", "rho_infer"])["seed"].nunique()
+    bars = f"; bars: {value.label} ± sd over seeds" if seeds.max() > 1 else ""
+    drawn = f"{value.label} at each ρ of inference; dashed: a training for each ρ"
+    return f"{drawn}; {seeds_text(seeds.min(), seeds.max())}{bars}"
 
 
 def _settings(frame: pd.DataFrame) -> pd.Series:
@@ -90,7 +98,7 @@ def _line(points: pd.DataFrame, value: Metric, name: str, color: str, symbol: st
     seeds = by_rho["seed"].nunique()
     hover = [
         f"<b>{html.escape(name)}</b><br>ρ {rho:g} at inference<br>{value.title} <b>{mean[rho]:.{value.digits}f}</b>"
-        f"<br>n = {seeds[rho]} seed{'s' if seeds[rho] > 1 else ''}"
+        f"<br>{seeds_text(seeds[rho], seeds[rho])}"
         for rho in mean.index
     ]
     bars = {"type": "data", "array": spread.fillna(0).tolist(), "thickness": 1.3, "width": 4, "color": color}
