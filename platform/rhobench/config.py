@@ -92,8 +92,8 @@ class ModelConfig:
     """Shares of which each training step draws one, the same on all workers, so that one training serves every rho.
     The model is scored at ``rho`` and at ``measure.rhos``. Empty: every step has ``rho``."""
     scoring: Scoring = "dam"
-    """What chooses the tokens (paper section 3): a network that predicts the decoder's attention map, the best class
-    score of a detection head on the tokens, or chance."""
+    """What chooses the tokens: a network that predicts the decoder's attention map, the best class score of a detection
+    head on the tokens (both in paper section 3.2), or chance."""
     use_enc_aux_loss: bool = True
     """Detection heads and losses on every encoder layer but the last."""
     num_classes: int | None = None

@@ -1,7 +1,7 @@
 """What the backbone's pretraining is worth: the demo's model from random and from ImageNet weights, all of it trained.
 
-Any other checkpoint joins by ``--set model.backbone.weights=FILE``, such as one of SCRL (paper, appendix); what fits is
-said by `rhobench weights backbone FILE NAME`.
+Any other checkpoint joins by ``--set model.backbone.weights=FILE``, such as one of SCRL, with which the official code
+can start; what fits is said by `rhobench weights backbone FILE NAME`.
 """
 
 from __future__ import annotations

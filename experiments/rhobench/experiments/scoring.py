@@ -1,6 +1,6 @@
-"""What should choose the tokens: the decoder's attention map, objectness, or chance (paper section 4, figure 6).
+"""What should choose the tokens: the decoder's attention map, objectness (paper, figure 4, on COCO), or chance.
 
-The paper compares the three on COCO. Here they meet on generated scenes, at a rho so small that the choice matters.
+A share so small that the choice matters, and one at which it should matter less.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from rhobench.model.swin import is_swin
 _PREFERRED = (("online", "target"), ("encoder_q", "encoder_k"), ("teacher", "student"))
 """Of two networks that fit, whose prefixes differ by these words alone, the first is taken: what the authors of BYOL,
 SCRL, MoCo and DINO hand on."""
+_COUNTER = "num_batches_tracked"
 _SHOWN = 5
 """Keys that a sentence lists before it counts the others."""
 
@@ -50,7 +51,7 @@ class LoadedWeights:
     used: dict[str, str]
     """Key of the backbone -> key of the file; all keys of the backbone."""
     unused: list[str]
-    """Keys of the file that the backbone has no place for, such as a classifier's."""
+    """Keys of the file that the backbone has no place for, such as a classifier's; counters of norms last."""
 
     def as_record(self) -> dict[str, Any]:
         """For the record of a run; keys that were not used are shortened to a line."""
@@ -83,8 +84,8 @@ def load_weights(body: nn.Module, config: BackboneConfig) -> LoadedWeights:
     file = weights_file(config.weights or "")
     state, own = _read(file), body.state_dict()
     # Norms are frozen and never count batches, and a Swin's last norm gives way to one for each map.
-    idle = "num_batches_tracked", *(["norm.weight", "norm.bias"] if is_swin(config.name) else [])
-    wanted = {key: tensor for key, tensor in own.items() if not key.endswith(idle[0]) and key not in idle}
+    idle = ("norm.weight", "norm.bias") if is_swin(config.name) else ()
+    wanted = {key: tensor for key, tensor in own.items() if not key.endswith(_COUNTER) and key not in idle}
     readings = list(_readings(body, wanted, state, config))
     fitting = [reading for reading in readings if not reading.misfits] or list(_by_order(wanted, state, config))
     if not fitting:
@@ -100,7 +101,7 @@ def load_weights(body: nn.Module, config: BackboneConfig) -> LoadedWeights:
         names=reading.names,
         prefix=reading.prefix,
         used=reading.sources,
-        unused=[key for key in state if key not in taken],
+        unused=sorted((key for key in state if key not in taken), key=lambda key: key.endswith(_COUNTER)),
     )
 
 

@@ -1,4 +1,4 @@
-"""How the tokens are scored of which the encoder updates the best: three ways that the paper compares (section 3)."""
+"""How the tokens are scored of which the encoder updates the best: two ways of the paper (section 3.2), and chance."""
 
 from __future__ import annotations
 
