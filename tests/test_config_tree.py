@@ -130,6 +130,7 @@ def test_a_value_of_the_wrong_type_is_refused_with_what_the_field_takes(path: st
         ("model.rho", "1.1"),
         ("model.hidden_dim", "100"),
         ("model.dropout", "1"),
+        ("model.backbone.weights_prefix", "encoder_q."),
         ("model.rho_choices", "0.1,2"),
         ("model.rho_choices", "0.1,0.1"),
         ("measure.rhos", "0"),
@@ -190,7 +191,8 @@ def test_the_identity_of_a_run_changes_with_every_field() -> None:
     assert len(set(ids)) == len(fields) + 1
 
 
-COUPLED = {
+COUPLED: dict[str, dict[str, Any]] = {
+    "model.backbone.weights_prefix": {"model.backbone.weights": "moco.pth"},
     "model.name": {"model.rho": None},
     "model.two_stage": {"model.name": "refined_deformable_detr", "model.rho": None},
 }

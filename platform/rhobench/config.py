@@ -324,6 +324,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         rule = "a model with model.rho=none updates every token at any cost; leave it empty"
         _require(self.model.rho is not None or not self.measure.rhos, "measure.rhos", self.measure.rhos, rule)
+        backbone = self.model.backbone
+        allowed = backbone.weights_prefix is None or backbone.weights not in (None, "timm")
+        rule = f"model.backbone.weights={backbone.weights!r} names no file that it could be looked for in"
+        _require(allowed, "model.backbone.weights_prefix", backbone.weights_prefix, rule)
 
 
 @dataclass(frozen=True, kw_only=True)

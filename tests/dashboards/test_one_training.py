@@ -78,7 +78,9 @@ def test_labels_say_that_rho_was_sampled(store: Store) -> None:
 
 
 def test_the_page_has_the_figure_only_where_there_is_something_to_see(store: Store, tmp_path: Path) -> None:
-    assert "plot-every-rho" in write_report(store, tmp_path / "report.html").read_text(encoding="utf-8")
+    page = write_report(store, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "plot-every-rho" in page
+    assert page.count("<td>sampled</td>") == 6, "three points of each of two seeds"
     plain = Store(tmp_path / "plain")
     add(plain, {0.1: 0.4}, model__rho=0.1)
     assert not one_training(plain.frame()).data

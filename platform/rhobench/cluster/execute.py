@@ -45,13 +45,11 @@ def execute(config: RunConfig, run_id: str, folder: Path, report: Report) -> Non
     torch.set_num_threads(config.train.cpus_per_worker)
     torch.set_flush_denormal(True)  # vanishing gradients and moments become denormal numbers, which CPUs are slow with
     trained = train(config, folder, report, _device(config))
-    scored = _score_other_rhos(config, trained, report)
+    scored = _scored(config, trained, report)
     rank, _ = worker_rank()
     if rank != 0:
         return
-    found = {config.model.rho: trained.found} | {rho: found for rho, (found, _) in scored.items()}
-    accuracies = {config.model.rho: trained.accuracy} | {rho: accuracy for rho, (_, accuracy) in scored.items()}
-    _keep_detections(folder, found)
+    _keep_detections(folder, {rho: found for rho, (found, _) in scored.items()})
     save_artifact(folder, trained.model, config, trained.categories)
     record = Record(
         run_id=run_id,
@@ -61,7 +59,7 @@ def execute(config: RunConfig, run_id: str, folder: Path, report: Report) -> Non
         environment=describe_environment() | _backbone_weights(trained),
         categories=trained.categories.as_records(),
         history=trained.progress.history,
-        points=[_point(trained, rho, accuracy) for rho, accuracy in accuracies.items()],
+        points=[_point(trained, rho, accuracy) for rho, (_, accuracy) in scored.items()],
         cost=_cost(config, trained),
         started_at=started,
         finished_at=_now(),
@@ -101,14 +99,17 @@ def _device(config: RunConfig) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def _score_other_rhos(config: RunConfig, trained: Trained, report: Report) -> dict[float, tuple[list[Found], Accuracy]]:
-    """Detections and AP of the trained model at each of ``measure.rhos`` but its own; every worker scores its share."""
+def _scored(config: RunConfig, trained: Trained, report: Report) -> dict[float | None, tuple[list[Found], Accuracy]]:
+    """Detections and AP of the trained model at its own rho, which are known, and at each other of ``measure.rhos``.
+
+    Every worker scores its share of the images.
+    """
     rank, workers = worker_rank()
     model, images, epochs = trained.model, trained.val_images, config.train.epochs
     device = next(model.parameters()).device
-    scored = {}
+    scored: dict[float | None, tuple[list[Found], Accuracy]] = {config.model.rho: (trained.found, trained.accuracy)}
     for rho in config.measure.rhos:
-        if rho == config.model.rho:
+        if rho in scored:
             continue
         report(Status(epoch=epochs, epochs=epochs, ap=trained.accuracy.ap, note=f"scoring at rho {rho:g}"))
         started = time.perf_counter()

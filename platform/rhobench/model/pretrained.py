@@ -49,7 +49,7 @@ class LoadedWeights:
     prefix: str
     """What stands before each of them."""
     used: dict[str, str]
-    """Key of the backbone -> key of the file; all keys of the backbone."""
+    """Key of the backbone -> key of the file, for all of the backbone but the counters of its norms."""
     unused: list[str]
     """Keys of the file that the backbone has no place for, such as a classifier's; counters of norms last."""
 
