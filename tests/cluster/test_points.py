@@ -48,11 +48,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("store")
     store = Store(folder)
     plain = replace(CONFIG, model=replace(CONFIG.model, rho_choices=()), measure=replace(CONFIG.measure, rhos=()))
+    threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RHOBENCH_CACHE", str(folder / "cache"))
         for name, config in (("sampled", CONFIG), ("plain", plain)):
             execute(config, name, store.run_dir(name), lambda status: None)
         measure_runs(str(folder), ["sampled", "plain"], threads=1)
+    # A run has its process to itself; here other tests follow, whose floats may be denormal.
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)
     return store
 
 
