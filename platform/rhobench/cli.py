@@ -315,6 +315,26 @@ def import_(
         print(json.dumps(imported.as_dict()))
 
 
+@weights_app.command("backbone")
+def backbone(
+    file: Annotated[Path, typer.Argument(help="A state_dict, or a checkpoint that holds one: .pth or .safetensors.")],
+    name: Annotated[str, typer.Argument(help="The backbone: r50, swin_t, swin_b, or any model of timm.")],
+    prefix: Annotated[
+        str | None, typer.Option(help="What stands before its names in the file, where several networks fit.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which tensors of a file a backbone takes: with model.backbone.weights=FILE a training starts from them."""
+    from rhobench.weights import backbone_weights
+
+    loaded = backbone_weights(file, name, prefix)
+    print(f"{file}: all {len(loaded.used)} tensors of {name}, with {loaded.names} after {loaded.prefix!r}")
+    for key in loaded.unused:
+        print(f"  not used: {key}")
+    if as_json:
+        print(json.dumps(vars(loaded)))
+
+
 @weights_app.command("export")
 def export(
     artifact: Annotated[Path, typer.Argument(help="A model.safetensors, of a run or of `rhobench weights import`.")],

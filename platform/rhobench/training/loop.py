@@ -92,6 +92,7 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
         meter = EpochMeter(epoch, epochs, len(order), ap, report)
         model.train()
         for batch in sources.train_loader(order):
+            model.begin_step(config.seed, schedule.last_epoch)
             meter.add(*_step(objective, to_device(batch, device), optimizer, schedule, config))
         progress.train_seconds += time.perf_counter() - meter.started
         progress.epoch = epoch + 1
@@ -140,7 +141,7 @@ def _step(
     """One optimiser step -> the loss and its terms."""
     objects = objects_of(batch, batch.mask.device)
     terms = objective(batch, objects, _mean_boxes(sum(len(o.labels) for o in objects), batch.mask.device))
-    loss = weighted_sum(terms, config.loss)
+    loss = weighted_sum(terms, config.loss, schedule.last_epoch)
     if not bool(loss.isfinite()):
         ids = [t.image_id for t in batch.targets]
         raise NonFiniteError(
