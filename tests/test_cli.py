@@ -73,6 +73,15 @@ def test_setting_a_varied_field_pins_it() -> None:
     assert [line.split("-")[1] for line in done.stdout.split()] == ["rho0.2"]
 
 
+def test_a_run_beside_the_product_is_listed_and_takes_what_is_set() -> None:
+    names = [line.rsplit("-seed0-", 1)[0] for line in rhobench("run", "rho_sampled", "--dry-run").stdout.split()]
+    sampled = "-rho_choices0.1_0.25_0.5_1.0"
+    assert names == [f"rho_sampled-rho{rho}" for rho in ("1.0", "0.5", "0.1", "0.25", f"0.25{sampled}")]
+    pinned = rhobench("run", "rho_sampled", "--dry-run", "--set", "model.rho=0.3")
+    names = [line.rsplit("-seed0-", 1)[0] for line in pinned.stdout.split()]
+    assert set(names) == {"rho_sampled-rho0.3", f"rho_sampled-rho0.3{sampled}"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
@@ -103,6 +112,36 @@ def test_box_outside_its_image_is_named(dataset: Path) -> None:
     checked = rhobench("data", "check", dataset)
     assert checked.returncode == 1
     assert "annotation 3" in checked.stdout
+
+
+def test_a_truncated_image_fails_the_check_unless_it_is_quick(dataset: Path) -> None:
+    file = dataset / "images" / "3.png"
+    file.write_bytes(file.read_bytes()[:-40])
+    checked = rhobench("data", "check", dataset, "--json")
+    assert checked.returncode == 1
+    *text, last = checked.stdout.splitlines()
+    found = json.loads(last)
+    assert (found["errors"], found["warnings"]) == (2, 1)  # in both splits, which share their images
+    assert [problem["level"] for problem in found["problems"]] == ["error", "error", "warning"]
+    assert all(problem["message"] in line for problem, line in zip(found["problems"], text, strict=False))
+    assert text[-1].endswith("2 errors, 1 warning, 0 notes in train, val")
+    quick = rhobench("data", "check", dataset, "--quick", "--json")
+    assert quick.returncode == 0
+    assert json.loads(quick.stdout.splitlines()[-1])["errors"] == 0
+
+
+def test_a_mistake_in_every_box_does_not_flood_the_terminal(dataset: Path) -> None:
+    file = dataset / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    box = content["annotations"][0]
+    content["annotations"] = [{**box, "id": number, "bbox": [8, 8, 300, 30]} for number in range(1, 151)]
+    file.write_text(json.dumps(content))
+    checked = rhobench("data", "check", dataset, "--split", "train", "--json")
+    assert checked.returncode == 1
+    *text, last = checked.stdout.splitlines()
+    assert len(text) == 102
+    assert text[-2].startswith("... and ")
+    assert json.loads(last)["errors"] == 150
 
 
 def test_scenes_are_a_valid_data_set(tmp_path: Path) -> None:

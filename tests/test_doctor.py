@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from rhobench import doctor
@@ -66,3 +67,20 @@ def test_ray_that_does_not_start_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 1
     assert "FAILED  Ray: No Ray cluster answers." in result.stdout
     assert json.loads(result.stdout.splitlines()[-1])["works"] is False
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("reason", "sentence"),
+    [
+        (None, "ok      GPU: Played 100; deformable attention there by 'cuda'"),
+        ("cupy-cuda13x is not installed", "none    GPU: Played 100, but cupy-cuda13x is not installed; until then"),
+    ],
+)
+def test_a_gpu_without_its_kernels_is_said(monkeypatch: pytest.MonkeyPatch, reason: str | None, sentence: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Played 100")
+    monkeypatch.setattr(doctor.cuda, "why_not", lambda: reason)
+    monkeypatch.setattr(doctor, "available_backends", lambda: ())
+    assert sentence in examine().stdout

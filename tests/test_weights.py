@@ -351,3 +351,18 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OSError, match="disk full"):
         write_artifact(tmp_path / "m.safetensors", model, RunConfig(experiment="x"), Categories((1, 2), ("a", "b")))
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"m.safetensors": "old"}
+
+
+def test_what_a_backbone_takes_from_a_file_is_listed(rhobench: Run, checkpoint: Path, tmp_path: Path) -> None:
+    """Here from a whole detector; a file that gives too little is a wrong request."""
+    done = rhobench("weights", "backbone", checkpoint, "test_resnet", "--json")
+    assert done.status == 0
+    said = json.loads(done.out[-1])
+    assert said["prefix"] == "model.backbone.0.body."
+    assert said["used"]["bn1.weight"] == "model.backbone.0.body.bn1.weight"
+    listed = {line.removeprefix("  not used: ") for line in done.out if line.startswith("  not used: ")}
+    assert listed == set(said["unused"])
+    assert "model.transformer.level_embed" in listed
+    wrong = rhobench("weights", "backbone", checkpoint, "r50")
+    assert wrong.status == 2
+    assert "does not fit the backbone 'resnet50'" in wrong.sentences[0]

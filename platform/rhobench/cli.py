@@ -19,6 +19,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as t
 
 FAILED, WRONG_REQUEST = 1, 2
 
+SHOWN_PROBLEMS = 100
+"""Of a data set, as text: one mistake in a converter may give one for every object."""
+
 
 @app.callback()
 def rhobench() -> None:
@@ -238,20 +241,38 @@ def doctor(as_json: AsJson = False) -> None:
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with images/ and annotations/.")],
     split: Annotated[list[str] | None, typer.Option(help="Split to check; all of them without this.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Read headers only: truncated images and copies go unnoticed.")
+    ] = False,
+    num_queries: Annotated[int, typer.Option(help="Object queries of the model, model.num_queries.")] = 300,
     as_json: AsJson = False,
 ) -> None:
-    """Check a COCO-format data set before anything is trained on it."""
+    """Check a COCO-format data set, with its image files, before anything is trained on it."""
+    from rich.console import Console
+
     from rhobench.data import check_dataset
 
     found = sorted(p.stem.removeprefix("instances_") for p in folder.glob("annotations/instances_*.json"))
-    problems = check_dataset(folder, split or found or ["train"])
-    for problem in problems:
+    with Console(stderr=True).status("reading annotations") as status:
+        problems = check_dataset(
+            folder,
+            split or found or ["train"],
+            depth="headers" if quick else "pixels",
+            num_queries=num_queries,
+            tell=lambda done, files: status.update(f"looking at images: {done:,} of {files:,}"),
+        )
+    problems.sort(key=lambda problem: ("error", "warning", "note").index(problem.level))
+    for problem in problems[:SHOWN_PROBLEMS]:
         print(f"{problem.level}: {problem.message}")
-    errors = sum(problem.level == "error" for problem in problems)
-    print(f"{folder}: {errors} errors, {len(problems) - errors} warnings in {', '.join(split or found) or 'no split'}")
+    if len(problems) > SHOWN_PROBLEMS:
+        print(f"... and {len(problems) - SHOWN_PROBLEMS:,} more; --json gives them all")
+    counts = {level: sum(problem.level == level for problem in problems) for level in ("error", "warning", "note")}
+    told = ", ".join(f"{count:,} {level}{'' if count == 1 else 's'}" for level, count in counts.items())
+    print(f"{folder}: {told} in {', '.join(split or found) or 'no split'}")
     if as_json:
-        print(json.dumps({"errors": errors, "problems": [vars(problem) for problem in problems]}))
-    raise typer.Exit(FAILED if errors else 0)
+        totals = {f"{level}s": count for level, count in counts.items()}
+        print(json.dumps({**totals, "problems": [vars(problem) for problem in problems]}))
+    raise typer.Exit(FAILED if counts["error"] else 0)
 
 
 @data_app.command("scenes")
@@ -296,6 +317,26 @@ def import_(
     _warn(imported.notes)
     if as_json:
         print(json.dumps(imported.as_dict()))
+
+
+@weights_app.command("backbone")
+def backbone(
+    file: Annotated[Path, typer.Argument(help="A state_dict, or a checkpoint that holds one: .pth or .safetensors.")],
+    name: Annotated[str, typer.Argument(help="The backbone: r50, swin_t, swin_b, or any model of timm.")],
+    prefix: Annotated[
+        str | None, typer.Option(help="What stands before its names in the file, where several networks fit.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which tensors of a file a backbone takes: with model.backbone.weights=FILE a training starts from them."""
+    from rhobench.weights import backbone_weights
+
+    loaded = backbone_weights(file, name, prefix)
+    print(f"{file}: all {len(loaded.used)} tensors of {name}, with {loaded.names} after {loaded.prefix!r}")
+    for key in loaded.unused:
+        print(f"  not used: {key}")
+    if as_json:
+        print(json.dumps(vars(loaded)))
 
 
 @weights_app.command("export")

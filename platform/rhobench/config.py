@@ -2,7 +2,8 @@
 
 All are frozen and keyword-only; units stand in the field names. A variant is ``dataclasses.replace(...)`` or
 ``rhobench.config_tree.with_value(config, "train.epochs", 3)``. The defaults are the official training of Sparse DETR
-(spec sections 11 to 15), so an experiment writes down only where it departs from the paper.
+(spec sections 11 to 15), so an experiment writes down only where it departs from the paper. The crops and sizes
+of training images are off until asked for: ``OFFICIAL_AUGMENTATION``.
 """
 
 from __future__ import annotations
@@ -16,9 +17,18 @@ class ConfigError(ValueError):
     """A configuration path or value that does not exist or is not allowed."""
 
 
+Scoring = Literal["dam", "objectness", "random"]
+"""What may choose the tokens of a sparse encoder."""
+
+
 def _require(allowed: bool, name: str, value: object, rule: str) -> None:
     if not allowed:
         raise ConfigError(f"{name}={value!r} is not allowed: {rule}.")
+
+
+def _require_shares(name: str, values: tuple[float, ...]) -> None:
+    rule = "it lists different shares in (0, 1]"
+    _require(all(0 < value <= 1 for value in values) and len(set(values)) == len(values), name, values, rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +40,11 @@ class BackboneConfig:
     the nearest stride is resampled."""
     weights: str | None = None
     """None: random. "timm": timm's pretrained weights (downloads). "package:NAME": the checkpoint that the installed
-    Python package NAME ships. Otherwise the path of a .safetensors or .pth file."""
+    Python package NAME ships. Otherwise the path of a .safetensors or .pth file: a state_dict or a checkpoint that
+    holds one, also of a self-supervised training such as SCRL; `rhobench weights backbone` says what fits."""
+    weights_prefix: str | None = None
+    """What stands before the backbone's names in that file, such as "encoder_q.". None: found by comparing names.
+    Needed where a file holds several networks that fit."""
     frozen: Literal["none", "early", "all"] = "early"
     """Which part gets no gradient: nothing, the stem and first stage (as in the paper), or everything."""
     dilation: bool = False
@@ -75,6 +89,12 @@ class ModelConfig:
     """Refine boxes also without ``two_stage``, as the code of Deformable DETR does and that of Sparse DETR does not."""
     rho: float | None = 0.3
     """Share of the encoder tokens that are updated, in (0, 1]. None: the dense encoder, without a scoring network."""
+    rho_choices: tuple[float, ...] = ()
+    """Shares of which each training step draws one, the same on all workers, so that one training serves every rho.
+    The model is scored at ``rho`` and at ``measure.rhos``. Empty: every step has ``rho``."""
+    scoring: Scoring = "dam"
+    """What chooses the tokens: a network that predicts the decoder's attention map, the best class score of a detection
+    head on the tokens (both in paper section 3.2), or chance."""
     use_enc_aux_loss: bool = True
     """Detection heads and losses on every encoder layer but the last."""
     num_classes: int | None = None
@@ -104,6 +124,11 @@ class ModelConfig:
     def __post_init__(self) -> None:
         self._check_family()
         _require(self.rho is None or 0 < self.rho <= 1, "model.rho", self.rho, "it is a share in (0, 1], or none")
+        _require_shares("model.rho_choices", self.rho_choices)
+        for name, dense in (("rho_choices", ()), ("scoring", "dam")):
+            value = getattr(self, name)
+            rule = "with model.rho=none every token is updated and none is chosen; give a rho"
+            _require(self.rho is not None or value == dense, f"model.{name}", value, rule)
         rule = "it must be divisible by 32 (group norm) and by model.num_heads"
         _require(
             self.hidden_dim % 32 == 0 and self.hidden_dim % self.num_heads == 0,
@@ -141,6 +166,11 @@ class LossConfig:
     """1 - GIoU."""
     mask_prediction_weight: float = 1.0
     """Scoring network against the decoder's attention map."""
+    mask_prediction_warmup_steps: int = 0
+    """Training steps over which that weight grows to its value: the attention map of a new decoder is noise."""
+    dam_softness: float = 0.0
+    """Width of the step from 1 to 0 in the scoring network's target, as a share of the tokens that it marks. 0: a hard
+    step, as in the paper; ``model.sparsity.dam_target`` says what a soft one is good for."""
     focal_alpha: float = 0.25
     """Balance of positives in the focal loss."""
     no_object_weight: float = 0.1
@@ -151,6 +181,10 @@ class LossConfig:
     """Matching cost of the L1 distance."""
     giou_cost: float = 2.0
     """Matching cost of -GIoU."""
+
+    def __post_init__(self) -> None:
+        for name in ("mask_prediction_warmup_steps", "dam_softness"):
+            _require(getattr(self, name) >= 0, f"loss.{name}", getattr(self, name), "it must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,8 +231,44 @@ class DataConfig:
     """Mirror training images left to right half of the time."""
     vflip: bool = False
     """Mirror training images top to bottom half of the time."""
+    scales_px: tuple[int, ...] = ()
+    """Shorter sides, of which training draws one for each image; with ``resize_px``, that size is scaled to it. Empty:
+    training images have the size of those that are scored."""
+    crop_prob: float = 0.0
+    """Share of the training images of which a random part is taken, which is then resized as a whole image is."""
+    crop_scales_px: tuple[int, ...] = (400, 500, 600)
+    """Shorter sides, of which one is drawn for an image before a part is taken."""
+    crop_px: tuple[int, int] = (384, 600)
+    """Shortest and longest side of the part, as far as the image reaches."""
+    brightness: float = 0.0
+    """Training images are darker or brighter by up to this share of their values."""
+    contrast: float = 0.0
+    """Their contrast is lower or higher by up to this share."""
+    saturation: float = 0.0
+    """Their colours are paler or stronger by up to this share."""
     loader_workers: int = 0
     """DataLoader processes of each training worker."""
+
+    def __post_init__(self) -> None:
+        for name in ("crop_prob", "brightness", "contrast", "saturation"):
+            _require(0 <= getattr(self, name) <= 1, f"data.{name}", getattr(self, name), "it is a share from 0 to 1")
+        for name in ("scales_px", "crop_scales_px", "crop_px"):
+            sides = getattr(self, name)
+            _require(all(side >= 1 for side in sides), f"data.{name}", sides, "sides are at least 1 pixel")
+        rule = "the shortest side comes first"
+        _require(self.crop_px[0] <= self.crop_px[1], "data.crop_px", self.crop_px, rule)
+        rule = f"data.crop_prob={self.crop_prob} needs at least one"
+        _require(bool(self.crop_scales_px) or not self.crop_prob, "data.crop_scales_px", self.crop_scales_px, rule)
+
+    @property
+    def augmentation(self) -> dict[str, Any]:
+        """The fields, with their values, that make training images differ from scored ones by more than mirroring."""
+        fields = ("scales_px", "crop_prob", "brightness", "contrast", "saturation")
+        return {name: getattr(self, name) for name in fields if getattr(self, name)}
+
+
+OFFICIAL_AUGMENTATION: Mapping[str, Any] = {"scales_px": tuple(range(480, 801, 32)), "crop_prob": 0.5}
+"""``DataConfig(**OFFICIAL_AUGMENTATION)`` trains on images drawn as in the official training (spec section 15)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,8 +339,10 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureConfig:
-    """How the latency of the trained artifact is measured, alone on the machine."""
+    """How the trained artifact is measured: at which rho, and how its latency, alone on the machine."""
 
+    rhos: tuple[float, ...] = ()
+    """Shares at which it is scored, counted and timed beside ``model.rho``: train once, measure many."""
     batch_size: int = 1
     """Images of one call."""
     warmup_iterations: int = 10
@@ -283,6 +355,7 @@ class MeasureConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "iterations", "rounds"):
             _require(getattr(self, name) >= 1, f"measure.{name}", getattr(self, name), "it must be at least 1")
+        _require_shares("measure.rhos", self.rhos)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,6 +376,18 @@ class RunConfig:
     """How."""
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     """How cost is measured afterwards."""
+
+    def __post_init__(self) -> None:
+        varied = ", ".join(f"data.{name}={value!r}" for name, value in self.data.augmentation.items())
+        rule = f"features are kept of images and their mirror images alone; set it to false, or take back {varied}"
+        cached = self.train.cache_features
+        _require(not (cached and varied), "train.cache_features", cached, rule)
+        rule = "a model with model.rho=none updates every token at any cost; leave it empty"
+        _require(self.model.rho is not None or not self.measure.rhos, "measure.rhos", self.measure.rhos, rule)
+        backbone = self.model.backbone
+        allowed = backbone.weights_prefix is None or backbone.weights not in (None, "timm")
+        rule = f"model.backbone.weights={backbone.weights!r} names no file that it could be looked for in"
+        _require(allowed, "model.backbone.weights_prefix", backbone.weights_prefix, rule)
 
 
 EXECUTION = frozenset(
@@ -353,6 +438,8 @@ class Experiment:
     """The run that the axes vary."""
     axes: tuple[Axis, ...] = ()
     """The runs are the product of the axes and the seeds."""
+    also: tuple[Mapping[str, Any], ...] = ()
+    """Further runs, each with the seeds: values by path that the base is changed to, where no product gives them."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of every configuration."""
     smoke: Mapping[str, Any] = field(default_factory=dict)

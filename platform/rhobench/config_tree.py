@@ -90,20 +90,20 @@ def parse_assignment(text: str) -> tuple[str, str]:
 
 
 def runs_of(experiment: Experiment) -> list[RunConfig]:
-    """Every run of an experiment: the product of its axes and seeds, the first axis outermost."""
-    runs: list[RunConfig] = []
-    for values in itertools.product(*(axis.values for axis in experiment.axes)):
-        config = with_values(
-            experiment.base, {axis.path: value for axis, value in zip(experiment.axes, values, strict=True)}
-        )
-        runs.extend(dataclasses.replace(config, seed=seed) for seed in experiment.seeds)
-    return runs
+    """Every run of an experiment, each once: the product of its axes, the first outermost, then ``also``; by seed."""
+    paths = [axis.path for axis in experiment.axes]
+    product = itertools.product(*(axis.values for axis in experiment.axes))
+    settings: list[Mapping[str, Any]] = [dict(zip(paths, values, strict=True)) for values in product]
+    configs = [with_values(experiment.base, values) for values in (*settings, *experiment.also)]
+    runs = [dataclasses.replace(config, seed=seed) for config in configs for seed in experiment.seeds]
+    return [run for i, run in enumerate(runs) if run not in runs[:i]]  # what was pinned may make two of them equal
 
 
 def run_id(config: RunConfig, axes: tuple[str, ...]) -> str:
     """Identity of a run: a readable part (experiment, what varies, seed) and a hash of all but ``EXECUTION``."""
     readable = [config.experiment]
-    readable += [f"{path.rsplit('.', 1)[-1]}{_slug(value_at(config, path))}" for path in axes]
+    values = {path: value_at(config, path) for path in axes}
+    readable += [f"{path.rsplit('.', 1)[-1]}{_slug(path, value)}" for path, value in values.items() if value != ()]
     return "-".join([*readable, f"seed{config.seed}", config_hash(without_execution(config))])
 
 
@@ -113,8 +113,10 @@ def without_execution(config: RunConfig) -> RunConfig:
     return with_values(config, {path: value_at(defaults, path) for path in EXECUTION})
 
 
-def _slug(value: Any) -> str:
-    text = "dense" if value is None else str(value)
+def _slug(path: str, value: Any) -> str:
+    if value is None:
+        return "dense" if path == "model.rho" else "none"
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return "".join(c if c.isalnum() or c in "._" else "_" for c in text)
 
 

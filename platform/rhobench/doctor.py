@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from rhobench.cluster.session import ClusterError, ask_a_worker
-from rhobench.ops import available_backends, cpu, resolve_backend
-from rhobench.ops.bench import bench, ratio
+from rhobench.ops import available_backends, cpu, cuda, resolve_backend
 from rhobench.ops.check import DTYPES, check_backend
+from rhobench.ops.measure import measure, ratio
 from rhobench.ops.shapes import SHAPES
 
 TIMED = "sparse10"
@@ -46,14 +46,16 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """Try everything, one after the other."""
-    for backend in available_backends():
-        yield _backend(backend)
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        for backend in available_backends():
+            if backend in ("reference", device):
+                yield _backend(backend, device)
     yield _gpu()
     yield _ray()
     yield _browser()
 
 
-def _backend(backend: str, device: str = "cpu") -> Finding:
+def _backend(backend: str, device: str) -> Finding:
     """Compared with float64 in every dtype; if it agrees, timed beside the reference."""
     name = f"deformable attention, {backend} on {device}"
     compared = [one for dtype in DTYPES.values() for one in check_backend(backend, device, dtype)]
@@ -64,16 +66,19 @@ def _backend(backend: str, device: str = "cpu") -> Finding:
     if wrong:
         sentence = f"{len(wrong)} of {len(compared)} checks disagree with float64; first {details['wrong'][0]}"
         return Finding(name=name, works=False, sentence=sentence, details=details)
-    rows = bench(TIMED, "fused", [] if backend == "reference" else [backend], ["float32"], compiled=False, rounds=3)
+    own = [] if backend == "reference" else [backend]
+    rows = measure(TIMED, "fused", own, ["float32"], device=device, compiled=False, rounds=3)
     row = rows[-1]
     details |= {f"{kind}_ms": samples.median for kind, samples in row.samples.items()}
-    times = ", ".join(f"{kind} {samples.median:.1f} ms" for kind, samples in row.samples.items())
+    times = ", ".join(f"{kind} {samples.median:.3g} ms" for kind, samples in row.samples.items())
     if row is not rows[0]:
         faster = [ratio(rows, "reference", row, kind) for kind in row.samples]
         times += f" ({' and '.join(f'{x:.1f}' for x in faster if x)} times as fast as the reference)"
-    threads = torch.get_num_threads()
-    details |= {"threads": threads, "dtypes": list(DTYPES)}
-    sentence = f"{len(compared)} checks in {', '.join(DTYPES)} agree; {SHAPES[TIMED].about}: {times}; {threads} threads"
+    details["dtypes"] = list(DTYPES)
+    sentence = f"{len(compared)} checks in {', '.join(DTYPES)} agree; {SHAPES[TIMED].about}: {times}"
+    if device == "cpu":
+        details["threads"] = torch.get_num_threads()
+        sentence += f"; {details['threads']} threads"
     if backend == "cpu":
         details |= {"runs_on": cpu.thread_source(), "cache_dir": str(cpu.cache_dir())}
         sentence += f" ({cpu.thread_source()}), kernels kept in {cpu.cache_dir()}"
@@ -82,12 +87,14 @@ def _backend(backend: str, device: str = "cpu") -> Finding:
 
 def _gpu() -> Finding:
     if not torch.cuda.is_available():
-        reason = "PyTorch finds none" if torch.version.cuda else "this PyTorch is built without CUDA"
-        return Finding(name="GPU", works=False, required=False, sentence=f"{reason}: everything runs on the CPU")
+        none = "PyTorch finds none" if torch.version.cuda else "this PyTorch is built without CUDA"
+        return Finding(name="GPU", works=False, required=False, sentence=f"{none}: everything runs on the CPU")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    backend = resolve_backend("cuda")
-    sentence = f"{', '.join(names)}; deformable attention there by {backend!r}"
-    return Finding(name="GPU", works=True, required=False, sentence=sentence, details={"names": names})
+    reason = cuda.why_not()
+    sentence = f"{', '.join(names)}; deformable attention there by 'cuda'"
+    if reason is not None:
+        sentence = f"{', '.join(names)}, but {reason}; until then deformable attention there needs backend='reference'"
+    return Finding(name="GPU", works=reason is None, required=False, sentence=sentence, details={"names": names})
 
 
 def _ray() -> Finding:

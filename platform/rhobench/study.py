@@ -75,7 +75,13 @@ def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: boo
         base = with_values(base, {path: value for path, value in chosen.items() if path not in axes})
     except ConfigError:  # the other settings fit only together with what was pinned
         base = changed
-    experiment = replace(experiment, base=base, axes=tuple(axes.values()))
+    # What the user set is set in every run.
+    pinned = {path: value_at(changed, path) for path in chosen}
+    also = tuple(
+        {**extra, **{path: value for path, value in pinned.items() if path in axes or path in extra}}
+        for extra in experiment.also
+    )
+    experiment = replace(experiment, base=base, axes=tuple(axes.values()), also=also)
     source = base.train.fork_from
     if source is not None and not Path(source).is_dir():
         raise ConfigError(f"There is no run at {source} to start from: give the folder of a run, STORE/runs/RUN_ID.")
@@ -85,7 +91,9 @@ def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: boo
                 f"{name} needs its data set: give the folder that holds annotations/ and images/ with --data DIR."
             )
         require_valid(Path(base.data.dir), (*base.data.train_splits, base.data.val_split))
-    paths = tuple(axes)
+    # How a run is measured is no part of what it is called.
+    varied = [path for extra in also for path in extra if not path.startswith("measure.")]
+    paths = tuple(dict.fromkeys([*axes, *varied]))
     return Study(experiment=experiment, run_ids=[run_id(c, paths) for c in runs_of(experiment)], smoke=smoke)
 
 

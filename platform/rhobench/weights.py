@@ -22,14 +22,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rhobench.config import FAMILIES, ModelConfig, RunConfig
+from rhobench.config import FAMILIES, BackboneConfig, ModelConfig, RunConfig
 from rhobench.config_tree import to_dict, with_values
 from rhobench.data import Categories
 from rhobench.data.coco import read_annotations
 from rhobench.measure.artifact import load_artifact, replacing, write_artifact
 from rhobench.model import MODELS, build_model
+from rhobench.model.backbone import Backbone
 from rhobench.model.hugging_face import is_hugging_face, to_official
 from rhobench.model.official import WeightsError, load_official, official_state, without_prefix
+from rhobench.model.pretrained import LoadedWeights
 from rhobench.zoo import BACKBONES, COCO_CLASSES, find_model
 
 Layout = Literal["official", "transformers"]
@@ -141,6 +143,23 @@ def export_weights(artifact: Path, out: Path) -> int:
     with replacing(out) as temporary:
         torch.save({"model": state}, temporary)
     return len(state)
+
+
+def backbone_weights(file: Path, name: str, prefix: str | None = None) -> LoadedWeights:
+    """What the backbone called ``name`` takes from ``file``, as in a training with ``model.backbone.weights=file``.
+
+    Args:
+        file: a state_dict, or a checkpoint that holds one.
+        name: of ``BACKBONES`` or of timm.
+        prefix: what stands before the backbone's names in the file; None: found by comparing names.
+
+    Raises:
+        BackboneError: the file does not give the backbone every tensor.
+    """
+    config = BackboneConfig(name=BACKBONES.get(name, name), weights=str(file), weights_prefix=prefix, frozen="none")
+    loaded = Backbone(config).loaded
+    assert loaded is not None
+    return loaded
 
 
 def read_checkpoint(file: Path) -> Checkpoint:

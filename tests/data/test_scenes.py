@@ -40,7 +40,7 @@ def test_an_image_depends_on_nothing_but_seed_split_and_index():
 
 def test_what_is_written_is_a_valid_data_set(tmp_path):
     generate_scenes(FEW, tmp_path)
-    assert check_dataset(tmp_path, ["train", "val"]) == []
+    assert {problem.level for problem in check_dataset(tmp_path, ["train", "val"], depth="pixels")} <= {"note"}
     train, val = (CocoDetection(DataConfig(resize_px=(96, 96)), tmp_path, [s], train=False) for s in ("train", "val"))
     assert (len(train), len(val)) == (6, 3)
     assert not set(train.image_ids) & set(val.image_ids)

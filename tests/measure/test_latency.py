@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ class Fake(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
         self.name, self.calls, self.seconds = name, calls, seconds
+        self.rho: float | None = None
 
     def forward(self, images: Tensor, mask: Tensor) -> Any:
         assert not self.training
@@ -49,6 +51,16 @@ def test_artifacts_take_turns_after_a_warm_up() -> None:
     warm_up, rounds = [("a", 2), ("b", 2)], [("a", 2), ("b", 2)] * 3
     assert [name for name, _ in calls] == [name for name, count in warm_up + rounds for _ in range(count)]
     assert {name: latency.samples_ms.shape for name, latency in measured.items()} == {"a": (3, 2), "b": (3, 2)}
+
+
+def test_one_model_takes_turns_with_itself_at_several_rho() -> None:
+    used: list[float | None] = []
+    model = Fake("a", [])
+    model.register_forward_pre_hook(lambda module, inputs: used.append(module.rho))
+    subjects = {rho: replace(subject(model), rho=rho) for rho in (0.1, 0.5)}
+    measured = measure_latency(subjects, MeasureConfig(warmup_iterations=1, iterations=4, rounds=2))
+    assert used == [0.1, 0.5] + [0.1, 0.1, 0.5, 0.5] * 2
+    assert set(measured) == {0.1, 0.5}
 
 
 def test_the_images_are_used_in_turn() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -126,6 +127,21 @@ def test_the_mask_loss_trains_the_scorer_and_not_the_decoder(
     losses(model(images, whole), [objects(2), objects(2)], CONFIG, 4)["loss_mask_prediction"].backward()
     reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {"scorer", "token_norm", "level_embed", "projection", "backbone"}
+
+
+def test_the_weight_of_the_mask_loss_warms_up_by_the_step() -> None:
+    terms = {"loss_mask_prediction": torch.tensor(3.0), "loss_bbox": torch.tensor(1.0)}
+    config = replace(CONFIG, mask_prediction_weight=2.0, mask_prediction_warmup_steps=4)
+    totals = [weighted_sum(terms, config, step).item() for step in (0, 1, 3, 4, 100)]
+    assert totals == [5 + 6 * share for share in (0.25, 0.5, 1, 1, 1)]
+    assert weighted_sum(terms, config).item() == 11
+    assert weighted_sum(terms, CONFIG, 0).item() == 8
+
+
+def test_a_soft_target_moves_the_mask_loss_alone(build: Build, images: Tensor, whole: Tensor, objects: Make) -> None:
+    output, wanted = build()(images, whole, with_aux=True), [objects(2), objects(3)]
+    hard, soft = (losses(output, wanted, replace(CONFIG, dam_softness=s), 5) for s in (0.0, 0.5))
+    assert {name for name in hard if not torch.equal(hard[name], soft[name])} == {"loss_mask_prediction"}
 
 
 def test_twice_as_many_boxes_halve_every_set_loss(build: Build, images: Tensor, whole: Tensor, objects: Make) -> None:

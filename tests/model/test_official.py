@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,26 @@ def test_keys_shapes_and_types_are_the_official_ones(name: str) -> None:
     state = official_state(on_meta(replace(config, use_enc_aux_loss=False) if no_heads else config))
     ours = {key: [list(t.shape), str(t.dtype).removeprefix("torch.")] for key, t in state.items()}
     assert ours == OFFICIAL_KEYS[name]
+
+
+def test_swin_b_has_the_official_layout() -> None:
+    """It is Swin-T with 18 blocks in the third stage and 4/3 of the width, as its official configuration says."""
+    tiny = OFFICIAL_KEYS["sparse_detr_swin_t"]
+    expected = {}
+    for key, (shape, dtype) in tiny.items():
+        wider = key.startswith(("backbone.", "input_proj."))
+        expected[key] = [_wider(key, shape) if wider else shape, dtype]
+        if match := re.fullmatch(r"(backbone\.0\.body\.layers\.2\.blocks\.)5(\..*)", key):
+            expected |= {f"{match[1]}{block}{match[2]}": expected[key] for block in range(6, 18)}
+    state = official_state(on_meta(find_model("sparse_detr_swin_b")))
+    assert {k: [list(t.shape), str(t.dtype).removeprefix("torch.")] for k, t in state.items()} == expected
+
+
+def _wider(key: str, shape: list[int]) -> list[int]:
+    """Channels and heads of Swin-T to those of Swin-B; kernels, windows and the transformer's 256 stay."""
+    if key.endswith("relative_position_bias_table"):
+        return [shape[0], 4 * shape[1] // 3]
+    return [4 * size // 3 if size % 96 == 0 else size for size in shape]
 
 
 @pytest.mark.parametrize(

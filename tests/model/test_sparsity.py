@@ -144,6 +144,35 @@ def test_the_target_is_as_large_as_what_the_encoder_may_update(valid: list[int],
         assert target[image].nonzero().flatten().tolist() == sorted(wanted.tolist())
 
 
+def test_a_soft_target_steps_from_1_to_0_where_the_kept_tokens_end() -> None:
+    """Tokens far from the k-th place keep their label, the two beside it are almost a toss-up."""
+    logits, padding = scores_of([100, 60], 100, seed=0)
+    selection = select_tokens(logits, padding, 0.3)
+    dam = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1))
+    hard = dam_target(dam, selection, padding)
+    soft = dam_target(dam, selection, padding, softness=0.1)
+    assert torch.equal((soft > 0.5).float(), hard)
+    assert (soft[padding] == 0).all()
+    for image, k in enumerate(selection.counts.tolist()):
+        descending = soft[image].sort(descending=True).values
+        places = torch.arange(100)[: (~padding[image]).sum()]
+        torch.testing.assert_close(descending[: len(places)], torch.sigmoid((k - 0.5 - places) / (0.1 * k)))
+        assert descending.sum().item() == pytest.approx(k, abs=0.1)
+    torch.testing.assert_close(dam_target(dam, selection, padding, softness=1e-4), hard, rtol=0, atol=1e-6)
+
+
+def test_a_soft_target_is_the_mean_of_the_hard_ones_of_many_visits() -> None:
+    """What its docstring says: places that vary by logistic noise from visit to visit."""
+    tokens, k, softness, visits = 200, 50, 0.2, 4000
+    dam = torch.linspace(1, 0, tokens)[None]
+    selection = TokenSelection(logits=dam, index=torch.arange(k)[None], counts=torch.tensor([k]))
+    nothing = torch.zeros(1, tokens, dtype=torch.bool)
+    uniform = torch.rand(visits, tokens, generator=torch.Generator().manual_seed(0)).clamp(1e-6, 1 - 1e-6)
+    places = torch.arange(tokens) + softness * k * uniform.logit()
+    among_the_best = (places < k - 0.5).float().mean(0)
+    assert (dam_target(dam, selection, nothing, softness)[0] - among_the_best).abs().max() < 0.04
+
+
 def test_the_mask_loss_is_the_multilabel_loss_of_the_official_code() -> None:
     logits, padding = scores_of([30, 20], 30, seed=0)
     selection = select_tokens(logits, padding, 0.3)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from rhobench.ops import bench, limits, shapes, timing
+from rhobench.ops import bench, limits, measure, shapes, timing
 from rhobench.ops.shapes import Problem
 
 TINY = Problem(levels=((6, 8), (3, 4)), queries=90, heads=2, width=8, points=2, kind="decoder", about="a tiny one")
@@ -19,7 +21,7 @@ def tiny(monkeypatch):
 
 
 def run(capsys, *arguments):
-    status = bench.main([*arguments, "--rounds", "2", "--threads", "1"])
+    status = bench.main([*arguments, "--device", "cpu", "--rounds", "2", "--threads", "1"])
     return status, capsys.readouterr().out
 
 
@@ -43,7 +45,7 @@ def test_table_for_people_and_json_for_machines(form, compiled, tmp_path, capsys
             expected = rows["reference", "float32"][kind]["median_ms"] / row[kind]["median_ms"]
             assert row[kind]["times_as_fast_as"]["reference"] == pytest.approx(expected)
     ours = next(line for line in table.splitlines() if line.startswith("tiny") and "bfloat16" in line)
-    assert f"{rows['cpu', 'bfloat16']['forward']['median_ms']:.2f}" in ours
+    assert f"{rows['cpu', 'bfloat16']['forward']['median_ms']:.3f}" in ours
 
 
 def test_what_fails_its_check_gets_no_time(tmp_path, capsys, monkeypatch):
@@ -52,7 +54,7 @@ def test_what_fails_its_check_gets_no_time(tmp_path, capsys, monkeypatch):
     def off(*arguments, backend):
         return attend(*arguments, backend) * (1.001 if backend == "cpu" else 1)
 
-    monkeypatch.setattr(bench, "attend", off)
+    monkeypatch.setattr(measure, "attend", off)
     out = tmp_path / "out.json"
     status, table = run(capsys, "tiny", "--dtype", "float32", "--no-compiled", "--out", str(out))
     assert status == 1
@@ -71,13 +73,13 @@ def test_a_problem_that_does_not_exist_is_a_sentence(capsys):
 
 def test_the_limit_is_what_memory_must_move(monkeypatch):
     speeds = {}
-    monkeypatch.setattr(limits, "read_speed", lambda size, threads: speeds.setdefault(size, 1e9))
+    monkeypatch.setattr(limits, "read_speed", lambda size, *_: speeds.setdefault(size, 1e9))
     samples, outputs, values = 90 * 2 * 2 * 2, 90 * 2 * 8, 60 * 2 * 8
     once = 4 * (values + 3 * samples + 90 * 2 * 4 + outputs)  # value, offsets, logits, boxes; output
     gathered = 4 * 8 * samples * 4  # four rows of 8 numbers for each sample
     assert limits.limit_ms(TINY, torch.float32, "forward") == pytest.approx(max(once, gathered) / 1e6)
     assert set(speeds) == {once, 4 * values}
-    monkeypatch.setattr(limits, "read_speed", lambda size, threads: 1e9 if size == 4 * values else 1e18)
+    monkeypatch.setattr(limits, "read_speed", lambda size, *_: 1e9 if size == 4 * values else 1e18)
     backward = 3 * gathered  # the value again, and a sum read and written
     assert limits.limit_ms(TINY, torch.float32, "training") == pytest.approx((gathered + backward) / 1e6)
     assert limits.limit_ms(TINY, torch.bfloat16, "forward") < 1e-3  # its value has another size
@@ -87,18 +89,57 @@ def test_read_speed_is_measured():
     assert 1e8 < limits.read_speed(1 << 20, torch.get_num_threads()) < 1e13
 
 
+def test_a_gpu_reads_rows_from_its_first_level_caches(monkeypatch):
+    gpu = SimpleNamespace(multi_processor_count=100, clock_rate=1_000_000)  # kHz
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
+    monkeypatch.setattr(limits, "read_speed", lambda *_: 1e18)
+    gathered = 4 * 8 * 90 * 2 * 2 * 2 * 4
+    assert limits.limit_ms(TINY, torch.float32, "forward", "cuda") == pytest.approx(gathered / (128 * 100 * 1e9) * 1e3)
+    assert limits.limit_ms(TINY, torch.float32, "training", "cuda") == pytest.approx(
+        2 * gathered / (128 * 100 * 1e9) * 1e3
+    )
+
+
 def test_contenders_take_turns():
     calls = []
-    samples = timing.take_turns({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=3, most=2)
-    assert "".join(calls) == "ab" + 3 * "aaabbb"  # once untimed, then first and two more in each round
-    assert all(len(one.cold) == 3 and len(one.all_warm) == 6 for one in samples.values())
+
+    def contender(name):
+        return timing.Contender(lambda: calls.append(name.upper()) or 2.0, lambda: calls.append(name) or 1.0, "wall")
+
+    samples = timing.take_turns({name: contender(name) for name in "ab"}, rounds=3, most=2)
+    assert "".join(calls) == 3 * "AaaBbb"
+    assert all(one.cold == [2.0] * 3 and one.all_warm == [1.0] * 6 for one in samples.values())
 
 
 def test_slow_calls_get_two_a_turn(monkeypatch):
     clock = iter(range(10**9))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock) * 1.0)
     monkeypatch.setattr(timing.time, "perf_counter_ns", lambda: next(clock) * 10**6)
-    (samples,) = timing.take_turns({"slow": lambda: None}, rounds=2).values()
+    calls = []
+    (samples,) = timing.take_turns({"slow": timing.on_cpu(lambda: calls.append(1))}, rounds=2).values()
     assert (samples.cold, samples.warm) == ([1.0, 1.0], [[1.0], [1.0]])
     assert samples.median == samples.cold_median == 1.0
     assert samples.spread == (1.0, 1.0)
+    assert len(calls) == 5  # once before the first, untimed: it may compile
+
+
+def test_peers_are_compared_with_too(monkeypatch, capsys):
+    def twice(form, arguments, shapes_, index):
+        return shapes.attend(form, arguments, shapes_, index, "reference") * 2
+
+    same = partial(shapes.attend, backend="reference")
+    status = bench.main(
+        ["tiny", "--no-compiled", "--rounds", "2", "--device", "cpu"], {"another": same, "wrong": twice}
+    )
+    table = capsys.readouterr().out
+    assert status == 0  # a peer that is wrong is no fault of ours
+    assert "x another" in table
+    assert "not timed: output is 1.0e+00 off" in next(row for row in table.splitlines() if row[12:].startswith("wrong"))
+
+
+@pytest.mark.parametrize(("device", "sentence"), [("gpu", "there is no device 'gpu'"), ("meta", "no kernels are made")])
+def test_a_device_that_cannot_be_timed_is_a_sentence(device, sentence, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        bench.main(["decoder", "--device", device])
+    assert stopped.value.code == 2
+    assert sentence in capsys.readouterr().err

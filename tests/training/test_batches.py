@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rhobench.data import Flip
-from rhobench.training.batches import EpochBatches, Key
+from rhobench.data import Flip, Key
+from rhobench.training.batches import EpochBatches
 
 MIRRORED = (Flip.NONE, Flip.HORIZONTAL)
 
@@ -21,7 +21,7 @@ def batches(
 
 
 def seen(steps: Sequence[list[Key]]) -> list[int]:
-    return [image for step in steps for image, _ in step]
+    return [key.image for step in steps for key in step]
 
 
 def test_the_order_is_a_function_of_seed_and_epoch() -> None:
@@ -53,9 +53,15 @@ def test_workers_share_the_batches_that_one_worker_would_see(images: int, worker
 
 
 def test_images_are_mirrored_about_half_of_the_time_and_anew_each_epoch() -> None:
-    first, second = ({i: flip for step in batches(400, 4, epoch=e) for i, flip in step} for e in (0, 1))
+    first, second = ({key.image: key.flip for step in batches(400, 4, epoch=e) for key in step} for e in (0, 1))
     assert 150 < sum(flip == Flip.HORIZONTAL for flip in first.values()) < 250
     assert first != second
+
+
+def test_all_images_of_an_epoch_are_augmented_by_one_seed_of_its_own() -> None:
+    seeds = [{key.seed for step in batches(20, 4, seed=s, epoch=e) for key in step} for s in (0, 1) for e in (0, 1)]
+    assert [len(of_an_epoch) for of_an_epoch in seeds] == [1, 1, 1, 1]
+    assert len(set.union(*seeds)) == 4
 
 
 def test_fewer_images_than_a_batch_is_a_sentence() -> None:

@@ -85,9 +85,9 @@ def test_the_step_that_failed_can_be_run_again(
         run(small(write_coco()), tmp_path / "run")
     again = replay(tmp_path / "run")
     assert again in str(caught.value)
-    _, batch, config, scale = load_step(tmp_path / "run")
+    _, batch, config, scale, steps = load_step(tmp_path / "run")
     assert f"on images {[target.image_id for target in batch.targets]}" in str(caught.value)
-    assert (config, scale) == (small(tmp_path / "data"), 1.0)
+    assert (config, scale, steps) == (small(tmp_path / "data"), 1.0, 1)
     module, folder = str(caught.value).partition("`python -m ")[2].partition("`")[0].split()
     monkeypatch.setattr(sys, "argv", ["replay", folder])
     sys.modules.pop(module)  # runpy warns of what is imported already
@@ -191,7 +191,7 @@ def test_nothing_is_found_where_nothing_is_wrong(
     config = small(root, model=family, precision=precision)
     config = replace(config, data=replace(config.data, resize_px=None, short_side_px=64))
     model = build_model(replace(config.model, num_classes=2)).train()
-    assert "everything is finite" in diagnose(model, batch_of(config, root, 3), config, 256.0)
+    assert "everything is finite" in diagnose(model, batch_of(config, root, 3), config, 256.0, 0)
     assert all(p.grad is None for p in model.parameters())
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +14,7 @@ import pytest
 import torch
 
 from rhobench.config import ConfigError, RunConfig, TrainConfig
-from rhobench.config_tree import to_dict, with_value
+from rhobench.config_tree import with_value
 from rhobench.data import CocoDetection, Flip, collate
 from rhobench.model.criterion import weighted_sum
 from rhobench.training import train
@@ -29,6 +26,7 @@ from rhobench.training.step import OptimizerStep, Stepped
 
 Write = Callable[..., Path]
 Small = Callable[..., RunConfig]
+TwoWorkers = Callable[..., list[dict[str, Any]]]
 SCRIPT = Path(__file__).with_name("some_workers.py")
 
 
@@ -51,28 +49,8 @@ def some_workers() -> ModuleType:
     return module
 
 
-def train_with_two_workers(config: RunConfig, folder: Path, stop: int) -> list[dict[str, Any]]:
-    """What each worker wrote; see ``some_workers.py``."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(to_dict(config)))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(rank), str(folder / "config.json"), str(folder), str(stop)],
-            env=environment,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        assert [process.wait(timeout=200) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
-
-
 def test_two_workers_train_and_score_as_one_and_go_on_when_their_number_changes(
-    write_coco: Write, small: Small, tmp_path: Path, some_workers: ModuleType
+    write_coco: Write, small: Small, tmp_path: Path, some_workers: ModuleType, two_workers: TwoWorkers
 ) -> None:
     """Losses, gradients and AP of one worker with the whole batch, on images of one size with none to two objects.
 
@@ -82,7 +60,7 @@ def test_two_workers_train_and_score_as_one_and_go_on_when_their_number_changes(
     without_some_objects(root)
     config = small(root, model={"rho": 1.0}, epochs=2, batch_size=4, checkpoint_every_seconds=0.0)
     shared = tmp_path / "shared"
-    written = train_with_two_workers(with_value(config, "train.num_workers", 2), shared, stop=3)
+    written = two_workers(with_value(config, "train.num_workers", 2), shared, stop=3)
     first, second = (worker["whole"] for worker in written)
     alone = some_workers.watched_training(config, tmp_path / "alone")
 

@@ -6,32 +6,43 @@ between memory and processor, and every sample reads four rows of the value, mos
 
 from __future__ import annotations
 
-import time
 from functools import cache
-from statistics import median
 from typing import Literal
 
 import torch
 
 from rhobench.ops.shapes import Problem
+from rhobench.ops.timing import on_cpu, on_gpu, take_turns
 
 Pass = Literal["forward", "training"]
 """``training`` is forward and backward."""
 PASSES: tuple[Pass, ...] = ("forward", "training")
 
 _FLOAT32 = 4
+_CPU = torch.device("cpu")
 
 
-def limit_ms(problem: Problem, dtype: torch.dtype, kind: Pass) -> float:
+def limit_ms(problem: Problem, dtype: torch.dtype, kind: Pass, device: torch.device | str = "cpu") -> float:
     """The larger of the times for all tensors once, and for all gathered rows.
 
-    Each at the speed at which PyTorch reads a tensor of the same size, on its present number of threads: of all
-    tensors together, and of the value of one image.
+    All tensors once: at the speed at which PyTorch reads a tensor of their size. Rows: on a processor at the speed at
+    which it reads one of the size of the value of an image, on its present number of threads; on a GPU at that of the
+    first-level caches.
     """
-    once, rows = _bytes_once(problem, dtype, kind), _bytes_of_rows(problem, dtype, kind)
-    value_of_an_image = problem.tokens * problem.heads * problem.width * dtype.itemsize
+    device = torch.device(device)
+    once, rows = _bytes_once(problem, dtype, kind), _bytes_of_rows(problem, dtype, kind, device)
     threads = torch.get_num_threads()
-    return 1e3 * max(once / read_speed(once, threads), rows / read_speed(value_of_an_image, threads))
+    if device.type == "cuda":
+        of_rows = first_level_speed(device)
+    else:
+        of_rows = read_speed(problem.tokens * problem.heads * problem.width * dtype.itemsize, threads)
+    return 1e3 * max(once / read_speed(once, threads, device), rows / of_rows)
+
+
+def first_level_speed(device: torch.device) -> float:
+    """Bytes a second of all first-level caches of a GPU: 128 a cycle and multiprocessor, since Volta."""
+    properties = torch.cuda.get_device_properties(device)
+    return 128.0 * properties.multi_processor_count * properties.clock_rate * 1e3  # it is in kHz
 
 
 def _bytes_once(problem: Problem, dtype: torch.dtype, kind: Pass) -> int:
@@ -48,26 +59,27 @@ def _bytes_once(problem: Problem, dtype: torch.dtype, kind: Pass) -> int:
     return inputs + output * dtype.itemsize + backward
 
 
-def _bytes_of_rows(problem: Problem, dtype: torch.dtype, kind: Pass) -> int:
-    """Rows that samples read; backward also reads and writes the row of a sum in float32 for each."""
+def _bytes_of_rows(problem: Problem, dtype: torch.dtype, kind: Pass, device: torch.device) -> int:
+    """Rows that samples read; backward also reads and writes the row of a sum in float32 for each.
+
+    A GPU does that beyond its first-level caches, at a speed that depends on who else adds to the row: left out.
+    """
     row = problem.width
-    backward = row * (dtype.itemsize + 2 * _FLOAT32) if kind == "training" else 0
+    sums = 0 if device.type == "cuda" else 2 * _FLOAT32
+    backward = row * (dtype.itemsize + sums) if kind == "training" else 0
     return problem.rows_read * (row * dtype.itemsize + backward)
 
 
 @cache
-def read_speed(size: int, threads: int) -> float:
+def read_speed(size: int, threads: int, device: torch.device = _CPU) -> float:
     """Bytes a second at which PyTorch's maximum reads a tensor of ``size`` bytes again and again.
 
     Args:
         size: bytes; more than 256 MB are as 256 MB, which no cache holds.
         threads: PyTorch's number of threads, which is part of the answer.
+        device: where the tensor lies.
     """
-    numbers = torch.ones(min(max(size, 1 << 16), 1 << 28) // _FLOAT32)
-    times: list[float] = []
-    deadline = time.perf_counter() + 0.3
-    while len(times) < 7 or time.perf_counter() < deadline:
-        started = time.perf_counter()
-        numbers.amax()
-        times.append(time.perf_counter() - started)
-    return numbers.numel() * _FLOAT32 / median(times)
+    numbers = torch.ones(min(max(size, 1 << 16), 1 << 28) // _FLOAT32, device=device)
+    contender = on_gpu([numbers.amax]) if device.type == "cuda" else on_cpu(numbers.amax)
+    (samples,) = take_turns({"": contender}, rounds=1, round_s=0.3, most=1000).values()
+    return numbers.numel() * _FLOAT32 / (1e-3 * samples.median)

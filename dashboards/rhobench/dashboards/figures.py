@@ -59,7 +59,7 @@ def pareto(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> go.Figure:
     """
     cost, value = metric(x), metric(y)
     rows = by_configuration(frame, x, y)
-    figure = _canvas(f"{value.label} against {cost.noun}", _pareto_subtitle(frame, rows, cost, value))
+    figure = canvas(f"{value.label} against {cost.noun}", _pareto_subtitle(frame, rows, cost, value))
     # Numbered over the whole frame, so that a model looks the same in every figure, whatever was measured.
     models = sorted(set(zip(frame["model"], frame["backbone"], strict=True)))
     settings = sorted(set(rows["setting"]))
@@ -89,7 +89,7 @@ def pareto(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> go.Figure:
     figure.update_xaxes(title_text=cost.title)
     figure.update_yaxes(title_text=value.title)
     if rows.empty:
-        _say_empty(figure, f"no run has both {value.noun} and {cost.noun} yet")
+        say_empty(figure, f"no run has both {value.noun} and {cost.noun} yet")
     return figure
 
 
@@ -100,11 +100,11 @@ def learning_curves(curves: pd.DataFrame, frame: pd.DataFrame, y: str = "ap", hi
     sweep over rho); the rest are grey.
     """
     value = metric(y)
-    figure = _canvas("Learning curves", "")
+    figure = canvas("Learning curves", "")
     known = curves[curves["run_id"].isin(frame["run_id"])]
     known = known[known[y].notna()] if y in known else known.iloc[:0]
     if known.empty:
-        _say_empty(figure, f"no run has been scored with {value.label} yet")
+        say_empty(figure, f"no run has been scored with {value.label} yet")
         return figure
     known = known.sort_values(["run_id", "epoch"])
     best = known.groupby("run_id")[y].max().sort_values(ascending=value.better == "lower")
@@ -127,7 +127,8 @@ def learning_curves(curves: pd.DataFrame, frame: pd.DataFrame, y: str = "ap", hi
     return figure
 
 
-def _canvas(title: str, subtitle: str) -> go.Figure:
+def canvas(title: str, subtitle: str) -> go.Figure:
+    """An empty figure in the look of all others."""
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "title": {"standoff": 10}, "automargin": True}
     return go.Figure(
         layout={
@@ -240,10 +241,11 @@ def _hover(row: dict[Hashable, Any], cost: Metric, value: Metric) -> str:
         elif row["n"] > 1 and row[f"{m.name}_sd"] > 1e-6 * abs(row[m.name]):
             spread = f" ± {m.format(row[f'{m.name}_sd'])}"
         lines.append(f"{m.title} <b>{m.format(row[m.name])}</b>{spread}")
-    return "<br>".join([*lines, _seeds(row["n"], row["n"]), "<i>click for the whole configuration</i>"])
+    return "<br>".join([*lines, seeds_text(row["n"], row["n"]), "<i>click for the whole configuration</i>"])
 
 
-def _seeds(fewest: int, most: int) -> str:
+def seeds_text(fewest: int, most: int) -> str:
+    """ "n = 1 seed", "n = 3 seeds" or "n = 1 to 3 seeds": how many are averaged."""
     if fewest == most:
         return f"n = {most} seed{'s' if most > 1 else ''}"
     return f"n = {fewest} to {most} seeds"
@@ -252,7 +254,7 @@ def _seeds(fewest: int, most: int) -> str:
 def _pareto_subtitle(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, value: Metric) -> str:
     parts = [f"{int(rows['on_front'].sum())} of {len(rows)} configurations on the front"]
     if len(rows):
-        parts.append(_seeds(rows["n"].min(), rows["n"].max()))
+        parts.append(seeds_text(rows["n"].min(), rows["n"].max()))
     bars = [f"{m.noun} p10 to p90 of the timed calls" for m in (cost, value) if m.interval]
     bars += [f"{m.label} ± sd over seeds" for m in (cost, value) if not m.interval and _varies(rows, m)]
     if len(rows) and bars:
@@ -266,7 +268,8 @@ def _pareto_subtitle(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, valu
     return "; ".join(parts)
 
 
-def _say_empty(figure: go.Figure, text: str) -> None:
+def say_empty(figure: go.Figure, text: str) -> None:
+    """Write ``text`` where a figure without data has its middle."""
     figure.add_annotation(text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"color": MUTED})
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)

@@ -19,7 +19,8 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from rhobench.dashboards.figures import DARK, learning_curves, pareto
-from rhobench.results import METRICS, Point, Record, Store, by_configuration, metric, rho_label
+from rhobench.dashboards.one_training import one_training
+from rhobench.results import METRICS, Point, Record, Store, by_configuration, metric, rho_label, samples_rho
 
 PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -88,6 +89,8 @@ def write_report(store: Store, out: Path) -> Path:
         "latency": pareto(frame, "latency_ms"),
         "curves": learning_curves(store.curves(), frame),
     }
+    if (every_rho := one_training(frame)).data:
+        figures["every-rho"] = every_rho
     page = PAGE.substitute(
         title="Sparse DETR: accuracy against cost",
         subtitle=_text(_subtitle(store, records)),
@@ -190,6 +193,8 @@ def _link(run_id: str) -> str:
 def _runs_table(frame: pd.DataFrame) -> str:
     """The table of runs. Columns with one value in all rows are hidden, named above it, and kept in the CSV."""
     columns = [(name, label) for name, label in COLUMNS if name in frame and frame[name].notna().any()]
+    if (drawn := samples_rho(frame)).any():
+        frame = frame.assign(rho=frame["rho"].astype(object).mask(drawn, "sampled"))
     if frame["rho"].equals(frame["rho_infer"]):
         columns = [column for column in columns if column[0] != "rho"]
     same = {name for name, _ in columns if name in CONTEXT and frame[name].nunique() == 1} if len(frame) > 1 else set()
@@ -226,7 +231,7 @@ def _show(name: str, value: Any) -> str:
     """A value as text, with the decimals of its metric."""
     if name in METRICS:
         return METRICS[name].format(value)
-    if name in {"rho", "rho_infer"}:
+    if name in {"rho", "rho_infer"} and not isinstance(value, str):
         return "dense" if pd.isna(value) else f"{value:g}"
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return "–"

@@ -4,8 +4,19 @@ from collections.abc import Callable
 
 from rhobench.config import Experiment
 from rhobench.experiments.bccd import bccd
+from rhobench.experiments.dam_target import dam_target
 from rhobench.experiments.demo import demo
+from rhobench.experiments.pretraining import pretraining
+from rhobench.experiments.rho_sampled import rho_sampled
+from rhobench.experiments.scoring import scoring
 
-EXPERIMENTS: dict[str, Callable[[], Experiment]] = {"demo": demo, "bccd": bccd}
+EXPERIMENTS: dict[str, Callable[[], Experiment]] = {
+    "demo": demo,
+    "bccd": bccd,
+    "rho_sampled": rho_sampled,
+    "scoring": scoring,
+    "dam_target": dam_target,
+    "pretraining": pretraining,
+}
 
 __all__ = ["EXPERIMENTS"]

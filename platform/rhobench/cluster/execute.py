@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ import torch
 from rhobench.config import RunConfig
 from rhobench.config_tree import to_dict
 from rhobench.data import Flip
-from rhobench.measure.accuracy import Found
+from rhobench.measure.accuracy import Accuracy, Found
 from rhobench.measure.artifact import save_artifact
 from rhobench.measure.flops import count_flops
 from rhobench.ops import resolve_backend
 from rhobench.results.environment import describe_environment
 from rhobench.results.record import Point, Record, write_record
-from rhobench.training import Report, Trained, train
+from rhobench.training import Report, Status, Trained, train
 from rhobench.training.checkpoint import remove_checkpoints
+from rhobench.training.evaluation import evaluate
 from rhobench.training.meter import SPIKE, WINDOW
+from rhobench.training.sources import image_loader
 from rhobench.training.workers import worker_rank
 
 DETECTIONS_FILE = "detections.parquet"
@@ -45,20 +48,21 @@ def execute(config: RunConfig, run_id: str, folder: Path, report: Report) -> Non
     torch.set_num_threads(config.train.cpus_per_worker)
     torch.set_flush_denormal(True)  # vanishing gradients and moments become denormal numbers, which CPUs are slow with
     trained = train(config, folder, report, _device(config))
+    scored = _scored(config, trained, report)
     rank, _ = worker_rank()
     if rank != 0:
         return
-    _keep_detections(folder, trained.found)
+    _keep_detections(folder, {rho: found for rho, (found, _) in scored.items()})
     save_artifact(folder, trained.model, config, trained.categories)
     record = Record(
         run_id=run_id,
         experiment=config.experiment,
         status="trained",
         config=to_dict(config),
-        environment=describe_environment(),
+        environment=describe_environment() | _backbone_weights(trained),
         categories=trained.categories.as_records(),
         history=trained.progress.history,
-        points=[_point(config, trained)],
+        points=[_point(trained, rho, accuracy) for rho, (_, accuracy) in scored.items()],
         training=_training(config, trained),
         cost=_cost(trained),
         started_at=started,
@@ -99,18 +103,40 @@ def _device(config: RunConfig) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def _keep_detections(folder: Path, found: Sequence[Found]) -> None:
-    frame = pd.DataFrame(found, columns=["image_id", "category_id", "bbox", "score"])
+def _scored(config: RunConfig, trained: Trained, report: Report) -> dict[float | None, tuple[list[Found], Accuracy]]:
+    """Detections and AP of the trained model at its own rho, which are known, and at each other of ``measure.rhos``.
+
+    Every worker scores its share of the images.
+    """
+    rank, workers = worker_rank()
+    model, images, epochs = trained.model, trained.val_images, config.train.epochs
+    device = next(model.parameters()).device
+    scored: dict[float | None, tuple[list[Found], Accuracy]] = {config.model.rho: (trained.found, trained.accuracy)}
+    for rho in config.measure.rhos:
+        if rho in scored:
+            continue
+        report(Status(epoch=epochs, epochs=epochs, ap=trained.accuracy.ap, note=f"scoring at rho {rho:g}"))
+        started = time.perf_counter()
+        model.rho = rho
+        scored[rho] = evaluate(model, image_loader(images, rank, workers), images, device)
+        trained.progress.spend(config.train, evaluating=time.perf_counter() - started)
+    model.rho = config.model.rho
+    return scored
+
+
+def _keep_detections(folder: Path, found: Mapping[float | None, list[Found]]) -> None:
+    """All detections in one file; its column "rho" says at which rho each was made (none: the dense encoder)."""
+    rows = [detection | {"rho": rho} for rho, detections in found.items() for detection in detections]
+    frame = pd.DataFrame(rows, columns=["rho", "image_id", "category_id", "bbox", "score"])
     frame[["x", "y", "w", "h"]] = frame.pop("bbox").to_list() if len(frame) else None
     frame.to_parquet(folder / DETECTIONS_FILE)
 
 
-def _point(config: RunConfig, trained: Trained) -> Point:
-    accuracy = trained.accuracy
+def _point(trained: Trained, rho: float | None, accuracy: Accuracy) -> Point:
     height, width = trained.val_images[0, Flip.NONE].image.shape[1:]
-    cost = count_flops(trained.model, height, width)
+    cost = count_flops(trained.model, height, width, rho=rho)
     return Point(
-        rho=config.model.rho,
+        rho=rho,
         precision="fp32",
         height=height,
         width=width,
@@ -124,6 +150,11 @@ def _point(config: RunConfig, trained: Trained) -> Point:
         ap_m=accuracy.ap_m,
         ap_l=accuracy.ap_l,
     )
+
+
+def _backbone_weights(trained: Trained) -> dict[str, dict[str, Any]]:
+    loaded = trained.model.backbone.loaded
+    return {} if loaded is None else {"backbone_weights": loaded.as_record()}
 
 
 def _cost(trained: Trained) -> dict[str, float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from rhobench.data import Batch, CocoDetection, Flip, collate, prepare_data
 from rhobench.measure.artifact import FILE_NAME, Artifact, load_artifact
 from rhobench.measure.latency import PROTOCOL, PROTOCOL_TEXT, Latency, Subject, measure_latency
 from rhobench.ops import resolve_backend
-from rhobench.results import Store, read_record, write_record
+from rhobench.results import Point, Record, Store, read_record, write_record
 from rhobench.results.environment import cpu_model, usable_cores
 from rhobench.results.record import FILE_NAME as RECORD_FILE
 
@@ -29,24 +30,29 @@ SAMPLES_FILE = "samples.parquet"
 
 
 def measure_runs(store_path: str, run_ids: list[str], threads: int) -> None:
-    """Time the artifacts of trained runs in turns and complete their records.
+    """Time the artifacts of trained runs in turns, at every rho that they were scored at, and complete their records.
 
     The device is a GPU where the run was trained on one.
     """
     torch.set_num_threads(threads)
     store = Store(store_path)
     artifacts = {run_id: load_artifact(store.run_dir(run_id) / FILE_NAME) for run_id in run_ids}
-    subjects = {run_id: _subject(artifact) for run_id, artifact in artifacts.items()}
-    config = next(iter(artifacts.values())).config.measure
-    for run_id, latency in measure_latency(subjects, config).items():
-        _complete(store.run_dir(run_id), artifacts[run_id], latency)
+    records = {run_id: read_record(store.run_dir(run_id) / RECORD_FILE) for run_id in run_ids}
+    subjects = {
+        (run_id, point.rho): _subject(artifacts[run_id], point)
+        for run_id in run_ids
+        for point in records[run_id].points
+    }
+    measured = measure_latency(subjects, next(iter(artifacts.values())).config.measure)
+    for run_id in run_ids:
+        latencies = {rho: latency for (name, rho), latency in measured.items() if name == run_id}
+        _complete(store.run_dir(run_id), records[run_id], artifacts[run_id], latencies)
 
 
-def _subject(artifact: Artifact) -> Subject:
+def _subject(artifact: Artifact, point: Point) -> Subject:
     device = torch.device("cuda" if artifact.config.train.gpus_per_worker else "cpu")
-    return Subject(
-        model=artifact.model.to(device), batches=_batches(artifact.config.data, artifact.config.measure.batch_size)
-    )
+    batches = _batches(artifact.config.data, artifact.config.measure.batch_size)
+    return Subject(model=artifact.model.to(device), batches=batches, rho=point.rho)
 
 
 @cache
@@ -59,16 +65,26 @@ def _batches(data: DataConfig, size: int) -> list[Batch]:
     ]
 
 
-def _complete(folder: Path, artifact: Artifact, latency: Latency) -> None:
-    """Add the latency to the record, its timed calls beside it."""
+def _complete(folder: Path, record: Record, artifact: Artifact, latencies: Mapping[float | None, Latency]) -> None:
+    """Add the latency at each rho to the record, its timed calls beside it."""
+    samples = pd.concat([_samples(rho, latency) for rho, latency in latencies.items()])
+    samples.assign(protocol=PROTOCOL).to_parquet(folder / SAMPLES_FILE)
+    points = [_timed(point, artifact, latencies[point.rho]) for point in record.points]
+    protocols = {PROTOCOL: PROTOCOL_TEXT}
+    write_record(folder, replace(record, status="completed", points=points, protocols=protocols))
+
+
+def _samples(rho: float | None, latency: Latency) -> pd.DataFrame:
+    """One row for each timed call."""
     rounds, calls = latency.samples_ms.shape
     index = pd.MultiIndex.from_product([range(rounds), range(calls)], names=["round", "call"])
-    samples = pd.DataFrame({"latency_ms": latency.samples_ms.ravel()}, index=index).reset_index()
-    samples.assign(protocol=PROTOCOL).to_parquet(folder / SAMPLES_FILE)
-    record = read_record(folder / RECORD_FILE)
+    return pd.DataFrame({"rho": rho, "latency_ms": latency.samples_ms.ravel()}, index=index).reset_index()
+
+
+def _timed(point: Point, artifact: Artifact, latency: Latency) -> Point:
     device = next(artifact.model.parameters()).device
-    point = replace(
-        record.points[0],
+    return replace(
+        point,
         protocol=PROTOCOL,
         device=_device_name(device),
         backend=resolve_backend(device, artifact.config.model.attention_backend),
@@ -82,8 +98,6 @@ def _complete(folder: Path, artifact: Artifact, latency: Latency) -> None:
         fps=latency.fps,
         samples_file=SAMPLES_FILE,
     )
-    protocols = {PROTOCOL: PROTOCOL_TEXT}
-    write_record(folder, replace(record, status="completed", points=[point], protocols=protocols))
 
 
 def _device_name(device: torch.device) -> str:

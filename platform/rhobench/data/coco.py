@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,10 +20,22 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rhobench.config import DataConfig
+from rhobench.data.augmentation import augment, draw_view
 from rhobench.data.transforms import PILLOW_ERRORS, Flip, decode, flips, transform
 
 _OUTLINE = re.compile(rb'("segmentation"\s*:)\s*\[[-+\d\s.,eE\[\]]*\]')
 """A list of numbers, however nested: it ends at the last bracket before the next key or the end of the object."""
+
+
+class Key(NamedTuple):
+    """What a sample is made of."""
+
+    image: int
+    """Position of the image in the data set."""
+    flip: Flip = Flip.NONE
+    """How it is mirrored."""
+    seed: int | None = None
+    """Of the augmentation, the same for all images of an epoch. None: the image as it is scored, only mirrored."""
 
 
 class DatasetError(ValueError):
@@ -147,16 +159,16 @@ class _Annotations:
 class CocoDetection(Dataset[Sample]):
     """Samples of one or more joined splits, in the order of the splits and, within one, of the image ids.
 
-    ``dataset[index, flip]`` is a function of its key: the caller's sampler draws index and flip, so an epoch is the
-    same whatever the number of loader processes, and features can be kept for every (index, flip). Images without
-    objects are kept. Crowds are left out (evaluation reads them from ``annotation_files``); boxes are clamped to the
-    image, and those without an area are dropped.
+    ``dataset[index, flip]`` and ``dataset[index, flip, seed]`` are functions of their key: the caller's sampler draws
+    it, so an epoch is the same whatever the number of loader processes, and features can be kept for every (index,
+    flip). Images without objects are kept. Crowds are left out (evaluation reads them from ``annotation_files``); boxes
+    are clamped to the image, and those without an area are dropped.
 
     Args:
-        config: Image size and which flips training may use.
+        config: Image size, and the flips and the augmentation of training.
         root: Folder of the data set.
         splits: Splits to join; they must have the same categories.
-        train: Whether the flips of ``config`` may be asked for; otherwise only ``Flip.NONE``.
+        train: Whether flips and augmentation may be asked for; otherwise only (index, ``Flip.NONE``).
 
     Raises:
         DatasetError: An annotation file is missing or malformed, or the splits do not fit together.
@@ -165,6 +177,7 @@ class CocoDetection(Dataset[Sample]):
     def __init__(self, config: DataConfig, root: Path, splits: Sequence[str], *, train: bool) -> None:
         assert splits, "at least one split"
         self.config = config
+        self.train = train
         self.flips = flips(config) if train else (Flip.NONE,)
         self.annotation_files = tuple(annotation_file(root, split) for split in splits)
         parts = [_read_split(root, split) for split in splits]
@@ -186,20 +199,28 @@ class CocoDetection(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def __getitem__(self, key: tuple[int, Flip]) -> Sample:
-        """The sample of (index, flip).
+    def __getitem__(self, key: Key | tuple[int, Flip]) -> Sample:
+        """The sample of a key.
+
+        Without augmentation in the config, the seed changes nothing.
 
         Raises:
             UnreadableImageError: The image file is missing, truncated or not an image.
             DatasetError: The image file has another size than its annotations say.
         """
-        index, flip = key
+        index, flip, seed = Key(*key)
         assert flip in self.flips, f"{flip!r} is not one of {self.flips}"
+        assert seed is None or self.train, "scored images are never augmented"
         height, width = self._sizes[index].tolist()
         image = self._read_image(self.files[index], height, width)
         objects = slice(self._starts[index], self._starts[index + 1])
-        pixels, boxes = transform(image, torch.from_numpy(self._boxes[objects]), flip, self.config)
-        labels = torch.tensor(self._labels[objects])
+        boxes, labels = torch.from_numpy(self._boxes[objects]), torch.tensor(self._labels[objects])
+        if seed is None or not self.config.augmentation:
+            pixels, boxes = transform(image, boxes, flip, self.config)
+        else:
+            view = draw_view(self.config, height, width, seed, self.image_ids[index])
+            pixels, boxes, kept = augment(image, boxes, flip, view, self.config)
+            labels = labels[kept]
         return Sample(pixels, Target(self.image_ids[index], labels, boxes, (height, width)))
 
     def _read_image(self, file: Path, height: int, width: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""From an image file and its boxes to what the model reads: decode, resize, flip, normalise.
+"""From an image file and its boxes to what the model reads in evaluation: decode, resize, flip, normalise.
 
 Resizing follows the official evaluation (spec section 15) and uses Pillow's bilinear filter, which antialiases, as the
 official code and timm's backbones expect.
@@ -7,6 +7,7 @@ official code and timm's backbones expect.
 from __future__ import annotations
 
 import enum
+import math
 from itertools import product
 from pathlib import Path
 
@@ -45,21 +46,25 @@ def decode(file: Path) -> Image.Image:
     raises on damaged files.
     """
     with Image.open(file) as image:
-        return image.convert("RGB")
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def resized_size(height: int, width: int, config: DataConfig) -> tuple[int, int]:
-    """(height, width) after resizing: ``resize_px`` exactly, else the official rule.
+    """(height, width) after resizing: ``resize_px`` exactly, else by ``short_side_px`` and ``max_side_px``."""
+    return config.resize_px or scaled_size(height, width, config.short_side_px, config.max_side_px)
+
+
+def scaled_size(height: int, width: int, short_side_px: int, max_side_px: float = math.inf) -> tuple[int, int]:
+    """(height, width) by the official rule (spec section 15).
 
     The shorter side becomes ``short_side_px``, or so much less that the longer one stays near ``max_side_px``; the
     longer side is truncated. An image 640 wide and 480 high becomes 1066 wide and 800 high.
     """
-    if config.resize_px is not None:
-        return config.resize_px
     short, long = min(height, width), max(height, width)
-    new_short = config.short_side_px
-    if long / short * new_short > config.max_side_px:
-        new_short = round(config.max_side_px * short / long)
+    new_short = short_side_px
+    if long / short * new_short > max_side_px:
+        new_short = round(max_side_px * short / long)
     new_long = int(new_short * long / short)
     return (new_short, new_long) if height <= width else (new_long, new_short)
 

@@ -96,7 +96,13 @@ def count_parameters(model: Detector) -> ParameterCount:
 
 
 def count_flops(
-    model: Detector, height: int, width: int, *, count: str = "standard", encoder_aux: bool = False
+    model: Detector,
+    height: int,
+    width: int,
+    *,
+    count: str = "standard",
+    encoder_aux: bool = False,
+    rho: float | None = None,
 ) -> FlopCount:
     """Cost of ``model`` in evaluation mode for one image without padding; the model itself is not touched.
 
@@ -107,6 +113,7 @@ def count_flops(
         count: name of the convention, one of ``CONVENTIONS`` (spec section 17).
         encoder_aux: with "official", run the encoder's prediction heads too, as the official code does. Its published
             numbers leave them out.
+        rho: share of the tokens to update; None: that of the model.
 
     Raises:
         CountError: the size or the convention is not allowed.
@@ -116,6 +123,7 @@ def count_flops(
     if min(height, width) < 1:
         raise CountError(f"An image of {height}x{width} pixels (height x width) has no area: both must be at least 1.")
     outline = meta_copy(model).eval().requires_grad_(False)
+    outline.rho = outline.rho if rho is None else rho
     if not encoder_aux:
         outline.get_submodule("encoder").aux_heads = nn.ModuleList()
     images = torch.empty(1, 3, height, width, device="meta")

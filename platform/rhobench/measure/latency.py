@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ PROTOCOL_TEXT = (
 )
 
 
+Name = TypeVar("Name")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """A trained model and the inputs that it is timed on."""
@@ -30,6 +34,8 @@ class Subject:
     model: Detector
     batches: Sequence[Batch]
     """Used in turn."""
+    rho: float | None = None
+    """Share of the tokens to update, so that one model may be several subjects; None: that of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +61,19 @@ class Latency:
         return float(np.percentile(self.samples_ms, percent))
 
 
-def measure_latency(subjects: Mapping[str, Subject], config: MeasureConfig) -> dict[str, Latency]:
+def measure_latency(subjects: Mapping[Name, Subject], config: MeasureConfig) -> dict[Name, Latency]:
     """Time models by name, in rounds in which they take turns.
 
     Args:
         subjects: models, which are put in evaluation mode, with their batches of ``config.batch_size`` images.
         config: warm-up, calls and rounds.
     """
-    calls = {name: _detector_call(subject.model.eval(), subject.batches) for name, subject in subjects.items()}
+    calls = {name: _detector_call(subject) for name, subject in subjects.items()}
     for call in calls.values():
         for i in range(config.warmup_iterations):
             call(i)
     per_round = -(-config.iterations // config.rounds)
-    samples: dict[str, list[list[float]]] = {name: [] for name in subjects}
+    samples: dict[Name, list[list[float]]] = {name: [] for name in subjects}
     for _ in range(config.rounds):
         for name, call in calls.items():
             samples[name].append(_timed_ms(call, per_round))
@@ -75,15 +81,18 @@ def measure_latency(subjects: Mapping[str, Subject], config: MeasureConfig) -> d
     return {name: Latency(samples_ms=np.array(rows), batch_size=size) for name, rows in samples.items()}
 
 
-def _detector_call(model: Detector, batches: Sequence[Batch]) -> Callable[[int], None]:
+def _detector_call(subject: Subject) -> Callable[[int], None]:
+    model = subject.model.eval()
     device = next(model.parameters()).device
+    rho = model.rho if subject.rho is None else subject.rho
     inputs = [
         (b.images.to(device), b.mask.to(device), torch.tensor([t.original_size for t in b.targets], device=device))
-        for b in batches
+        for b in subject.batches
     ]
 
     def call(i: int) -> None:
         images, mask, sizes = inputs[i % len(inputs)]
+        model.rho = rho
         with torch.inference_mode():
             detections(model(images, mask).prediction, sizes)
         if device.type == "cuda":

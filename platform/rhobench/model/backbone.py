@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from rhobench.config import BackboneConfig
 from rhobench.model.folding import FoldedBody
-from rhobench.model.pretrained import BackboneError, load_weights
+from rhobench.model.pretrained import BackboneError, LoadedWeights, load_weights
 from rhobench.model.swin import SwinPyramid, create_swin, is_swin
 from rhobench.zoo import BACKBONES
 
@@ -49,7 +49,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         self.strides = DILATED_STRIDES if config.dilation else STRIDES
-        self.body: Any = freeze_batch_norm_2d(_create(config, self.strides))
+        body, self.loaded = _create(config, self.strides)
+        self.body: Any = freeze_batch_norm_2d(body)
         self._folded = FoldedBody(self.body)
         info = self.body.feature_info
         chosen = nearest_maps([level["reduction"] for level in info.info], self.strides)
@@ -122,7 +123,7 @@ class Backbone(nn.Module):
         A twin without weights tells: it runs in no time, and fails for the same sizes but for no other reason.
         """
         with torch.device("meta"):
-            twin = _create(replace(self.config, weights=None), self.strides).eval()
+            twin = _create(replace(self.config, weights=None), self.strides)[0].eval()
         native: tuple[int, int] = tuple(twin.pretrained_cfg["input_size"][1:])
         if _takes(twin, height, width) or not _takes(twin, *native):
             raise error
@@ -182,8 +183,8 @@ def _takes(twin: Any, height: int, width: int) -> bool:
     return True
 
 
-def _create(config: BackboneConfig, strides: Sequence[int]) -> Any:
-    """The feature extractor with the weights of ``config``."""
+def _create(config: BackboneConfig, strides: Sequence[int]) -> tuple[Any, LoadedWeights | None]:
+    """The feature extractor with the weights of ``config``, and what it took from a file."""
     if not timm.is_model(config.name):
         near = timm.list_models(f"*{config.name.split('.')[0].split('_')[0]}*")[:5]
         hint = f" Near: {', '.join(near)}." if near else ""
@@ -194,9 +195,8 @@ def _create(config: BackboneConfig, strides: Sequence[int]) -> Any:
         raise _not_dilated(config.name)
     pretrained = config.weights == "timm"
     body = create_swin(config.name, pretrained=pretrained) if swin else _extractor(config, strides, pretrained)
-    if config.weights not in (None, "timm"):
-        load_weights(body, config)
-    return SwinPyramid(body) if swin else body
+    loaded = load_weights(body, config) if config.weights not in (None, "timm") else None
+    return SwinPyramid(body) if swin else body, loaded
 
 
 def _extractor(config: BackboneConfig, strides: Sequence[int], pretrained: bool) -> Any:

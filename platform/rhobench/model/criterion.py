@@ -26,6 +26,8 @@ def prediction_sets(output: DetectorOutput) -> Iterator[tuple[str, Prediction]]:
     if output.token_prediction is not None:
         yield "_enc", output.token_prediction
     yield from ((f"_enc_{depth}", prediction) for depth, prediction in enumerate(output.encoder_aux))
+    if output.scorer_prediction is not None:
+        yield "_backbone", output.scorer_prediction
 
 
 def losses(
@@ -36,7 +38,7 @@ def losses(
     Args:
         output: of the model in training mode (``with_aux=True``).
         objects: one for each image.
-        config: matching costs and focal alpha.
+        config: matching costs, focal alpha and softness of the scoring network's target.
         num_boxes: objects of the batch, averaged over the training workers; at least 1 is used.
     """
     num_boxes = max(num_boxes, 1.0)
@@ -53,19 +55,29 @@ def losses(
             terms["class_error"] = class_error(prediction, wanted, pairs)
     if output.selection is not None:
         dam = decoder_attention_map(output.samplings, output.grid.shapes)
-        target = dam_target(dam, output.selection, output.grid.padding)
-        terms["loss_mask_prediction"] = mask_prediction_loss(output.selection, target)
+        if output.scored_by == "dam":
+            target = dam_target(dam, output.selection, output.grid.padding, config.dam_softness)
+            terms["loss_mask_prediction"] = mask_prediction_loss(output.selection, target)
         terms |= dam_correlation(dam, output.selection, output.grid.level_sizes)
     return terms
 
 
-def weighted_sum(terms: dict[str, Tensor], config: LossConfig) -> Tensor:
-    """What is minimised: every ``loss_*`` term times its weight."""
+def weighted_sum(terms: dict[str, Tensor], config: LossConfig, step: int | None = None) -> Tensor:
+    """What is minimised: every ``loss_*`` term times its weight.
+
+    Args:
+        terms: of ``losses``.
+        config: the weights.
+        step: optimiser steps taken before this one, for a weight that warms up; None: after all warm-up.
+    """
+    warmup = config.mask_prediction_warmup_steps
+    # Never 0, so that every parameter of the scorer has a gradient.
+    grown = 1.0 if step is None or step >= warmup else (step + 1) / warmup
     weights = {
         "loss_ce": config.class_weight,
         "loss_bbox": config.box_weight,
         "loss_giou": config.giou_weight,
-        "loss_mask_prediction": config.mask_prediction_weight,
+        "loss_mask_prediction": config.mask_prediction_weight * grown,
     }
     weighted = [
         weight * value

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from rhobench.config import ModelConfig
+from rhobench.config import ModelConfig, Scoring
 from rhobench.model.attention import Sampling
 from rhobench.model.backbone import Backbone
 from rhobench.model.heads import Prediction
@@ -44,6 +44,10 @@ class DetectorOutput:
     """The tokens compete by class 0 alone, so their loss knows no other (without ``eff_specific_head``)."""
     encoder_aux: list[Prediction] = field(default_factory=list)
     """Of the encoder layers before the last, on the updated tokens."""
+    scored_by: Scoring = "dam"
+    """What ``selection`` was made by."""
+    scorer_prediction: Prediction | None = None
+    """Of every token before the encoder; only where the tokens were scored by objectness."""
 
 
 class Detector(nn.Module):
@@ -55,6 +59,7 @@ class Detector(nn.Module):
             raise ValueError("model.num_classes is None: set it to the number of categories of the data set.")
         self.config, self.num_classes = config, config.num_classes
         self.rho = config.rho
+        self._draw: int | None = None
         self.backbone = Backbone(config.backbone)
 
     def forward(self, images: Tensor, mask: Tensor | None = None, *, with_aux: bool | None = None) -> DetectorOutput:
@@ -69,6 +74,33 @@ class Detector(nn.Module):
         if mask is None:
             mask, has_padding = images.new_zeros(len(images), *images.shape[2:], dtype=torch.bool), False
         return self.detect(self.backbone(images), mask, has_padding=has_padding, with_aux=with_aux)
+
+    def begin_step(self, seed: int, step: int) -> None:
+        """Draw what is drawn anew for each training step: rho from ``rho_choices``, and the tokens of random scoring.
+
+        A function of its arguments alone: the same on every worker that gives the same, and after a restart.
+        Evaluation does not depend on it.
+
+        Args:
+            seed: of the run.
+            step: optimiser steps taken before this one, over all restarts.
+        """
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        self._draw = int(torch.randint(2**31, (), generator=generator))
+
+    @property
+    def active_rho(self) -> float | None:
+        """Share of the tokens that the next call updates: that of the step in training, else ``rho``.
+
+        Raises:
+            RuntimeError: a training step that was not begun.
+        """
+        choices = self.config.rho_choices
+        if not (self.training and choices):
+            return self.rho
+        if self._draw is None:
+            raise RuntimeError("model.rho_choices draws a rho for each step: call begin_step(seed, step) before it.")
+        return choices[self._draw % len(choices)]
 
     def detect(
         self, features: list[Tensor], mask: Tensor, *, has_padding: bool | None = None, with_aux: bool | None = None

@@ -114,6 +114,11 @@ def official_keys(key: str, config: ModelConfig) -> list[str]:
     for pattern, replacement in _COMMON_RULES + (_DETR_RULES if config.name == "detr" else _DEFORMABLE_RULES):
         if re.fullmatch(pattern, key):
             return [re.sub(pattern, replacement, key)]
+    if key.startswith("scorer."):
+        raise WeightsError(
+            f"The official code has no model.scoring={config.scoring!r}, so its weights have no official names: "
+            "it knows 'dam' alone."
+        )
     raise KeyError(key)
 
 

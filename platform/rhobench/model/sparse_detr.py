@@ -13,7 +13,8 @@ from rhobench.model.encoder import Encoder
 from rhobench.model.heads import Prediction
 from rhobench.model.layers import init_transformer_weights
 from rhobench.model.queries import LearnedQueries, Queries, QuerySelector, TokenNorm
-from rhobench.model.sparsity import TokenScorer, TokenSelection, select_tokens
+from rhobench.model.scoring import RandomScorer, build_scorer
+from rhobench.model.sparsity import TokenSelection, select_tokens
 from rhobench.model.tokens import TokenGrid, flatten_levels, token_grid
 
 
@@ -21,7 +22,7 @@ class SparseDETR(Detector):
     """The Deformable DETR family, up to Sparse DETR, whose encoder updates a share ``rho`` of its tokens.
 
     The switches of ``ModelConfig`` choose the member of the family (spec section 1). ``rho=None`` builds the dense
-    encoder, without a scoring network; ``self.rho`` may be changed afterwards, since it is no weight.
+    encoder, without a scorer; ``self.rho`` may be changed afterwards, since it is no weight.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -30,7 +31,7 @@ class SparseDETR(Detector):
         self.projection = Projection(self.backbone.channels, dim, config.num_feature_levels)
         self.level_embed = nn.Parameter(torch.randn(config.num_feature_levels, dim))
         self.token_norm = TokenNorm(dim) if config.two_stage else None
-        self.scorer = TokenScorer(dim) if config.rho is not None else None
+        self.scorer = build_scorer(config, classes)
         self.encoder = Encoder(config, classes)
         self.query_selector = QuerySelector(config, classes) if config.two_stage else None
         self.queries = None if config.two_stage else LearnedQueries(config)
@@ -40,7 +41,8 @@ class SparseDETR(Detector):
     def _init_weights(self) -> None:
         """The transformer starts Xavier-uniform; heads and projections keep their own start (spec section 11)."""
         selector = self.query_selector
-        parts = [self.token_norm, self.scorer, self.encoder.layers, self.decoder.layers]
+        scorer = self.scorer if self.config.scoring == "dam" else None
+        parts = [self.token_norm, scorer, self.encoder.layers, self.decoder.layers]
         for part in [*parts, selector.position_proj if selector is not None else None]:
             if part is not None:
                 init_transformer_weights(part)
@@ -59,7 +61,7 @@ class SparseDETR(Detector):
         source = flatten_levels(maps)  # (B, N, C)
         levels = [row.expand(size, -1) for row, size in zip(self.level_embed, grid.level_sizes, strict=True)]
         positions = grid.positions + torch.cat(levels)
-        selection = self._select(source + positions, grid)
+        selection, scorer_prediction = self._select(source + positions, grid, with_aux)
         memory, encoder_aux = self.encoder(source, positions, grid, selection, with_aux=with_aux)
         queries, token_prediction = self._queries(memory, grid, with_aux)
         decoded = self.decoder(queries, memory, grid, with_aux=with_aux)
@@ -77,13 +79,24 @@ class SparseDETR(Detector):
             token_prediction=token_prediction,
             encoder_aux=encoder_aux,
             objectness_only=not self.config.eff_specific_head,
+            scored_by=self.config.scoring,
+            scorer_prediction=scorer_prediction,
         )
 
-    def _select(self, tokens: Tensor, grid: TokenGrid) -> TokenSelection | None:
-        if self.scorer is None or self.token_norm is None or self.rho is None:
-            return None
-        scores = self.scorer(tokens, self.token_norm, grid)
-        return select_tokens(scores, grid.padding if grid.has_padding else None, self.rho)
+    def begin_step(self, seed: int, step: int) -> None:
+        """As ``Detector.begin_step``; hands the draw to the scorer that needs one."""
+        super().begin_step(seed, step)
+        if isinstance(self.scorer, RandomScorer) and self._draw is not None:
+            self.scorer.draw = self._draw
+
+    def _select(
+        self, tokens: Tensor, grid: TokenGrid, with_aux: bool
+    ) -> tuple[TokenSelection | None, Prediction | None]:
+        rho = self.active_rho
+        if self.scorer is None or self.token_norm is None or rho is None:
+            return None, None
+        scores = self.scorer(tokens, self.token_norm, grid, with_aux=with_aux)
+        return select_tokens(scores.logits, grid.padding if grid.has_padding else None, rho), scores.prediction
 
     def _queries(self, memory: Tensor, grid: TokenGrid, with_aux: bool) -> tuple[Queries, Prediction | None]:
         if self.query_selector is None:

@@ -1,6 +1,6 @@
-"""What makes the encoder sparse: the scoring network, the choice of tokens, and the decoder's attention map (DAM).
+"""What makes the encoder sparse: the choice of tokens by their scores, and the decoder's attention map (DAM).
 
-The scoring network learns to predict which tokens the decoder will look at. Its label is the DAM, binarised at the
+A scoring network learns to predict which tokens the decoder will look at. Its label is the DAM, binarised at the
 same share rho that the encoder keeps (paper section 3.2; spec sections 7 and 12).
 """
 
@@ -10,28 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from rhobench.model.attention import Sampling
-from rhobench.model.tokens import TokenGrid, TokenNorm
-
-
-class TokenScorer(nn.Module):
-    """One logit a token: how likely the decoder is to look at it. Half of the features are averaged over the image."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.local = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU())
-        self.score = nn.Sequential(
-            nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, dim // 4), nn.GELU(), nn.Linear(dim // 4, 1)
-        )
-
-    def forward(self, tokens: Tensor, token_norm: TokenNorm, grid: TokenGrid) -> Tensor:
-        """(B, N, C) -> (B, N). The average runs over padding too, as in the official model (spec section 18.3)."""
-        own, shared = self.local(token_norm(tokens, grid)).chunk(2, dim=-1)
-        image = shared.mean(1, keepdim=True).expand_as(shared)
-        return self.score(torch.cat((own, image), dim=-1)).squeeze(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +37,7 @@ def select_tokens(logits: Tensor, padding: Tensor | None, rho: float) -> TokenSe
     """Choose floor(rho * valid) + 1 tokens of each image by score.
 
     Args:
-        logits: (B, N) of the scoring network.
+        logits: (B, N) of a scorer.
         padding: (B, N) bool; None when there is none, which spares waiting for the device.
         rho: share of the tokens that are not padding, in (0, 1].
     """
@@ -101,11 +83,27 @@ def _two_nearest(place: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat((below, below + 1), dim=-1), torch.cat((1 - fraction, fraction), dim=-1)
 
 
-def dam_target(dam: Tensor, selection: TokenSelection, padding: Tensor) -> Tensor:
-    """(B, N) of 0 and 1: the tokens that the decoder looked at most, as many as the encoder may update."""
+def dam_target(dam: Tensor, selection: TokenSelection, padding: Tensor, softness: float = 0.0) -> Tensor:
+    """(B, N) from 0 to 1: high where the decoder looked most, for as many tokens as the encoder may update.
+
+    A soft step stands for an average of the targets over the visits of an image. The decoder changes with every step,
+    and so does the DAM: tokens near the k-th place enter and leave the best k from visit to visit. Averaging over the
+    visits would take memory for each image, which crops and mirroring make useless, but its limit is known: if a
+    token's place in the order varies around its mean by a logistic noise of scale ``softness * k``, the share of
+    visits on which it is among the best k is the sigmoid of its distance from the k-th place on that scale.
+
+    Args:
+        dam: (B, N) of ``decoder_attention_map``.
+        selection: says how many tokens k each image may update.
+        padding: (B, N) bool.
+        softness: 0 is the official target: 1 for the best k tokens, 0 for the others (spec section 12).
+    """
     ranked = torch.where(padding, dam.min() - 1, dam).argsort(dim=1, descending=True)
-    chosen = torch.arange(dam.shape[1], device=dam.device) < selection.counts[:, None]
-    return torch.zeros_like(dam).scatter_(1, ranked, chosen.to(dam.dtype))
+    ranks, counts = torch.arange(dam.shape[1], device=dam.device), selection.counts[:, None]
+    if not softness:
+        return torch.zeros_like(dam).scatter_(1, ranked, (ranks < counts).to(dam.dtype))
+    inside = ((counts - 0.5 - ranks) / (softness * counts)).sigmoid()  # 1/2 between the last kept and the first dropped
+    return torch.zeros_like(dam).scatter_(1, ranked, inside.to(dam.dtype)).masked_fill_(padding, 0.0)
 
 
 def mask_prediction_loss(selection: TokenSelection, target: Tensor) -> Tensor:

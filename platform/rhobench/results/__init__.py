@@ -10,6 +10,7 @@ from rhobench.results.pareto import (
     front_mask,
     metric,
     rho_label,
+    samples_rho,
 )
 from rhobench.results.record import SCHEMA, Point, Record, RecordError, read_record, write_record
 from rhobench.results.store import Store, StoreNotFoundError, StoreOccupiedError
@@ -32,5 +33,6 @@ __all__ = [
     "metric",
     "read_record",
     "rho_label",
+    "samples_rho",
     "write_record",
 ]

@@ -168,19 +168,32 @@ def _texts(frame: pd.DataFrame, columns: list[str]) -> list[str]:
 
 def configuration_labels(frame: pd.DataFrame) -> list[str]:
     """Per row what tells it from the others: rho first, then each other dial and field of the config that varies."""
-    named_elsewhere = {"model.name", "model.backbone.name", "model.rho"}
+    sampled = samples_rho(frame)
+    named_elsewhere = {"model.name", "model.backbone.name", "model.rho", "measure.rhos"}
+    if _CHOICES in frame and frame.loc[sampled, _CHOICES].nunique() <= 1:
+        named_elsewhere.add(_CHOICES)
     fields = [str(path) for path in frame.columns if "." in str(path) and path not in named_elsewhere]
     varying = _varying(frame, [*fields, "precision", "height", "width"])
     others = frame[varying].rename(columns=lambda path: str(path).rsplit(".", 1)[-1])
     parts = pd.DataFrame({"others": _texts(others, [str(name) for name in others.columns])}, index=frame.index)
-    if not varying or _varying(frame, ["rho", "rho_infer"]):
-        parts.insert(0, "rho", [rho_label(*pair) for pair in zip(frame["rho"], frame["rho_infer"], strict=True)])
+    if not varying or _varying(frame, ["rho", "rho_infer"]) or sampled.nunique() > 1:
+        rhos = zip(frame["rho"], frame["rho_infer"], sampled, strict=True)
+        parts.insert(0, "rho", [rho_label(rho, run, sampled=drawn) for rho, run, drawn in rhos])
     return [" · ".join(filter(None, row)) for row in parts.to_numpy()]
 
 
-def rho_label(rho: float | None, rho_infer: float | None) -> str:
-    """ "ρ 0.3", "ρ 0.3→0.5" where trained and run differ, or "dense"."""
+_CHOICES = "model.rho_choices"
+
+
+def samples_rho(frame: pd.DataFrame) -> pd.Series:
+    """Per row of a ``Store.frame()`` whether the training drew a rho for each of its steps."""
+    return frame[_CHOICES] != "()" if _CHOICES in frame else pd.Series(False, index=frame.index)
+
+
+def rho_label(rho: float | None, rho_infer: float | None, *, sampled: bool = False) -> str:
+    """ "ρ 0.3", "ρ 0.3→0.5" where trained and run differ, "ρ sampled→0.5", or "dense"."""
     trained, run = ("dense" if pd.isna(value) else f"{value:g}" for value in (rho, rho_infer))
+    trained = "sampled" if sampled else trained
     text = run if trained == run else f"{trained}→{run}"
     return text if text == "dense" else f"ρ {text}"
 

@@ -9,11 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from rhobench.data import Batch, Flip, Target
+from rhobench.data import Batch, Flip, Key, Target
 from rhobench.model.matcher import Objects
-
-Key = tuple[int, Flip]
-"""Index of an image and how it is mirrored."""
 
 
 class EpochBatches(Sampler[list[Key]]):
@@ -36,12 +33,13 @@ class EpochBatches(Sampler[list[Key]]):
         return self.images // self.batch_size
 
     def __iter__(self) -> Iterator[list[Key]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        seed = self.seed * 1_000_003 + self.epoch
+        generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(self.images, generator=generator)
         flips = torch.randint(len(self.flips), (self.images,), generator=generator)
         for step in range(self.first, len(self)):
             mine = slice(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.workers)
-            yield [(int(i), self.flips[f]) for i, f in zip(order[mine], flips[mine], strict=True)]
+            yield [Key(int(i), self.flips[f], seed) for i, f in zip(order[mine], flips[mine], strict=True)]
 
 
 class TargetError(ValueError):

@@ -38,7 +38,7 @@ def explain(error: NonFiniteError, state: TrainingState, batch: TrainBatch, fold
     """
     train, ids = state.config.train, [target.image_id for target in batch.targets]
     scale = state.scaler.get_scale()
-    cause = diagnose(state.model, batch, state.config, scale)
+    cause = diagnose(state.model, batch, state.config, scale, state.steps)
     step, epoch = state.progress.step + 1, state.progress.epoch + 1
     bf16 = ", or train.precision=bf16" if train.precision == "fp16" else ""
     sentence = (
@@ -51,13 +51,17 @@ def explain(error: NonFiniteError, state: TrainingState, batch: TrainBatch, fold
     return NonFiniteError(sentence)
 
 
-def diagnose(model: Detector, batch: TrainBatch, config: RunConfig, loss_scale: float) -> str:
-    """The first number that is not finite when ``batch`` is run forward and backward, in words. Keeps no gradient."""
+def diagnose(model: Detector, batch: TrainBatch, config: RunConfig, loss_scale: float, step: int) -> str:
+    """The first number that is not finite when ``batch`` is run forward and backward, in words. Keeps no gradient.
+
+    ``step``: optimiser steps taken before this one.
+    """
     ids = [target.image_id for target in batch.targets]
     inputs = batch.features if isinstance(batch, FeatureBatch) else [batch.images]
     bad = [name for row, name in enumerate(ids) if not all(bool(values[row].isfinite().all()) for values in inputs)]
     if bad:
         return f"the pixels of {'image' if len(bad) == 1 else 'images'} {', '.join(map(str, bad))} are not finite"
+    model.begin_step(config.seed, step)
     model.zero_grad(set_to_none=True)
     objective = Objective(model, config.loss, config.train.precision)
     terms: dict[str, Tensor] = {}
@@ -65,7 +69,7 @@ def diagnose(model: Detector, batch: TrainBatch, config: RunConfig, loss_scale: 
         try:
             boxes = sum(len(target.labels) for target in batch.targets)
             terms = objective(batch, objects_of(batch, batch.mask.device), boxes)
-            (weighted_sum(terms, config.loss) * loss_scale).backward()
+            (weighted_sum(terms, config.loss, step) * loss_scale).backward()
         except NonFiniteError:
             pass  # of the matching, which cannot go on: the layer is known by now
     model.zero_grad(set_to_none=True)
@@ -152,6 +156,7 @@ def keep(folder: Path, state: TrainingState, batch: TrainBatch, loss_scale: floa
         "num_classes": state.model.num_classes,
         "epoch": state.progress.epoch,
         "step": state.progress.step,
+        "steps": state.steps,
         "loss_scale": loss_scale,
         "features": isinstance(batch, FeatureBatch),
         "images": [{"id": target.image_id, "size": list(target.original_size)} for target in batch.targets],

@@ -18,10 +18,10 @@ from torch.utils.data import Dataset
 
 from rhobench.config import DataConfig, RunConfig
 from rhobench.config_tree import to_dict
-from rhobench.data import CocoDetection, Flip, Sample, Target, build_once, cache_dir
+from rhobench.data import CocoDetection, Flip, Key, Sample, Target, build_once, cache_dir
 from rhobench.model.backbone import Backbone
 from rhobench.model.pretrained import weights_file
-from rhobench.training.batches import FeatureBatch, Key
+from rhobench.training.batches import FeatureBatch
 
 BATCH = 16
 """Images of one backbone call while the cache is built."""
@@ -31,7 +31,7 @@ FeatureSample = tuple[list[np.ndarray], tuple[int, int], Target]
 
 
 class FeatureDataset(Dataset[FeatureSample]):
-    """Like ``CocoDetection``, with the backbone's features in place of the image."""
+    """Like ``CocoDetection``, with the backbone's features in place of the image, and without augmentation."""
 
     def __init__(self, folder: Path, flips: Sequence[Flip]) -> None:
         self.flips = tuple(flips)
@@ -43,8 +43,8 @@ class FeatureDataset(Dataset[FeatureSample]):
     def __len__(self) -> int:
         return len(self.targets) // len(self.flips)
 
-    def __getitem__(self, key: Key) -> FeatureSample:
-        index, flip = key
+    def __getitem__(self, key: Key | tuple[int, Flip]) -> FeatureSample:
+        index, flip, _ = Key(*key)
         row = index * len(self.flips) + self.flips.index(flip)
         return [m[row] for m in self.maps], self.image_size, self.targets[row]
 
@@ -81,10 +81,14 @@ def cached_features(
 
 
 def _identity(config: RunConfig, dataset: CocoDetection) -> str:
-    """Changes with whatever changes the features: backbone, weights, images, their size and flips."""
+    """Changes with whatever changes the features: backbone, weights, images, their size and flips.
+
+    Nothing of the augmentation does: a run that has one has no cached features.
+    """
     digest = hashlib.sha256()
     seen = {"hflip", "vflip", "loader_workers", "train_splits", "val_split", "dir", "scenes"}
-    data = {k: v for k, v in to_dict(config.data).items() if k not in seen}
+    unused = {"scales_px", "crop_prob", "crop_scales_px", "crop_px", "brightness", "contrast", "saturation"}
+    data = {k: v for k, v in to_dict(config.data).items() if k not in seen | unused}
     digest.update(json.dumps([to_dict(config.model.backbone), data, [int(f) for f in dataset.flips]]).encode())
     weights = config.model.backbone.weights
     if weights not in (None, "timm"):

@@ -35,8 +35,8 @@ def stopped_workers(folder: Path) -> list[int]:
     return workers
 
 
-def load_step(folder: Path, worker: int = 0) -> tuple[Detector, TrainBatch, RunConfig, float]:
-    """The model in training mode, the batch, the configuration and the loss scale of the step that failed.
+def load_step(folder: Path, worker: int = 0) -> tuple[Detector, TrainBatch, RunConfig, float, int]:
+    """Of the step that failed: model in training mode, batch, configuration, loss scale, steps before it.
 
     Raises:
         FileNotFoundError: the folder keeps no step of this worker; see ``stopped_workers``.
@@ -54,7 +54,7 @@ def load_step(folder: Path, worker: int = 0) -> tuple[Detector, TrainBatch, RunC
     inputs = [tensors[f"input.{level}"] for level in range(sum(name.startswith("input.") for name in tensors))]
     mask = tensors["mask"]
     batch = FeatureBatch(inputs, mask, targets) if kept["features"] else Batch(inputs[0], mask, targets)
-    return model.train(), batch, config, kept["loss_scale"]
+    return model.train(), batch, config, kept["loss_scale"], kept["steps"]
 
 
 def replay(folder: Path, worker: int = 0) -> str:

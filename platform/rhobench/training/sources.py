@@ -36,7 +36,7 @@ def open_images(config: RunConfig, root: Path) -> tuple[CocoDetection, CocoDetec
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Datasets whose keys are (index, flip), and how their samples become a batch."""
+    """Datasets with a ``Key`` for each sample, and how their samples become a batch."""
 
     train: Dataset[Any]
     val: Dataset[Any]
@@ -51,15 +51,23 @@ class Sources:
 
     def val_loader(self, rank: int, workers: int) -> DataLoader[Any]:
         """Every ``workers``-th validation image, so that all workers together see each exactly once."""
-        return self._in_order(self.val, self.collate, range(rank, len(self.val_images), workers))
+        return _in_order(self.val, self.collate, range(rank, len(self.val_images), workers), self.loader_workers)
 
     def image_loader(self, rank: int, workers: int) -> DataLoader[Any]:
         """Like ``val_loader``, always with the images themselves."""
-        return self._in_order(self.val_images, collate, range(rank, len(self.val_images), workers))
+        return image_loader(self.val_images, rank, workers)
 
-    def _in_order(self, dataset: Dataset[Any], join: Callable[..., TrainBatch], indices: range) -> DataLoader[Any]:
-        batches = [[(i, Flip.NONE) for i in indices[n : n + EVAL_BATCH]] for n in range(0, len(indices), EVAL_BATCH)]
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=join, num_workers=self.loader_workers)
+
+def image_loader(images: CocoDetection, rank: int, workers: int) -> DataLoader[Any]:
+    """Every ``workers``-th of ``images``, in order and unmirrored."""
+    return _in_order(images, collate, range(rank, len(images), workers), images.config.loader_workers)
+
+
+def _in_order(
+    dataset: Dataset[Any], join: Callable[..., TrainBatch], indices: range, loader_workers: int
+) -> DataLoader[Any]:
+    batches = [[(i, Flip.NONE) for i in indices[n : n + EVAL_BATCH]] for n in range(0, len(indices), EVAL_BATCH)]
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=join, num_workers=loader_workers)
 
 
 def open_sources(

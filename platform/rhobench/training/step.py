@@ -54,6 +54,7 @@ class OptimizerStep:
                 they were before the step.
         """
         state, train = self.state, self.config.train
+        state.model.begin_step(self.config.seed, state.steps)
         state.optimizer.zero_grad(set_to_none=True)
         terms = self._backward(batch)
         state.scaler.unscale_(state.optimizer)
@@ -80,7 +81,7 @@ class OptimizerStep:
             with nullcontext() if number == len(parts) else self._unsynchronised():
                 found = self.objective(part, objects_of(part, device), num_boxes)
                 terms = found if share == 1 else self._shares(found, share)
-                terms["loss"] = weighted_sum(terms, self.config.loss)
+                terms["loss"] = weighted_sum(terms, self.config.loss, self.state.steps)
                 self.state.scaler.scale(terms["loss"]).backward()
             for name, value in terms.items():
                 whole[name] = whole[name] + value.detach() if name in whole else value.detach()

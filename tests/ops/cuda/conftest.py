@@ -1,27 +1,38 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from emulation import Emulator
+from torch import Tensor
 
+from rhobench.ops import cuda
 from rhobench.ops.cuda import device, operators
-from rhobench.ops.cuda.launch import Card
+from rhobench.ops.cuda.job import Job
+from rhobench.ops.cuda.launch import Card, Launch
+from rhobench.ops.shapes import Form, attend
 
 
-def _emulation() -> ModuleType:
-    """The file beside this one, which is no part of a package."""
-    spec = importlib.util.spec_from_file_location("emulation", Path(__file__).with_name("emulation.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["emulation"] = module
-    spec.loader.exec_module(module)
-    return module
+class Gpu:
+    """The GPU at hand, with a list of what is launched on it."""
+
+    device = "cuda"
+
+    def __init__(self, run: Callable[[Launch, Job, torch.device], None]) -> None:
+        self._run = run
+        self.launches: list[Launch] = []
+
+    def run(self, launch: Launch, job: Job, where: torch.device) -> None:
+        """As ``rhobench.ops.cuda.device.run``."""
+        self.launches += [launch] if launch.blocks else []
+        self._run(launch, job, where)
+
+    @staticmethod
+    def attend(form: Form, arguments: dict[str, Tensor], shapes: list[tuple[int, int]], index: Tensor | None) -> Tensor:
+        """The operator."""
+        return attend(form, arguments, shapes, index, "cuda")
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +42,9 @@ def built(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def emulator(built, monkeypatch) -> Iterator[object]:
+def emulator(built, monkeypatch) -> Iterator[Emulator]:
     """The CUDA backend in place of the CPU's, as if the processor were a small Hopper card."""
-    emulated = _emulation().Emulator(built)
+    emulated = Emulator(built)
     monkeypatch.setattr(device, "run", emulated.run)
     monkeypatch.setattr(device, "card", lambda _: Card(capability=(9, 0), processors=1))
     library = torch.library.Library("rhobench", "IMPL")
@@ -47,3 +58,20 @@ def emulator(built, monkeypatch) -> Iterator[object]:
         library.impl(name, implementation, "CPU", allow_override=True)
     yield emulated
     library._destroy()
+
+
+@pytest.fixture
+def gpu(monkeypatch) -> Gpu:
+    """The GPU at hand."""
+    reason = cuda.why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    recorded = Gpu(device.run)
+    monkeypatch.setattr(device, "run", recorded.run)
+    return recorded
+
+
+@pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def kernels(request) -> Emulator | Gpu:
+    """What the kernels run on: this processor, and a GPU where there is one."""
+    return request.getfixturevalue("emulator" if request.param == "emulated" else "gpu")

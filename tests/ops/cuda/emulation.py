@@ -9,10 +9,12 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from rhobench.ops.cuda.compiled import SOURCE
 from rhobench.ops.cuda.job import Job
 from rhobench.ops.cuda.launch import Launch, Variant
+from rhobench.ops.shapes import Form, attend
 
 WRITTEN = ("output", "grad_first", "grad_second", "grad_reference")
 """Tensors that a kernel fills, if its job has them; it adds to ``grad_value``."""
@@ -43,13 +45,20 @@ def library(variant: Variant, folder: Path) -> ctypes.CDLL:
 
 
 class Emulator:
-    """Takes the place of ``rhobench.ops.cuda.device.run``."""
+    """Takes the place of ``rhobench.ops.cuda.device``, for the tensors of the CPU backend."""
+
+    device = "cpu"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.seed = 0
         """Not 0: threads and blocks take their turns in an order drawn with it."""
         self.launches: list[Launch] = []
+
+    @staticmethod
+    def attend(form: Form, arguments: dict[str, Tensor], shapes: list[tuple[int, int]], index: Tensor | None) -> Tensor:
+        """The operator, whose kernels have been replaced."""
+        return attend(form, arguments, shapes, index, "cpu")
 
     def run(self, launch: Launch, job: Job, device: torch.device) -> None:
         """Run all blocks, one after the other."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -33,9 +34,9 @@ def cubin(variant: Variant, capability: tuple[int, int]) -> bytes:
     """
     file = cache_folder("cuda") / f"{_key(variant, capability)}.cubin"
     try:
-        digest, code = file.read_bytes()[:32], file.read_bytes()[32:]
-        if hashlib.sha256(code).digest() == digest:
-            return code
+        content = file.read_bytes()
+        if hashlib.sha256(content[32:]).digest() == content[:32]:
+            return content[32:]
     except OSError:
         pass  # nobody has compiled it yet
     code, _ = compile_variant(variant, capability)
@@ -88,14 +89,15 @@ def _digits(capability: tuple[int, int]) -> str:
 
 
 def _key(variant: Variant, capability: tuple[int, int]) -> str:
-    digest = hashlib.sha256(repr((variant.kernel, _options(variant, capability), _version())).encode())
-    digest.update(_sources())
-    return digest.hexdigest()[:24]
+    parts = variant.kernel, _options(variant, capability), _version(), source_digest()
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
 @cache
-def _sources() -> bytes:
-    return b"".join(file.name.encode() + file.read_bytes() for file in sorted(SOURCE.glob("*.cu*")))
+def source_digest() -> str:
+    """Of all kernel sources: which results belong together."""
+    files = sorted(SOURCE.glob("*.cu*"))
+    return hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
 
 
 @cache
@@ -124,12 +126,14 @@ def _text(size_of, get, program) -> bytes:  # type: ignore[no-untyped-def]  # no
 
 def _write(file: Path, content: bytes) -> None:
     """Whole or not at all; where the disk is full, the next process compiles again."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary = None
     try:
-        with temporary.open("wb") as stream:
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as stream:
+            temporary = Path(stream.name)
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, file)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

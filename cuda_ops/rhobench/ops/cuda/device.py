@@ -58,7 +58,7 @@ def run(launch: Launch, job: Job, device: torch.device) -> None:
     """
     if not launch.blocks:
         return
-    from cupy.cuda.driver import CUDADriverError
+    from cupy.cuda import driver, runtime
 
     index = device.index if device.index is not None else torch.cuda.current_device()
     try:
@@ -66,7 +66,7 @@ def run(launch: Launch, job: Job, device: torch.device) -> None:
             kernel = _kernel(launch.variant, launch.shared_bytes, index)
             stream = _stream(torch.cuda.current_stream(index).cuda_stream, index)
             kernel((launch.blocks,), (launch.threads,), (job.record,), launch.shared_bytes, stream)
-    except CUDADriverError as error:
+    except (driver.CUDADriverError, runtime.CUDARuntimeError) as error:
         raise CudaError(
             f"The kernel {launch.variant.kernel!r} failed on {torch.cuda.get_device_name(index)}: {error} "
             f"({launch.blocks} blocks of {launch.threads} threads, {dict(launch.variant.defines)})"

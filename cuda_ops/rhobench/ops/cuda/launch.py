@@ -20,10 +20,11 @@ ON_CHIP_BYTES = 32 * 1024
 """For the sums of coarse levels: with more, fewer blocks fit onto a multiprocessor."""
 BLOCKS_PER_PROCESSOR = 4
 """Blocks that a multiprocessor should have to hide its waiting; with fewer, tiles are made smaller."""
-TILES = (64, 32, 16, 8)
-"""Queries of a block."""
+TILES = (64, 32, 16, 8, 4, 2, 1)
+"""Queries of a block. The last three are for queries with so many samples that no more fit into shared memory."""
 BACKWARD_TILES = TILES[1:]
 """Of the backward kernel, which keeps half as much again of each sample."""
+SMALLEST_USUAL_TILE = 8
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,12 @@ class Sizes:
         """Of all levels."""
         return sum(height * width for height, width in self.shapes)
 
-    @property
-    def lanes(self) -> int:
+    def lanes(self, tile: int) -> int:
         """Threads that share the channels of a head, as `source/samples.cuh` finds them."""
         at_once = 16 // BYTES[self.kinds[0]]
         while self.width % at_once:
             at_once //= 2
-        return _power_of_two(self.width // at_once, 32)
+        return max(_power_of_two(self.width // at_once, 32), 32 // tile)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Launch:
 
     @property
     def _tile_width(self) -> int:
-        return 8 if self.tile >= 32 else 4 if self.tile >= 8 else 2
+        return 8 if self.tile >= 32 else 4 if self.tile >= 8 else min(self.tile, 2)
 
     @property
     def tiles(self) -> int:
@@ -164,23 +164,22 @@ def finish_launch(backward: Launch) -> Launch:
 
 def _launch(kernel: Kernel, sizes: Sizes, card: Card, tiles: tuple[int, ...], bytes_of_a_sample: int) -> Launch:
     spatial = sizes.queries == sizes.pixels
-    # Every step is taken by whole warps: those that place samples, and those that read rows.
-    whole = [tile for tile in tiles if tile * min(sizes.lanes, _power_of_two(sizes.samples, 32)) >= 32]
-    fitting = [tile for tile in whole if bytes_of_a_sample * sizes.samples * (tile + 1) <= STATIC_SHARED_BYTES]
+    fitting = [tile for tile in tiles if bytes_of_a_sample * sizes.samples * (tile + 1) <= STATIC_SHARED_BYTES]
     if not fitting:
-        most = STATIC_SHARED_BYTES // (bytes_of_a_sample * (whole[-1] + 1))
+        most = STATIC_SHARED_BYTES // (bytes_of_a_sample * (tiles[-1] + 1))
         raise ValueError(
-            f"backend='cuda' takes at most {most} samples a query and head here, but got {len(sizes.shapes)} levels of "
+            f"backend='cuda' takes at most {most} samples a query and head, but got {len(sizes.shapes)} levels of "
             f"{sizes.points} points: use fewer, or backend='reference'."
         )
+    usual = [tile for tile in fitting if tile >= SMALLEST_USUAL_TILE] or fitting[:1]
     # The number of blocks that a tile gives does not depend on whether its queries lie together, but for the edges.
     enough = [
         tile
-        for tile in fitting
+        for tile in usual
         if sizes.images * sizes.heads * -(-sizes.queries // tile) >= BLOCKS_PER_PROCESSOR * card.processors
     ]
-    tile = enough[0] if enough else fitting[-1]
-    threads = min(256, tile * sizes.lanes)
+    tile = enough[0] if enough else usual[-1]
+    threads = min(256, tile * sizes.lanes(tile))
     kinds = zip(("VALUE", "FIRST", "SECOND"), sizes.kinds, strict=True)
     constants = {
         "WIDTH": sizes.width,

@@ -162,7 +162,7 @@ __device__ __forceinline__ void work_on_query(
     if (FUSED && job.grad_reference) store_references(job, kept, query, image, head);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) backward(const __grid_constant__ Job job) {
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward(const __grid_constant__ Job job) {
     __shared__ Kept kept;
     SHARED_TO_THE_END(float, on_chip);
     const int chunks = (job.tiles + job.tiles_each - 1) / job.tiles_each;

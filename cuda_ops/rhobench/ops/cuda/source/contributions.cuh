@@ -1,5 +1,5 @@
-// How the contributions to the gradient of the value are added up: as float32, in whatever order they come, or, compiled
-// with DETERMINISTIC, as integers, whose sum is the same in every order.
+// How the contributions to the gradient of the value are added up: as float32, in whatever order they come, or,
+// compiled with DETERMINISTIC, as integers, whose sum is the same in every order.
 #pragma once
 
 #include "samples.cuh"
@@ -65,7 +65,8 @@ struct Target {
           coarse_start(COARSE ? job.levels[LEVELS - COARSE].first_pixel : job.pixels) {}
 
     template <int COUNT>
-    __device__ __forceinline__ void add(int k, int pixel, int channel, const float (&numbers)[COUNT], float factor) const {
+    __device__ __forceinline__ void add(
+        int k, int pixel, int channel, const float (&numbers)[COUNT], float factor) const {
 #if COARSE
         if (k >= (LEVELS - COARSE) * POINTS) {
 #pragma unroll

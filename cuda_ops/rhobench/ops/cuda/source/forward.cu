@@ -4,7 +4,7 @@
 // LANES threads for each query add up the rows of the value that the samples name, in float32.
 #include "samples.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS) forward(const __grid_constant__ Job job) {
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) forward(const __grid_constant__ Job job) {
     // One row more than needed: without it the writes of neighbouring samples would meet in one bank.
     __shared__ Quad<int> corners[SAMPLES][TILE + 1];
     __shared__ Quad<float> shares[SAMPLES][TILE + 1];

@@ -1,5 +1,5 @@
-// Where the samples of a tile of queries lie, for one head: found once for each sample, by a thread of its own, and kept
-// in shared memory for the threads that gather. Deformable DETR, eq. 3 and appendix A.3.
+// Where the samples of a tile of queries lie, for one head: found once for each sample, by a thread of its own, and
+// kept in shared memory for the threads that gather. Deformable DETR, eq. 3 and appendix A.3.
 //
 // Compiled for: VALUE, FIRST, SECOND (how the tensors are stored), WIDTH (channels of a head), LEVELS, POINTS, FUSED
 // (offsets around references and logits, not locations and weights), SPATIAL (the queries are the pixels of all levels,
@@ -10,28 +10,36 @@
 
 constexpr int SAMPLES = LEVELS * POINTS;
 
-__device__ constexpr int power_of_two_up_to(int number, int most) {  // the smallest that is not below number, most at the most
+// The smallest power of two that is not below number, most at the most.
+__device__ constexpr int power_of_two_up_to(int number, int most) {
     int power = 1;
     while (power < number && power < most) power *= 2;
     return power;
 }
 
-__device__ constexpr int numbers_at_once(int width, int size) {  // a power of two that divides width, 16 bytes at the most
+// A power of two that divides width, 16 bytes at the most.
+__device__ constexpr int numbers_at_once(int width, int size) {
     int count = 16 / size;
     while (width % count) count /= 2;
     return count;
 }
 
+__device__ constexpr int larger(int one, int other) { return one > other ? one : other; }
+
 typedef Stored<VALUE>::type Value;
 typedef Stored<FIRST>::type First;
 typedef Stored<SECOND>::type Second;
 
-constexpr int VECTOR = numbers_at_once(WIDTH, sizeof(Value));      // channels that a thread reads with one instruction
-constexpr int LANES = power_of_two_up_to(WIDTH / VECTOR, 32);      // threads that share the channels of a head
-constexpr int PARTS = (WIDTH / VECTOR + LANES - 1) / LANES;        // vectors of a thread
-constexpr int GROUPS = THREADS / LANES;                            // queries that a block works on at a time
-constexpr int PLACERS = power_of_two_up_to(SAMPLES, 32);           // threads that place the samples of a query
+constexpr int VECTOR = numbers_at_once(WIDTH, sizeof(Value));  // channels that a thread reads with one instruction
+constexpr int A_WARP = TILE < 32 ? 32 / TILE : 1;              // threads of a query at least, for whole warps
+constexpr int LANES = larger(power_of_two_up_to(WIDTH / VECTOR, 32), A_WARP);  // that share the channels of a head
+constexpr int PARTS = (WIDTH / VECTOR + LANES - 1) / LANES;    // vectors of a thread
+constexpr int GROUPS = THREADS / LANES;                        // queries that a block works on at a time
+constexpr int PLACERS = larger(power_of_two_up_to(SAMPLES, 32), A_WARP);  // threads that place the samples of a query
 constexpr int PLACED_EACH = (SAMPLES + PLACERS - 1) / PLACERS;
+// Blocks that a multiprocessor holds at least. Not told, the compiler saves registers until it has to spill some; and
+// the more blocks there are, the more shared memory they take from the first-level cache.
+constexpr int BLOCKS = 2;
 static_assert(THREADS % 32 == 0 && TILE % GROUPS == 0 && TILE * PLACERS % 32 == 0, "whole warps take every step");
 
 struct Level {
@@ -54,7 +62,8 @@ struct Job {
     float *grad_reference;         // (N, H, Q, L, 2 or 4), or null
     const float *largest;          // with DETERMINISTIC: no contribution to grad_value is larger
     long long reference_step;      // numbers from the references of an image to those of the next; 0: all have the same
-    int images, pixels, heads, queries, references, reference_size;
+    int references, reference_size;
+    int images, pixels, heads, queries;
     int tiles, tiles_each;          // of an image; of a block in the backward kernel
     int headroom;                  // with DETERMINISTIC: 2**headroom contributions are added to one number at the most
     int unused;
@@ -86,7 +95,7 @@ struct Sample {
 // The query at a place of a tile, or -1. With SPATIAL a tile is a rectangle of one level, whose samples share pixels.
 __device__ __forceinline__ int query_at(const Job &job, int tile, int slot) {
 #if SPATIAL
-    constexpr int ACROSS = TILE >= 32 ? 8 : TILE >= 8 ? 4 : 2;
+    constexpr int ACROSS = TILE >= 32 ? 8 : TILE >= 8 ? 4 : TILE >= 2 ? 2 : 1;
     constexpr int DOWN = TILE / ACROSS;
     int level = 0;
 #pragma unroll

@@ -1,9 +1,10 @@
-"""What the CUDA kernels compute, on every commit and without a GPU: their source, run on the processor."""
+"""What the CUDA kernels compute: their source run on the processor, and on a GPU where there is one."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import emulation
 import pytest
 import torch
 
@@ -11,15 +12,11 @@ from rhobench.ops import fused_deformable_attention
 from rhobench.ops.check import DTYPES, compare, exact_results, small_inputs
 from rhobench.ops.cuda import device
 from rhobench.ops.cuda.launch import Card
-from rhobench.ops.shapes import FORMS, Problem, attend, make_inputs
+from rhobench.ops.shapes import FORMS, Problem, make_inputs
 
 
-def run(form, arguments, shapes, index):
-    return attend(form, arguments, shapes, index, "cpu")  # whose kernels the emulator has replaced
-
-
-def check(inputs, form="fused"):
-    compared = compare("cuda", exact_results(form, inputs), "", run)
+def check(kernels, inputs, form="fused"):
+    compared = compare("cuda", exact_results(form, inputs), "", kernels.attend)
     assert compared.agrees, compared.sentence
 
 
@@ -34,19 +31,19 @@ def deterministic():
     torch.use_deterministic_algorithms(False)
 
 
-def gradients(inputs, form="fused"):
+def gradients(kernels, inputs, form="fused"):
     arguments = inputs.differentiable(form)
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in arguments.items()}
-    output = run(form, leaves, inputs.spatial_shapes, inputs.query_index)
+    output = kernels.attend(form, leaves, inputs.spatial_shapes, inputs.query_index)
     return torch.autograd.grad(output, list(leaves.values()), torch.ones_like(output))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", small_inputs(torch.float32, "cpu"))
-def test_small_problems(emulator, name, form, dtype):
-    check(small_inputs(DTYPES[dtype], "cpu")[name], form)
-    assert len(emulator.launches) == (0 if name == "no queries" else 2)
+def test_small_problems(kernels, name, form, dtype):
+    check(kernels, small_inputs(DTYPES[dtype], kernels.device)[name], form)
+    assert len(kernels.launches) == (0 if name == "no queries" else 2)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -55,41 +52,39 @@ def test_small_problems(emulator, name, form, dtype):
     [
         (1, ((5, 4),), 1, torch.float32),
         (3, ((5, 4), (3, 2)), 3, torch.float16),
-        (
-            8,
-            ((6, 5), (3, 3), (2, 2), (1, 1), (1, 1)),
-            4,
-            torch.float32,
-        ),  # more samples than a warp has threads are near
+        (8, ((6, 5), (3, 3), (2, 2), (1, 1), (1, 1)), 4, torch.float32),
         (16, ((6, 5), (3, 3), (2, 2)), 8, torch.bfloat16),
         (24, ((6, 5), (3, 3)), 4, torch.float32),  # three quarters of the threads of a query
         (40, ((6, 5), (3, 3), (2, 2), (1, 2), (1, 1)), 8, torch.float16),  # 40 samples, a thread places two
         (64, ((6, 5), (3, 3)), 2, torch.float32),
         (136, ((6, 5),), 4, torch.float32),  # a thread has two vectors
         (256, ((6, 5), (2, 2)), 4, torch.bfloat16),
+        (1, ((6, 5), (3, 3), (2, 2)), 12, torch.float32),  # fewer queries fit than a warp has threads
+        (6, ((6, 5), (4, 4)), 90, torch.float16),  # a block has two queries, or one
     ],
 )
-def test_other_widths_levels_and_points(emulator, form, width, levels, points, dtype):
+def test_other_widths_levels_and_points(kernels, form, width, levels, points, dtype):
     problem = Problem(levels=levels, queries=75, heads=2, width=width, points=points, batch=2, kind="decoder")
-    check(make_inputs(problem, dtype, seed=width, noise=2), form)
+    check(kernels, make_inputs(problem, dtype, kernels.device, seed=width, noise=2), form)
 
 
 @pytest.mark.parametrize("processors", [1, 8, 132])
-def test_tiles_of_every_size(emulator, processors, monkeypatch):
+def test_tiles_of_every_size(kernels, processors, monkeypatch):
     monkeypatch.setattr(device, "card", lambda _: Card(capability=(9, 0), processors=processors))
     for kind, queries in (("sparse", 200), ("encoder", 337)):
         problem = Problem(levels=((13, 19), (7, 10), (4, 5)), queries=queries, heads=2, kind=kind)
-        check(make_inputs(problem))
-    tiles = {constants(launch)["TILE"] for launch in emulator.launches}
+        check(kernels, make_inputs(problem, device=kernels.device))
+    tiles = {constants(launch)["TILE"] for launch in kernels.launches}
     assert tiles == {1: {64, 32}, 8: {16, 8}, 132: {8}}[processors]
-    assert {constants(launch)["SPATIAL"] for launch in emulator.launches} == {0, 1}
+    assert {constants(launch)["SPATIAL"] for launch in kernels.launches} == {0, 1}
 
 
 @pytest.mark.parametrize("levels", [((13, 19), (6, 9), (3, 4), (1, 2)), ((40, 40), (9, 9))])
-def test_coarse_levels_are_summed_on_the_chip(emulator, levels):
+def test_coarse_levels_are_summed_on_the_chip(kernels, levels):
     tokens = sum(height * width for height, width in levels)
-    check(make_inputs(Problem(levels=levels, queries=tokens, heads=4, kind="encoder", batch=2)))
-    backward = emulator.launches[-1]
+    problem = Problem(levels=levels, queries=tokens, heads=4, kind="encoder", batch=2)
+    check(kernels, make_inputs(problem, device=kernels.device))
+    backward = kernels.launches[-1]
     assert constants(backward)["COARSE"] > 0
     assert backward.tiles_each > 1
     assert backward.shared_bytes > 0
@@ -98,18 +93,18 @@ def test_coarse_levels_are_summed_on_the_chip(emulator, levels):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.usefixtures("deterministic")
-def test_deterministic_gradients(emulator, dtype, form):
+def test_deterministic_gradients(kernels, dtype, form):
     problem = Problem(levels=((7, 9), (3, 4)), queries=60, heads=2, kind="decoder", batch=2)
-    inputs = make_inputs(problem, DTYPES[dtype], noise=2)
-    check(inputs, form)
-    assert [launch.variant.kernel for launch in emulator.launches] == ["forward", "backward", "finish"]
+    inputs = make_inputs(problem, DTYPES[dtype], kernels.device, noise=2)
+    check(kernels, inputs, form)
+    assert [launch.variant.kernel for launch in kernels.launches] == ["forward", "backward", "finish"]
 
 
 def orders(emulator, inputs):
     """Whether the gradients are the same, bit for bit, in four orders of threads and blocks."""
     found = []
     for emulator.seed in (0, 1, 2, 3):
-        found.append(gradients(inputs))
+        found.append(gradients(emulator, inputs))
     return [all(torch.equal(*pair) for pair in zip(found[0], other, strict=True)) for other in found[1:]]
 
 
@@ -124,13 +119,18 @@ def test_deterministic_gradients_are_the_same_in_every_order(emulator):
         torch.use_deterministic_algorithms(False)
 
 
+def lone_level(device):
+    """A value on a map of 3 by 4 pixels, and what five queries of two heads make of it."""
+    value = torch.randn(1, 12, 2, 8, device=device, requires_grad=True)
+    shapes = (1, 5, 1, 2), (1, 5, 2, 1, 2, 2), (1, 5, 2, 1, 2)
+    references, offsets, logits = (torch.rand(shape, device=device) for shape in shapes)
+    return value, fused_deformable_attention(value, [(3, 4)], references, offsets, logits)
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 @pytest.mark.usefixtures("deterministic")
-def test_deterministic_gradients_of_any_size(emulator, scale):
-    value, references = torch.randn(1, 12, 2, 8), torch.rand(1, 5, 1, 2)
-    offsets, logits = torch.randn(1, 5, 2, 1, 2, 2), torch.randn(1, 5, 2, 1, 2)
-    value.requires_grad_()
-    output = fused_deformable_attention(value, [(3, 4)], references, offsets, logits)
+def test_deterministic_gradients_of_any_size(kernels, scale):
+    value, output = lone_level(kernels.device)
     (grad,) = torch.autograd.grad(output, value, torch.ones_like(output), retain_graph=True)
     (scaled,) = torch.autograd.grad(output, value, torch.full_like(output, scale))
     torch.testing.assert_close(scaled / scale, grad)
@@ -138,59 +138,57 @@ def test_deterministic_gradients_of_any_size(emulator, scale):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.usefixtures("deterministic")
-def test_a_gradient_that_is_no_number_shows_in_integers_too(emulator, bad):
-    value = torch.randn(1, 12, 2, 8, requires_grad=True)
-    inputs = torch.rand(1, 5, 1, 2), torch.randn(1, 5, 2, 1, 2, 2), torch.randn(1, 5, 2, 1, 2)
-    output = fused_deformable_attention(value, [(3, 4)], *inputs)
+def test_a_gradient_that_is_no_number_shows_in_integers_too(kernels, bad):
+    value, output = lone_level(kernels.device)
     upstream = torch.ones_like(output)
     upstream[0, 0, 0] = bad
     (grad,) = torch.autograd.grad(output, value, upstream)
     assert grad.isnan().all()
 
 
-def test_a_bad_coordinate_or_logit_shows_and_stays_in_its_row(emulator):
-    inputs = small_inputs(torch.float32, "cpu")["one-pixel map"]
+def test_a_bad_coordinate_or_logit_shows_and_stays_in_its_row(kernels):
+    inputs = small_inputs(torch.float32, kernels.device)["one-pixel map"]
     arguments = inputs.differentiable("fused")
-    clean = run("fused", arguments, inputs.spatial_shapes, None)
+    clean = kernels.attend("fused", arguments, inputs.spatial_shapes, None)
     for name, bad in (("sampling_offsets", "nan"), ("sampling_offsets", "inf"), ("attention_logits", "nan")):
         changed = dict(arguments, **{name: arguments[name].clone()})
         changed[name][0, 3, 1, 0, 2] = float(bad)
-        output = run("fused", changed, inputs.spatial_shapes, None)
+        output = kernels.attend("fused", changed, inputs.spatial_shapes, None)
         rows = output.isnan()
         assert rows[0, 3, 32:].all()
         assert rows.sum() == 32
         assert torch.equal(output[~rows], clean[~rows])
 
 
-def test_a_row_that_does_not_exist_is_no_number(emulator):
-    inputs = small_inputs(torch.float32, "cpu")["odd width"]
+def test_a_row_that_does_not_exist_is_no_number(kernels):
+    inputs = small_inputs(torch.float32, kernels.device)["odd width"]
     index = inputs.query_index.clone()
     index[0, 3], index[1, 5] = -1, inputs.reference_points.shape[1]
-    output = run("fused", inputs.differentiable("fused"), inputs.spatial_shapes, index)
+    output = kernels.attend("fused", inputs.differentiable("fused"), inputs.spatial_shapes, index)
     nan = output.isnan().all(-1)
     assert nan[0, 3]
     assert nan[1, 5]
     assert nan.sum() == output.isnan().any(-1).sum() == 2
 
 
-def test_extreme_logits_weigh_as_in_a_softmax(emulator):
-    inputs = small_inputs(torch.float32, "cpu")["one-pixel map"]
+def test_extreme_logits_weigh_as_in_a_softmax(kernels):
+    inputs = small_inputs(torch.float32, kernels.device)["one-pixel map"]
     for logit in (-float("inf"), -200.0, 90.0):
         logits = inputs.attention_logits.clone()
         logits[..., 0] = logit
-        check(replace(inputs, attention_logits=logits))
+        check(kernels, replace(inputs, attention_logits=logits))
 
 
-def test_tensors_at_odd_addresses(emulator):
+def test_tensors_at_odd_addresses(kernels):
     """A view may begin where no 16 bytes can be read at once."""
-    inputs = small_inputs(torch.float32, "cpu")["one-pixel map"]
+    inputs = small_inputs(torch.float32, kernels.device)["one-pixel map"]
     moved = {}
     for name in ("value", "sampling_offsets", "attention_logits", "reference_points"):
         tensor = getattr(inputs, name)
         padded = torch.cat([tensor.new_zeros(1), tensor.flatten()])
         moved[name] = padded[1:].view(tensor.shape)
         assert moved[name].data_ptr() % 16
-    check(replace(inputs, **moved))
+    check(kernels, replace(inputs, **moved))
 
 
 def test_emulation_finds_a_barrier_that_not_all_reach(emulator, built, tmp_path, monkeypatch):
@@ -200,7 +198,6 @@ def test_emulation_finds_a_barrier_that_not_all_reach(emulator, built, tmp_path,
         'struct Job {}; extern "C" void broken(const Job &) { if (threadIdx.x < 16) __syncthreads(); else '
         "__shfl_xor_sync(~0u, 1.f, 1); }"
     )
-    emulation = pytest.importorskip("emulation")
     monkeypatch.setattr(emulation, "SOURCE", tmp_path)
     library = emulation.library.__wrapped__(emulation.Variant("broken", ()), tmp_path)
     assert library.run(None, 1, 32, 0) == 1

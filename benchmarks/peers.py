@@ -1,0 +1,161 @@
+"""Deformable attention by others, to be timed beside ours. Nothing of them is in this repository.
+
+A peer is a folder that you have cloned: the official kernels from github.com/fundamentalvision/Deformable-DETR (the
+Sparse DETR repository has the same), Triton ones from github.com/rziga/msda-triton.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rhobench.ops.check import Attention
+from rhobench.ops.reference import sampling_points
+from rhobench.ops.shapes import Form
+
+Plain = Callable[[Tensor, list[tuple[int, int]], Tensor, Tensor], Tensor]
+"""value (N, S, H, D), levels, locations, weights -> (N, Q, H * D), differentiable."""
+
+OFFICIAL_HEADER = "models/ops/src/cuda/ms_deform_im2col_cuda.cuh"
+TRITON_PACKAGE = "src/msda_triton"
+
+# The binding of the official repository does not compile with a present PyTorch. Its kernels do, once the header that
+# PyTorch has moved is where they look for it.
+_BINDING = r"""
+#include <torch/extension.h>
+#include <ATen/cuda/CUDAContext.h>
+#include "ms_deform_im2col_cuda.cuh"
+
+void forward(at::Tensor value, at::Tensor shapes, at::Tensor starts, at::Tensor locations, at::Tensor weights,
+             at::Tensor output) {
+    ms_deformable_im2col_cuda(at::cuda::getCurrentCUDAStream(), value.data_ptr<float>(), shapes.data_ptr<int64_t>(),
+        starts.data_ptr<int64_t>(), locations.data_ptr<float>(), weights.data_ptr<float>(), value.size(0),
+        value.size(1), value.size(2), value.size(3), shapes.size(0), locations.size(1), locations.size(4),
+        output.data_ptr<float>());
+}
+
+void backward(at::Tensor grad, at::Tensor value, at::Tensor shapes, at::Tensor starts, at::Tensor locations,
+              at::Tensor weights, at::Tensor grad_value, at::Tensor grad_locations, at::Tensor grad_weights) {
+    ms_deformable_col2im_cuda(at::cuda::getCurrentCUDAStream(), grad.data_ptr<float>(), value.data_ptr<float>(),
+        shapes.data_ptr<int64_t>(), starts.data_ptr<int64_t>(), locations.data_ptr<float>(), weights.data_ptr<float>(),
+        value.size(0), value.size(1), value.size(2), value.size(3), shapes.size(0), locations.size(1),
+        locations.size(4), grad_value.data_ptr<float>(), grad_locations.data_ptr<float>(),
+        grad_weights.data_ptr<float>());
+}
+"""
+_DECLARATIONS = """
+using T = at::Tensor;
+void forward(T, T, T, T, T, T);
+void backward(T, T, T, T, T, T, T, T, T);
+"""
+
+
+def find_peers(folders: list[Path]) -> tuple[dict[str, Attention], dict[str, str]]:
+    """Build what the folders hold -> operators by name, and the reasons why others cannot be used, by folder."""
+    found: dict[str, Attention] = {}
+    failed: dict[str, str] = {}
+    for folder in folders:
+        try:
+            if (folder / OFFICIAL_HEADER).is_file():
+                found["official"] = _with_points(official(folder))
+            elif (folder / TRITON_PACKAGE).is_dir():
+                found["msda-triton"] = _with_points(msda_triton(folder))
+            else:
+                failed[str(folder)] = f"neither {OFFICIAL_HEADER} nor {TRITON_PACKAGE} is in there"
+        except Exception as error:  # somebody else's code may fail in any way
+            failed[str(folder)] = f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
+    return found, failed
+
+
+def official(folder: Path) -> Plain:
+    """The kernels of Deformable DETR, compiled by nvcc for the GPU at hand."""
+    extension = build_official(folder)
+
+    class Operator(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, value: Tensor, shapes: Tensor, starts: Tensor, *points: Tensor) -> Tensor:
+            ctx.save_for_backward(value, shapes, starts, *points)
+            output = value.new_zeros(len(value), points[0].shape[1], value.shape[2] * value.shape[3])  # as theirs does
+            extension.forward(value, shapes, starts, *points, output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+            value, shapes, starts, *points = ctx.saved_tensors
+            grads = [torch.zeros_like(tensor) for tensor in (value, *points)]
+            extension.backward(grad.contiguous(), value, shapes, starts, *points, *grads)
+            return grads[0], None, None, *grads[1:]
+
+    known: dict[tuple[tuple[int, int], ...], tuple[Tensor, Tensor]] = {}
+
+    def attend(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+        if tuple(shapes) not in known:  # copied to the device once, which a graph could not capture
+            sizes = torch.tensor(shapes, device=value.device)
+            areas = sizes.prod(1)
+            known[tuple(shapes)] = sizes, areas.cumsum(0) - areas
+        return Operator.apply(value, *known[tuple(shapes)], locations.contiguous(), weights.contiguous())
+
+    return attend
+
+
+def build_official(folder: Path) -> Any:
+    """Compile the official header with a binding of ours; needs nvcc and a C++ compiler."""
+    from torch.utils.cpp_extension import load_inline
+
+    folder_of_ours = Path(tempfile.mkdtemp())
+    (folder_of_ours / "THC").mkdir()
+    (folder_of_ours / "THC" / "THCAtomics.cuh").write_text("#include <ATen/cuda/Atomic.cuh>\n")
+    headers = [(folder / OFFICIAL_HEADER).parent, folder_of_ours]
+    for cuda in _cuda_of_pytorch():  # nvcc alone may come without them
+        headers.append(cuda / "include")
+        for library in (cuda / "lib").glob("libcudart.so.*"):
+            (folder_of_ours / "libcudart.so").symlink_to(library)
+    return load_inline(
+        "official_deformable_attention",
+        cpp_sources=_DECLARATIONS,
+        cuda_sources=_BINDING,
+        functions=["forward", "backward"],
+        extra_include_paths=[str(header) for header in headers],
+        extra_cuda_cflags=["-O3"],
+        extra_ldflags=[f"-L{folder_of_ours}"],
+        with_cuda=True,
+    )
+
+
+def _cuda_of_pytorch() -> list[Path]:
+    """Headers and libraries of CUDA that were installed with PyTorch."""
+    packages = importlib.util.find_spec("nvidia")
+    places = packages.submodule_search_locations if packages else None
+    return [folder for place in places or [] for folder in Path(place).glob("cu[0-9]*")]
+
+
+def msda_triton(folder: Path) -> Plain:
+    """The Triton kernels of rziga/msda-triton."""
+    sys.path.insert(0, str(folder / "src"))
+    operator = importlib.import_module("msda_triton.frontend").triton_multiscale_deformable_attention
+    known: dict[tuple[tuple[int, int], ...], Tensor] = {}
+
+    def attend(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+        sizes = known.setdefault(tuple(shapes), torch.tensor(shapes, device=value.device))
+        return operator(value, sizes, locations, weights, "zeros", False).flatten(2)
+
+    return attend
+
+
+def _with_points(plain: Plain) -> Attention:
+    """The fused form as users of a plain operator have it: softmax and locations by PyTorch."""
+
+    def attend(form: Form, arguments: dict[str, Tensor], shapes: list[tuple[int, int]], index: Tensor | None) -> Tensor:
+        value, *others = arguments.values()
+        if form == "fused":
+            others = list(sampling_points(shapes, *others, query_index=index))
+        return plain(value, shapes, *others)
+
+    return attend

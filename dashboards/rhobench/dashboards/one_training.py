@@ -1,0 +1,115 @@
+"""One training, every rho: what a model that is run at several rho reaches, beside one trained for each of them."""
+
+from __future__ import annotations
+
+import html
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from rhobench.dashboards.figures import MUTED, SERIES, SURFACE, SYMBOLS, canvas, say_empty, seeds_text
+from rhobench.results import Metric, configuration_labels, metric, samples_rho
+
+_THE_DIAL = {"model.rho", "model.rho_choices", "measure.rhos"}
+"""Fields in which a training for every rho and the trainings for one each differ by design."""
+
+
+def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
+    """``y`` of a ``Store.frame()`` against the rho at inference, seeds averaged.
+
+    Every configuration that was measured at several rho is a line. Beside it, dashed, stand the trainings of the same
+    store that differ from it by the dial alone, each at the rho that it was trained at. A trace's ``meta`` says what
+    it draws: "one" or "each"; the last entry of a marker's ``customdata`` is the id of its (first) run.
+    """
+    value = metric(y)
+    figure = canvas("One training, every ρ", "")
+    figure.update_xaxes(title_text="ρ at inference", type="log")
+    figure.update_yaxes(title_text=value.title)
+    rows = frame[(frame["status"] != "failed") & frame[[y, "rho_infer"]].notna().all(axis=1)]
+    rows = rows[rows.groupby("configuration")["rho_infer"].transform("nunique") > 1]
+    if rows.empty:
+        say_empty(figure, "no run has been measured at several ρ yet")
+        return figure
+    rows = rows.assign(setting=_settings(frame).loc[rows.index])
+    figure.update_layout(title_subtitle_text=_subtitle(rows, value))
+    names = _names(rows)
+    for i, (setting, group) in enumerate(rows.groupby("setting", sort=False)):
+        color = SERIES[i % len(SERIES)]
+        for k, (configuration, points) in enumerate(group.groupby("configuration", sort=False)):
+            trace = _line(points, value, names[str(configuration)], color, SYMBOLS[k % len(SYMBOLS)])
+            figure.add_trace(trace.update(meta="one"))
+        apart = _trained_apart(frame[_settings(frame) == setting], y)
+        if len(apart):
+            name = "a training for each ρ" + _rest(names[str(group["configuration"].iloc[0])])
+            trace = _line(apart, value, name, MUTED if rows["setting"].nunique() == 1 else color, "circle-open")
+            figure.add_trace(trace.update(meta="each", line_dash="dash"))
+    ticks = sorted({x for trace in figure.data for x in trace.x})
+    figure.update_xaxes(tickvals=ticks, ticktext=[f"{x:g}" for x in ticks])
+    return figure
+
+
+def _subtitle(rows: pd.DataFrame, value: Metric) -> str:
+    seeds = rows.groupby(["configuration", "rho_infer"])["seed"].nunique()
+    bars = f"; bars: {value.label} ± sd over seeds" if seeds.max() > 1 else ""
+    drawn = f"{value.label} at each ρ of inference; dashed: a training for each ρ"
+    return f"{drawn}; {seeds_text(seeds.min(), seeds.max())}{bars}"
+
+
+def _settings(frame: pd.DataFrame) -> pd.Series:
+    """Per row all that decides its result but the dial and the seed, as one text."""
+    fields = [str(path) for path in frame.columns if "." in str(path) and path not in _THE_DIAL]
+    texts = ["|".join(map(str, row)) for row in frame[["dataset", *fields]].to_numpy(dtype=object)]
+    return pd.Series(texts, index=frame.index)
+
+
+def _trained_apart(frame: pd.DataFrame, y: str) -> pd.DataFrame:
+    """The points of trainings for one rho, at that rho."""
+    own = (frame["rho"] == frame["rho_infer"]) & ~samples_rho(frame)
+    return frame[own & (frame["status"] != "failed") & frame[y].notna()]
+
+
+def _names(rows: pd.DataFrame) -> dict[str, str]:
+    """By configuration how its training chose rho, and what else tells it from the others."""
+    first = rows.drop_duplicates("configuration")
+    # With one rho for all of them, the labels say what else varies, or "ρ 1" where nothing does.
+    others = configuration_labels(first.assign(rho=1.0, rho_infer=1.0, **{"model.rho_choices": "()"}))
+    return {
+        configuration: " · ".join([f"one training, {_rho(rho, drawn)}", *([] if other == "ρ 1" else [other])])
+        for configuration, rho, drawn, other in zip(
+            first["configuration"], first["rho"], samples_rho(first), others, strict=True
+        )
+    }
+
+
+def _rho(rho: float, drawn: bool) -> str:
+    return "ρ sampled" if drawn else f"ρ {rho:g}"
+
+
+def _rest(name: str) -> str:
+    """What a name says after how rho was chosen."""
+    _, separator, rest = name.partition(" · ")
+    return separator + rest
+
+
+def _line(points: pd.DataFrame, value: Metric, name: str, color: str, symbol: str) -> go.Scatter:
+    """Mean over seeds at each rho, with their standard deviation where there are several."""
+    by_rho = points.groupby("rho_infer")
+    mean, spread = by_rho[value.name].mean() * value.scale, by_rho[value.name].std(ddof=1) * value.scale
+    seeds = by_rho["seed"].nunique()
+    hover = [
+        f"<b>{html.escape(name)}</b><br>ρ {rho:g} at inference<br>{value.title} <b>{mean[rho]:.{value.digits}f}</b>"
+        f"<br>{seeds_text(seeds[rho], seeds[rho])}"
+        for rho in mean.index
+    ]
+    bars = {"type": "data", "array": spread.fillna(0).tolist(), "thickness": 1.3, "width": 4, "color": color}
+    return go.Scatter(
+        x=mean.index.tolist(),
+        y=mean.tolist(),
+        mode="lines+markers",
+        line={"color": color, "width": 2.2},
+        marker={"size": 10, "symbol": symbol, "line": {"width": 1.5, "color": SURFACE if symbol in SYMBOLS else color}},
+        error_y=bars if seeds.max() > 1 else None,
+        name=name,
+        customdata=list(zip(hover, by_rho["run_id"].first(), strict=True)),
+        hovertemplate="%{customdata[0]}<extra></extra>",
+    )

@@ -1,0 +1,6 @@
+"""Whether a folder can be trained on and scored."""
+
+from rhobench.data.check.dataset import Depth, check_dataset, require_valid
+from rhobench.data.check.problem import Problem
+
+__all__ = ["Depth", "Problem", "check_dataset", "require_valid"]
