@@ -92,6 +92,7 @@ def test_a_run_beside_the_product_is_listed_and_takes_what_is_set() -> None:
         (["run", "demo", "--dry-run", "--set", "model.rho=1.5"], "(0, 1]"),
         (["run", "demo", "--dry-run", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
         (["run", "bccd", "--dry-run"], "--data DIR"),
+        (["run", "demo", "--dry-run", "--fork", "/nowhere/at/all"], "no run at /nowhere/at/all"),
         (["pareto", "/nowhere/at/all"], "/nowhere/at/all"),
         (["report", "/nowhere/at/all"], "/nowhere/at/all"),
     ],

@@ -80,6 +80,10 @@ def run(
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field, such as train.epochs=3.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of a COCO-format data set.")] = None,
+    fork: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Start every run from the weights in the folder of this run."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -88,7 +92,7 @@ def run(
 
     from rhobench.study import resolve, run_study
 
-    study = resolve(experiment, set_ or [], data, smoke)
+    study = resolve(experiment, set_ or [], data, smoke, fork)
     if dry_run:
         print("\n".join(study.run_ids))
         return

@@ -295,8 +295,18 @@ class TrainConfig:
     """Share of all steps with linear warm-up."""
     clip_norm: float = 0.1
     """Largest total gradient norm."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """"bf16": the transformer runs under autocast. Fast only where the processor has bf16 instructions."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """"bf16", "fp16": the model runs under autocast, and fp16 with a loss scale. Sampling locations, losses, matching
+    and the weights stay in fp32. Fast only where the processor has instructions for it."""
+    micro_batch_size: int | None = None
+    """Images that a worker computes at once; their gradients are added up to the whole batch. None: all its images."""
+    ema_decay: float | None = None
+    """Decay of the moving average of the weights, such as 0.9997, which is then scored and kept in place of the last
+    weights. None: no average."""
+    fork_from: str | None = None
+    """Folder of another run, finished or not, whose weights the training starts from; see ``--fork``."""
+    checkpoint_every_seconds: float = 300.0
+    """Seconds between checkpoints within an epoch; 0: after every step. One is written after every epoch anyway."""
     cache_features: bool = False
     """Compute the features of a fully frozen backbone once, in fp16 on disk, and train from them."""
     eval_every_epochs: int = 1
@@ -313,9 +323,18 @@ class TrainConfig:
             _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "it must be at least 1")
         for name in ("lr", "clip_norm"):
             _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
+        rule = "it must not be negative"
+        _require(
+            self.checkpoint_every_seconds >= 0, "train.checkpoint_every_seconds", self.checkpoint_every_seconds, rule
+        )
+        rule = "it is a decay between 0 and 1, or none"
+        _require(self.ema_decay is None or 0 < self.ema_decay < 1, "train.ema_decay", self.ema_decay, rule)
         _require(0 <= self.warmup_fraction < 1, "train.warmup_fraction", self.warmup_fraction, "it is a share below 1")
         rule = f"train.batch_size={self.batch_size} must be divisible by it"
         _require(self.batch_size % self.num_workers == 0, "train.num_workers", self.num_workers, rule)
+        share, size = self.batch_size // self.num_workers, self.micro_batch_size
+        rule = f"it must divide the {share} images of a worker (train.batch_size over train.num_workers), or be none"
+        _require(size is None or (size >= 1 and share % size == 0), "train.micro_batch_size", size, rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,6 +388,20 @@ class RunConfig:
         allowed = backbone.weights_prefix is None or backbone.weights not in (None, "timm")
         rule = f"model.backbone.weights={backbone.weights!r} names no file that it could be looked for in"
         _require(allowed, "model.backbone.weights_prefix", backbone.weights_prefix, rule)
+
+
+EXECUTION = frozenset(
+    {
+        "data.loader_workers",
+        "train.micro_batch_size",
+        "train.checkpoint_every_seconds",
+        "train.num_workers",
+        "train.cpus_per_worker",
+        "train.gpus_per_worker",
+    }
+)
+"""Paths in ``RunConfig`` that say how a run is executed: they change its numbers by rounding and random draws alone.
+A run keeps its identity when they change, so that it can be continued on another number of machines."""
 
 
 @dataclass(frozen=True, kw_only=True)

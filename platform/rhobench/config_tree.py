@@ -17,7 +17,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from rhobench.config import ConfigError, Experiment, RunConfig
+from rhobench.config import EXECUTION, ConfigError, Experiment, RunConfig
 
 T = TypeVar("T")
 
@@ -100,11 +100,17 @@ def runs_of(experiment: Experiment) -> list[RunConfig]:
 
 
 def run_id(config: RunConfig, axes: tuple[str, ...]) -> str:
-    """Identity of a run: a readable part (experiment, what varies, seed) and a hash of everything."""
+    """Identity of a run: a readable part (experiment, what varies, seed) and a hash of all but ``EXECUTION``."""
     readable = [config.experiment]
     values = {path: value_at(config, path) for path in axes}
     readable += [f"{path.rsplit('.', 1)[-1]}{_slug(path, value)}" for path, value in values.items() if value != ()]
-    return "-".join([*readable, f"seed{config.seed}", config_hash(config)])
+    return "-".join([*readable, f"seed{config.seed}", config_hash(without_execution(config))])
+
+
+def without_execution(config: RunConfig) -> RunConfig:
+    """``config`` with the defaults for how it is executed."""
+    defaults = RunConfig(experiment=config.experiment)
+    return with_values(config, {path: value_at(defaults, path) for path in EXECUTION})
 
 
 def _slug(path: str, value: Any) -> str:

@@ -53,17 +53,18 @@ class Outcome:
         return {"store": str(self.store), "report": str(self.report), "runs": self.runs}
 
 
-def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: bool) -> Study:
-    """The experiment ``name`` with the user's settings.
+def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: bool, fork: Path | None = None) -> Study:
+    """The experiment ``name`` with the user's settings; ``fork`` is the folder of a run to start from.
 
     Raises:
-        ConfigError: there is no such experiment, field or value.
+        ConfigError: there is no such experiment, field, value, or run to start from.
         DatasetError: the data set cannot be used.
     """
     experiment = _find(name)
     base, axes = experiment.base, {axis.path: axis for axis in experiment.axes}
     settings: list[tuple[str, Any]] = list(experiment.smoke.items()) if smoke else []
     settings += [("data.dir", str(data.absolute()))] if data else []
+    settings += [("train.fork_from", str(fork.absolute()))] if fork else []
     settings += [parse_assignment(text) for text in assignments]
     chosen = dict(settings)
     changed = with_values(base, chosen)
@@ -81,6 +82,9 @@ def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: boo
         for extra in experiment.also
     )
     experiment = replace(experiment, base=base, axes=tuple(axes.values()), also=also)
+    source = base.train.fork_from
+    if source is not None and not Path(source).is_dir():
+        raise ConfigError(f"There is no run at {source} to start from: give the folder of a run, STORE/runs/RUN_ID.")
     if base.data.dir is not None:
         if "data.dir" not in chosen and not Path(base.data.dir).is_dir():
             raise ConfigError(

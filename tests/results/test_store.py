@@ -119,6 +119,11 @@ def test_claim_lets_other_axes_and_seeds_join(tmp_path: Path) -> None:
     Store(tmp_path).claim(Experiment(summary="", base=replace(BASE, experiment="another")))
 
 
+def test_claim_lets_the_same_runs_be_executed_otherwise(tmp_path: Path) -> None:
+    Store(tmp_path).claim(Experiment(summary="", base=BASE))
+    Store(tmp_path).claim(Experiment(summary="", base=with_value(BASE, "train.num_workers", 2)))
+
+
 def test_claim_refuses_other_settings_and_names_them(tmp_path: Path) -> None:
     Store(tmp_path).claim(Experiment(summary="", base=BASE))
     other = with_value(with_value(BASE, "train.epochs", 3), "model.backbone.name", "resnet18")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from rhobench.config import BackboneConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+from rhobench.config_tree import to_dict
 
 COLOURS = ("red", "blue")
 """Category 3 is "red", category 7 is "blue"."""
@@ -96,3 +100,28 @@ def small() -> Callable[..., RunConfig]:
         )
 
     return config
+
+
+@pytest.fixture
+def two_workers() -> Callable[[RunConfig, Path, int], list[dict[str, Any]]]:
+    """Train with two worker processes -> what each wrote; see ``some_workers.py``."""
+
+    def train_in(config: RunConfig, folder: Path, stop: int) -> list[dict[str, Any]]:
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(to_dict(config)))
+        script, environment = Path(__file__).with_name("some_workers.py"), {"PYTHONPATH": os.pathsep.join(sys.path)}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, str(script), str(rank), str(folder / "config.json"), str(folder), str(stop)],
+                env=os.environ | environment,
+            )
+            for rank in (0, 1)
+        ]
+        try:
+            assert [process.wait(timeout=240) for process in processes] == [0, 0]
+        finally:
+            for process in processes:
+                process.kill()
+        return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+    return train_in

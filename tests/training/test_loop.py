@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +9,7 @@ import pytest
 import torch
 
 from rhobench.config import BackboneConfig, RunConfig
-from rhobench.config_tree import to_dict
 from rhobench.data import DatasetError, UnreadableImageError
-from rhobench.model.matcher import NonFiniteError
 from rhobench.training import Status, Trained, train
 from rhobench.training.meter import REPORTS_PER_EPOCH, EpochMeter
 
@@ -174,13 +168,6 @@ def test_an_image_that_breaks_during_the_training_stops_it(
         run(small(root), report=truncate)
 
 
-def test_a_learning_rate_that_destroys_the_weights_stops_the_training(
-    write_coco: Write, small: Small, run: Callable[..., Trained]
-) -> None:
-    with pytest.raises(NonFiniteError, match=r"Lower train\.lr"):
-        run(small(write_coco(), lr=1e30))
-
-
 def test_fewer_classes_than_the_data_has_is_a_sentence(
     write_coco: Write, small: Small, run: Callable[..., Trained]
 ) -> None:
@@ -198,33 +185,15 @@ def test_splits_with_different_categories_are_refused(
         run(small(root))
 
 
-def test_two_workers_train_and_score_as_one_does(
-    write_coco: Write, small: Small, run: Callable[..., Trained], tmp_path: Path
+@pytest.mark.parametrize(("resize", "warned"), [(None, 1), ((64, 96), 0)])
+def test_a_worker_that_sees_images_one_by_one_is_warned_of_padding(
+    write_coco: Write, small: Small, run: Callable[..., Trained], resize: tuple[int, int] | None, warned: int
 ) -> None:
-    """They share each batch and the validation images, each of which is scored exactly once."""
-    config = small(write_coco(train=5, val=3), epochs=3, batch_size=4, num_workers=2)
-    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    script, environment = Path(__file__).with_name("two_workers.py"), {"PYTHONPATH": os.pathsep.join(sys.path)}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(tmp_path / "config.json"), str(shared)],
-            env=os.environ | environment,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        alone = run(config)
-        assert [worker.wait(timeout=240) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
-    (first, weights), (second, same_weights) = (
-        torch.load(shared / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)
-    )
-    assert all(torch.equal(value, same_weights[key]) for key, value in weights.items())
-    for one, two, both in zip(first, second, alone.progress.history, strict=True):
-        assert one["ap"] == two["ap"] == pytest.approx(both["ap"], abs=1e-3)
-        # Each reports the loss of its own images, relative to the mean count of objects.
-        assert (one["loss"] + two["loss"]) / 2 == pytest.approx(both["loss"], rel=1e-3)
+    """Of several sizes only: images of one size are never padded, in use either."""
+    config = small(write_coco(), model={"num_feature_levels": 3}, epochs=1, batch_size=1)
+    config = replace(config, data=replace(config.data, resize_px=resize, short_side_px=64))
+    reports: list[Status] = []
+    trained = run(config, report=reports.append)
+    assert [status.warning for status in reports if status.warning] == trained.progress.warnings
+    assert len(trained.progress.warnings) == warned
+    assert all("never sees padding" in warning for warning in trained.progress.warnings)

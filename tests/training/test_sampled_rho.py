@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +10,6 @@ import pytest
 import torch
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import to_dict
 from rhobench.model import Detector
 from rhobench.training import Status, train
 
@@ -67,24 +62,13 @@ def test_a_restart_draws_what_would_have_been_drawn(
     assert all(torch.equal(value, weights[key]) for key, value in resumed.model.state_dict().items())
 
 
-def test_workers_draw_the_same(write_coco: Write, small: Small, tmp_path: Path) -> None:
+def test_workers_draw_the_same(
+    write_coco: Write, small: Small, tmp_path: Path, two_workers: Callable[..., list[dict[str, Any]]]
+) -> None:
     model = {"rho_choices": CHOICES, "scoring": "random"}
     config = small(write_coco(train=5, val=3), model=model, epochs=3, batch_size=4, num_workers=2)
-    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
-    for name in ("shared", "alone"):
-        (tmp_path / name).mkdir()
-    script, environment = Path(__file__).with_name("two_workers.py"), {"PYTHONPATH": os.pathsep.join(sys.path)}
-    arguments = [str(tmp_path / "config.json"), str(tmp_path / "shared")]
-    workers = [
-        subprocess.Popen([sys.executable, str(script), str(rank), *arguments], env=os.environ | environment)
-        for rank in (0, 1)
-    ]
-    try:
-        alone = train(config, tmp_path / "alone", lambda status: None, torch.device("cpu"))
-        assert [worker.wait(timeout=240) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
-    first, second = (torch.load(tmp_path / "shared" / f"rank{rank}.pt", weights_only=True)[0] for rank in (0, 1))
-    for one, two, both in zip(first, second, alone.progress.history, strict=True):
-        assert (one["loss"] + two["loss"]) / 2 == pytest.approx(both["loss"], rel=1e-3)
+    first, second = (worker["whole"]["losses"] for worker in two_workers(config, tmp_path / "shared", 2))
+    (tmp_path / "alone").mkdir()
+    alone = train(config, tmp_path / "alone", lambda status: None, torch.device("cpu"))
+    for one, two, both in zip(first, second, alone.progress.history, strict=True):  # an epoch is one step
+        assert (one + two) / 2 == pytest.approx(both["loss"], rel=1e-3)

@@ -65,6 +65,9 @@ class Board:
         row = self.rows[run_id]
         before = row.status or Status(epoch=-1, epochs=status.epochs)
         row.status, row.note, row.updated = status, status.note, time.monotonic()
+        if status.warning:  # above a live table, too, where it stays
+            warning = f"{run_id}: warning: {status.warning}"
+            self.console.print(warning, highlight=False, markup=False, soft_wrap=True, style="yellow")
         if int(status.epoch) > int(before.epoch) and status.loss is not None:
             ap = "" if status.ap in (None, before.ap) else f", AP {100 * status.ap:.1f}"
             self._line(f"{run_id}: epoch {status.epoch:.1f}/{status.epochs}, loss {status.loss:.2f}{ap}")

@@ -18,12 +18,15 @@ from rhobench.data import Flip
 from rhobench.measure.accuracy import Accuracy, Found
 from rhobench.measure.artifact import save_artifact
 from rhobench.measure.flops import count_flops
+from rhobench.ops import resolve_backend
 from rhobench.results.environment import describe_environment
 from rhobench.results.record import Point, Record, write_record
 from rhobench.training import Report, Status, Trained, train
-from rhobench.training.checkpoint import remove_checkpoint
-from rhobench.training.loop import evaluate, worker_rank
+from rhobench.training.checkpoint import remove_checkpoints
+from rhobench.training.evaluation import evaluate
+from rhobench.training.meter import SPIKE, WINDOW
 from rhobench.training.sources import image_loader
+from rhobench.training.workers import worker_rank
 
 DETECTIONS_FILE = "detections.parquet"
 ERROR_FILE = "error.txt"
@@ -60,12 +63,13 @@ def execute(config: RunConfig, run_id: str, folder: Path, report: Report) -> Non
         categories=trained.categories.as_records(),
         history=trained.progress.history,
         points=[_point(trained, rho, accuracy) for rho, (_, accuracy) in scored.items()],
-        cost=_cost(config, trained),
+        training=_training(config, trained),
+        cost=_cost(trained),
         started_at=started,
         finished_at=_now(),
     )
     write_record(folder, record)
-    remove_checkpoint(folder)
+    remove_checkpoints(folder)
     (folder / ERROR_FILE).unlink(missing_ok=True)  # of an attempt that failed
 
 
@@ -115,7 +119,7 @@ def _scored(config: RunConfig, trained: Trained, report: Report) -> dict[float |
         started = time.perf_counter()
         model.rho = rho
         scored[rho] = evaluate(model, image_loader(images, rank, workers), images, device)
-        trained.progress.eval_seconds += time.perf_counter() - started
+        trained.progress.spend(config.train, evaluating=time.perf_counter() - started)
     model.rho = config.model.rho
     return scored
 
@@ -153,15 +157,31 @@ def _backbone_weights(trained: Trained) -> dict[str, dict[str, Any]]:
     return {} if loaded is None else {"backbone_weights": loaded.as_record()}
 
 
-def _cost(config: RunConfig, trained: Trained) -> dict[str, float | None]:
-    progress, train_config = trained.progress, config.train
-    seconds = progress.train_seconds + progress.eval_seconds
+def _cost(trained: Trained) -> dict[str, float | None]:
+    progress = trained.progress
     return {
         "train_seconds": progress.train_seconds,
         "eval_seconds": progress.eval_seconds,
-        "cpu_seconds": seconds * train_config.cpus_per_worker * train_config.num_workers,
-        "gpu_seconds": seconds * train_config.gpus_per_worker * train_config.num_workers,
+        "cpu_seconds": progress.cpu_seconds,
+        "gpu_seconds": progress.gpu_seconds,
         "restarts": progress.restarts,
+    }
+
+
+def _training(config: RunConfig, trained: Trained) -> dict[str, Any]:
+    progress, train_config = trained.progress, config.train
+    return {
+        "precision": train_config.precision,
+        "attention_backend": resolve_backend(_device(config), config.model.attention_backend),
+        "weights": "last" if train_config.ema_decay is None else f"average with decay {train_config.ema_decay}",
+        "workers": train_config.num_workers,
+        "skipped_steps": progress.skipped_steps,
+        "loss_scale": trained.loss_scale,
+        "spikes": progress.spikes,
+        "spike_rule": f"a loss above {SPIKE:g} times the median of the {WINDOW} before it",
+        "best": progress.best,
+        "forked_from": progress.forked_from,
+        "warnings": progress.warnings,
     }
 
 

@@ -72,6 +72,10 @@ def _worker(spec: dict[str, Any]) -> None:
 
 
 def _root_cause(error: Exception) -> BaseException:
-    """The exception of the first worker that failed, where Ray Train wraps it."""
-    failures = getattr(error, "worker_failures", None)
-    return next(iter(failures.values())) if failures else error
+    """The exception of the first worker that failed, where Ray Train wraps it.
+
+    One with a sentence of ours comes first: the others may only have lost their connection to that worker.
+    """
+    failures = list((getattr(error, "worker_failures", None) or {}).values())
+    ours = (failure for failure in failures if isinstance(failure, (ValueError, ArithmeticError)))
+    return next(ours, failures[0] if failures else error)

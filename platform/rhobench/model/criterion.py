@@ -33,7 +33,7 @@ def prediction_sets(output: DetectorOutput) -> Iterator[tuple[str, Prediction]]:
 def losses(
     output: DetectorOutput, objects: Sequence[Objects], config: LossConfig, num_boxes: float
 ) -> dict[str, Tensor]:
-    """Unweighted loss terms, and logged numbers without gradient.
+    """Unweighted loss terms, and logged numbers without gradient; all in float32, as are the costs of the matching.
 
     Args:
         output: of the model in training mode (``with_aux=True``).
@@ -43,7 +43,9 @@ def losses(
     """
     num_boxes = max(num_boxes, 1.0)
     terms: dict[str, Tensor] = {}
-    for suffix, prediction in prediction_sets(output):
+    for suffix, predicted in prediction_sets(output):
+        # Autocast leaves half precision here: 8 bits of a logit are not enough for a sum over thousands of tokens.
+        prediction = predicted._replace(logits=predicted.logits.float(), boxes=predicted.boxes.float())
         wanted = [_without_class(o) for o in objects] if suffix == "_enc" and output.objectness_only else objects
         pairs = match(prediction, wanted, config)
         found = set_losses(prediction, wanted, pairs, config, num_boxes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -44,7 +45,11 @@ class LearnedQueries(nn.Module):
         if self.reference_points is None:
             return Queries(torch.zeros_like(embed), embed, None)
         positions, content = embed.chunk(2, dim=-1)
-        return Queries(content, positions, self.reference_points(positions).sigmoid())
+        kind = embed.device.type
+        fp32 = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+        with fp32:  # 8 or 11 bits are too few for a place in an image
+            reference = self.reference_points(positions).sigmoid()
+        return Queries(content, positions, reference)
 
 
 class QuerySelector(nn.Module):

@@ -108,7 +108,7 @@ def dam_target(dam: Tensor, selection: TokenSelection, padding: Tensor, softness
 
 def mask_prediction_loss(selection: TokenSelection, target: Tensor) -> Tensor:
     """Binary cross-entropy of the scores against ``dam_target``, mean over images and all tokens (spec section 12)."""
-    return F.binary_cross_entropy_with_logits(selection.logits, target)
+    return F.binary_cross_entropy_with_logits(selection.logits.float(), target)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from rhobench.config import ConfigError, Experiment, RunConfig
-from rhobench.config_tree import config_hash, differences, from_dict, leaves, to_dict
+from rhobench.config_tree import config_hash, differences, from_dict, leaves, to_dict, without_execution
 from rhobench.results.record import FILE_NAME, Point, Record, RecordError, Status, read_record, write_atomically
 
 
@@ -56,7 +56,8 @@ class Store:
             present = from_dict(RunConfig, json.loads(path.read_text(encoding="utf-8"))["base"])
         except (ConfigError, ValueError, KeyError, TypeError) as error:
             raise StoreOccupiedError(f"{path} cannot be compared with this experiment ({error}). {way_out}") from error
-        changed = differences(replace(present, seed=0), replace(experiment.base, seed=0))
+        first, second = (without_execution(replace(config, seed=0)) for config in (present, experiment.base))
+        changed = differences(first, second)
         if changed:
             shown = ", ".join(map(str, changed[:3])) + (f", and {len(changed) - 3} more" if len(changed) > 3 else "")
             raise StoreOccupiedError(

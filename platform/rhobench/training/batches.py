@@ -17,7 +17,7 @@ class EpochBatches(Sampler[list[Key]]):
     """The batches of one epoch for one worker.
 
     A function of (seed, epoch) alone: a resumed training sees what an uninterrupted one would have seen, and the
-    images of step i are the same however many workers share them.
+    images of step i are the same however many workers share them. ``first`` is the step to begin with.
     """
 
     def __init__(self, images: int, flips: Sequence[Flip], batch_size: int, seed: int, rank: int, workers: int) -> None:
@@ -26,7 +26,7 @@ class EpochBatches(Sampler[list[Key]]):
         if batch_size % workers:
             raise ValueError(f"train.batch_size={batch_size} cannot be shared by train.num_workers={workers}.")
         self.images, self.flips, self.batch_size, self.seed = images, flips, batch_size, seed
-        self.rank, self.workers, self.epoch = rank, workers, 0
+        self.rank, self.workers, self.epoch, self.first = rank, workers, 0, 0
 
     def __len__(self) -> int:
         """Steps of an epoch; an incomplete last batch is dropped, as in the official training."""
@@ -37,9 +37,13 @@ class EpochBatches(Sampler[list[Key]]):
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(self.images, generator=generator)
         flips = torch.randint(len(self.flips), (self.images,), generator=generator)
-        for step in range(len(self)):
+        for step in range(self.first, len(self)):
             mine = slice(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.workers)
             yield [Key(int(i), self.flips[f], seed) for i, f in zip(order[mine], flips[mine], strict=True)]
+
+
+class TargetError(ValueError):
+    """Annotations that cannot be learnt."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +71,38 @@ def to_device(batch: TrainBatch, device: torch.device) -> TrainBatch:
 def objects_of(batch: TrainBatch, device: torch.device) -> list[Objects]:
     """What is to be found in each image of the batch."""
     return [Objects(t.labels.to(device), t.boxes.to(device)) for t in batch.targets]
+
+
+def micro_batches(batch: TrainBatch, size: int) -> list[TrainBatch]:
+    """The batch in parts of ``size`` images, padded as the whole: together they are the same problem."""
+    if size >= len(batch.targets):
+        return [batch]
+    parts: list[TrainBatch] = []
+    for start in range(0, len(batch.targets), size):
+        part = slice(start, start + size)
+        if isinstance(batch, FeatureBatch):
+            parts.append(FeatureBatch([f[part] for f in batch.features], batch.mask[part], batch.targets[part]))
+        else:
+            parts.append(Batch(batch.images[part], batch.mask[part], batch.targets[part]))
+    return parts
+
+
+def check_targets(batch: TrainBatch, num_classes: int) -> None:
+    """Refuse what no loss can learn from, before a kernel reads beyond its memory for it.
+
+    Raises:
+        TargetError: a label is none of the class head's, or a box is not finite.
+    """
+    for target in batch.targets:
+        wrong = target.labels[(target.labels < 0) | (target.labels >= num_classes)]
+        if len(wrong):
+            raise TargetError(
+                f"Image {target.image_id} has an object with label {int(wrong[0])}, but the class head has the "
+                f"{num_classes} classes 0 to {num_classes - 1}: correct the annotation, or set model.num_classes to "
+                "the number of categories (none: as many as the data set has)."
+            )
+        if not bool(target.boxes.isfinite().all()):
+            raise TargetError(
+                f"Image {target.image_id} has a box that is not finite ({target.boxes.tolist()}): correct the "
+                "annotation; `rhobench data check DIR` finds such boxes."
+            )

@@ -1,67 +1,113 @@
-"""The state of an unfinished training, written after every epoch so that an interrupted run loses at most one."""
+"""Checkpoint files: one safetensors file each, whole or not at all, which reading never executes.
+
+The tensors lie in the file as they are, everything else as JSON in its header. The name ends with the hash of the
+bytes, so that one rename makes a checkpoint valid and a damaged one is known before anything of it is used. The one
+before is kept until the next is whole.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-FILE_NAME = "checkpoint.pt"
+from rhobench.measure.artifact import sha256_of
 
-
-@dataclass(kw_only=True)
-class Progress:
-    """How far a training has come; part of the checkpoint."""
-
-    epoch: int = 0
-    """Finished epochs."""
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """One entry for each finished epoch."""
-    train_seconds: float = 0.0
-    """Spent in training steps, over all restarts."""
-    eval_seconds: float = 0.0
-    """Spent in evaluation, over all restarts."""
-    restarts: int = 0
-    """How often the training was taken up again."""
+FORMAT = "rhobench-checkpoint/1"
+"""Changes with the names of what a checkpoint holds."""
+KEPT = 2
+"""Newest checkpoints of a run that stay."""
+DIGITS = 16
+"""Hexadecimal digits of the hash in a name."""
 
 
-def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, progress: Progress
-) -> None:
-    """Write the checkpoint of ``folder``, whole or not at all."""
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "progress": vars(progress),
-        "torch_rng": torch.get_rng_state(),
-    }
-    temporary = folder / f".{FILE_NAME}.tmp"
-    torch.save(state, temporary)
-    os.replace(temporary, folder / FILE_NAME)
+class CheckpointError(ValueError):
+    """A checkpoint that this run cannot be continued from."""
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> Progress:
-    """Take up the training of ``folder`` where its checkpoint left it; a fresh ``Progress`` when there is none."""
-    file = folder / FILE_NAME
-    if not file.exists():
-        return Progress()
-    state = torch.load(file, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    torch.set_rng_state(state["torch_rng"])
-    progress = Progress(**state["progress"])
-    progress.restarts += 1
-    return progress
+def write_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
+    """Write a checkpoint into the folder of a run, then remove all but the newest ``KEPT``.
+
+    Args:
+        folder: of the run.
+        step: optimiser steps done.
+        tensors: on any device.
+        state: the rest, ready for JSON.
+    """
+    temporary = folder / ".checkpoint.tmp"
+    metadata = {"format": FORMAT, "state": json.dumps(state)}
+    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)
+    _sync(temporary)
+    file = folder / f"checkpoint-{step:09d}-{sha256_of(temporary)[:DIGITS]}.safetensors"
+    os.replace(temporary, file)
+    _sync(folder)
+    for old in _newest_first(folder)[KEPT:]:
+        old.unlink()
+    return file
 
 
-def remove_checkpoint(folder: Path) -> None:
-    """Delete the checkpoint of a training whose artifact exists."""
-    (folder / FILE_NAME).unlink(missing_ok=True)
+def find_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
+    """The newest whole checkpoint of a folder, and the damaged ones that are newer."""
+    damaged: list[Path] = []
+    for file in _newest_first(folder):
+        if sha256_of(file)[:DIGITS] == file.stem.rpartition("-")[2]:
+            return file, damaged
+        damaged.append(file)
+    return None, damaged
+
+
+def set_aside(damaged: Sequence[Path], taken: Path | None) -> list[str]:
+    """Rename damaged checkpoints, so that they do not take the place of whole ones -> a sentence for each."""
+    instead = "there is none before it, the training started anew"
+    if taken is not None:
+        instead = f"the one before it, {taken.name}, was taken"
+    sentences = []
+    for file in damaged:
+        aside = file.with_suffix(".damaged")
+        os.replace(file, aside)
+        sentences.append(f"checkpoint {file.name} is damaged and was skipped, kept as {aside.name}; {instead}")
+    return sentences
+
+
+def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of a whole checkpoint.
+
+    Raises:
+        CheckpointError: another version of rhobench wrote it.
+    """
+    with safe_open(file, "pt") as opened:
+        metadata: dict[str, str] = opened.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{file} has format {metadata.get('format')}, not {FORMAT}: another version of rhobench wrote it. "
+            "Continue the run with that version, or delete the file to start it anew."
+        )
+    return load_file(file), json.loads(metadata["state"])
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints, whole and damaged, of a training whose artifact exists."""
+    for file in [*folder.glob("checkpoint-*"), folder / ".checkpoint.tmp"]:
+        file.unlink(missing_ok=True)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    def age(file: Path) -> tuple[str, int]:
+        return file.stem.split("-")[1], file.stat().st_mtime_ns  # an epoch's end is also its last step
+
+    return sorted(folder.glob("checkpoint-*.safetensors"), key=age, reverse=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until ``path`` would survive a power failure; of a folder, its names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

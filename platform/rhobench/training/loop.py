@@ -11,25 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
 
 from rhobench.config import RunConfig
 from rhobench.data import Categories, CocoDetection, prepare_data
-from rhobench.measure.accuracy import Accuracy, Found, found_objects, score
+from rhobench.measure.accuracy import Accuracy, Found
 from rhobench.model import Detector, build_model
-from rhobench.model.criterion import weighted_sum
 from rhobench.model.matcher import NonFiniteError
-from rhobench.training.batches import EpochBatches, TrainBatch, objects_of, to_device
-from rhobench.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from rhobench.training.meter import EpochMeter, Report, Status
-from rhobench.training.objective import Objective, run_model
+from rhobench.training.batches import EpochBatches, check_targets, to_device
+from rhobench.training.diagnosis import explain
+from rhobench.training.ema import weight_average
+from rhobench.training.evaluation import evaluate
+from rhobench.training.fork import fork
+from rhobench.training.meter import EpochMeter, Report, SpikeWatch, Status
 from rhobench.training.optimizer import build_optimizer, build_schedule
-from rhobench.training.sources import open_images, open_sources
+from rhobench.training.precision import loss_scaler
+from rhobench.training.progress import Progress
+from rhobench.training.random_states import restore_random_states, seed_all
+from rhobench.training.sources import Sources, open_images, open_sources
+from rhobench.training.state import TrainingState, fingerprint
+from rhobench.training.step import OptimizerStep, Stepped
+from rhobench.training.workers import mean_over_workers, of_all_workers, worker_rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,11 @@ class Trained:
     """A finished training."""
 
     model: Detector
+    """With the weights that were scored: the last ones, or their average."""
     categories: Categories
     progress: Progress
+    loss_scale: float | None
+    """At the end of a training in fp16."""
     val_images: CocoDetection
     """What the model was scored on."""
     found: list[Found]
@@ -47,25 +51,25 @@ class Trained:
     """The AP of record: of the last epoch, from the image files through the whole model, never from cached features."""
 
 
-def worker_rank() -> tuple[int, int]:
-    """(rank, number of workers) of this process."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
 def train(config: RunConfig, folder: Path, report: Report, device: torch.device) -> Trained:
-    """Train one run to its end, from its checkpoint when there is one.
+    """Train one run to its end, from its newest whole checkpoint when there is one.
+
+    On one CPU worker, an interrupted training ends with the same bits as one that was not interrupted.
 
     Args:
         config: the resolved run.
-        folder: of the run, for the checkpoint.
+        folder: of the run, for checkpoints and for what is kept of a step that fails.
         report: called equally often on every worker.
         device: where to train.
 
     Raises:
         DatasetError: the data cannot be read.
-        NonFiniteError: the loss is not finite.
+        TargetError: an image has objects that cannot be learnt.
+        CheckpointError: the folder holds the checkpoint of another run.
+        ForkError: ``train.fork_from`` holds no weights for this model.
+        NonFiniteError: a number is not finite.
     """
-    torch.manual_seed(config.seed)
+    seed_all(config.seed)
     rank, workers = worker_rank()
     images = open_images(config, prepare_data(config.data))
     categories = images[0].categories
@@ -79,45 +83,34 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
 
     sources = open_sources(config, images, model, tell)
     order = EpochBatches(len(images[0]), images[0].flips, config.train.batch_size, config.seed, rank, workers)
-    optimizer = build_optimizer(model, config.train)
-    schedule = build_schedule(optimizer, config.train, len(order))
-    progress = load_checkpoint(folder, model, optimizer, schedule)
-    objective: nn.Module = Objective(model, config.loss, config.train.precision)
-    if workers > 1:
-        objective = DistributedDataParallel(objective)
+    state = _begin(config, images, model, len(order), device)
+    random = state.restore(folder)
+    _fork(state)
+    _warn_of_single_images(state)
+    for warning in state.unreported:
+        report(Status(epoch=state.progress.epoch, epochs=epochs, warning=warning))
+    if random is not None and state.progress.step == 0:
+        restore_random_states(random, device)
+    step = OptimizerStep(state)
+    while state.progress.epoch < epochs:
+        status = _train_epoch(step, sources, order, folder, report, random)
+        random = None
+        _finish_epoch(state, sources)
+        state.save(folder)
+        report(replace(status, ap=_last_ap(state.progress)))
 
-    ap = next((entry["ap"] for entry in reversed(progress.history) if "ap" in entry), None)
-    for epoch in range(progress.epoch, epochs):
-        order.epoch = epoch
-        meter = EpochMeter(epoch, epochs, len(order), ap, report)
-        model.train()
-        for batch in sources.train_loader(order):
-            model.begin_step(config.seed, schedule.last_epoch)
-            meter.add(*_step(objective, to_device(batch, device), optimizer, schedule, config))
-        progress.train_seconds += time.perf_counter() - meter.started
-        progress.epoch = epoch + 1
-        entry: dict[str, float | None] = {"epoch": progress.epoch, "seconds": progress.train_seconds, **meter.means()}
-        if progress.epoch < epochs and progress.epoch % config.train.eval_every_epochs == 0:
-            started = time.perf_counter()
-            _, accuracy = evaluate(model, sources.val_loader(rank, workers), sources.val_images, device)
-            progress.eval_seconds += time.perf_counter() - started
-            ap = accuracy.ap
-            entry |= accuracy.metrics()
-        progress.history.append(entry)
-        if rank == 0:
-            save_checkpoint(folder, model, optimizer, schedule, progress)
-        report(replace(meter.status(), ap=ap))
-
-    report(Status(epoch=epochs, epochs=epochs, ap=ap, note="scoring"))
+    report(Status(epoch=epochs, epochs=epochs, ap=_last_ap(state.progress), note="scoring"))
     started = time.perf_counter()
-    found, accuracy = evaluate(model, sources.image_loader(rank, workers), sources.val_images, device)
-    progress.eval_seconds += time.perf_counter() - started
-    progress.history[-1] |= accuracy.metrics()
-    report(Status(epoch=epochs, epochs=epochs, loss=progress.history[-1]["loss"], ap=accuracy.ap))
+    found, accuracy = evaluate(state.scored, sources.image_loader(rank, workers), sources.val_images, device)
+    state.progress.spend(config.train, evaluating=time.perf_counter() - started)
+    entry = state.progress.history[-1]
+    entry |= accuracy.metrics()
+    report(Status(epoch=epochs, epochs=epochs, loss=entry["loss"], ap=accuracy.ap))
     return Trained(
-        model=model,
+        model=state.scored,
         categories=categories,
-        progress=progress,
+        progress=state.progress,
+        loss_scale=state.scaler.get_scale() if state.scaler.is_enabled() else None,
         val_images=sources.val_images,
         found=found,
         accuracy=accuracy,
@@ -135,60 +128,115 @@ def build_for(config: RunConfig, categories: Categories) -> Detector:
     return build_model(replace(config.model, num_classes=classes or len(categories)))
 
 
-def _step(
-    objective: nn.Module, batch: TrainBatch, optimizer: Optimizer, schedule: LRScheduler, config: RunConfig
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """One optimiser step -> the loss and its terms."""
-    objects = objects_of(batch, batch.mask.device)
-    terms = objective(batch, objects, _mean_boxes(sum(len(o.labels) for o in objects), batch.mask.device))
-    loss = weighted_sum(terms, config.loss, schedule.last_epoch)
-    if not bool(loss.isfinite()):
-        ids = [t.image_id for t in batch.targets]
-        raise NonFiniteError(
-            f"The loss is {loss.item()} on images {ids}. Lower train.lr (it is {config.train.lr}) or "
-            f"train.clip_norm (it is {config.train.clip_norm})."
-        )
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(objective.parameters(), config.train.clip_norm)
-    optimizer.step()
-    schedule.step()
-    return loss, terms
+def _begin(
+    config: RunConfig, images: tuple[CocoDetection, CocoDetection], model: Detector, steps: int, device: torch.device
+) -> TrainingState:
+    """The state before the first step."""
+    optimizer = build_optimizer(model, config.train)
+    return TrainingState(
+        config=config,
+        data=fingerprint([file for part in images for file in part.annotation_files]),
+        device=device,
+        model=model,
+        average=weight_average(model, config.train.ema_decay),
+        optimizer=optimizer,
+        schedule=build_schedule(optimizer, config.train, steps),
+        scaler=loss_scaler(device, config.train),
+        spikes=SpikeWatch(),
+        progress=Progress(),
+        sums={},
+    )
 
 
-def _mean_boxes(boxes: int, device: torch.device) -> float:
-    """Objects of the batch, averaged over the workers: every term is divided by it (spec section 13)."""
-    _, workers = worker_rank()
-    if workers == 1:
-        return boxes
-    total = torch.tensor(float(boxes), device=device)
-    dist.all_reduce(total)
-    return total.item() / workers
+def _fork(state: TrainingState) -> None:
+    """Start from the weights of ``train.fork_from``, unless the training has begun."""
+    source = state.config.train.fork_from
+    if source is None or state.steps > 0:
+        return
+    origin = fork(state.model, Path(source), features_are_cached=state.config.train.cache_features)
+    state.warn(*(f"checkpoint {name} of {source} is damaged and was skipped" for name in origin["damaged"]))
+    state.progress.forked_from = origin
 
 
-@torch.inference_mode()
-def evaluate(
-    model: Detector, loader: DataLoader[Any], images: CocoDetection, device: torch.device
-) -> tuple[list[Found], Accuracy]:
-    """Detections and AP on the validation images.
+def _train_epoch(
+    step: OptimizerStep,
+    sources: Sources,
+    order: EpochBatches,
+    folder: Path,
+    report: Report,
+    random: dict[str, Any] | None,
+) -> Status:
+    """The steps of the epoch that are left -> what to report at its end.
 
-    Args:
-        model: put in evaluation mode.
-        loader: this worker's share of the images, or of their features; the shares of all workers are joined.
-        images: all of them.
-        device: of the model.
+    ``random``: states to continue with, in mid-epoch.
     """
-    _, workers = worker_rank()
-    model.eval()
-    share: list[Found] = []
-    ids: list[int] = []
-    for batch in loader:
-        output = run_model(model, to_device(batch, device))
-        share += found_objects(output.prediction, batch.targets, images.categories)
-        ids += [t.image_id for t in batch.targets]
-    shares: list[tuple[list[Found], list[int]]] = [(share, ids)]
-    if workers > 1:
-        shares = [([], [])] * workers
-        dist.all_gather_object(shares, (share, ids))
-    found = [f for part, _ in shares for f in part]
-    return found, score(images.annotation_files[0], found, [i for _, part in shares for i in part])
+    state, progress, train = step.state, step.state.progress, step.state.config.train
+    order.epoch, order.first = progress.epoch, progress.step
+    meter = EpochMeter(progress.epoch, train.epochs, len(order), _last_ap(progress), report, progress.step, state.sums)
+    state.model.train()
+    batches = iter(sources.train_loader(order))
+    if random is not None and progress.step > 0:
+        # Only now: a loader that starts draws a number, as it did when the interrupted epoch began.
+        restore_random_states(random, state.device)
+    started = saved = time.perf_counter()
+    for batch in batches:
+        check_targets(batch, state.model.num_classes)
+        on_device = to_device(batch, state.device)
+        try:
+            stepped = step(on_device)
+        except NonFiniteError as error:
+            raise explain(error, state, on_device, folder) from error
+        meter.add(stepped.terms["loss"], stepped.terms)
+        _note(state, stepped)
+        now = time.perf_counter()
+        progress.step += 1
+        progress.spend(train, training=now - started)
+        started = now
+        # Clocks differ between workers: when it is time for one, it is for all.
+        if mean_over_workers(float(now - saved >= train.checkpoint_every_seconds), state.device) > 0:
+            state.save(folder)
+            saved = time.perf_counter()
+    return meter.status()
+
+
+def _note(state: TrainingState, stepped: Stepped) -> None:
+    """Count a skipped step, and remember a loss that stands out."""
+    progress = state.progress
+    progress.skipped_steps += stepped.skipped
+    median = state.spikes.see(stepped.loss)
+    if median is not None:
+        place = {"epoch": progress.epoch + 1, "step": progress.step + 1}
+        progress.spikes.append(place | {"loss": stepped.loss, "median": median})
+
+
+def _finish_epoch(state: TrainingState, sources: Sources) -> None:
+    """Score when it is time to, and write the history of the epoch."""
+    progress, train, (rank, workers) = state.progress, state.config.train, worker_rank()
+    epoch = progress.epoch + 1
+    shares = of_all_workers({name: value.item() / progress.step for name, value in state.sums.items()})
+    means = {name: sum(share[name] for share in shares) / workers for name in shares[0]}
+    entry: dict[str, float | None] = {"epoch": epoch, "seconds": progress.train_seconds, **means}
+    entry["spikes"] = sum(spike["epoch"] == epoch for spike in progress.spikes)
+    if state.scaler.is_enabled():
+        before = sum(past["skipped_steps"] for past in progress.history)
+        entry |= {"skipped_steps": progress.skipped_steps - before, "loss_scale": state.scaler.get_scale()}
+    if epoch < train.epochs and epoch % train.eval_every_epochs == 0:
+        started = time.perf_counter()
+        _, accuracy = evaluate(state.scored, sources.val_loader(rank, workers), sources.val_images, state.device)
+        progress.spend(train, evaluating=time.perf_counter() - started)
+        entry |= accuracy.metrics()
+    progress.history.append(entry)
+    progress.epoch, progress.step, state.sums = epoch, 0, {}
+
+
+def _last_ap(progress: Progress) -> float | None:
+    return next((entry["ap"] for entry in reversed(progress.history) if "ap" in entry), None)
+
+
+def _warn_of_single_images(state: TrainingState) -> None:
+    config = state.config
+    if config.train.batch_size == config.train.num_workers and config.data.resize_px is None:
+        state.warn(
+            "each worker sees its images one by one, so the model never sees padding: detectors of this kind have lost "
+            "about 10 AP when they then met it. Give train.batch_size at least two images a worker"
+        )

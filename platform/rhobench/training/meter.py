@@ -1,8 +1,10 @@
-"""Running means of the loss terms, and the estimate of the time that is left."""
+"""Running means of the loss terms, losses that stand out, and the estimate of the time that is left."""
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +12,11 @@ import torch
 from torch import Tensor
 
 REPORTS_PER_EPOCH = 5
+
+SPIKE = 3.0
+"""A loss is a spike when it is above so many times the median of the ``WINDOW`` losses before it."""
+WINDOW = 50
+"""Losses of the running median; nothing is called a spike before there are so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +35,8 @@ class Status:
     """Estimate for the rest of the training."""
     note: str = ""
     """What is being done when it is not a training step."""
+    warning: str = ""
+    """What the user must know; each is reported once."""
 
 
 Report = Callable[[Status], None]
@@ -36,11 +45,21 @@ Report = Callable[[Status], None]
 class EpochMeter:
     """Collects the terms of one epoch and reports a few times, by the count of steps: on every worker equally often."""
 
-    def __init__(self, epoch: int, epochs: int, steps: int, ap: float | None, report: Report) -> None:
+    def __init__(
+        self,
+        epoch: int,
+        epochs: int,
+        steps: int,
+        ap: float | None,
+        report: Report,
+        done: int = 0,
+        sums: dict[str, Tensor] | None = None,
+    ) -> None:
+        """``done`` steps of the epoch have been counted before, into ``sums``."""
         self.epoch, self.epochs, self.steps, self.ap, self.report = epoch, epochs, steps, ap, report
         self.every = max(1, steps // REPORTS_PER_EPOCH)
-        self.sums: dict[str, Tensor] = {}
-        self.done = 0
+        self.sums = {} if sums is None else sums
+        self.done = self.before = done
         self.started = time.perf_counter()
 
     def add(self, total: Tensor, terms: Mapping[str, Tensor]) -> None:
@@ -58,7 +77,7 @@ class EpochMeter:
     def status(self) -> Status:
         """How far the training is."""
         epochs_done = self.epoch + self.done / self.steps
-        per_step = (time.perf_counter() - self.started) / self.done
+        per_step = (time.perf_counter() - self.started) / max(self.done - self.before, 1)
         return Status(
             epoch=epochs_done,
             epochs=self.epochs,
@@ -66,3 +85,16 @@ class EpochMeter:
             ap=self.ap,
             seconds_left=(self.epochs - epochs_done) * self.steps * per_step,
         )
+
+
+class SpikeWatch:
+    """Compares each loss with the median of those before it."""
+
+    def __init__(self) -> None:
+        self.losses: deque[float] = deque(maxlen=WINDOW)
+
+    def see(self, loss: float) -> float | None:
+        """Remember ``loss`` -> the median before it when it is a spike, else None."""
+        median = statistics.median(self.losses) if len(self.losses) == WINDOW else None
+        self.losses.append(loss)
+        return median if median is not None and loss > SPIKE * median else None

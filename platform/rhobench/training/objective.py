@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from rhobench.config import LossConfig
@@ -12,6 +11,7 @@ from rhobench.model import Detector, DetectorOutput
 from rhobench.model.criterion import losses
 from rhobench.model.matcher import Objects
 from rhobench.training.batches import FeatureBatch, TrainBatch
+from rhobench.training.precision import autocast
 
 
 def run_model(model: Detector, batch: TrainBatch) -> DetectorOutput:
@@ -29,7 +29,7 @@ class Objective(nn.Module):
         self.model, self.config, self.precision = model, config, precision
 
     def forward(self, batch: TrainBatch, objects: Sequence[Objects], num_boxes: float) -> dict[str, Tensor]:
-        """Unweighted terms as in ``criterion.losses``. Under bf16 the model runs in autocast, the losses in fp32."""
-        with torch.autocast(batch.mask.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        """Unweighted terms as in ``criterion.losses``. The model runs in the precision of the training."""
+        with autocast(batch.mask.device, self.precision):
             output = run_model(self.model, batch)
         return losses(output, objects, self.config, num_boxes)

@@ -1,0 +1,169 @@
+"""Where numbers went wrong: the batch is run again with hooks, only once that has been seen, so good steps pay nothing.
+
+What was computed is kept beside the record, as safetensors and JSON; ``rhobench.training.replay`` runs it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from rhobench.config import RunConfig
+from rhobench.config_tree import to_dict
+from rhobench.measure.artifact import replacing
+from rhobench.model import Detector
+from rhobench.model.criterion import weighted_sum
+from rhobench.model.matcher import NonFiniteError
+from rhobench.training.batches import FeatureBatch, TrainBatch, objects_of
+from rhobench.training.objective import Objective
+from rhobench.training.state import TrainingState
+from rhobench.training.workers import worker_rank
+
+
+def explain(error: NonFiniteError, state: TrainingState, batch: TrainBatch, folder: Path) -> NonFiniteError:
+    """Find out where a step went wrong, and keep the batch and the weights in the folder of the run.
+
+    Args:
+        error: what the step raised, without its place.
+        state: as it was before the step.
+        batch: of the step.
+        folder: of the run.
+    """
+    train, ids = state.config.train, [target.image_id for target in batch.targets]
+    scale = state.scaler.get_scale()
+    cause = diagnose(state.model, batch, state.config, scale, state.steps)
+    step, epoch = state.progress.step + 1, state.progress.epoch + 1
+    bf16 = ", or train.precision=bf16" if train.precision == "fp16" else ""
+    sentence = (
+        f"{str(error).split('. ')[0]} in step {step} of epoch {epoch} on images {ids}: {cause}. It ran in "
+        f"{train.precision}{f' with loss scale {scale:g}' if train.precision == 'fp16' else ''}. Unless an image is "
+        f"to blame: Lower train.lr (it is {train.lr}) or train.clip_norm (it is {train.clip_norm}){bf16}. "
+        f"`python -m rhobench.training.replay {folder}` runs the step again."
+    )
+    keep(folder, state, batch, scale, sentence)
+    return NonFiniteError(sentence)
+
+
+def diagnose(model: Detector, batch: TrainBatch, config: RunConfig, loss_scale: float, step: int) -> str:
+    """The first number that is not finite when ``batch`` is run forward and backward, in words. Keeps no gradient.
+
+    ``step``: optimiser steps taken before this one.
+    """
+    ids = [target.image_id for target in batch.targets]
+    inputs = batch.features if isinstance(batch, FeatureBatch) else [batch.images]
+    bad = [name for row, name in enumerate(ids) if not all(bool(values[row].isfinite().all()) for values in inputs)]
+    if bad:
+        return f"the pixels of {'image' if len(bad) == 1 else 'images'} {', '.join(map(str, bad))} are not finite"
+    model.begin_step(config.seed, step)
+    model.zero_grad(set_to_none=True)
+    objective = Objective(model, config.loss, config.train.precision)
+    terms: dict[str, Tensor] = {}
+    with _first_bad_output(model) as layers, _first_bad_gradient(model) as gradients:
+        try:
+            boxes = sum(len(target.labels) for target in batch.targets)
+            terms = objective(batch, objects_of(batch, batch.mask.device), boxes)
+            (weighted_sum(terms, config.loss, step) * loss_scale).backward()
+        except NonFiniteError:
+            pass  # of the matching, which cannot go on: the layer is known by now
+    model.zero_grad(set_to_none=True)
+    wrong = [name for name, value in terms.items() if not bool(value.isfinite())]
+    if layers:
+        return layers[0]
+    if wrong:
+        return f"all layers are finite, but the term {wrong[0]} is {terms[wrong[0]].item()}"
+    if gradients:
+        return f"the loss is finite, but not the gradient of {gradients[0]}, the first one of the backward pass"
+    return (
+        "run again, everything is finite: random draws (dropout) differ in that, or the images of another worker are "
+        "the cause, whose nonfinite-worker file then says so"
+    )
+
+
+@contextmanager
+def _first_bad_output(model: nn.Module) -> Iterator[list[str]]:
+    """A list that gets one entry: the layer that is the first to give something not finite."""
+    found: list[str] = []
+
+    def look(name: str, layer: nn.Module, output: Any) -> None:
+        if found:
+            return
+        for value in tree_leaves(output):
+            if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
+                parameters = layer.named_parameters(recurse=False)
+                own = [part for part, parameter in parameters if not bool(parameter.isfinite().all())]
+                why = f", whose own {' and '.join(own)} is not finite: an earlier step destroyed it" if own else ""
+                dtype = str(value.dtype).removeprefix("torch.")
+                found.append(
+                    f"the first layer whose output is not finite is {name or 'the model'} "
+                    f"({type(layer).__name__}, {dtype}){why}"
+                )
+                return
+
+    handles = [
+        layer.register_forward_hook(lambda layer, inputs, output, name=name: look(name, layer, output))
+        for name, layer in model.named_modules()
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _first_bad_gradient(model: nn.Module) -> Iterator[list[str]]:
+    """A list that gets one entry: the parameter that is the first to get a gradient that is not finite."""
+    found: list[str] = []
+
+    def look(name: str, parameter: Tensor) -> None:
+        if not found and parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+            found.append(f"{name} ({str(parameter.grad.dtype).removeprefix('torch.')})")
+
+    handles = [
+        parameter.register_post_accumulate_grad_hook(lambda parameter, name=name: look(name, parameter))
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def kept_files(folder: Path, rank: int) -> tuple[Path, Path]:
+    """Tensors and description of the step that stopped a worker."""
+    return folder / f"nonfinite-worker{rank}.safetensors", folder / f"nonfinite-worker{rank}.json"
+
+
+def keep(folder: Path, state: TrainingState, batch: TrainBatch, loss_scale: float, sentence: str) -> None:
+    """Write all that ``rhobench.training.replay`` needs."""
+    inputs = batch.features if isinstance(batch, FeatureBatch) else [batch.images]
+    tensors = {f"input.{level}": values for level, values in enumerate(inputs)} | {"mask": batch.mask}
+    for row, target in enumerate(batch.targets):
+        tensors |= {f"labels.{row}": target.labels, f"boxes.{row}": target.boxes}
+    tensors |= {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    description = {
+        "reason": sentence,
+        "config": to_dict(state.config),
+        "num_classes": state.model.num_classes,
+        "epoch": state.progress.epoch,
+        "step": state.progress.step,
+        "steps": state.steps,
+        "loss_scale": loss_scale,
+        "features": isinstance(batch, FeatureBatch),
+        "images": [{"id": target.image_id, "size": list(target.original_size)} for target in batch.targets],
+    }
+    tensors_file, description_file = kept_files(folder, worker_rank()[0])
+    with replacing(tensors_file) as temporary:
+        # Cached targets are views of one storage, which safetensors refuses.
+        save_file({name: value.detach().contiguous().clone().cpu() for name, value in tensors.items()}, temporary)
+    with replacing(description_file) as temporary:
+        temporary.write_text(json.dumps(description, indent=1))

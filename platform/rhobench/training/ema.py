@@ -1,0 +1,14 @@
+"""The moving average of the weights."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+def weight_average(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    """An average that starts with the weights after its first update; buffers are copied. None: no average."""
+    if decay is None:
+        return None
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    return average.requires_grad_(False)

@@ -1,0 +1,48 @@
+"""The generators that a worker draws random numbers from: torch, its GPU, numpy and Python."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def seed_all(seed: int) -> None:
+    """Start every generator from the seed of the run."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the global generator, which a library may draw from
+    random.seed(seed)
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """Their states, ready for JSON."""
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002
+    name, keys, *rest = numpy_state
+    return {
+        "torch": _to_text(torch.get_rng_state()),
+        "cuda": _to_text(torch.cuda.get_rng_state(device)) if device.type == "cuda" else None,
+        "numpy": [name, keys.tolist(), *rest],
+        "python": random.getstate(),
+    }
+
+
+def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
+    """The inverse of ``random_states``. A GPU's state is left as it is where the other run had no GPU."""
+    torch.set_rng_state(_from_text(states["torch"]))
+    if device.type == "cuda" and states["cuda"] is not None:
+        torch.cuda.set_rng_state(_from_text(states["cuda"]), device)
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), *rest))  # noqa: NPY002
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+def _to_text(state: Tensor) -> str:
+    return state.numpy().tobytes().hex()
+
+
+def _from_text(text: str) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)

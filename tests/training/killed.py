@@ -1,0 +1,87 @@
+"""Train in processes that kill themselves, one after the other: python killed.py CONFIG.json WHOLE KILLED MOMENT...
+
+The folder WHOLE gets a training that nothing disturbs, the folder KILLED one that is killed at the moments.
+
+A moment is STEP:PLACE: in its STEP-th step (counted in this process), a process gets SIGKILL at PLACE: "step" (done,
+nothing is written), "writing" (the checkpoint is half written), "written" (whole, not yet renamed) or "renamed" (in
+place, the one before last not yet removed). After the last moment a process trains to the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rhobench.config import RunConfig
+from rhobench.config_tree import from_dict
+from rhobench.training import checkpoint, train
+from rhobench.training.step import OptimizerStep, Stepped
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(step: int, place: str) -> None:
+    """Arrange for the death of this process."""
+    taken, take, replace, save = 0, OptimizerStep.__call__, os.replace, checkpoint.save_file
+
+    def counted(self: OptimizerStep, batch: Any) -> Stepped:
+        nonlocal taken
+        result = take(self, batch)
+        taken += 1
+        if taken == step and place == "step":
+            die()
+        return result
+
+    def rename(source: Any, target: Any) -> None:
+        of_checkpoint = taken == step and Path(source).name == ".checkpoint.tmp"
+        if of_checkpoint and place == "written":
+            die()
+        replace(source, target)
+        if of_checkpoint and place == "renamed":
+            die()
+
+    def write(tensors: Any, file: Path, metadata: Any) -> None:
+        save(tensors, file, metadata)
+        if taken == step and place == "writing":
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+            die()
+
+    OptimizerStep.__call__ = counted  # type: ignore[method-assign]
+    checkpoint.os.replace = rename  # type: ignore[assignment]
+    checkpoint.save_file = write
+
+
+def run(config: RunConfig, folder: Path, moment: str | None) -> int:
+    """Train in a process of its own -> the signal that ended it, 0 for none."""
+    child = os.fork()
+    if child == 0:
+        if moment is not None:
+            step, place = moment.split(":")
+            die_at(int(step), place)
+        train(config, folder, lambda status: None, torch.device("cpu"))
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, status
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def main(config_file: Path, whole: Path, killed: Path, moments: list[str]) -> None:
+    torch.set_num_threads(1)
+    config = from_dict(RunConfig, json.loads(config_file.read_text()))
+    for folder in (whole, killed):
+        folder.mkdir()
+    for moment in moments:
+        assert run(config, killed, moment) == signal.SIGKILL, moment
+    assert run(config, killed, None) == run(config, whole, None) == 0
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])

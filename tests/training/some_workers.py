@@ -1,0 +1,79 @@
+"""One of two data-parallel workers: python some_workers.py RANK CONFIG.json FOLDER STOP.
+
+Trains in FOLDER/interrupted, where it leaves after STOP steps, and goes on there with what FOLDER/left keeps a copy of.
+Then it trains in FOLDER/whole without a break. Writes what both gave.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from rhobench.config import RunConfig
+from rhobench.config_tree import from_dict
+from rhobench.training import train
+from rhobench.training.step import OptimizerStep, Stepped
+
+
+def watched_training(config: RunConfig, folder: Path, stop: int | None = None) -> dict[str, Any]:
+    """Train -> losses of each step, gradients of the first one, history, weights, warnings.
+
+    Raises:
+        InterruptedError: ``stop`` steps are done.
+    """
+    gradients: list[dict[str, torch.Tensor]] = []
+    losses: list[float] = []
+    warnings: list[str] = []
+    take = OptimizerStep.__call__
+
+    def watched(self: OptimizerStep, batch: Any) -> Stepped:
+        if len(losses) == stop:
+            raise InterruptedError
+        stepped = take(self, batch)
+        named = self.state.model.named_parameters()
+        gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+        losses.append(stepped.loss)
+        return stepped
+
+    folder.mkdir(exist_ok=True)
+    OptimizerStep.__call__ = watched  # type: ignore[method-assign]
+    try:
+        trained = train(config, folder, lambda status: warnings.append(status.warning), torch.device("cpu"))
+    finally:
+        OptimizerStep.__call__ = take  # type: ignore[method-assign]
+    history = [{name: value for name, value in e.items() if name != "seconds"} for e in trained.progress.history]
+    return {
+        "history": history,
+        "weights": trained.model.state_dict(),
+        "gradients": gradients[0],
+        "losses": losses,
+        "warnings": [warning for warning in warnings if warning],
+        "restarts": trained.progress.restarts,
+    }
+
+
+def main(rank: int, config_file: Path, folder: Path, stop: int) -> None:
+    torch.set_num_threads(1)
+    # They meet in a file, because a port that is free now may be taken a moment later.
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    config = from_dict(RunConfig, json.loads(config_file.read_text()))
+    try:
+        watched_training(config, folder / "interrupted", stop)
+    except InterruptedError:
+        dist.barrier()
+        if rank == 0:
+            shutil.copytree(folder / "interrupted", folder / "left")
+        dist.barrier()
+    both = {name: watched_training(config, folder / name) for name in ("interrupted", "whole")}
+    torch.save(both, folder / f"rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))

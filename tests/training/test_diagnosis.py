@@ -1,0 +1,227 @@
+"""When numbers go wrong the run stops, says where, and leaves what is needed to see it again."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rhobench.config import RunConfig
+from rhobench.data import CocoDetection, Flip, Sample, collate
+from rhobench.model import Detector, build_model
+from rhobench.model.matcher import NonFiniteError
+from rhobench.training import Trained, train
+from rhobench.training.batches import TargetError, TrainBatch, check_targets
+from rhobench.training.diagnosis import diagnose, kept_files
+from rhobench.training.replay import load_step, replay, stopped_workers
+from rhobench.training.step import OptimizerStep, Stepped
+
+Write = Callable[..., Path]
+Small = Callable[..., RunConfig]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def disturbed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Detector], None]], None]:
+    """Let something happen to the model before a step of the training."""
+
+    def arrange(step: int, disturb: Callable[[Detector], None]) -> None:
+        taken, take = 0, OptimizerStep.__call__
+
+        def counted(self: OptimizerStep, batch: TrainBatch) -> Stepped:
+            nonlocal taken
+            taken += 1
+            if taken == step:
+                disturb(self.state.model)
+            return take(self, batch)
+
+        monkeypatch.setattr(OptimizerStep, "__call__", counted)
+
+    return arrange
+
+
+def run(config: RunConfig, folder: Path) -> Trained:
+    folder.mkdir(exist_ok=True)
+    return train(config, folder, lambda status: None, CPU)
+
+
+def parameter(model: nn.Module, name: str) -> torch.Tensor:
+    return model.get_parameter(name).data
+
+
+def test_a_weight_that_is_not_finite_is_named_with_its_layer_and_step(
+    write_coco: Write, small: Small, tmp_path: Path, disturbed: Callable[..., None]
+) -> None:
+    disturbed(4, lambda model: parameter(model, "encoder.layers.1.norm.weight").fill_(float("nan")))
+    with pytest.raises(NonFiniteError) as caught:
+        run(small(write_coco()), tmp_path / "run")
+    sentence = str(caught.value)
+    assert "in step 2 of epoch 2 on images [" in sentence
+    assert "first layer whose output is not finite is encoder.layers.1.norm (LayerNorm, float32)" in sentence
+    assert "whose own weight is not finite: an earlier step destroyed it" in sentence
+    assert "It ran in fp32" in sentence
+    assert "train.lr (it is 0.001)" in sentence
+    assert "corner" not in sentence
+
+
+def test_the_step_that_failed_can_be_run_again(
+    write_coco: Write,
+    small: Small,
+    tmp_path: Path,
+    disturbed: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    disturbed(2, lambda model: parameter(model, "level_embed").fill_(1e38))
+    with pytest.raises(NonFiniteError) as caught:
+        run(small(write_coco()), tmp_path / "run")
+    again = replay(tmp_path / "run")
+    assert again in str(caught.value)
+    _, batch, config, scale, steps = load_step(tmp_path / "run")
+    assert f"on images {[target.image_id for target in batch.targets]}" in str(caught.value)
+    assert (config, scale, steps) == (small(tmp_path / "data"), 1.0, 1)
+    module, folder = str(caught.value).partition("`python -m ")[2].partition("`")[0].split()
+    monkeypatch.setattr(sys, "argv", ["replay", folder])
+    sys.modules.pop(module)  # runpy warns of what is imported already
+    runpy.run_module(module, run_name="__main__")
+    assert capsys.readouterr().out == f"worker 0: {again}\n"
+
+
+def test_a_folder_without_a_failed_step_has_nothing_to_run_again(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no step has failed there"):
+        stopped_workers(tmp_path)
+
+
+def test_an_image_that_is_not_finite_is_named(
+    write_coco: Write, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = CocoDetection.__getitem__
+
+    def spoilt(self: CocoDetection, key: tuple[int, Flip]) -> Sample:
+        sample = read(self, key)
+        if sample.target.image_id == 3:
+            sample.image[1, 5, 7] = float("inf")
+        return sample
+
+    monkeypatch.setattr(CocoDetection, "__getitem__", spoilt)
+    with pytest.raises(NonFiniteError, match=r"in step \d of epoch 1 .*the pixels of image 3 are not finite"):
+        run(small(write_coco()), tmp_path / "run")
+    assert all(file.is_file() for file in kept_files(tmp_path / "run", 0))
+
+
+def test_a_learning_rate_that_destroys_the_weights_stops_at_the_first_layer_that_overflows(
+    write_coco: Write, small: Small, tmp_path: Path
+) -> None:
+    with pytest.raises(NonFiniteError, match=r"step 2 of epoch 1 .*first layer whose output .* Lower train\.lr"):
+        run(small(write_coco(), lr=1e30), tmp_path / "run")
+
+
+def test_a_gradient_that_is_not_finite_is_named_while_the_weights_are_still_good(
+    write_coco: Write, small: Small, tmp_path: Path, disturbed: Callable[..., None]
+) -> None:
+    def spoil(model: Detector) -> None:
+        model.get_parameter("encoder.layers.0.norm.bias").register_hook(lambda gradient: gradient / 0)
+
+    disturbed(2, spoil)
+    with pytest.raises(NonFiniteError, match=r"norm of the gradients is (nan|inf) .*encoder.layers.0.norm.bias"):
+        run(small(write_coco()), tmp_path / "run")
+    model, *_ = load_step(tmp_path / "run")
+    assert all(bool(value.isfinite().all()) for value in model.state_dict().values())
+
+
+def test_a_label_beyond_the_class_head_is_a_sentence_before_anything_is_computed(
+    write_coco: Write, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = CocoDetection.__getitem__
+
+    def spoilt(self: CocoDetection, key: tuple[int, Flip]) -> Sample:
+        sample = read(self, key)
+        sample.target.labels[0] = 2 if sample.target.image_id == 4 else 0
+        return sample
+
+    monkeypatch.setattr(CocoDetection, "__getitem__", spoilt)
+    with pytest.raises(TargetError, match=r"Image 4 has an object with label 2, but .* the 2 classes 0 to 1"):
+        run(small(write_coco()), tmp_path / "run")
+
+
+def batch_of(config: RunConfig, root: Path, images: int) -> TrainBatch:
+    dataset = CocoDetection(config.data, root, ("train",), train=True)
+    return collate([dataset[index, Flip.NONE] for index in range(images)])
+
+
+def test_a_box_that_is_not_finite_is_a_sentence(write_coco: Write, small: Small) -> None:
+    root = write_coco()
+    batch = batch_of(small(root), root, 2)
+    check_targets(batch, 2)
+    batch.targets[1].boxes[0, 2] = float("nan")
+    with pytest.raises(TargetError, match=r"Image 2 has a box that is not finite"):
+        check_targets(batch, 2)
+
+
+FAMILIES: list[dict[str, Any]] = [
+    {},
+    {"name": "deformable_detr", "two_stage": False, "with_box_refine": False, "rho": None},
+    {"name": "efficient_detr", "rho": None},
+    {
+        "name": "detr",
+        "two_stage": False,
+        "with_box_refine": False,
+        "rho": None,
+        "use_enc_aux_loss": False,
+        "num_feature_levels": 1,
+    },
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.get("name", "sparse_detr"))
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_nothing_is_found_where_nothing_is_wrong(
+    write_coco: Write, small: Small, family: dict[str, Any], precision: str
+) -> None:
+    """Images of two sizes: padding, and proposals that do not exist, are no errors."""
+    root = write_coco(sizes=((96, 64), (80, 96)))
+    config = small(root, model=family, precision=precision)
+    config = replace(config, data=replace(config.data, resize_px=None, short_side_px=64))
+    model = build_model(replace(config.model, num_classes=2)).train()
+    assert "everything is finite" in diagnose(model, batch_of(config, root, 3), config, 256.0, 0)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_under_fp16_steps_are_skipped_and_counted_and_the_run_goes_on(
+    write_coco: Write, small: Small, tmp_path: Path, disturbed: Callable[..., None]
+) -> None:
+    """Two gradients in the middle of the run overflow."""
+    remaining = [2]
+
+    def overflow(gradient: torch.Tensor) -> torch.Tensor:
+        remaining[0] -= 1
+        return gradient / 0 if remaining[0] >= 0 else gradient
+
+    disturbed(3, lambda model: model.get_parameter("level_embed").register_hook(overflow) and None)
+    trained = run(small(write_coco(), precision="fp16", epochs=4), tmp_path / "run")
+    skipped = [entry["skipped_steps"] for entry in trained.progress.history]
+    assert trained.progress.skipped_steps == sum(skipped) >= 2
+    assert skipped[1] >= 2
+    assert trained.loss_scale == 65536.0 / 2 ** sum(skipped)
+    assert all(bool(p.isfinite().all()) for p in trained.model.parameters())
+
+
+def test_a_loss_scale_that_collapses_stops_the_run(
+    write_coco: Write, small: Small, tmp_path: Path, disturbed: Callable[..., None]
+) -> None:
+    disturbed(1, lambda model: model.get_parameter("level_embed").register_hook(lambda g: g / 0) and None)
+    with pytest.raises(NonFiniteError) as caught:
+        run(small(write_coco(), precision="fp16", epochs=20, eval_every_epochs=50), tmp_path / "run")
+    sentence = str(caught.value)
+    assert "overflow even with a loss scale of 0.5, after 17 skipped steps in step 2 of epoch 9" in sentence
+    assert "the gradient of level_embed" in sentence
+    assert "or train.precision=bf16" in sentence
+    assert json.loads(kept_files(tmp_path / "run", 0)[1].read_text())["loss_scale"] == 0.5

@@ -1,0 +1,108 @@
+"""A run that starts from the weights of another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rhobench.config import RunConfig
+from rhobench.config_tree import run_id, with_value, with_values
+from rhobench.measure.artifact import save_artifact, sha256_of
+from rhobench.training import Status, Trained, train
+from rhobench.training.checkpoint import find_checkpoint
+from rhobench.training.fork import ForkError
+
+Write = Callable[..., Path]
+Small = Callable[..., RunConfig]
+
+
+def run(config: RunConfig, folder: Path, report: Callable[[Status], None] = lambda status: None) -> Trained:
+    folder.mkdir(exist_ok=True)
+    return train(config, folder, report, torch.device("cpu"))
+
+
+@pytest.fixture
+def first(write_coco: Write, small: Small, tmp_path: Path) -> tuple[RunConfig, Path, Trained]:
+    """A run whose last checkpoint is there."""
+    config = small(write_coco(), ema_decay=0.5)
+    return config, tmp_path / "first", run(config, tmp_path / "first")
+
+
+def forked(config: RunConfig, folder: Path) -> RunConfig:
+    """Another run, whose learning rate is too small to move a weight that is shown with four digits."""
+    return with_values(config, {"train.fork_from": str(folder), "train.lr": 1e-30, "train.lr_backbone": 1e-30})
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_fork_starts_from_the_weights_that_would_be_scored(
+    first: tuple[RunConfig, Path, Trained], tmp_path: Path, finished: bool
+) -> None:
+    config, folder, trained = first
+    if finished:
+        source = save_artifact(folder, trained.model, config, trained.categories)
+    else:
+        found, _ = find_checkpoint(folder)
+        assert found is not None
+        source = found
+    fork = run(forked(config, folder), tmp_path / "fork")
+    assert fork.progress.forked_from == {"file": str(source), "sha256": sha256_of(source), "damaged": []}
+    assert len(fork.progress.history) == 2  # everything else begins anew
+    expected = trained.model.state_dict()
+    for name, value in fork.model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=2e-3, atol=1e-5)
+
+
+def test_a_fork_continues_from_its_own_checkpoint_and_remembers_its_origin(
+    first: tuple[RunConfig, Path, Trained], tmp_path: Path
+) -> None:
+    config, folder, _ = first
+    config = forked(config, folder)
+
+    def stop(status: Status) -> None:
+        if status.epoch == 1:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run(config, tmp_path / "fork", stop)
+    for file in folder.iterdir():
+        file.unlink()  # no longer needed
+    again = run(config, tmp_path / "fork")
+    assert again.progress.restarts == 1
+    assert again.progress.forked_from is not None
+
+
+def test_a_fork_is_another_run(first: tuple[RunConfig, Path, Trained]) -> None:
+    config, folder, _ = first
+    assert run_id(config, ()) != run_id(with_value(config, "train.fork_from", str(folder)), ())
+
+
+def test_weights_of_another_model_are_a_sentence(first: tuple[RunConfig, Path, Trained], tmp_path: Path) -> None:
+    config, folder, _ = first
+    for path, value, sentence in (
+        ("model.ffn_dim", 64, r"is of another model: .*ffn.* is \(32.*\) there and \(64.*\) here"),
+        ("model.enc_layers", 3, r"is of another model: .* exists only here"),
+    ):
+        with pytest.raises(ForkError, match=sentence):
+            run(with_value(forked(config, folder), path, value), tmp_path / path)
+
+
+def test_a_folder_without_weights_is_a_sentence(write_coco: Write, small: Small, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    config = with_value(small(write_coco()), "train.fork_from", str(tmp_path / "empty"))
+    with pytest.raises(ForkError, match=r"neither a model.safetensors nor a whole checkpoint"):
+        run(config, tmp_path / "fork")
+
+
+def test_cached_features_of_another_backbone_are_a_sentence(
+    first: tuple[RunConfig, Path, Trained], tmp_path: Path
+) -> None:
+    config, folder, _ = first
+    backbone = replace(config.model.backbone, frozen="all")
+    config = replace(config, model=replace(config.model, backbone=backbone))
+    config = with_values(config, {"train.fork_from": str(folder), "train.cache_features": True})
+    with pytest.raises(ForkError, match=r"has another backbone .* set train.cache_features=false"):
+        run(config, tmp_path / "fork")

@@ -1,0 +1,251 @@
+"""A training that is killed and started again ends as one that was not, bit by bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rhobench.config import DataConfig, RunConfig, ScenesConfig
+from rhobench.config_tree import to_dict, with_value, with_values
+from rhobench.training import Status, Trained, loop, train
+from rhobench.training.checkpoint import KEPT, CheckpointError, find_checkpoint, read_checkpoint
+from rhobench.training.progress import Progress
+from rhobench.training.random_states import random_states, restore_random_states
+
+CLOCKED = ("seconds", "train_seconds", "eval_seconds", "cpu_seconds", "gpu_seconds", "restarts", "warnings")
+CPU = torch.device("cpu")
+Write = Callable[..., Path]
+Small = Callable[..., RunConfig]
+
+
+class Interrupted(Exception):
+    """The machine went away."""
+
+
+@pytest.fixture
+def config(small: Small, tmp_path: Path) -> RunConfig:
+    """Two epochs of five steps on generated scenes, with all that a restart could lose."""
+    made = small(
+        tmp_path,
+        model={"dropout": 0.3, "num_feature_levels": 3},
+        epochs=2,
+        schedule="cosine",
+        ema_decay=0.9,
+        checkpoint_every_seconds=0.0,
+    )
+    scenes = ScenesConfig(train_images=10, val_images=3, size_px=64)
+    return replace(made, data=DataConfig(scenes=scenes, resize_px=(64, 64)))
+
+
+def end_of(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of the last checkpoint of a training, without what a clock measured."""
+    file, damaged = find_checkpoint(folder)
+    assert file is not None
+    assert damaged == []
+    tensors, state = read_checkpoint(file)
+    progress = {name: value for name, value in state["progress"].items() if name not in CLOCKED}
+    progress["history"] = [{k: v for k, v in e.items() if k not in CLOCKED} for e in progress["history"]]
+    return tensors, state | {"progress": progress}
+
+
+def progress_of(folder: Path) -> Progress:
+    file, _ = find_checkpoint(folder)
+    assert file is not None
+    return Progress(**read_checkpoint(file)[1]["progress"])
+
+
+def same(first: Path, second: Path) -> None:
+    (tensors, state), (others, other_state) = end_of(first), end_of(second)
+    assert tensors.keys() == others.keys()
+    assert {name.split(".")[0] for name in tensors} == {"model", "average", "optimizer"}
+    assert [name for name, value in tensors.items() if not torch.equal(value, others[name])] == []
+    assert state == other_state
+
+
+def test_killed_in_mid_epoch_and_started_again_a_training_ends_the_same_bit_by_bit(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    """Parameters, their average, AdamW's moments, schedule, random states, history."""
+    config_file = tmp_path / "config.json"
+    config_file.write_text(json.dumps(to_dict(config)))
+    whole, killed, moments = tmp_path / "whole", tmp_path / "killed", ["3:step", "1:writing", "3:written", "1:renamed"]
+    subprocess.run(
+        [
+            sys.executable,
+            str(Path(__file__).with_name("killed.py")),
+            str(config_file),
+            str(whole),
+            str(killed),
+            *moments,
+        ],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+        timeout=200,
+    )
+    same(killed, whole)
+    # The second process died before it had written anything, so that nobody knows of its start.
+    assert [progress_of(folder).restarts for folder in (whole, killed)] == [0, 3]
+
+
+def interrupt(config: RunConfig, folder: Path, at: float) -> None:
+    """Train until ``at`` epochs are done."""
+
+    def stop(status: Status) -> None:
+        if status.epoch >= at:
+            raise Interrupted
+
+    folder.mkdir(exist_ok=True)
+    with pytest.raises(Interrupted):
+        train(config, folder, stop, CPU)
+
+
+def finish(config: RunConfig, folder: Path) -> tuple[Trained, list[str]]:
+    """Train to the end -> what came out, and the warnings that were reported."""
+    warnings: list[str] = []
+    folder.mkdir(exist_ok=True)
+    trained = train(config, folder, lambda status: warnings.append(status.warning), CPU)
+    return trained, [warning for warning in warnings if warning]
+
+
+@pytest.mark.parametrize("change", [{"precision": "fp16"}, {"micro_batch_size": 1}])
+def test_other_ways_to_train_continue_as_well(config: RunConfig, tmp_path: Path, change: dict[str, Any]) -> None:
+    """Under fp16 the loss scale and its count of good steps are kept."""
+    config = replace(config, train=replace(config.train, **change))
+    interrupt(config, tmp_path / "broken", 0.6)
+    for name in ("broken", "whole"):
+        finish(config, tmp_path / name)
+    same(tmp_path / "broken", tmp_path / "whole")
+
+
+def test_weights_that_are_channels_last_continue_as_well(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file keeps no memory layout, and fused AdamW reads moments of another layout than the weights' as they lie."""
+    build = loop.build_for
+    monkeypatch.setattr(loop, "build_for", lambda *given: build(*given).to(memory_format=torch.channels_last))
+    interrupt(config, tmp_path / "broken", 0.6)
+    for name in ("broken", "whole"):
+        finish(config, tmp_path / name)
+    same(tmp_path / "broken", tmp_path / "whole")
+
+
+def test_features_in_place_of_images_continue_as_well(config: RunConfig, tmp_path: Path) -> None:
+    frozen = replace(config.model, backbone=replace(config.model.backbone, frozen="all"))
+    config = replace(config, model=frozen, train=replace(config.train, cache_features=True))
+    interrupt(config, tmp_path / "broken", 1.4)
+    for name in ("broken", "whole"):
+        finish(config, tmp_path / name)
+    same(tmp_path / "broken", tmp_path / "whole")
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def test_a_torn_checkpoint_is_skipped_with_a_warning_and_the_one_before_is_taken(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    finish(config, tmp_path / "whole")
+    interrupt(config, tmp_path / "interrupted", 1.6)
+    for damage in (truncate, flip_a_byte, empty, Path.unlink):
+        broken = tmp_path / damage.__name__
+        shutil.copytree(tmp_path / "interrupted", broken)
+        newest = max(broken.glob("checkpoint-*"))
+        damage(newest)
+        trained, warnings = finish(config, broken)
+        same(broken, tmp_path / "whole")
+        assert trained.progress.warnings == warnings
+        if damage is Path.unlink:  # nothing is left that could be missed
+            assert warnings == []
+            continue
+        (warning,) = warnings
+        assert re.search(rf"{newest.name} is damaged and was skipped.*; the one before it, checkpoint-0", warning)
+        assert newest.with_suffix(".damaged").exists()
+
+
+def test_when_every_checkpoint_is_torn_the_training_starts_anew_and_says_so(config: RunConfig, tmp_path: Path) -> None:
+    interrupt(config, tmp_path / "broken", 0.8)
+    torn = list((tmp_path / "broken").glob("checkpoint-*"))
+    assert len(torn) == KEPT
+    for file in torn:
+        truncate(file)
+    trained, warnings = finish(config, tmp_path / "broken")
+    assert len(warnings) == KEPT
+    assert all("there is none before it, the training started anew" in warning for warning in warnings)
+    assert trained.progress.restarts == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("train.lr", 0.5, r"train\.lr is 0\.001 there and 0\.5 here"),
+        ("seed", 3, r"seed is 0 there and 3 here"),
+        ("model.dropout", 0.0, r"model\.dropout is 0\.3 there and 0\.0 here"),
+        ("train.precision", "bf16", r"train\.precision is 'fp32' there and 'bf16' here"),
+    ],
+)
+def test_the_checkpoint_of_another_run_is_refused(
+    config: RunConfig, tmp_path: Path, path: str, value: Any, sentence: str
+) -> None:
+    interrupt(config, tmp_path / "run", 0.4)
+    with pytest.raises(CheckpointError, match=rf"{sentence}.*rhobench run \.\.\. --fork .*run$"):
+        finish(with_value(config, path, value), tmp_path / "run")
+
+
+def test_other_annotations_are_another_run(write_coco: Write, small: Small, tmp_path: Path) -> None:
+    root = write_coco()
+    config = small(root)
+    interrupt(config, tmp_path / "run", 1.0)
+    file = root / "annotations" / "instances_train.json"
+    file.write_text(file.read_text().replace('"bbox": [4,', '"bbox": [5,'))
+    with pytest.raises(CheckpointError, match=r"the annotations of the data set have changed since"):
+        finish(config, tmp_path / "run")
+
+
+def test_what_says_how_a_run_is_executed_may_change(config: RunConfig, tmp_path: Path) -> None:
+    interrupt(config, tmp_path / "run", 0.4)
+    changes = {"data.loader_workers": 1, "train.checkpoint_every_seconds": 60.0, "measure.iterations": 5}
+    trained, warnings = finish(with_values(config, changes), tmp_path / "run")
+    assert (trained.progress.restarts, warnings) == (1, [])
+
+
+def test_checkpoints_within_an_epoch_come_by_the_clock(config: RunConfig, tmp_path: Path) -> None:
+    config = with_value(config, "train.checkpoint_every_seconds", 3600.0)
+    interrupt(config, tmp_path / "run", 0.8)
+    assert list((tmp_path / "run").glob("checkpoint-*")) == []
+    interrupt(config, tmp_path / "run", 1.0)
+    assert progress_of(tmp_path / "run").epoch == 1
+
+
+def test_every_generator_continues() -> None:
+    states = random_states(CPU)
+    before = torch.rand(3), np.random.rand(3), np.random.randn(), random.gauss(0, 1)  # noqa: NPY002
+    restore_random_states(json.loads(json.dumps(states)), CPU)
+    after = torch.rand(3), np.random.rand(3), np.random.randn(), random.gauss(0, 1)  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert before[1].tolist() == after[1].tolist()
+    assert before[2:] == after[2:]
