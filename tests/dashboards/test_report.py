@@ -134,8 +134,8 @@ class TestInBrowser:
 
     def test_a_phone_needs_no_sideways_scroll(self, fresh: Any) -> None:
         fresh.set_viewport_size({"width": 390, "height": 800})
-        fresh.wait_for_function("document.querySelector('#plot-curves').clientWidth < 390")
-        assert sideways(fresh) <= 0
+        # The figures are redrawn one after the other, slowly on a busy machine.
+        fresh.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         fresh.locator("#runs a", has_text="rho0.1-seed0").click()
         fresh.locator("#card").wait_for(state="visible")
         assert "Other seeds" in fresh.locator("#card").inner_text()
