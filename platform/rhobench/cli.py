@@ -61,7 +61,7 @@ def experiments(as_json: AsJson = False) -> None:
             }
         )
         cost = f"{experiment.gpu_hours:g} GPU h" if experiment.gpu_hours else f"{experiment.cpu_hours:g} CPU core h"
-        print(f"{name:<8} {experiment.summary}  [{runs} runs, about {cost}]")
+        print(f"{name:<13} {experiment.summary}  [{runs} runs, about {cost}]")
     if as_json:
         print(json.dumps({"experiments": rows}))
 
@@ -95,6 +95,10 @@ def run(
     study = resolve(experiment, set_ or [], data, smoke, fork)
     if dry_run:
         print("\n".join(study.run_ids))
+        # Beside the names, so that these can be read by a program.
+        print("\n".join(study.steps_in_words()), file=sys.stderr)
+        if as_json:
+            print(json.dumps({"runs": study.as_records()}))
         return
     folder = store or Path("rhobench-store") / (f"{experiment}-smoke" if smoke else experiment)
     outcome = run_study(study, folder.absolute(), address, Console())

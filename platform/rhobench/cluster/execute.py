@@ -172,6 +172,9 @@ def _training(config: RunConfig, trained: Trained) -> dict[str, Any]:
     progress, train_config = trained.progress, config.train
     return {
         "precision": train_config.precision,
+        "batch_size": train_config.batch_size,
+        "lr_rule": train_config.lr_rule,
+        "rates": train_config.rates,
         "attention_backend": resolve_backend(_device(config), config.model.attention_backend),
         "weights": "last" if train_config.ema_decay is None else f"average with decay {train_config.ema_decay}",
         "workers": train_config.num_workers,
