@@ -106,6 +106,7 @@ def test_a_run_beside_the_product_is_listed_and_takes_what_is_set() -> None:
         (["run", "demo", "--dry-run", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
         (["run", "bccd", "--dry-run"], "--data DIR"),
         (["run", "demo", "--dry-run", "--fork", "/nowhere/at/all"], "no run at /nowhere/at/all"),
+        (["run", "demo", "--log-to", "comet"], "--log-to comet is not known"),
         (["pareto", "/nowhere/at/all"], "/nowhere/at/all"),
         (["report", "/nowhere/at/all"], "/nowhere/at/all"),
     ],

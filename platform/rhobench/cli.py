@@ -84,6 +84,10 @@ def run(
         Path | None,
         typer.Option(metavar="RUN", help="Start every run from the weights in the folder of this run."),
     ] = None,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TRACKER", help="Log to mlflow or wandb, too. TensorBoard files are always written."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -101,7 +105,7 @@ def run(
             print(json.dumps({"runs": study.as_records()}))
         return
     folder = store or Path("rhobench-store") / (f"{experiment}-smoke" if smoke else experiment)
-    outcome = run_study(study, folder.absolute(), address, Console())
+    outcome = run_study(study, folder.absolute(), address, Console(), log_to or [])
     if as_json:
         print(json.dumps(outcome.as_dict()))
     raise typer.Exit(outcome.exit_status)

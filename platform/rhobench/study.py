@@ -135,19 +135,22 @@ def _find(name: str) -> Experiment:
     raise ConfigError(f"There is no experiment {name!r}. {hint} `rhobench experiments` lists them.")
 
 
-def run_study(study: Study, folder: Path, address: str, console: Console) -> Outcome:
+def run_study(study: Study, folder: Path, address: str, console: Console, trackers: Sequence[str] = ()) -> Outcome:
     """Run what the store lacks, print the front, write the page.
 
-    Ctrl-C keeps every finished run; the page then shows those.
+    Ctrl-C keeps every finished run; the page then shows those. ``trackers``: see ``--log-to``.
 
     Raises:
+        ConfigError: a tracker is not known or not installed.
         StoreOccupiedError: the store holds the experiment with other settings.
         ClusterError: no cluster, or one that is too small.
     """
     from rhobench.cluster.board import Board
     from rhobench.cluster.session import ray_session
     from rhobench.cluster.sweep import Run, run_sweep
+    from rhobench.cluster.trackers import require_trackers
 
+    require_trackers(trackers)
     store = Store(folder)
     store.claim(study.experiment)
     runs = [Run(i, c) for i, c in zip(study.run_ids, study.configs, strict=True)]
@@ -160,7 +163,7 @@ def run_study(study: Study, folder: Path, address: str, console: Console) -> Out
             with board.shown():
                 board.say("starting Ray")
                 with ray_session(address) as cluster:
-                    run_sweep(runs, store, cluster, board)
+                    run_sweep(runs, store, cluster, board, trackers)
     except KeyboardInterrupt:
         interrupted = True
     return _conclude(study, store, interrupted, console)
