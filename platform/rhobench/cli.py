@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rhobench.study import Study
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 data_app = typer.Typer(no_args_is_help=True, help="Check a data set, or generate one.")
@@ -89,6 +92,12 @@ def run(
         typer.Option(metavar="TRACKER", help="Log to mlflow or wandb, too. TensorBoard files are always written."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and stop.")] = False,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Try the largest batches, say what fits and what all runs take, and stop.")
+    ] = False,
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="With --fit: of the device of one worker, a GPU or its cores.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment: train, score, measure, record, report. The same command again continues it."""
@@ -96,6 +105,8 @@ def run(
 
     from rhobench.study import resolve, run_study
 
+    if price_per_hour is not None and not fit:
+        raise ValueError("--price-per-hour is for the estimate of --fit: add --fit.")
     study = resolve(experiment, set_ or [], data, smoke, fork)
     if dry_run:
         print("\n".join(study.run_ids))
@@ -104,11 +115,27 @@ def run(
         if as_json:
             print(json.dumps({"runs": study.as_records()}))
         return
+    if fit:
+        raise typer.Exit(_fit(study, price_per_hour, as_json))
     folder = store or Path("rhobench-store") / (f"{experiment}-smoke" if smoke else experiment)
     outcome = run_study(study, folder.absolute(), address, Console(), log_to or [])
     if as_json:
         print(json.dumps(outcome.as_dict()))
     raise typer.Exit(outcome.exit_status)
+
+
+def _fit(study: Study, price_per_hour: float | None, as_json: bool) -> int:
+    """Try what fits -> exit status."""
+    from rich.console import Console
+
+    from rhobench.fit import fit
+
+    with Console(stderr=True).status("trying") as status:
+        fitted = fit(study, price_per_hour, status.update)
+    Console(highlight=False).print(fitted.card(), soft_wrap=True)
+    if as_json:
+        print(json.dumps(fitted.as_dict()))
+    return 0 if fitted.micro_batch_size else FAILED
 
 
 @app.command()
