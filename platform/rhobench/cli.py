@@ -93,7 +93,8 @@ def run(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and stop.")] = False,
     fit: Annotated[
-        bool, typer.Option("--fit", help="Try the largest batches, say what fits and what all runs take, and stop.")
+        bool,
+        typer.Option("--fit", help="Try the largest batches on this machine, say what fits and what all runs take."),
     ] = False,
     price_per_hour: Annotated[
         float | None, typer.Option(help="With --fit: of the device of one worker, a GPU or its cores.")
