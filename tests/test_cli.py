@@ -68,6 +68,19 @@ def test_dry_run_names_the_runs() -> None:
     assert sum("rho0.1-" in i for i in ids) == 1
 
 
+def test_dry_run_tells_the_rates_that_the_steps_really_have() -> None:
+    batch = ["--set", "train.batch_size=32", "--set", "train.lr_rule=linear", "--set", "train.micro_batch_size=4"]
+    done = rhobench("run", "demo", "--dry-run", "--json", *batch)
+    *ids, last = done.stdout.splitlines()
+    assert done.stderr == (
+        "32 images a step on 1 worker, 4 at once on each; learning rates base 0.002, backbone 4e-05, "
+        "linear_proj 0.002 (linear from a batch of 16)\n"
+    )
+    runs = json.loads(last)["runs"]
+    assert [run["run_id"] for run in runs] == ids
+    assert all(run["batch_size"] == 32 and run["rates"]["base"] == pytest.approx(0.002) for run in runs)
+
+
 def test_setting_a_varied_field_pins_it() -> None:
     done = rhobench("run", "demo", "--dry-run", "--set", "model.rho=0.2")
     assert [line.split("-")[1] for line in done.stdout.split()] == ["rho0.2"]
@@ -93,6 +106,7 @@ def test_a_run_beside_the_product_is_listed_and_takes_what_is_set() -> None:
         (["run", "demo", "--dry-run", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
         (["run", "bccd", "--dry-run"], "--data DIR"),
         (["run", "demo", "--dry-run", "--fork", "/nowhere/at/all"], "no run at /nowhere/at/all"),
+        (["run", "demo", "--log-to", "comet"], "--log-to comet is not known"),
         (["pareto", "/nowhere/at/all"], "/nowhere/at/all"),
         (["report", "/nowhere/at/all"], "/nowhere/at/all"),
     ],

@@ -210,6 +210,7 @@ def _another(path: str, value: Any) -> Any:
     """A value of the same type that the field allows."""
     special = {
         "model.name": "efficient_detr",
+        "train.lr_rule": "sqrt",
         "model.num_classes": 7,
         "model.rho_choices": (0.1, 0.5),
         "model.scoring": "random",

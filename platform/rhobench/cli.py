@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rhobench.study import Study
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 data_app = typer.Typer(no_args_is_help=True, help="Check a data set, or generate one.")
@@ -61,7 +64,7 @@ def experiments(as_json: AsJson = False) -> None:
             }
         )
         cost = f"{experiment.gpu_hours:g} GPU h" if experiment.gpu_hours else f"{experiment.cpu_hours:g} CPU core h"
-        print(f"{name:<8} {experiment.summary}  [{runs} runs, about {cost}]")
+        print(f"{name:<13} {experiment.summary}  [{runs} runs, about {cost}]")
     if as_json:
         print(json.dumps({"experiments": rows}))
 
@@ -84,7 +87,18 @@ def run(
         Path | None,
         typer.Option(metavar="RUN", help="Start every run from the weights in the folder of this run."),
     ] = None,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TRACKER", help="Log to mlflow or wandb, too. TensorBoard files are always written."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and stop.")] = False,
+    fit: Annotated[
+        bool,
+        typer.Option("--fit", help="Try the largest batches on this machine, say what fits and what all runs take."),
+    ] = False,
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="With --fit: of the device of one worker, a GPU or its cores.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment: train, score, measure, record, report. The same command again continues it."""
@@ -92,15 +106,37 @@ def run(
 
     from rhobench.study import resolve, run_study
 
+    if price_per_hour is not None and not fit:
+        raise ValueError("--price-per-hour is for the estimate of --fit: add --fit.")
     study = resolve(experiment, set_ or [], data, smoke, fork)
     if dry_run:
         print("\n".join(study.run_ids))
+        # Beside the names, so that these can be read by a program.
+        print("\n".join(study.steps_in_words()), file=sys.stderr)
+        if as_json:
+            print(json.dumps({"runs": study.as_records()}))
         return
+    if fit:
+        raise typer.Exit(_fit(study, price_per_hour, as_json))
     folder = store or Path("rhobench-store") / (f"{experiment}-smoke" if smoke else experiment)
-    outcome = run_study(study, folder.absolute(), address, Console())
+    outcome = run_study(study, folder.absolute(), address, Console(), log_to or [])
     if as_json:
         print(json.dumps(outcome.as_dict()))
     raise typer.Exit(outcome.exit_status)
+
+
+def _fit(study: Study, price_per_hour: float | None, as_json: bool) -> int:
+    """Try what fits -> exit status."""
+    from rich.console import Console
+
+    from rhobench.fit import fit
+
+    with Console(stderr=True).status("trying") as status:
+        fitted = fit(study, price_per_hour, status.update)
+    Console(highlight=False).print(fitted.card(), soft_wrap=True)
+    if as_json:
+        print(json.dumps(fitted.as_dict()))
+    return 0 if fitted.micro_batch_size else FAILED
 
 
 @app.command()

@@ -280,9 +280,14 @@ class TrainConfig:
     batch_size: int = 16
     """Images of one optimiser step, over all workers together."""
     lr: float = 2e-4
-    """Learning rate."""
+    """Learning rate at a batch of ``lr_batch_size``."""
     lr_backbone: float = 2e-5
-    """Learning rate of the backbone."""
+    """The same of the backbone."""
+    lr_rule: Literal["constant", "linear", "sqrt"] = "constant"
+    """How both follow ``batch_size``: not at all, by its ratio to ``lr_batch_size``, or by the root of that ratio, as
+    in the official training; see ``rates``."""
+    lr_batch_size: int = 16
+    """Images of the step that ``lr`` and ``lr_backbone`` are given for. "constant" does not read it."""
     lr_linear_proj_mult: float = 0.1
     """Factor on ``lr`` for the layers that predict sampling offsets."""
     weight_decay: float = 1e-4
@@ -321,6 +326,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_every_epochs", "num_workers", "cpus_per_worker", "lr_drop_epoch"):
             _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "it must be at least 1")
+        _require(self.lr_batch_size >= 1, "train.lr_batch_size", self.lr_batch_size, "it must be at least 1")
         for name in ("lr", "clip_norm"):
             _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
         rule = "it must not be negative"
@@ -335,6 +341,14 @@ class TrainConfig:
         share, size = self.batch_size // self.num_workers, self.micro_batch_size
         rule = f"it must divide the {share} images of a worker (train.batch_size over train.num_workers), or be none"
         _require(size is None or (size >= 1 and share % size == 0), "train.micro_batch_size", size, rule)
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Learning rates that the steps really have before the schedule, by parameter group (spec section 14)."""
+        ratio = self.batch_size / self.lr_batch_size
+        factor = {"constant": 1.0, "linear": ratio, "sqrt": ratio**0.5}[self.lr_rule]
+        lr = self.lr * factor
+        return {"base": lr, "backbone": self.lr_backbone * factor, "linear_proj": lr * self.lr_linear_proj_mult}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -424,6 +438,8 @@ class Expectation:
     """Every run must reach this."""
     at_most: float | None = None
     """No run may exceed this."""
+    where: Mapping[str, Any] = field(default_factory=dict)
+    """Values by column of ``Store.frame()``: only runs that have them are meant."""
     source: str = ""
     """Where the number comes from."""
 

@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
-from rhobench.config import Axis, ConfigError, Expectation, Experiment
+from rhobench.config import Axis, ConfigError, Expectation, Experiment, RunConfig, TrainConfig
 from rhobench.config_tree import parse_assignment, run_id, runs_of, value_at, with_values
 from rhobench.data import require_valid
 from rhobench.experiments import EXPERIMENTS
@@ -29,6 +29,22 @@ class Study:
     experiment: Experiment
     run_ids: list[str]
     smoke: bool
+
+    @property
+    def configs(self) -> list[RunConfig]:
+        """Of the runs, in the order of ``run_ids``."""
+        return runs_of(self.experiment)
+
+    def as_records(self) -> list[dict[str, Any]]:
+        """For ``--dry-run --json``: run_id of each run, images of its steps and their learning rates by group."""
+        return [
+            {"run_id": i, "batch_size": config.train.batch_size, "rates": config.train.rates}
+            for i, config in zip(self.run_ids, self.configs, strict=True)
+        ]
+
+    def steps_in_words(self) -> list[str]:
+        """``step_in_words`` of its runs, each sentence once."""
+        return list(dict.fromkeys(step_in_words(config.train) for config in self.configs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +77,8 @@ def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: boo
         DatasetError: the data set cannot be used.
     """
     experiment = _find(name)
+    if smoke and data and "data.dir" in experiment.smoke:
+        raise ConfigError(f"A smoke run of {name} makes its own images: leave out --data, or --smoke.")
     base, axes = experiment.base, {axis.path: axis for axis in experiment.axes}
     settings: list[tuple[str, Any]] = list(experiment.smoke.items()) if smoke else []
     settings += [("data.dir", str(data.absolute()))] if data else []
@@ -97,6 +115,18 @@ def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: boo
     return Study(experiment=experiment, run_ids=[run_id(c, paths) for c in runs_of(experiment)], smoke=smoke)
 
 
+def step_in_words(train: TrainConfig) -> str:
+    """What one optimiser step of a run is: its images and its learning rates, as they really are."""
+    share = train.batch_size // train.num_workers
+    at_once = train.micro_batch_size or share
+    rates = ", ".join(f"{name} {rate:.4g}" for name, rate in train.rates.items())
+    rule = "as given" if train.lr_rule == "constant" else f"{train.lr_rule} from a batch of {train.lr_batch_size}"
+    return (
+        f"{train.batch_size} images a step on {train.num_workers} worker{'s' if train.num_workers > 1 else ''}, "
+        f"{at_once} at once on each; learning rates {rates} ({rule})"
+    )
+
+
 def _find(name: str) -> Experiment:
     if name in EXPERIMENTS:
         return EXPERIMENTS[name]()
@@ -105,22 +135,25 @@ def _find(name: str) -> Experiment:
     raise ConfigError(f"There is no experiment {name!r}. {hint} `rhobench experiments` lists them.")
 
 
-def run_study(study: Study, folder: Path, address: str, console: Console) -> Outcome:
+def run_study(study: Study, folder: Path, address: str, console: Console, trackers: Sequence[str] = ()) -> Outcome:
     """Run what the store lacks, print the front, write the page.
 
-    Ctrl-C keeps every finished run; the page then shows those.
+    Ctrl-C keeps every finished run; the page then shows those. ``trackers``: see ``--log-to``.
 
     Raises:
+        ConfigError: a tracker is not known or not installed.
         StoreOccupiedError: the store holds the experiment with other settings.
         ClusterError: no cluster, or one that is too small.
     """
     from rhobench.cluster.board import Board
     from rhobench.cluster.session import ray_session
     from rhobench.cluster.sweep import Run, run_sweep
+    from rhobench.cluster.trackers import require_trackers
 
+    require_trackers(trackers)
     store = Store(folder)
     store.claim(study.experiment)
-    runs = [Run(i, c) for i, c in zip(study.run_ids, runs_of(study.experiment), strict=True)]
+    runs = [Run(i, c) for i, c in zip(study.run_ids, study.configs, strict=True)]
     name = study.experiment.base.experiment
     board = Board(study.run_ids, console, name)
     interrupted = False
@@ -130,7 +163,7 @@ def run_study(study: Study, folder: Path, address: str, console: Console) -> Out
             with board.shown():
                 board.say("starting Ray")
                 with ray_session(address) as cluster:
-                    run_sweep(runs, store, cluster, board)
+                    run_sweep(runs, store, cluster, board, trackers)
     except KeyboardInterrupt:
         interrupted = True
     return _conclude(study, store, interrupted, console)
@@ -154,7 +187,7 @@ def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -
         if mine["ap"].notna().any() and mine[x].notna().any():
             console.print(front_table(mine, x=x))
     if not study.smoke:
-        _check_expectations(study.experiment.expected, mine, console)
+        check_expectations(study.experiment.expected, mine, console)
     for run in runs:
         if run["status"] == "failed":
             console.print(
@@ -170,10 +203,13 @@ def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -
     return Outcome(store=store.path, report=report, runs=runs, interrupted=interrupted)
 
 
-def _check_expectations(expected: Sequence[Expectation], frame: pd.DataFrame, console: Console) -> None:
+def check_expectations(expected: Sequence[Expectation], frame: pd.DataFrame, console: Console) -> None:
     """Print, for each expectation of the experiment, the worst run and the verdict."""
     for expectation in expected:
-        values = frame[expectation.metric].dropna()
+        meant = frame
+        for column, value in expectation.where.items():
+            meant = meant[meant[column] == value]
+        values = meant[expectation.metric].dropna()
         if values.empty:
             continue
         shown = metric(expectation.metric)
@@ -185,6 +221,9 @@ def _check_expectations(expected: Sequence[Expectation], frame: pd.DataFrame, co
             worst, bound, met = values.max(), expectation.at_most, values.max() <= expectation.at_most
             wanted = f"at most {shown.format(bound)}"
         verdict = "[green]met[/]" if met else "[red]not met[/]"
+        runs = "every run" + "".join(f" with {column} {value}" for column, value in expectation.where.items())
+        source = f" ({expectation.source})" if expectation.source else ""
         console.print(
-            f"expected {shown.label} {wanted} in every run: {verdict}, worst {shown.format(worst)}", highlight=False
+            f"expected {shown.label} {wanted} in {runs}{source}: {verdict}, worst {shown.format(worst)}",
+            highlight=False,
         )

@@ -19,3 +19,24 @@ def test_a_warning_stays_on_the_screen(terminal: bool) -> None:
         board.update("first", Status(epoch=0, epochs=2, warning="checkpoint [3] is damaged"))
         board.update("first", Status(epoch=0.5, epochs=2, loss=1.0))
     assert screen.getvalue().count("first: warning: checkpoint [3] is damaged") == 1
+
+
+def test_an_epoch_is_told_with_what_it_cost() -> None:
+    screen = StringIO()
+    board = Board(["first"], Console(file=screen, width=200), "demo")
+    speed = {"images_per_second": 41.25, "data_wait": 0.3, "memory_gib": 1.25}
+    board.update("first", Status(epoch=1, epochs=2, loss=1.0, ap=0.5, lr=2e-4, **speed))
+    assert screen.getvalue() == (
+        "first: epoch 1.0/2, loss 1.00, AP 50.0, lr 0.0002, 41.2 images/s, 30 % waiting for data, 1.2 GiB\n"
+    )
+
+
+@pytest.mark.parametrize(("wait", "shown"), [(0.3, "41.2 (30 % wait)"), (0.02, "41.2")])
+def test_the_table_shows_the_speed_and_a_wait_that_matters(wait: float, shown: str) -> None:
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=200)
+    board = Board(["first"], console, "demo")
+    board.update("first", Status(epoch=1, epochs=2, loss=1.0, images_per_second=41.25, data_wait=wait))
+    console.print(board)
+    assert shown in screen.getvalue()
+    assert ("% wait" in screen.getvalue()) == (wait == 0.3)

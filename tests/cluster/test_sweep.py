@@ -65,6 +65,7 @@ def test_smoke_goes_the_whole_way_and_continues(tmp_path: Path, environment: dic
 
     records = {r.run_id: r for r in Store(tmp_path).records()}
     ids = [c["id"] for c in next(iter(records.values())).categories]
+    assert all(list(Store(tmp_path).run_dir(i).glob("tensorboard/events.*")) for i in records)
     assert ids != list(range(len(ids))), "the category map must be kept, not the labels"
     status, _, output = sweep(tmp_path, environment, "--smoke")
     assert status == 0, output

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from rhobench.config import RunConfig
 from rhobench.config_tree import from_dict
 from rhobench.training import train
+from rhobench.training.meter import MEASURED
 from rhobench.training.step import OptimizerStep, Stepped
 
 
@@ -47,7 +48,8 @@ def watched_training(config: RunConfig, folder: Path, stop: int | None = None) -
         trained = train(config, folder, lambda status: warnings.append(status.warning), torch.device("cpu"))
     finally:
         OptimizerStep.__call__ = take  # type: ignore[method-assign]
-    history = [{name: value for name, value in e.items() if name != "seconds"} for e in trained.progress.history]
+    clocked = {"seconds", *MEASURED}
+    history = [{name: value for name, value in e.items() if name not in clocked} for e in trained.progress.history]
     return {
         "history": history,
         "weights": trained.model.state_dict(),

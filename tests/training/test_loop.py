@@ -11,11 +11,11 @@ import torch
 from rhobench.config import BackboneConfig, RunConfig
 from rhobench.data import DatasetError, UnreadableImageError
 from rhobench.training import Status, Trained, train
-from rhobench.training.meter import REPORTS_PER_EPOCH, EpochMeter
+from rhobench.training.meter import MEASURED, REPORTS_PER_EPOCH, EpochMeter
 
 Write = Callable[..., Path]
 Small = Callable[..., RunConfig]
-TIMES = ("seconds",)
+TIMES = ("seconds", *MEASURED)
 FROZEN = BackboneConfig(name="test_efficientnet", frozen="all")
 
 
@@ -52,6 +52,10 @@ def test_two_epochs_leave_a_history_of_losses_and_accuracy(
         assert 0 <= entry["ap"] <= 1
         assert entry["ap_l"] is None  # there is no object of more than 96x96 pixels
         assert {"loss", "loss_ce", "loss_bbox_0", "loss_giou_enc", "loss_mask_prediction"} <= set(entry)
+        assert entry["lr"] == 1e-3
+        assert entry["images_per_second"] > 0
+        assert 0 <= entry["data_wait"] <= 1
+        assert entry["memory_gib"] > 0.05  # torch alone
     assert 0 < history[0]["seconds"] < history[1]["seconds"]
     assert trained.progress.train_seconds == history[1]["seconds"]
     assert trained.accuracy.metrics().items() <= history[1].items()
@@ -108,6 +112,9 @@ def test_a_training_reports_a_fixed_number_of_times(
     assert [status.ap is None for status in steps] == [True] * 4 + [False] * 6
     assert all(status.loss is not None and status.loss > 0 for status in steps)
     assert steps[-1].seconds_left == 0
+    assert [status.step for status in reports] == [*range(1, 11), 10, 10]
+    assert all(status.lr == 1e-3 and status.images_per_second for status in steps)
+    assert {"loss_ce", "loss_bbox_0", "loss_mask_prediction"} <= set(steps[0].terms)
     assert (scoring.note, scoring.epoch) == ("scoring", 2)
     assert final.ap is not None
     assert final.epoch == 2

@@ -69,3 +69,24 @@ def test_warm_up_rises_linearly_to_the_full_rate(schedule: str) -> None:
     config = TrainConfig(lr=1.0, epochs=10, lr_drop_epoch=20, schedule=schedule, warmup_fraction=0.1)  # type: ignore[arg-type]
     used = rates(config, steps_per_epoch=5)
     assert used[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(("rule", "factor"), [("constant", 1.0), ("linear", 4.0), ("sqrt", 2.0)])
+def test_the_rates_follow_the_batch_by_the_rule(
+    small: Callable[..., RunConfig], tmp_path: Path, rule: str, factor: float
+) -> None:
+    train = TrainConfig(
+        batch_size=32,
+        lr_batch_size=8,
+        lr_rule=rule,
+        lr=1e-3,
+        lr_backbone=1e-4,
+        lr_linear_proj_mult=0.1,  # type: ignore[arg-type]
+    )
+    model = build_model(small(tmp_path, model={"num_classes": 2}).model)
+    used = {group["name"]: group["lr"] for group in build_optimizer(model, train).param_groups}
+    assert (
+        used
+        == train.rates
+        == pytest.approx({"base": 1e-3 * factor, "backbone": 1e-4 * factor, "linear_proj": 1e-4 * factor})
+    )

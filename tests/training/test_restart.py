@@ -23,10 +23,20 @@ from rhobench.config import DataConfig, RunConfig, ScenesConfig
 from rhobench.config_tree import to_dict, with_value, with_values
 from rhobench.training import Status, Trained, loop, train
 from rhobench.training.checkpoint import KEPT, CheckpointError, find_checkpoint, read_checkpoint
+from rhobench.training.meter import MEASURED
 from rhobench.training.progress import Progress
 from rhobench.training.random_states import random_states, restore_random_states
 
-CLOCKED = ("seconds", "train_seconds", "eval_seconds", "cpu_seconds", "gpu_seconds", "restarts", "warnings")
+CLOCKED = (
+    "seconds",
+    "train_seconds",
+    "eval_seconds",
+    "cpu_seconds",
+    "gpu_seconds",
+    "restarts",
+    "warnings",
+    *MEASURED,
+)
 CPU = torch.device("cpu")
 Write = Callable[..., Path]
 Small = Callable[..., RunConfig]

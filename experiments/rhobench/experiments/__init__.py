@@ -6,6 +6,8 @@ from rhobench.config import Experiment
 from rhobench.experiments.bccd import bccd
 from rhobench.experiments.dam_target import dam_target
 from rhobench.experiments.demo import demo
+from rhobench.experiments.modern_50ep import modern_50ep
+from rhobench.experiments.official_50ep import official_50ep
 from rhobench.experiments.pretraining import pretraining
 from rhobench.experiments.rho_sampled import rho_sampled
 from rhobench.experiments.scoring import scoring
@@ -17,6 +19,8 @@ EXPERIMENTS: dict[str, Callable[[], Experiment]] = {
     "scoring": scoring,
     "dam_target": dam_target,
     "pretraining": pretraining,
+    "official_50ep": official_50ep,
+    "modern_50ep": modern_50ep,
 }
 
 __all__ = ["EXPERIMENTS"]

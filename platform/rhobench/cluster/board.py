@@ -69,8 +69,7 @@ class Board:
             warning = f"{run_id}: warning: {status.warning}"
             self.console.print(warning, highlight=False, markup=False, soft_wrap=True, style="yellow")
         if int(status.epoch) > int(before.epoch) and status.loss is not None:
-            ap = "" if status.ap in (None, before.ap) else f", AP {100 * status.ap:.1f}"
-            self._line(f"{run_id}: epoch {status.epoch:.1f}/{status.epochs}, loss {status.loss:.2f}{ap}")
+            self._line(f"{run_id}: epoch {status.epoch:.1f}/{status.epochs}, {_in_words(status, before.ap)}")
 
     def _line(self, text: str) -> None:
         if not self.console.is_terminal:
@@ -79,7 +78,7 @@ class Board:
     def __rich__(self) -> Table:
         table = Table(title=f"{self.title}: {self.headline}", title_justify="left", expand=False)
         table.add_column("run", overflow="fold")
-        for name in ("state", "epoch", "loss", "AP", "left"):
+        for name in ("state", "epoch", "loss", "AP", "images/s", "left"):
             table.add_column(name, justify="left" if name == "state" else "right")
         for run_id, row in self.rows.items():
             status = row.status
@@ -89,9 +88,36 @@ class Board:
                 f"{status.epoch:.1f}/{status.epochs}" if status else "",
                 f"{status.loss:.2f}" if status and status.loss is not None else "",
                 f"{100 * status.ap:.1f}" if status and status.ap is not None else "",
+                _speed(status) if status else "",
                 _clock(row.seconds_left),
             )
         return table
+
+
+NOTED_WAIT = 0.1
+"""Share of the time that is spent waiting for data from which on the table shows it."""
+
+
+def _in_words(status: Status, known_ap: float | None) -> str:
+    """How a training goes, in one line. The AP is told when it is new."""
+    parts = [f"loss {status.loss:.2f}"]
+    if status.ap is not None and status.ap != known_ap:
+        parts.append(f"AP {100 * status.ap:.1f}")
+    if status.lr is not None:
+        parts.append(f"lr {status.lr:.3g}")
+    if status.images_per_second is not None and status.data_wait is not None:
+        parts.append(f"{status.images_per_second:.3g} images/s, {100 * status.data_wait:.0f} % waiting for data")
+    if status.memory_gib is not None:
+        parts.append(f"{status.memory_gib:.1f} GiB")
+    return ", ".join(parts)
+
+
+def _speed(status: Status) -> str:
+    """Images per second, and how much of the time goes into waiting for them where that is much."""
+    if status.images_per_second is None:
+        return ""
+    wait = status.data_wait or 0.0
+    return f"{status.images_per_second:.3g}" + (f" ({100 * wait:.0f} % wait)" if wait >= NOTED_WAIT else "")
 
 
 def _clock(seconds: float | None) -> str:

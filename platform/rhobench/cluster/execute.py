@@ -23,6 +23,7 @@ from rhobench.results.environment import describe_environment
 from rhobench.results.record import Point, Record, write_record
 from rhobench.training import Report, Status, Trained, train
 from rhobench.training.checkpoint import remove_checkpoints
+from rhobench.training.device import training_device
 from rhobench.training.evaluation import evaluate
 from rhobench.training.meter import SPIKE, WINDOW
 from rhobench.training.sources import image_loader
@@ -47,7 +48,7 @@ def execute(config: RunConfig, run_id: str, folder: Path, report: Report) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.train.cpus_per_worker)
     torch.set_flush_denormal(True)  # vanishing gradients and moments become denormal numbers, which CPUs are slow with
-    trained = train(config, folder, report, _device(config))
+    trained = train(config, folder, report, training_device(config.train))
     scored = _scored(config, trained, report)
     rank, _ = worker_rank()
     if rank != 0:
@@ -90,17 +91,6 @@ def write_failure(config: RunConfig, run_id: str, folder: Path, error: BaseExcep
     )
     write_record(folder, record)
     return reason
-
-
-def _device(config: RunConfig) -> torch.device:
-    if config.train.gpus_per_worker == 0:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ValueError(
-            f"train.gpus_per_worker={config.train.gpus_per_worker}, but torch sees no GPU here: "
-            "install a CUDA build of torch, or set it to 0."
-        )
-    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _scored(config: RunConfig, trained: Trained, report: Report) -> dict[float | None, tuple[list[Found], Accuracy]]:
@@ -172,7 +162,10 @@ def _training(config: RunConfig, trained: Trained) -> dict[str, Any]:
     progress, train_config = trained.progress, config.train
     return {
         "precision": train_config.precision,
-        "attention_backend": resolve_backend(_device(config), config.model.attention_backend),
+        "batch_size": train_config.batch_size,
+        "lr_rule": train_config.lr_rule,
+        "rates": train_config.rates,
+        "attention_backend": resolve_backend(training_device(train_config), config.model.attention_backend),
         "weights": "last" if train_config.ema_decay is None else f"average with decay {train_config.ema_decay}",
         "workers": train_config.num_workers,
         "skipped_steps": progress.skipped_steps,

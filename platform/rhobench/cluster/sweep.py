@@ -16,6 +16,7 @@ from rhobench.cluster.execute import write_failure
 from rhobench.cluster.measuring import MEASURED_TOGETHER, measure_runs
 from rhobench.cluster.preparing import prepare
 from rhobench.cluster.session import Cluster, ClusterError
+from rhobench.cluster.trackers import tracking
 from rhobench.cluster.trial import resources_of, trial
 from rhobench.config import RunConfig
 from rhobench.config_tree import config_hash, to_dict
@@ -31,7 +32,7 @@ class Run:
     config: RunConfig
 
 
-def run_sweep(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board) -> None:
+def run_sweep(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board, trackers: Sequence[str] = ()) -> None:
     """Train the runs that the store lacks, then measure those that are trained. Finished ones are left alone.
 
     Every result goes into the store as soon as it exists; an interruption loses the epochs of the running trials only.
@@ -41,6 +42,7 @@ def run_sweep(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board)
         store: with an absolute path that every node can reach.
         cluster: of the session that is open.
         board: is told how it goes.
+        trackers: names of ``trackers.PACKAGES`` that the trainings are logged to, beside TensorBoard files.
     """
     known = store.statuses()
     for run in runs:
@@ -50,7 +52,7 @@ def run_sweep(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board)
     _require_capacity(waiting, cluster)
     if waiting:
         _prepare(waiting, cluster, board)
-        _train(waiting, store, cluster, board)
+        _train(waiting, store, cluster, board, trackers)
     statuses = store.statuses()
     trained = [run for run in runs if statuses.get(run.run_id) == "trained"]
     for start in range(0, len(trained), MEASURED_TOGETHER):
@@ -91,7 +93,7 @@ def _prepare(runs: Sequence[Run], cluster: Cluster, board: Board) -> None:
             board.say(f"preparation failed: {problem}")
 
 
-def _train(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board) -> None:
+def _train(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board, trackers: Sequence[str]) -> None:
     board.say("training")
     ray_storage = store.path / ".ray" / runs[0].config.experiment
     specs = [
@@ -109,8 +111,13 @@ def _train(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board) ->
     tuner = tune.Tuner(
         tune.with_resources(trial, resources_of(runs[0].config)),
         param_space={"spec": tune.grid_search(specs)},
-        tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
-        run_config=tune.RunConfig(storage_path=str(ray_storage), verbose=0, callbacks=[_Watcher(runs, store, board)]),
+        # The name by which trackers show a run.
+        tune_config=tune.TuneConfig(max_concurrent_trials=at_once, trial_name_creator=_run_id),
+        run_config=tune.RunConfig(
+            storage_path=str(ray_storage),
+            verbose=0,
+            callbacks=[_Watcher(runs, store, board), *tracking(trackers, store, runs[0].config.experiment)],
+        ),
     )
     try:
         tuner.fit()

@@ -39,10 +39,10 @@ def trial(parameters: dict[str, Any]) -> None:
         if config.train.num_workers > 1:
             _train_with_workers(spec)
         else:
-            execute(config, run_id, folder, lambda status: tune.report(asdict(status)))
+            execute(config, run_id, folder, lambda status: tune.report(_result(status)))
     except Exception as error:
         reason = write_failure(config, run_id, folder, _root_cause(error))
-        tune.report(asdict(Status(epoch=0, epochs=config.train.epochs, note=f"failed: {reason}")))
+        tune.report(_result(Status(epoch=0, epochs=config.train.epochs, note=f"failed: {reason}")))
 
 
 def _train_with_workers(spec: dict[str, Any]) -> None:
@@ -68,7 +68,12 @@ def _train_with_workers(spec: dict[str, Any]) -> None:
 def _worker(spec: dict[str, Any]) -> None:
     """What each worker of a ``TorchTrainer`` does; Ray has set up the process group."""
     config = from_dict(RunConfig, spec["config"])
-    execute(config, spec["run_id"], Path(spec["folder"]), lambda status: ray.train.report(asdict(status)))
+    execute(config, spec["run_id"], Path(spec["folder"]), lambda status: ray.train.report(_result(status)))
+
+
+def _result(status: Status) -> dict[str, Any]:
+    """What Ray is told; by that name its trackers know the optimiser steps, which they draw curves over."""
+    return asdict(status) | {"timesteps_total": status.step}
 
 
 def _root_cause(error: Exception) -> BaseException:

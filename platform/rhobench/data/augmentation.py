@@ -7,6 +7,7 @@ bytes: each step equals Pillow's antialiased bilinear filter to one level of 255
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,12 +92,37 @@ def _draw_crop(config: DataConfig, height: int, width: int, chance: random.Rando
 
 
 def _draw_size(config: DataConfig, height: int, width: int, chance: random.Random) -> tuple[int, int]:
-    if not config.scales_px:
+    return _size_at(config, height, width, chance.choice(config.scales_px) if config.scales_px else None)
+
+
+def _size_at(config: DataConfig, height: int, width: int, short_side_px: int | None) -> tuple[int, int]:
+    """Of an image, or of its part, at one of ``scales_px``; None: there are none."""
+    if short_side_px is None:
         return resized_size(height, width, config)
-    short_side_px = chance.choice(config.scales_px)
     if config.resize_px is not None:
         return scaled_size(*config.resize_px, short_side_px)
     return scaled_size(height, width, short_side_px, config.max_side_px)
+
+
+def largest_sides(config: DataConfig, sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """The largest height and the largest width that may be drawn, not necessarily for one image: a batch has both.
+
+    Of the parts of images only the flattest and the steepest are looked at: rounding may give others a pixel more.
+
+    Args:
+        config: says what may be drawn.
+        sizes: (height, width) of images in pixels.
+    """
+    shown = set(sizes)
+    for height, width in tuple(shown) if config.crop_prob else ():
+        for short_side_px in config.crop_scales_px:
+            (low, high), (narrow, wide) = (
+                (min(config.crop_px[0], side), min(config.crop_px[1], side))
+                for side in scaled_size(height, width, short_side_px)
+            )
+            shown |= {(low, wide), (high, narrow)}
+    drawn = [_size_at(config, *size, scale) for size in shown for scale in config.scales_px or (None,)]
+    return max(height for height, _ in drawn), max(width for _, width in drawn)
 
 
 def augment(

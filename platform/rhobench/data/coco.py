@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rhobench.config import DataConfig
-from rhobench.data.augmentation import augment, draw_view
-from rhobench.data.transforms import PILLOW_ERRORS, Flip, decode, flips, transform
+from rhobench.data.augmentation import View, augment, draw_view, largest_sides
+from rhobench.data.transforms import PILLOW_ERRORS, Flip, decode, flips, resized_size, transform
 
 _OUTLINE = re.compile(rb'("segmentation"\s*:)\s*\[[-+\d\s.,eE\[\]]*\]')
 """A list of numbers, however nested: it ends at the last bracket before the next key or the end of the object."""
@@ -215,13 +215,39 @@ class CocoDetection(Dataset[Sample]):
         image = self._read_image(self.files[index], height, width)
         objects = slice(self._starts[index], self._starts[index + 1])
         boxes, labels = torch.from_numpy(self._boxes[objects]), torch.tensor(self._labels[objects])
-        if seed is None or not self.config.augmentation:
+        view = self._view(index, seed)
+        if view is None:
             pixels, boxes = transform(image, boxes, flip, self.config)
         else:
-            view = draw_view(self.config, height, width, seed, self.image_ids[index])
             pixels, boxes, kept = augment(image, boxes, flip, view, self.config)
             labels = labels[kept]
         return Sample(pixels, Target(self.image_ids[index], labels, boxes, (height, width)))
+
+    def _view(self, index: int, seed: int | None) -> View | None:
+        """What is drawn for an image; None: nothing is."""
+        if seed is None or not self.config.augmentation:
+            return None
+        height, width = self._sizes[index].tolist()
+        return draw_view(self.config, height, width, seed, self.image_ids[index])
+
+    def size_of(self, key: Key | tuple[int, Flip]) -> tuple[int, int]:
+        """(height, width) that the sample of a key has; opens no file."""
+        index, _, seed = Key(*key)
+        height, width = self._sizes[index].tolist()
+        view = self._view(index, seed)
+        return view.size if view else resized_size(height, width, self.config)
+
+    def largest_sides(self) -> tuple[int, int]:
+        """Largest height and largest width of all samples that training may draw; a batch may have both."""
+        assert self.train, "scored images are never augmented"
+        return largest_sides(
+            self.config, [(height, width) for height, width in np.unique(self._sizes, axis=0).tolist()]
+        )
+
+    @property
+    def objects(self) -> NDArray[np.int64]:
+        """(images,): objects of each image."""
+        return np.diff(self._starts)
 
     def _read_image(self, file: Path, height: int, width: int) -> Image.Image:
         try:

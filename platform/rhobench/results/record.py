@@ -109,7 +109,8 @@ class Record:
     protocols: dict[str, str] = field(default_factory=dict)
     """What each protocol of the points includes, in one sentence."""
     training: dict[str, Any] = field(default_factory=dict)
-    """How it went: precision and loss scale, skipped steps, loss spikes, best epoch, restarts with their warnings."""
+    """How it went: precision and loss scale, learning rates by group, skipped steps, loss spikes, best epoch, restarts
+    with their warnings."""
     cost: dict[str, float | None] = field(default_factory=dict)
     """train_seconds, eval_seconds, cpu_seconds, gpu_seconds, restarts, summed over all restarts."""
     started_at: str | None = None

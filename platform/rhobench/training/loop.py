@@ -22,7 +22,7 @@ from rhobench.training.diagnosis import explain
 from rhobench.training.ema import weight_average
 from rhobench.training.evaluation import evaluate
 from rhobench.training.fork import fork
-from rhobench.training.meter import EpochMeter, Report, SpikeWatch, Status
+from rhobench.training.meter import MEASURED, EpochMeter, Report, SpikeWatch, Status
 from rhobench.training.optimizer import build_optimizer, build_schedule
 from rhobench.training.precision import loss_scaler
 from rhobench.training.progress import Progress
@@ -83,7 +83,8 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
 
     sources = open_sources(config, images, model, tell)
     order = EpochBatches(len(images[0]), images[0].flips, config.train.batch_size, config.seed, rank, workers)
-    state = _begin(config, images, model, len(order), device)
+    data = fingerprint([file for part in images for file in part.annotation_files])
+    state = begin(config, model, len(order), data, device)
     random = state.restore(folder)
     _fork(state)
     _warn_of_single_images(state)
@@ -95,17 +96,17 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
     while state.progress.epoch < epochs:
         status = _train_epoch(step, sources, order, folder, report, random)
         random = None
-        _finish_epoch(state, sources)
+        _finish_epoch(state, sources, status)
         state.save(folder)
         report(replace(status, ap=_last_ap(state.progress)))
 
-    report(Status(epoch=epochs, epochs=epochs, ap=_last_ap(state.progress), note="scoring"))
+    report(Status(epoch=epochs, epochs=epochs, step=state.steps, ap=_last_ap(state.progress), note="scoring"))
     started = time.perf_counter()
     found, accuracy = evaluate(state.scored, sources.image_loader(rank, workers), sources.val_images, device)
     state.progress.spend(config.train, evaluating=time.perf_counter() - started)
     entry = state.progress.history[-1]
     entry |= accuracy.metrics()
-    report(Status(epoch=epochs, epochs=epochs, loss=entry["loss"], ap=accuracy.ap))
+    report(Status(epoch=epochs, epochs=epochs, step=state.steps, loss=entry["loss"], ap=accuracy.ap))
     return Trained(
         model=state.scored,
         categories=categories,
@@ -128,14 +129,20 @@ def build_for(config: RunConfig, categories: Categories) -> Detector:
     return build_model(replace(config.model, num_classes=classes or len(categories)))
 
 
-def _begin(
-    config: RunConfig, images: tuple[CocoDetection, CocoDetection], model: Detector, steps: int, device: torch.device
-) -> TrainingState:
-    """The state before the first step."""
+def begin(config: RunConfig, model: Detector, steps: int, data: str, device: torch.device) -> TrainingState:
+    """The state before the first step.
+
+    Args:
+        config: the resolved run.
+        model: on ``device``.
+        steps: of an epoch.
+        data: ``fingerprint`` of the annotations.
+        device: where to train.
+    """
     optimizer = build_optimizer(model, config.train)
     return TrainingState(
         config=config,
-        data=fingerprint([file for part in images for file in part.annotation_files]),
+        data=data,
         device=device,
         model=model,
         average=weight_average(model, config.train.ema_decay),
@@ -172,21 +179,31 @@ def _train_epoch(
     """
     state, progress, train = step.state, step.state.progress, step.state.config.train
     order.epoch, order.first = progress.epoch, progress.step
-    meter = EpochMeter(progress.epoch, train.epochs, len(order), _last_ap(progress), report, progress.step, state.sums)
+    meter = EpochMeter(
+        progress.epoch,
+        train.epochs,
+        len(order),
+        _last_ap(progress),
+        report,
+        progress.step,
+        state.sums,
+        batch_size=train.batch_size,
+    )
     state.model.train()
     batches = iter(sources.train_loader(order))
     if random is not None and progress.step > 0:
         # Only now: a loader that starts draws a number, as it did when the interrupted epoch began.
         restore_random_states(random, state.device)
-    started = saved = time.perf_counter()
+    started = saved = idle = time.perf_counter()
     for batch in batches:
+        waited = time.perf_counter() - idle
         check_targets(batch, state.model.num_classes)
         on_device = to_device(batch, state.device)
         try:
             stepped = step(on_device)
         except NonFiniteError as error:
             raise explain(error, state, on_device, folder) from error
-        meter.add(stepped.terms["loss"], stepped.terms)
+        meter.add(stepped.terms["loss"], stepped.terms, lr=state.last_rate, waited=waited)
         _note(state, stepped)
         now = time.perf_counter()
         progress.step += 1
@@ -196,6 +213,7 @@ def _train_epoch(
         if mean_over_workers(float(now - saved >= train.checkpoint_every_seconds), state.device) > 0:
             state.save(folder)
             saved = time.perf_counter()
+        idle = time.perf_counter()
     return meter.status()
 
 
@@ -209,13 +227,14 @@ def _note(state: TrainingState, stepped: Stepped) -> None:
         progress.spikes.append(place | {"loss": stepped.loss, "median": median})
 
 
-def _finish_epoch(state: TrainingState, sources: Sources) -> None:
-    """Score when it is time to, and write the history of the epoch."""
+def _finish_epoch(state: TrainingState, sources: Sources, status: Status) -> None:
+    """Score when it is time to, and write the history of the epoch, whose last status is given."""
     progress, train, (rank, workers) = state.progress, state.config.train, worker_rank()
     epoch = progress.epoch + 1
     shares = of_all_workers({name: value.item() / progress.step for name, value in state.sums.items()})
     means = {name: sum(share[name] for share in shares) / workers for name in shares[0]}
     entry: dict[str, float | None] = {"epoch": epoch, "seconds": progress.train_seconds, **means}
+    entry |= {"lr": state.last_rate} | {name: getattr(status, name) for name in MEASURED}
     entry["spikes"] = sum(spike["epoch"] == epoch for spike in progress.spikes)
     if state.scaler.is_enabled():
         before = sum(past["skipped_steps"] for past in progress.history)

@@ -22,11 +22,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
             continue
         slow = any(layer in name for layer in SLOW_LAYERS)
         groups["backbone" if "backbone" in name else "linear_proj" if slow else "base"].append(parameter)
-    rates = {
-        "base": config.lr,
-        "backbone": config.lr_backbone,
-        "linear_proj": config.lr * config.lr_linear_proj_mult,
-    }
+    rates = config.rates
     parameters = [{"params": params, "lr": rates[name], "name": name} for name, params in groups.items() if params]
     return torch.optim.AdamW(parameters, weight_decay=config.weight_decay, fused=True)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from rhobench.config import EXECUTION, ConfigError, RunConfig
@@ -41,7 +41,7 @@ class TrainingState:
     average: AveragedModel | None
     """Moving average of the weights."""
     optimizer: Optimizer
-    schedule: LRScheduler
+    schedule: LambdaLR
     scaler: GradScaler
     spikes: SpikeWatch
     progress: Progress
@@ -54,6 +54,11 @@ class TrainingState:
     def steps(self) -> int:
         """Optimiser steps done, over all epochs; the schedule counts them."""
         return self.schedule.last_epoch
+
+    @property
+    def last_rate(self) -> float:
+        """Learning rate of the last step, of the group "base"."""
+        return float(self.schedule.base_lrs[0]) * self.schedule.lr_lambdas[0](max(self.steps - 1, 0))
 
     @property
     def scored(self) -> Detector:

@@ -1,0 +1,88 @@
+"""What is left for TensorBoard, and what is said of trackers that are not there."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from rhobench.cluster import trackers
+from rhobench.cluster.trackers import TensorBoard, require_trackers
+from rhobench.config import ConfigError
+from rhobench.results import Store
+from rhobench.training import Status
+
+
+def events(folder: Path) -> Iterator[Event]:
+    """All events of a run, file by file: each record is a length, its checksum, the event, its checksum."""
+    for file in sorted(folder.iterdir()):
+        content = file.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            yield Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of every curve, in the order of writing."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for event in events(folder):
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((event.step, round(value.simple_value, 4)))
+    return found
+
+
+def reported(**fields: object) -> dict:
+    return asdict(Status(epoch=0.5, epochs=2, **fields))  # type: ignore[arg-type]
+
+
+TRIAL = SimpleNamespace(config={"spec": {"run_id": "first"}})
+
+
+def test_curves_are_written_into_the_folder_of_the_run_over_its_steps(tmp_path: Path) -> None:
+    board = TensorBoard(Store(tmp_path))
+    board.log_trial_result(1, TRIAL, reported(note="backbone features 3/8"))
+    assert list(tmp_path.iterdir()) == []  # nothing to draw yet
+    speed = {"lr": 0.25, "images_per_second": 8.0, "data_wait": 0.125, "memory_gib": 1.5}
+    board.log_trial_result(2, TRIAL, reported(step=10, loss=4.0, terms={"loss_ce": 1.5}, **speed))
+    board.log_trial_result(3, TRIAL, reported(step=20, loss=3.0, terms={"loss_ce": 1.0}, ap=0.5, **speed))
+    board.log_trial_end(TRIAL)
+    assert curves(tmp_path / "runs" / "first" / "tensorboard") == {
+        "loss": [(10, 4.0), (20, 3.0)],
+        "terms/loss_ce": [(10, 1.5), (20, 1.0)],
+        "ap": [(20, 0.5)],
+        **{name: [(10, value), (20, value)] for name, value in speed.items()},
+    }
+
+
+def test_a_run_that_is_taken_up_again_takes_back_the_steps_that_it_repeats(tmp_path: Path) -> None:
+    for step in (20, 10):  # the second process begins at an earlier step
+        board = TensorBoard(Store(tmp_path))
+        board.log_trial_result(1, TRIAL, reported(step=step, loss=4.0, terms={"loss_ce": 1.5}))
+        board.log_trial_end(TRIAL)
+        time.sleep(1.1)  # the name of a file is the second of its beginning
+    starts = [e.step for e in events(tmp_path / "runs" / "first" / "tensorboard") if e.HasField("session_log")]
+    assert sorted(starts) == [10, 20]
+
+
+def test_open_files_are_not_pickled(tmp_path: Path) -> None:
+    board = TensorBoard(Store(tmp_path))
+    board.log_trial_result(1, TRIAL, reported(step=1, loss=4.0, terms={"loss_ce": 1.5}))
+    assert pickle.loads(pickle.dumps(board)).store.path == tmp_path
+    board.log_trial_end(TRIAL)
+
+
+def test_trackers_that_are_not_there_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"--log-to comet is not known: it takes mlflow or wandb"):
+        require_trackers(["comet"])
+    monkeypatch.setattr(trackers, "PACKAGES", {"mlflow": "mlflow_that_nobody_has"})
+    with pytest.raises(ConfigError, match=r"needs the Python package mlflow_that_nobody_has.* pip install"):
+        require_trackers(["mlflow"])
+    require_trackers([])

@@ -1,0 +1,111 @@
+"""What a training is known to ask for before it starts, against what it then really draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from rhobench.config import OFFICIAL_AUGMENTATION, BackboneConfig, DataConfig, RunConfig
+from rhobench.data import CocoDetection, Key
+from rhobench.data.augmentation import draw_view, largest_sides
+from rhobench.data.transforms import Flip, scaled_size
+from rhobench.training.trial_step import available_memory, try_size
+from rhobench.training.workload import BatchShape, workload_of
+
+Write = Callable[..., Path]
+Small = Callable[..., RunConfig]
+
+
+def test_the_largest_batch_of_the_official_training_is_a_square_of_the_longest_side() -> None:
+    """Wide and tall images meet in a batch, which is padded to both."""
+    config = DataConfig(**OFFICIAL_AUGMENTATION)
+    assert largest_sides(config, [(480, 640), (640, 480)]) == (1250, 1250)  # parts of 384 x 600 at 800
+    assert largest_sides(config, [(300, 600), (600, 300)]) == (1332, 1332)
+    assert largest_sides(DataConfig(), [(480, 640)]) == (800, 1066)
+    assert largest_sides(replace(config, resize_px=(100, 200)), [(480, 640)]) == (800, 1600)
+
+
+@pytest.mark.parametrize("size", [(480, 640), (500, 333), (427, 640), (1200, 90), (64, 64)])
+@pytest.mark.parametrize("changes", [{}, {"crop_prob": 0.0}, {"scales_px": ()}, {"crop_px": (100, 900)}])
+def test_no_draw_exceeds_the_largest_sides(size: tuple[int, int], changes: dict) -> None:
+    config = replace(DataConfig(**OFFICIAL_AUGMENTATION), **changes)
+    tallest, widest = largest_sides(config, [size])
+    drawn = [draw_view(config, *size, seed, image_id=1).size for seed in range(500)]
+    # A part between the flattest and the steepest may be rounded up where they are not.
+    assert max(height for height, _ in drawn) <= tallest + 2
+    assert max(width for _, width in drawn) <= widest + 2
+
+
+def test_the_largest_sides_are_those_of_all_parts_that_can_be_drawn() -> None:
+    config = DataConfig(**OFFICIAL_AUGMENTATION)
+    sizes = [scaled_size(480, 640, 800, 1333)]
+    for scale in config.crop_scales_px:
+        height, width = scaled_size(480, 640, scale)
+        sides = (range(min(384, side), min(600, side) + 1) for side in (height, width))
+        sizes += [scaled_size(rows, columns, 800, 1333) for rows, columns in product(*sides)]
+    largest = max(height for height, _ in sizes), max(width for _, width in sizes)
+    assert largest == largest_sides(config, [(480, 640)])
+
+
+def test_the_size_of_a_sample_is_known_without_its_file(write_coco: Write) -> None:
+    root = write_coco(train=6, sizes=((96, 64), (70, 80)))
+    config = DataConfig(
+        dir=str(root),
+        short_side_px=64,
+        scales_px=(48, 64, 80),
+        crop_prob=0.5,
+        crop_scales_px=(50, 70),
+        crop_px=(30, 60),
+    )
+    images = CocoDetection(config, root, ("train",), train=True)
+    keys = [Key(index, Flip.HORIZONTAL, seed) for index in range(6) for seed in (None, 0, 1, 2)]
+    assert [images.size_of(key) for key in keys] == [images[key].image.shape[1:] for key in keys]
+
+
+def test_the_workload_of_a_small_training(write_coco: Write, small: Small) -> None:
+    root = write_coco(train=5, val=3, sizes=((96, 64), (64, 96)))
+    config = small(root, batch_size=4)
+    fixed = workload_of(config)
+    shapes = [(shape.height, shape.width) for shape in (fixed.worst, fixed.typical, fixed.scored)]
+    assert shapes == [(64, 96)] * 3
+    assert (fixed.worst.objects, fixed.train_images, fixed.val_images, fixed.num_classes) == (2, 5, 3, 2)
+    assert fixed.load_seconds > 0
+    free = workload_of(replace(config, data=replace(config.data, resize_px=None, short_side_px=64)))
+    assert (free.worst.height, free.worst.width) == (96, 96)  # the wide one and the tall one together
+    assert (free.scored.height, free.scored.width) == (96, 96)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_trial_says_what_a_step_takes(write_coco: Write, small: Small, cached: bool) -> None:
+    backbone = BackboneConfig(name="test_efficientnet", frozen="all", weights="timm")  # which the trial does not fetch
+    config = small(write_coco(), model={"backbone": backbone}, batch_size=4, cache_features=cached, ema_decay=0.9)
+    tried = try_size(config, workload_of(config), 2)
+    assert (tried.micro_batch_size, tried.fits) == (2, True)
+    assert tried.peak_gib is not None
+    assert 0.1 < tried.peak_gib < 50
+    assert all(value is not None and value > 0 for value in (tried.step_seconds, tried.worst_step_seconds))
+    assert tried.score_seconds is not None
+    assert tried.score_seconds > 0
+
+
+def test_a_larger_batch_takes_more_time(write_coco: Write, small: Small) -> None:
+    config = small(write_coco(), batch_size=4)
+    work = workload_of(config)
+    large = replace(work, worst=BatchShape(height=384, width=576, objects=2))
+    ratios = []
+    for _ in range(3):
+        tried = try_size(config, large, 2)
+        assert tried.worst_step_seconds is not None
+        assert tried.step_seconds is not None
+        ratios.append(tried.worst_step_seconds / tried.step_seconds)
+    assert sorted(ratios)[1] > 2, "36 times the pixels"
+
+
+def test_the_memory_that_is_left_is_known_on_linux() -> None:
+    available = available_memory()
+    assert available is not None
+    assert 2**26 < available < 2**46
