@@ -104,6 +104,24 @@ def test_without_gradient_it_folds_once() -> None:
     assert len(folds) == 1
 
 
+def test_weights_that_a_fused_optimiser_changed_are_folded_anew() -> None:
+    """Its steps do not raise the version of a parameter; what was folded before must not be scored after them."""
+    body = network("test_resnet")
+    ours = FoldedBody(body)
+    optimizer = torch.optim.AdamW(body.parameters(), lr=0.01, fused=True)
+    for _ in range(2):
+        with torch.inference_mode():
+            before = ours(images())
+        sum(level.square().mean() for level in ours(images())).backward()
+        optimizer.step()
+        with torch.inference_mode():
+            after = ours(images())
+            fresh = network("test_resnet")
+            fresh.load_state_dict(body.state_dict())
+            assert_close(after, fresh(images()))
+        assert not torch.allclose(after[-1], before[-1])
+
+
 def test_a_copy_has_weights_of_its_own() -> None:
     class Owner(nn.Module):
         def __init__(self) -> None:

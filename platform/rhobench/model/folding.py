@@ -48,6 +48,7 @@ class FoldedBody:
         """Weights and biases of the convolutions. Without gradient they are kept until one of their sources changes."""
         sources = [t for pair in self._pairs for t in pair.sources]
         if torch.is_grad_enabled() or any(t.is_inference() for t in sources):
+            self._kept = None  # a fused optimiser changes its parameters without raising their version
             return self._fold()
         key = [(t.data_ptr(), t._version, t.dtype) for t in sources]
         if self._kept is None or self._kept[0] != key:
