@@ -20,6 +20,9 @@ class ConfigError(ValueError):
 Scoring = Literal["dam", "objectness", "random"]
 """What may choose the tokens of a sparse encoder."""
 
+MASK_STRIDE = 4
+"""Pixels of the model's input, across and down, for one cell of its masks and of the masks that they learn from."""
+
 
 def _require(allowed: bool, name: str, value: object, rule: str) -> None:
     if not allowed:
