@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from pycocotools import mask as coco_masks
 from torch.nn import functional as F
 
 from rhobench.config import DataConfig
-from rhobench.data import CocoDetection, DatasetError, Flip, Key
+from rhobench.data import CocoDetection, DatasetError, Flip, Key, check_dataset
 from rhobench.data.augmentation import Crop, View, augment, seen_part
 from rhobench.data.masks import Window, cell_coverage, decode_masks, encode_mask, encode_outline
 
@@ -142,6 +143,9 @@ def test_an_object_without_a_usable_segmentation_is_named(outlined, write_split,
     with pytest.raises(DatasetError, match=rf"annotation {annotation['id']} \(image 20\) .*{reason}.*mask_head=false"):
         CocoDetection(RAW, root, ["train"], train=False, masks=True)
     CocoDetection(RAW, root, ["train"], train=False)
+    (problem,) = [p for p in check_dataset(root, ["train"], masks=True) if p.level == "error"]
+    assert re.search(rf"annotation {annotation['id']} \(image 20\) .*{reason}.*model.mask_head", problem.message)
+    assert not [p for p in check_dataset(root, ["train"]) if p.level == "error"]
 
 
 def test_real_masks_equal_those_of_pycocotools(coco_mini):
