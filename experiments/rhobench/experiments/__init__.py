@@ -6,6 +6,7 @@ from rhobench.config import Experiment
 from rhobench.experiments.bccd import bccd
 from rhobench.experiments.dam_target import dam_target
 from rhobench.experiments.demo import demo
+from rhobench.experiments.masks import masks
 from rhobench.experiments.pretraining import pretraining
 from rhobench.experiments.rho_sampled import rho_sampled
 from rhobench.experiments.scoring import scoring
@@ -17,6 +18,7 @@ EXPERIMENTS: dict[str, Callable[[], Experiment]] = {
     "scoring": scoring,
     "dam_target": dam_target,
     "pretraining": pretraining,
+    "masks": masks,
 }
 
 __all__ = ["EXPERIMENTS"]
