@@ -281,6 +281,9 @@ def check(
         bool, typer.Option("--quick", help="Read headers only: truncated images and copies go unnoticed.")
     ] = False,
     num_queries: Annotated[int, typer.Option(help="Object queries of the model, model.num_queries.")] = 300,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="For model.mask_head: look at the segmentation of every object, too.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check a COCO-format data set, with its image files, before anything is trained on it."""
@@ -295,6 +298,7 @@ def check(
             split or found or ["train"],
             depth="headers" if quick else "pixels",
             num_queries=num_queries,
+            masks=masks,
             tell=lambda done, files: status.update(f"looking at images: {done:,} of {files:,}"),
         )
     problems.sort(key=lambda problem: ("error", "warning", "note").index(problem.level))

@@ -20,6 +20,9 @@ class ConfigError(ValueError):
 Scoring = Literal["dam", "objectness", "random"]
 """What may choose the tokens of a sparse encoder."""
 
+MASK_STRIDE = 4
+"""Pixels of the model's input, across and down, for one cell of its masks and of the masks that they learn from."""
+
 
 def _require(allowed: bool, name: str, value: object, rule: str) -> None:
     if not allowed:
@@ -59,6 +62,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
         "rho": None,
         "use_enc_aux_loss": False,
         "num_feature_levels": 1,
+        "mask_head": False,
     },
     "deformable_detr": {"two_stage": False, "with_box_refine": False, "rho": None},
     "refined_deformable_detr": {"two_stage": False, "with_box_refine": True, "rho": None},
@@ -97,6 +101,8 @@ class ModelConfig:
     head on the tokens (both in paper section 3.2), or chance."""
     use_enc_aux_loss: bool = True
     """Detection heads and losses on every encoder layer but the last."""
+    mask_head: bool = False
+    """Instance segmentation: a mask for each query, beside its box. Every object of the data needs a segmentation."""
     num_classes: int | None = None
     """Classes of the class head. None: as many as the data set has categories."""
     num_queries: int = 300
@@ -166,6 +172,10 @@ class LossConfig:
     """1 - GIoU."""
     mask_prediction_weight: float = 1.0
     """Scoring network against the decoder's attention map."""
+    mask_focal_weight: float = 1.0
+    """With ``model.mask_head``: sigmoid focal loss of the masks (DETR, section 4.4)."""
+    mask_dice_weight: float = 1.0
+    """With ``model.mask_head``: dice loss of the masks (DETR, section 4.4)."""
     mask_prediction_warmup_steps: int = 0
     """Training steps over which that weight grows to its value: the attention map of a new decoder is noise."""
     dam_softness: float = 0.0

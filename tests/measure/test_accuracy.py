@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_masks
 
 from rhobench.data import Categories, Target
-from rhobench.measure.accuracy import METRICS, Found, found_objects, score
+from rhobench.data.masks import encode_mask
+from rhobench.measure.accuracy import MASK_METRICS, METRICS, Found, found_objects, score
 from rhobench.model.heads import Prediction
+from rhobench.model.masks import MaskEmbeddings
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "evaluator"
 
@@ -93,6 +98,64 @@ def test_an_annotation_with_the_id_0_counts(truth: Callable[..., Path]) -> None:
 def test_every_image_must_be_evaluated_once(truth: Callable[..., Path], ids: list[int]) -> None:
     with pytest.raises(ValueError, match=r"instances_val.json has 3: AP counts only over all images, each once"):
         score(truth(), perfect(), ids)
+
+
+def outlined(box: list[int]) -> dict[str, Any]:
+    mask = np.zeros((200, 200), bool)
+    mask[box[1] : box[1] + box[3], box[0] : box[0] + box[2]] = True
+    return encode_mask(mask)
+
+
+def segmented(truth: Callable[..., Path]) -> Path:
+    """The ground truth with polygons."""
+    annotations = json.loads(truth().read_text())["annotations"]
+    for annotation in annotations:
+        x, y, w, h = annotation["bbox"]
+        annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    return truth(annotations=annotations)
+
+
+def test_perfect_masks_have_an_ap_of_1_whatever_the_boxes(truth: Callable[..., Path]) -> None:
+    found = [f | {"segmentation": outlined(f["bbox"]), "bbox": [0, 0, 5, 5]} for f in perfect()]
+    before = copy.deepcopy(found)
+    accuracy = score(segmented(truth), found, [1, 2, 3], masks=True)
+    assert found == before  # pycocotools writes into what it is given
+    assert (accuracy.segm_ap, accuracy.segm_ap50, accuracy.segm_ap75) == pytest.approx((1, 1, 1))
+    assert accuracy.ap == 0
+    assert list(accuracy.metrics()) == [*METRICS, *MASK_METRICS]
+
+
+def test_shifted_masks_count_up_to_the_iou_that_they_reach(truth: Callable[..., Path]) -> None:
+    """A tenth of its width aside a mask has an IoU of 0.9 / 1.1 = 0.82: 7 of the 10 thresholds."""
+    found = [f | {"segmentation": outlined([x + w // 10, y, w, h])} for f in perfect() for x, y, w, h in [f["bbox"]]]
+    accuracy = score(segmented(truth), found, [1, 2, 3], masks=True)
+    assert (accuracy.segm_ap, accuracy.segm_ap50, accuracy.segm_ap75) == pytest.approx((0.7, 1, 1))
+    assert accuracy.ap == pytest.approx(1)
+
+
+def test_no_masks_found_have_an_ap_of_0(truth: Callable[..., Path]) -> None:
+    assert score(segmented(truth), [], [1, 2, 3], masks=True).segm_ap == 0
+
+
+def test_detections_carry_masks_of_the_size_of_their_image() -> None:
+    """One query whose mask is the left half, detected as two classes; the image is seen at half its size, padded."""
+    logits = torch.tensor([[[2.0, 1.0], [-9.0, -9.0]]])
+    cells = torch.full((1, 1, 4, 6), -1.0)
+    cells[0, 0, :, :2] = 1.0
+    queries = torch.tensor([[[3.0], [-3.0]]])
+    masks = MaskEmbeddings(
+        cells=cells, queries=queries, padding=torch.zeros(1, 4, 6, dtype=torch.bool), sizes=torch.tensor([[16, 16]])
+    )
+    targets = [Target(5, torch.zeros(0), torch.zeros(0, 4), (32, 32))]
+    prediction = Prediction(logits, torch.full((1, 2, 4), 0.5))
+    found = found_objects(prediction, targets, Categories((3, 7), ("red", "blue")), masks)
+    decoded = [coco_masks.decode(f["segmentation"]) for f in found]
+    left = np.zeros((32, 32), np.uint8)
+    left[:, :16] = 1
+    assert np.array_equal(decoded[0], left)
+    assert [f["category_id"] for f in found[:2]] == [3, 7]
+    assert found[0]["segmentation"] == found[1]["segmentation"]
+    assert np.array_equal(decoded[2], 1 - left)
 
 
 def test_detections_carry_the_ids_and_the_pixels_of_the_data_set() -> None:

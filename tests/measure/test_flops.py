@@ -213,3 +213,16 @@ def test_a_rho_for_a_dense_model_is_refused(shallow: Callable[..., Detector]) ->
         dense.mean_gflops(SIZES, 0.3)
     with pytest.raises(CountError, match="at least one"):
         dense.mean_gflops([])
+
+
+@pytest.mark.parametrize("name", ["standard", "official"])
+def test_masks_are_a_part_of_their_own_with_the_product_of_each_detection(count: Count, name: str) -> None:
+    plain, masked = count(name), count(name, mask_head=True)
+    coarse, fine = 8 * 12, 16 * 24  # cells before and after the enlargement
+    multiply_adds = 9 * (32 * 16 * coarse + 16 * 8 * fine) + 8 * 8 * fine + 10 * (32 * 32 * 2 + 32 * 8) + 10 * 8 * fine
+    norms = 5 * (16 * coarse + 8 * fine)
+    expected = 2 * multiply_adds if name == "standard" else multiply_adds + norms
+    assert masked.parts["masks"] == pytest.approx(expected / 1e9)
+    assert masked.gflops - plain.gflops == pytest.approx(expected / 1e9)
+    assert "masks" not in plain.parts
+    assert {part: n for part, n in masked.parts.items() if part != "masks"} == pytest.approx(plain.parts)

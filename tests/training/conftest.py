@@ -59,8 +59,16 @@ def _box(number: int, which: int) -> tuple[int, int, int, int]:
 def _annotation(number: int, which: int) -> dict[str, Any]:
     box = _box(number, which)
     area = box[2] * box[3]
-    key = 2 * number + which
-    return {"id": key, "image_id": number, "category_id": (3, 7)[which], "bbox": box, "area": area, "iscrowd": 0}
+    x, y, w, h = box
+    return {
+        "id": 2 * number + which,
+        "image_id": number,
+        "category_id": (3, 7)[which],
+        "bbox": box,
+        "area": area,
+        "iscrowd": 0,
+        "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
+    }
 
 
 def _draw(root: Path, number: int, size: tuple[int, int]) -> dict[str, Any]:

@@ -81,13 +81,14 @@ def test_the_step_that_failed_can_be_run_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     disturbed(2, lambda model: parameter(model, "level_embed").fill_(1e38))
+    masked = {"mask_head": True}
     with pytest.raises(NonFiniteError) as caught:
-        run(small(write_coco()), tmp_path / "run")
+        run(small(write_coco(), model=masked), tmp_path / "run")
     again = replay(tmp_path / "run")
     assert again in str(caught.value)
     _, batch, config, scale, steps = load_step(tmp_path / "run")
     assert f"on images {[target.image_id for target in batch.targets]}" in str(caught.value)
-    assert (config, scale, steps) == (small(tmp_path / "data"), 1.0, 1)
+    assert (config, scale, steps) == (small(tmp_path / "data", model=masked), 1.0, 1)
     module, folder = str(caught.value).partition("`python -m ")[2].partition("`")[0].split()
     monkeypatch.setattr(sys, "argv", ["replay", folder])
     sys.modules.pop(module)  # runpy warns of what is imported already

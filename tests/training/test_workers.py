@@ -15,13 +15,14 @@ import torch
 
 from rhobench.config import ConfigError, RunConfig, TrainConfig
 from rhobench.config_tree import with_value
-from rhobench.data import CocoDetection, Flip, collate
+from rhobench.data import Flip, collate
 from rhobench.model.criterion import weighted_sum
 from rhobench.training import train
 from rhobench.training.batches import TrainBatch, objects_of
 from rhobench.training.checkpoint import find_checkpoint, read_checkpoint
 from rhobench.training.loop import build_for
 from rhobench.training.objective import Objective
+from rhobench.training.sources import open_images
 from rhobench.training.step import OptimizerStep, Stepped
 
 Write = Callable[..., Path]
@@ -58,7 +59,8 @@ def test_two_workers_train_and_score_as_one_and_go_on_when_their_number_changes(
     """
     root = write_coco(train=8, val=3)
     without_some_objects(root)
-    config = small(root, model={"rho": 1.0}, epochs=2, batch_size=4, checkpoint_every_seconds=0.0)
+    masked = {"rho": 1.0, "mask_head": True}
+    config = small(root, model=masked, epochs=2, batch_size=4, checkpoint_every_seconds=0.0)
     shared = tmp_path / "shared"
     written = two_workers(with_value(config, "train.num_workers", 2), shared, stop=3)
     first, second = (worker["whole"] for worker in written)
@@ -100,6 +102,7 @@ FAMILIES: list[dict[str, Any]] = [
     {"name": "deformable_detr", "two_stage": False, "with_box_refine": False, "rho": None},
     {"name": "two_stage_deformable_detr", "rho": None, "eff_query_init": False},
     {"name": "efficient_detr", "rho": None},
+    {"mask_head": True},
 ]
 
 
@@ -108,7 +111,7 @@ def test_every_parameter_that_is_trained_gets_a_gradient(write_coco: Write, smal
     """Workers wait for the gradient of each: one without would stop them all."""
     root = write_coco()
     config = small(root, model=family)
-    images = CocoDetection(config.data, root, ("train",), train=True)
+    images, _ = open_images(config, root)
     batch = collate([images[index, Flip.NONE] for index in range(2)])
     model = build_for(config, images.categories).train()
     terms = Objective(model, config.loss, "fp32")(batch, objects_of(batch, torch.device("cpu")), 4.0)
@@ -116,7 +119,7 @@ def test_every_parameter_that_is_trained_gets_a_gradient(write_coco: Write, smal
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
-DENSE = {"name": "efficient_detr", "rho": None}
+DENSE = {"name": "efficient_detr", "rho": None, "mask_head": True}
 ONE_SIZE, TWO_SIZES = ((96, 64),), ((96, 64), (80, 96))
 
 

@@ -6,6 +6,7 @@ from rhobench.config import Experiment
 from rhobench.experiments.bccd import bccd
 from rhobench.experiments.dam_target import dam_target
 from rhobench.experiments.demo import demo
+from rhobench.experiments.masks import masks
 from rhobench.experiments.modern_50ep import modern_50ep
 from rhobench.experiments.official_50ep import official_50ep
 from rhobench.experiments.pretraining import pretraining
@@ -19,6 +20,7 @@ EXPERIMENTS: dict[str, Callable[[], Experiment]] = {
     "scoring": scoring,
     "dam_target": dam_target,
     "pretraining": pretraining,
+    "masks": masks,
     "official_50ep": official_50ep,
     "modern_50ep": modern_50ep,
 }

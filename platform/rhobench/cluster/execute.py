@@ -115,10 +115,16 @@ def _scored(config: RunConfig, trained: Trained, report: Report) -> dict[float |
 
 
 def _keep_detections(folder: Path, found: Mapping[float | None, list[Found]]) -> None:
-    """All detections in one file; its column "rho" says at which rho each was made (none: the dense encoder)."""
+    """All detections in one file; its column "rho" says at which rho each was made (none: the dense encoder).
+
+    With masks, "mask" is the run-length code of each, at the size of its image.
+    """
     rows = [detection | {"rho": rho} for rho, detections in found.items() for detection in detections]
-    frame = pd.DataFrame(rows, columns=["rho", "image_id", "category_id", "bbox", "score"])
+    shapes = ["segmentation"] if rows and "segmentation" in rows[0] else []
+    frame = pd.DataFrame(rows, columns=["rho", "image_id", "category_id", "bbox", "score", *shapes])
     frame[["x", "y", "w", "h"]] = frame.pop("bbox").to_list() if len(frame) else None
+    if shapes:
+        frame["mask"] = [segmentation["counts"] for segmentation in frame.pop("segmentation")]
     frame.to_parquet(folder / DETECTIONS_FILE)
 
 
@@ -139,6 +145,9 @@ def _point(trained: Trained, rho: float | None, accuracy: Accuracy) -> Point:
         ap_s=accuracy.ap_s,
         ap_m=accuracy.ap_m,
         ap_l=accuracy.ap_l,
+        segm_ap=accuracy.segm_ap,
+        segm_ap50=accuracy.segm_ap50,
+        segm_ap75=accuracy.segm_ap75,
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from rhobench.config import DataConfig
+from rhobench.data.masks import Window
 from rhobench.data.transforms import Flip, resized_size, scaled_size
 
 
@@ -156,6 +157,14 @@ def augment(
     kept = (corners[:, 2:] > corners[:, :2]).all(dim=1)
     first, last = (corners[kept] / torch.tensor([width, height] * 2)).split(2, dim=1)
     return _normalise(pixels, config), torch.cat([(first + last) / 2, last - first], dim=1), kept
+
+
+def seen_part(crop: Crop | None, height: int, width: int) -> Window:
+    """What is seen of a mirrored image of ``height`` x ``width`` pixels."""
+    if crop is None:
+        return Window(left=0, top=0, width=width, height=height)
+    across, down = width / crop.resized[1], height / crop.resized[0]
+    return Window(left=crop.left * across, top=crop.top * down, width=crop.width * across, height=crop.height * down)
 
 
 def _mirrored(corners: Tensor, axis: int, side: int) -> Tensor:

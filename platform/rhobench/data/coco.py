@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rhobench.config import DataConfig
-from rhobench.data.augmentation import View, augment, draw_view, largest_sides
+from rhobench.data.augmentation import View, augment, draw_view, largest_sides, seen_part
+from rhobench.data.masks import OutlineError, Outlines, cell_coverage, decode_masks, encode_outline
 from rhobench.data.transforms import PILLOW_ERRORS, Flip, decode, flips, resized_size, transform
 
 _OUTLINE = re.compile(rb'("segmentation"\s*:)\s*\[[-+\d\s.,eE\[\]]*\]')
@@ -83,6 +84,9 @@ class Target:
     """(n, 4) float32: centre x, centre y, width, height as shares of the image."""
     original_size: tuple[int, int]
     """(height, width) of the image file in pixels."""
+    masks: Tensor | None = None
+    """(n, ceil(H / 4), ceil(W / 4)) uint8: what of each 4 x 4 pixels of the model's input (H, W) the object covers, 255
+    for all of it. None where masks were not asked for."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +127,14 @@ def annotation_file(root: Path, split: str) -> Path:
     return root / "annotations" / f"instances_{split}.json"
 
 
-def read_annotations(file: Path) -> Any:
-    """Parse a COCO json, with 0 in the place of the outlines of objects: nothing here reads them.
+def read_annotations(file: Path, *, outlines: bool = False) -> Any:
+    """Parse a COCO json, without ``outlines`` with 0 in the place of those that are lists: only masks need them.
 
     Outlines are most of such a file, and turning their numbers into objects would take most of the time and memory.
     Raises OSError when the file cannot be read, and ValueError when it is not json.
     """
-    return json.loads(_OUTLINE.sub(rb"\1 0", file.read_bytes()))
+    content = file.read_bytes()
+    return json.loads(content if outlines else _OUTLINE.sub(rb"\1 0", content))
 
 
 def image_folder(root: Path, split: str) -> Path:
@@ -154,6 +159,8 @@ class _Annotations:
     """(objects, 4): x1 y1 x2 y2 in pixels, inside the image, of positive width and height."""
     counts: NDArray[np.int64]
     """(images,): objects of each image."""
+    codes: list[bytes]
+    """The mask of each object, run-length encoded; empty without masks."""
 
 
 class CocoDetection(Dataset[Sample]):
@@ -169,18 +176,21 @@ class CocoDetection(Dataset[Sample]):
         root: Folder of the data set.
         splits: Splits to join; they must have the same categories.
         train: Whether flips and augmentation may be asked for; otherwise only (index, ``Flip.NONE``).
+        masks: Whether every object must have a segmentation. With ``train``, the samples then have masks.
 
     Raises:
         DatasetError: An annotation file is missing or malformed, or the splits do not fit together.
     """
 
-    def __init__(self, config: DataConfig, root: Path, splits: Sequence[str], *, train: bool) -> None:
+    def __init__(
+        self, config: DataConfig, root: Path, splits: Sequence[str], *, train: bool, masks: bool = False
+    ) -> None:
         assert splits, "at least one split"
         self.config = config
         self.train = train
         self.flips = flips(config) if train else (Flip.NONE,)
         self.annotation_files = tuple(annotation_file(root, split) for split in splits)
-        parts = [_read_split(root, split) for split in splits]
+        parts = [_read_split(root, split, masks) for split in splits]
         self.categories = parts[0].categories
         for part, file in zip(parts, self.annotation_files, strict=True):
             if part.categories != self.categories:
@@ -195,9 +205,16 @@ class CocoDetection(Dataset[Sample]):
         self._labels = np.concatenate([part.labels for part in parts])
         self._boxes = np.concatenate([part.boxes for part in parts])
         self._starts = np.cumsum([0, *np.concatenate([part.counts for part in parts])])
+        # What is scored is compared with the annotations themselves: masks of its samples would never be read.
+        self._outlines = Outlines([code for part in parts for code in part.codes]) if masks and train else None
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the samples have masks."""
+        return self._outlines is not None
 
     def __getitem__(self, key: Key | tuple[int, Flip]) -> Sample:
         """The sample of a key.
@@ -216,12 +233,17 @@ class CocoDetection(Dataset[Sample]):
         objects = slice(self._starts[index], self._starts[index + 1])
         boxes, labels = torch.from_numpy(self._boxes[objects]), torch.tensor(self._labels[objects])
         view = self._view(index, seed)
+        crop, kept = None, torch.ones(len(labels), dtype=torch.bool)
         if view is None:
             pixels, boxes = transform(image, boxes, flip, self.config)
         else:
             pixels, boxes, kept = augment(image, boxes, flip, view, self.config)
-            labels = labels[kept]
-        return Sample(pixels, Target(self.image_ids[index], labels, boxes, (height, width)))
+            crop = view.crop
+        masks = None
+        if self._outlines is not None:
+            decoded = decode_masks(self._outlines[objects], height, width)[kept.numpy()]
+            masks = cell_coverage(decoded, flip, seen_part(crop, height, width), (pixels.shape[1], pixels.shape[2]))
+        return Sample(pixels, Target(self.image_ids[index], labels[kept], boxes, (height, width), masks))
 
     def _view(self, index: int, seed: int | None) -> View | None:
         """What is drawn for an image; None: nothing is."""
@@ -266,10 +288,13 @@ class CocoDetection(Dataset[Sample]):
         return image
 
 
-def _read_split(root: Path, split: str) -> _Annotations:
+def _read_split(root: Path, split: str, masks: bool) -> _Annotations:
     file = annotation_file(root, split)
     try:
-        return _parse(read_annotations(file), image_folder(root, split))
+        content = read_annotations(file, outlines=masks)
+        return _parse(content, image_folder(root, split), _encoded(content, file) if masks else None)
+    except DatasetError:
+        raise
     except FileNotFoundError:
         there = sorted(path.stem.removeprefix("instances_") for path in file.parent.glob("instances_*.json"))
         raise DatasetError(f"{file} is missing; splits of this data set: {', '.join(there) or 'none'}") from None
@@ -279,7 +304,25 @@ def _read_split(root: Path, split: str) -> _Annotations:
         ) from error
 
 
-def _parse(content: dict[str, Any], folder: Path) -> _Annotations:
+def _encoded(content: dict[str, Any], file: Path) -> list[bytes]:
+    """The mask of every object, and a look at those of crowds, which scoring reads."""
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    codes = []
+    for annotation in content["annotations"]:
+        try:
+            code = encode_outline(annotation.get("segmentation"), *sizes[annotation["image_id"]])
+        except OutlineError as error:
+            raise DatasetError(
+                f"{file}: the segmentation of annotation {annotation['id']} (image {annotation['image_id']}) {error}; "
+                f"a model with masks needs that of every object: `rhobench data check {file.parents[1]} --masks` lists "
+                "what to mend, or set model.mask_head=false"
+            ) from None
+        if not annotation.get("iscrowd", 0):
+            codes.append(code)
+    return codes
+
+
+def _parse(content: dict[str, Any], folder: Path, codes: list[bytes] | None) -> _Annotations:
     names = {category["id"]: category["name"] for category in content["categories"]}
     categories = Categories(tuple(sorted(names)), tuple(names[category_id] for category_id in sorted(names)))
     images = sorted(content["images"], key=lambda image: image["id"])
@@ -302,4 +345,5 @@ def _parse(content: dict[str, Any], folder: Path) -> _Annotations:
         labels=labels[order],
         boxes=boxes[order].astype(np.float32),
         counts=np.bincount(owner[real], minlength=len(images)),
+        codes=[codes[number] for number in order] if codes is not None else [],
     )

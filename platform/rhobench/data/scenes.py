@@ -2,8 +2,8 @@
 
 The class of an object is its shape alone; colour, texture, size and orientation vary within a class. Objects are
 drawn in turn and may hide one another, but each keeps at least three quarters of its pixels visible; the border of the
-image hides too. As in COCO, the annotated box is the tight box of the visible pixels, and ``area`` counts them. Every
-image has its own random stream, seeded by (seed, split, index).
+image hides too. As in COCO, the annotated box is the tight box of the visible pixels, ``area`` counts them, and
+``segmentation`` lists them, run-length encoded. Every image has its own random stream, seeded by (seed, split, index).
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from rhobench.config import DataConfig, ScenesConfig
 from rhobench.data.cache import build_once, cache_dir
 from rhobench.data.check import require_valid
 from rhobench.data.coco import DatasetError, annotation_file
+from rhobench.data.masks import encode_mask
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Part of the name of a cached data set: to be raised whenever the same ScenesConfig gives other bytes."""
 
 MIN_VISIBLE = 0.75
@@ -99,7 +100,8 @@ def _write_split(config: ScenesConfig, out: Path, split: str, images: int, first
         records.append({"id": image_id, "file_name": file_name, "width": config.size_px, "height": config.size_px})
         for thing in objects:
             annotation = {"id": len(annotations) + 1, "image_id": image_id, "category_id": _category_id(thing.label)}
-            annotations.append(annotation | {"bbox": thing.box, "area": thing.area, "iscrowd": 0})
+            seen = {"bbox": thing.box, "area": thing.area, "segmentation": thing.segmentation}
+            annotations.append(annotation | seen | {"iscrowd": 0})
     names = list(SHAPES)[: config.num_classes]
     categories = [{"id": _category_id(label), "name": name} for label, name in enumerate(names)]
     content = {"images": records, "annotations": annotations, "categories": categories}
@@ -121,6 +123,8 @@ class SceneObject:
     """x, y, width, height in pixels of what is visible."""
     area: int
     """Its visible pixels."""
+    segmentation: dict[str, Any]
+    """They themselves, as COCO's compressed run-length encoding: "size" (height, width) and "counts"."""
     visible_share: float
     """Of its pixels, those outside the image included."""
 
@@ -200,7 +204,8 @@ def _object(label: int, visible: NDArray[np.bool_], pixels: int) -> SceneObject:
     x, y = int(columns[0]), int(rows[0])
     box = [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
     area = int(visible.sum())
-    return SceneObject(label=label, box=box, area=area, visible_share=area / pixels)
+    segmentation = encode_mask(visible)
+    return SceneObject(label=label, box=box, area=area, segmentation=segmentation, visible_share=area / pixels)
 
 
 # Shapes in the circle of radius 1: (u, v) -> signed distance to the outline, negative inside.

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from torch import Tensor
 
 from rhobench.data import Categories, Target
+from rhobench.data.masks import encode_mask
 from rhobench.model.heads import Prediction
-from rhobench.model.postprocess import detections
+from rhobench.model.masks import MaskEmbeddings
+from rhobench.model.postprocess import detection_masks, detections
 
 METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
 """In the order of COCOeval's summary."""
 
+MASK_METRICS = ("segm_ap", "segm_ap50", "segm_ap75")
+"""The same of masks, for a model that has some."""
+
 Found = dict[str, Any]
-"""One detection in COCO's result format: image_id, category_id, bbox (x, y, w, h in pixels), score."""
+"""One detection in COCO's result format: image_id, category_id, bbox (x, y, w, h in pixels), score; with masks also
+segmentation, run-length encoded at the size of the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """AP as COCO defines it, each in [0, 1]; None where a size has no objects."""
+    """AP as COCO defines it, each in [0, 1]; None where a size has no objects, and of masks where there are none."""
 
     ap: float | None
     ap50: float | None
@@ -37,33 +45,55 @@ class Accuracy:
     ap_l: float | None
     per_class: dict[str, float | None]
     """AP of each category by name."""
+    segm_ap: float | None = None
+    segm_ap50: float | None = None
+    segm_ap75: float | None = None
 
     def metrics(self) -> dict[str, float | None]:
-        """All but the classes."""
-        return {name: value for name, value in asdict(self).items() if name != "per_class"}
+        """All but the classes; those of masks only where there are some."""
+        values = asdict(self)
+        return {name: values[name] for name in (*METRICS, *(m for m in MASK_METRICS if values[m] is not None))}
 
 
-def found_objects(prediction: Prediction, targets: Sequence[Target], categories: Categories) -> list[Found]:
-    """The detections of a batch, with the category ids of the data set."""
+def found_objects(
+    prediction: Prediction, targets: Sequence[Target], categories: Categories, masks: MaskEmbeddings | None = None
+) -> list[Found]:
+    """The detections of a batch, with the category ids of the data set, and with ``masks`` with theirs."""
     sizes = torch.tensor([t.original_size for t in targets])
     on_host = prediction._replace(logits=prediction.logits.float().cpu(), boxes=prediction.boxes.float().cpu())
     best = detections(on_host, sizes)
     boxes = best.boxes.clone()
     boxes[..., 2:] -= boxes[..., :2]  # x, y, w, h
-    return [
+    found = [
         {"image_id": target.image_id, "category_id": categories.to_id(label), "bbox": box, "score": score}
         for i, target in enumerate(targets)
         for label, box, score in zip(best.labels[i].tolist(), boxes[i].tolist(), best.scores[i].tolist(), strict=True)
     ]
+    if masks is not None:
+        shapes = (_segmentations(masks, i, best.queries[i], t.original_size) for i, t in enumerate(targets))
+        for detection, segmentation in zip(found, chain.from_iterable(shapes), strict=True):
+            detection["segmentation"] = segmentation
+    return found
 
 
-def score(annotation_file: Path, found: Sequence[Found], image_ids: Sequence[int]) -> Accuracy:
-    """COCO's bounding-box evaluation.
+def _segmentations(
+    masks: MaskEmbeddings, image: int, queries: Tensor, size: tuple[int, int]
+) -> Iterator[dict[str, Any]]:
+    """The mask of each of ``queries``; a query that is detected as several classes is encoded once."""
+    encoded: dict[int, dict[str, Any]] = {}
+    for some, shapes in detection_masks(masks, image, queries, size):
+        encoded |= dict(zip(some.tolist(), map(encode_mask, shapes.cpu().numpy()), strict=True))
+    return (encoded[query] for query in queries.tolist())
+
+
+def score(annotation_file: Path, found: Sequence[Found], image_ids: Sequence[int], *, masks: bool = False) -> Accuracy:
+    """COCO's bounding-box evaluation, and with ``masks`` that of segmentations.
 
     Args:
         annotation_file: of the split.
         found: detections on it.
         image_ids: every image that was evaluated; images without detections count.
+        masks: whether the detections have segmentations. Those of the annotations are then read, too.
 
     Raises:
         ValueError: an image was evaluated twice, or is not in the split, or is missing.
@@ -72,13 +102,25 @@ def score(annotation_file: Path, found: Sequence[Found], image_ids: Sequence[int
         truth = _ground_truth(annotation_file)
         _require_each_once(image_ids, truth.getImgIds(), annotation_file)
         names = [truth.cats[i]["name"] for i in sorted(truth.getCatIds())]
-        evaluation = COCOeval(truth, _results(truth, found), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoU thresholds, recalls, categories)
-    values = dict(zip(METRICS, map(_known, evaluation.stats[:6]), strict=True))
+        boxes = _evaluated(truth, found, "bbox")
+        # After the boxes: pycocotools puts encoded masks into the annotations.
+        segments = _evaluated(truth, found, "segm").stats[:3] if masks else []
+    precision = boxes.eval["precision"][:, :, :, 0, -1]  # (IoU thresholds, recalls, categories)
+    values = dict(zip(METRICS, map(_known, boxes.stats[:6]), strict=True))
+    values |= dict(zip(MASK_METRICS, map(_known, segments), strict=False))
     return Accuracy(**values, per_class={name: _mean_known(precision[..., k]) for k, name in enumerate(names)})
+
+
+def _evaluated(truth: COCO, found: Sequence[Found], kind: Literal["bbox", "segm"]) -> COCOeval:
+    shape = "segmentation" if kind == "segm" else "bbox"
+    # One shape alone: from a box pycocotools would take the area, also where masks are compared. It adds to what it
+    # is given, so these are copies.
+    results = [{name: f[name] for name in ("image_id", "category_id", "score", shape)} for f in found]
+    evaluation = COCOeval(truth, _results(truth, results), kind)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation
 
 
 def _ground_truth(file: Path) -> COCO:
@@ -90,9 +132,9 @@ def _ground_truth(file: Path) -> COCO:
     return truth
 
 
-def _results(truth: COCO, found: Sequence[Found]) -> COCO:
+def _results(truth: COCO, found: list[Found]) -> COCO:
     if found:
-        return truth.loadRes(list(found))
+        return truth.loadRes(found)
     empty = COCO()  # loadRes refuses an empty list
     empty.dataset = truth.dataset | {"annotations": []}
     empty.createIndex()

@@ -21,6 +21,7 @@ from rhobench.measure.flop_rules import CONVENTIONS, Convention, CountName
 from rhobench.model import Detector, DetectorOutput
 from rhobench.model.attention import DeformableAttention
 from rhobench.model.heads import PredictionHead
+from rhobench.model.postprocess import MAX_DETECTIONS
 
 PARTS: Mapping[str, str] = {
     "backbone": "backbone",
@@ -30,6 +31,7 @@ PARTS: Mapping[str, str] = {
     "query_selector": "query selection",
     "queries": "query selection",
     "decoder": "decoder",
+    "mask_head": "masks",
 }
 """Modules of a detector, and the parts that they are shown as; some families lack some."""
 
@@ -135,6 +137,7 @@ def count_flops(
     tokens = output.source.shape[1]
     parts = _parts(outline, counts, convention)
     parts["projections"] += tokens * convention.per_token
+    parts["masks"] += _of_masks(output, convention)
     return FlopCount(
         count=convention.name,
         height=height,
@@ -146,6 +149,17 @@ def count_flops(
         own_rules=tuple(sorted(operator.__name__ for operator in counts["Global"] if operator in convention.rules)),
         parameters=count_parameters(model),
     )
+
+
+def _of_masks(output: DetectorOutput, convention: Convention) -> int:
+    """Of the product that makes the masks of the detections, at most one for each, after the forward pass."""
+    if output.masks is None:
+        return 0
+    queries = torch.arange(min(MAX_DETECTIONS, output.masks.queries.shape[1]), device="meta")
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        output.masks.logits(0, queries)
+    return convention.total(counter.get_flop_counts()["Global"])
 
 
 def meta_copy(model: Detector) -> Detector:

@@ -14,13 +14,14 @@ import torch
 from rhobench.config import MeasureConfig
 from rhobench.data import Batch
 from rhobench.model import Detector
-from rhobench.model.postprocess import detections
+from rhobench.model.postprocess import detection_masks, detections
 
 PROTOCOL = "latency-detector/1"
 PROTOCOL_TEXT = (
-    "Wall time from normalised images in memory to boxes in pixels of the original image (backbone, transformer, "
-    "top-100; no reading, resizing or transfer), real validation images in turn, trained weights, fp32, nothing else "
-    "running under the scheduler; median of the timed calls, the artifacts of a sweep in turns after a warm-up."
+    "Wall time from normalised images in memory to boxes, and masks with a mask head, in pixels of the original image "
+    "(backbone, transformer, top-100; no reading, resizing or transfer), real validation images in turn, trained "
+    "weights, fp32, nothing else running under the scheduler; median of the timed calls, the artifacts of a sweep in "
+    "turns after a warm-up."
 )
 
 
@@ -85,16 +86,21 @@ def _detector_call(subject: Subject) -> Callable[[int], None]:
     model = subject.model.eval()
     device = next(model.parameters()).device
     rho = model.rho if subject.rho is None else subject.rho
-    inputs = [
-        (b.images.to(device), b.mask.to(device), torch.tensor([t.original_size for t in b.targets], device=device))
-        for b in subject.batches
-    ]
+    inputs = []
+    for batch in subject.batches:
+        originals = [target.original_size for target in batch.targets]
+        sizes = torch.tensor(originals, device=device)
+        inputs.append((batch.images.to(device), batch.mask.to(device), sizes, originals))
 
     def call(i: int) -> None:
-        images, mask, sizes = inputs[i % len(inputs)]
+        images, mask, sizes, originals = inputs[i % len(inputs)]
         model.rho = rho
         with torch.inference_mode():
-            detections(model(images, mask).prediction, sizes)
+            output = model(images, mask)
+            found = detections(output.prediction, sizes)
+            for number, size in enumerate(originals if output.masks is not None else []):
+                for _ in detection_masks(output.masks, number, found.queries[number], size):
+                    pass  # they are made on the way
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

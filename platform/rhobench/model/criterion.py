@@ -13,6 +13,7 @@ from rhobench.config import LossConfig
 from rhobench.model.boxes import generalized_iou, to_xyxy
 from rhobench.model.detector import DetectorOutput
 from rhobench.model.heads import Prediction
+from rhobench.model.masks import MaskEmbeddings, mask_losses
 from rhobench.model.matcher import Objects, match
 from rhobench.model.sparsity import dam_correlation, dam_target, decoder_attention_map, mask_prediction_loss
 
@@ -53,6 +54,8 @@ def losses(
         terms["cardinality_error" + suffix] = cardinality_error(prediction, wanted)
         if not suffix:
             terms["class_error"] = class_error(prediction, wanted, pairs)
+            if output.masks is not None:
+                terms |= _mask_losses(output.masks, objects, pairs, config, num_boxes)
     if output.selection is not None:
         dam = decoder_attention_map(output.samplings, output.grid.shapes)
         if output.scored_by == "dam":
@@ -78,6 +81,8 @@ def weighted_sum(terms: dict[str, Tensor], config: LossConfig, step: int | None 
         "loss_bbox": config.box_weight,
         "loss_giou": config.giou_weight,
         "loss_mask_prediction": config.mask_prediction_weight * grown,
+        "loss_mask_focal": config.mask_focal_weight,
+        "loss_mask_dice": config.mask_dice_weight,
     }
     weighted = [
         weight * value
@@ -125,6 +130,18 @@ def _cross_entropy(logits: Tensor, matched: tuple[Tensor, Tensor], labels: Tenso
     weight = logits.new_ones(no_object + 1)
     weight[no_object] = no_object_weight
     return F.cross_entropy(logits.flatten(0, 1), target.flatten(), weight)
+
+
+def _mask_losses(
+    masks: MaskEmbeddings,
+    objects: Sequence[Objects],
+    pairs: list[tuple[Tensor, Tensor]],
+    config: LossConfig,
+    num_boxes: float,
+) -> dict[str, Tensor]:
+    targets = [wanted.masks for wanted in objects if wanted.masks is not None]
+    assert len(targets) == len(objects), "a model with mask_head learns from objects with masks"
+    return mask_losses(masks, targets, pairs, config.focal_alpha, FOCAL_GAMMA, num_boxes)
 
 
 def _without_class(objects: Objects) -> Objects:

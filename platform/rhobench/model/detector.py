@@ -11,6 +11,7 @@ from rhobench.config import ModelConfig, Scoring
 from rhobench.model.attention import Sampling
 from rhobench.model.backbone import Backbone
 from rhobench.model.heads import Prediction
+from rhobench.model.masks import MaskEmbeddings
 from rhobench.model.queries import Queries
 from rhobench.model.sparsity import TokenSelection
 from rhobench.model.tokens import TokenGrid
@@ -48,6 +49,8 @@ class DetectorOutput:
     """What ``selection`` was made by."""
     scorer_prediction: Prediction | None = None
     """Of every token before the encoder; only where the tokens were scored by objectness."""
+    masks: MaskEmbeddings | None = None
+    """Of the queries; only with ``mask_head``."""
 
 
 class Detector(nn.Module):

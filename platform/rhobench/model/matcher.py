@@ -25,6 +25,9 @@ class Objects(NamedTuple):
     """(n,) int64, contiguous."""
     boxes: Tensor
     """(n, 4) cxcywh divided by the image size without padding."""
+    masks: Tensor | None = None
+    """(n, h, w) uint8 on the grid of the mask head, which may reach further; 255 where a cell is covered wholly. Only
+    for a model with ``mask_head``."""
 
 
 class NonFiniteError(ArithmeticError):

@@ -119,6 +119,10 @@ def official_keys(key: str, config: ModelConfig) -> list[str]:
             f"The official code has no model.scoring={config.scoring!r}, so its weights have no official names: "
             "it knows 'dam' alone."
         )
+    if key.startswith("mask_head."):
+        raise WeightsError(
+            "The official code has no model.mask_head=True, so the weights of the mask head have no official names."
+        )
     raise KeyError(key)
 
 

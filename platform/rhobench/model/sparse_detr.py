@@ -12,6 +12,7 @@ from rhobench.model.detector import Detector, DetectorOutput
 from rhobench.model.encoder import Encoder
 from rhobench.model.heads import Prediction
 from rhobench.model.layers import init_transformer_weights
+from rhobench.model.masks import MaskHead
 from rhobench.model.queries import LearnedQueries, Queries, QuerySelector, TokenNorm
 from rhobench.model.scoring import RandomScorer, build_scorer
 from rhobench.model.sparsity import TokenSelection, select_tokens
@@ -36,6 +37,7 @@ class SparseDETR(Detector):
         self.query_selector = QuerySelector(config, classes) if config.two_stage else None
         self.queries = None if config.two_stage else LearnedQueries(config)
         self.decoder = Decoder(config, classes)
+        self.mask_head = MaskHead(dim) if config.mask_head else None
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -65,6 +67,7 @@ class SparseDETR(Detector):
         memory, encoder_aux = self.encoder(source, positions, grid, selection, with_aux=with_aux)
         queries, token_prediction = self._queries(memory, grid, with_aux)
         decoded = self.decoder(queries, memory, grid, with_aux=with_aux)
+        head, state = self.mask_head, decoded.states[-1]
         return DetectorOutput(
             prediction=decoded.predictions[-1],
             grid=grid,
@@ -81,6 +84,7 @@ class SparseDETR(Detector):
             objectness_only=not self.config.eff_specific_head,
             scored_by=self.config.scoring,
             scorer_prediction=scorer_prediction,
+            masks=head(memory, positions, state, grid, mask) if head is not None else None,
         )
 
     def begin_step(self, seed: int, step: int) -> None:

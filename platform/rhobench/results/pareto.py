@@ -77,6 +77,9 @@ METRICS: dict[str, Metric] = {
         _accuracy("ap_s", "AP small"),
         _accuracy("ap_m", "AP medium"),
         _accuracy("ap_l", "AP large"),
+        _accuracy("segm_ap", "Mask AP"),
+        _accuracy("segm_ap50", "Mask AP50"),
+        _accuracy("segm_ap75", "Mask AP75"),
         Metric(name="gflops", label="GFLOPs", unit="per image", better="lower", digits=2, setting=("flops_count",)),
         Metric(name="params_m", label="Parameters", unit="M", better="lower"),
         Metric(

@@ -64,6 +64,12 @@ class Point:
     """AP of medium objects."""
     ap_l: float | None = None
     """AP of large objects."""
+    segm_ap: float | None = None
+    """AP of masks over IoU 0.50:0.95; None for a model without a mask head."""
+    segm_ap50: float | None = None
+    """AP of masks at IoU 0.50."""
+    segm_ap75: float | None = None
+    """AP of masks at IoU 0.75."""
     gflops: float | None = None
     """10^9 operations of one image, counted as ``flops_count`` says."""
     flops_count: Literal["standard", "official"] | None = None

@@ -70,7 +70,10 @@ def to_device(batch: TrainBatch, device: torch.device) -> TrainBatch:
 
 def objects_of(batch: TrainBatch, device: torch.device) -> list[Objects]:
     """What is to be found in each image of the batch."""
-    return [Objects(t.labels.to(device), t.boxes.to(device)) for t in batch.targets]
+    return [
+        Objects(t.labels.to(device), t.boxes.to(device), None if t.masks is None else t.masks.to(device))
+        for t in batch.targets
+    ]
 
 
 def micro_batches(batch: TrainBatch, size: int) -> list[TrainBatch]:

@@ -149,6 +149,8 @@ def keep(folder: Path, state: TrainingState, batch: TrainBatch, loss_scale: floa
     tensors = {f"input.{level}": values for level, values in enumerate(inputs)} | {"mask": batch.mask}
     for row, target in enumerate(batch.targets):
         tensors |= {f"labels.{row}": target.labels, f"boxes.{row}": target.boxes}
+        if target.masks is not None:
+            tensors[f"masks.{row}"] = target.masks
     tensors |= {f"model.{name}": value for name, value in state.model.state_dict().items()}
     description = {
         "reason": sentence,

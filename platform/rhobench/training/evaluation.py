@@ -32,8 +32,9 @@ def evaluate(
     ids: list[int] = []
     for batch in loader:
         output = run_model(model, to_device(batch, device))
-        share += found_objects(output.prediction, batch.targets, images.categories)
+        share += found_objects(output.prediction, batch.targets, images.categories, output.masks)
         ids += [t.image_id for t in batch.targets]
     shares = of_all_workers((share, ids))
     found = [f for part, _ in shares for f in part]
-    return found, score(images.annotation_files[0], found, [i for _, part in shares for i in part])
+    scored = [i for _, part in shares for i in part]
+    return found, score(images.annotation_files[0], found, scored, masks=model.config.mask_head)

@@ -81,7 +81,8 @@ def cached_features(
 
 
 def _identity(config: RunConfig, dataset: CocoDetection) -> str:
-    """Changes with whatever changes the features: backbone, weights, images, their size and flips.
+    """Changes with whatever changes the features: backbone, weights, images, their size and flips; and with masks,
+    which are kept beside them.
 
     Nothing of the augmentation does: a run that has one has no cached features.
     """
@@ -95,6 +96,8 @@ def _identity(config: RunConfig, dataset: CocoDetection) -> str:
         digest.update(weights_file(weights or "").read_bytes())
     elif weights is None:
         digest.update(str(config.seed).encode())  # random weights differ by seed
+    if dataset.has_masks:
+        digest.update(b"masks")
     for file in (*dataset.annotation_files, *dataset.files):
         if file.exists():  # a missing image is told by whoever reads it
             state = file.stat()

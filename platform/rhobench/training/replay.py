@@ -48,7 +48,13 @@ def load_step(folder: Path, worker: int = 0) -> tuple[Detector, TrainBatch, RunC
     model = build_model(replace(config.model, **changes, attention_backend="auto"))  # the run's may need its GPU
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     targets = tuple(
-        Target(image["id"], tensors[f"labels.{row}"], tensors[f"boxes.{row}"], tuple(image["size"]))
+        Target(
+            image["id"],
+            tensors[f"labels.{row}"],
+            tensors[f"boxes.{row}"],
+            tuple(image["size"]),
+            tensors.get(f"masks.{row}"),
+        )
         for row, image in enumerate(kept["images"])
     )
     inputs = [tensors[f"input.{level}"] for level in range(sum(name.startswith("input.") for name in tensors))]

@@ -22,10 +22,11 @@ def open_images(config: RunConfig, root: Path) -> tuple[CocoDetection, CocoDetec
     """The training and the validation images of a run.
 
     Raises:
-        DatasetError: they have different categories.
+        DatasetError: they have different categories, or objects without the segmentation that the model needs.
     """
-    train = CocoDetection(config.data, root, config.data.train_splits, train=True)
-    val = CocoDetection(config.data, root, (config.data.val_split,), train=False)
+    masks = config.model.mask_head
+    train = CocoDetection(config.data, root, config.data.train_splits, train=True, masks=masks)
+    val = CocoDetection(config.data, root, (config.data.val_split,), train=False, masks=masks)
     if train.categories != val.categories:
         raise DatasetError(
             f"{train.annotation_files[0]} and {val.annotation_files[0]} have different categories: "

@@ -18,7 +18,7 @@ from rhobench.training.precision import COLLAPSED
 from rhobench.training.state import TrainingState
 from rhobench.training.workers import mean_over_workers, worker_rank
 
-SUMMED = ("loss_bbox", "loss_giou", "loss_ce")
+SUMMED = ("loss_bbox", "loss_giou", "loss_mask_focal", "loss_mask_dice", "loss_ce")
 """Beginnings of the terms that are sums over the images, divided by the objects of the whole batch. All others, and
 DETR's cross-entropy, are means over the images: micro-batches add up by their share of the images. For the
 cross-entropy, whose mean is weighted by the objects of each part, that is nearly the same and not equal, as it is
@@ -43,7 +43,7 @@ class OptimizerStep:
     def __init__(self, state: TrainingState) -> None:
         self.state, self.config = state, state.config
         objective = Objective(state.model, self.config.loss, self.config.train.precision)
-        self.summed = SUMMED[:2] if self.config.model.name == "detr" else SUMMED
+        self.summed = SUMMED[:-1] if self.config.model.name == "detr" else SUMMED
         self.objective: nn.Module = DistributedDataParallel(objective) if worker_rank()[1] > 1 else objective
 
     def __call__(self, batch: TrainBatch) -> Stepped:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rhobench.data.check.problem import Problem, error, note, warning
+from rhobench.data.masks import OutlineError, encode_outline
 
 TOLERATED_PX = 1.0
 
@@ -53,7 +54,9 @@ def check_fields(file: Path, content: Any) -> Iterator[Problem]:
                     yield error(f'{file}: {section}[{number}] has "{field}" = {value!r}, of the wrong type; correct it')
 
 
-def check_content(file: Path, content: dict[str, Any], folder: Path, num_queries: int) -> Iterator[Problem]:
+def check_content(
+    file: Path, content: dict[str, Any], folder: Path, num_queries: int, *, masks: bool = False
+) -> Iterator[Problem]:
     """What the records say, of each by itself and of each image, when every field is there.
 
     Args:
@@ -61,6 +64,7 @@ def check_content(file: Path, content: dict[str, Any], folder: Path, num_queries
         content: what it holds.
         folder: of the images.
         num_queries: object queries of the model.
+        masks: whether the model has a mask head; ``content`` then has the outlines of the objects.
     """
     for section in FIELDS:
         for repeated, times in Counter(record["id"] for record in content[section]).items():
@@ -70,6 +74,8 @@ def check_content(file: Path, content: dict[str, Any], folder: Path, num_queries
     yield from _check_annotations(file, content)
     yield from _check_category_ids(file, content)
     yield from _check_objects(file, content, num_queries)
+    if masks:
+        yield from _check_outlines(file, content)
 
 
 def _check_images(file: Path, content: dict[str, Any], folder: Path) -> Iterator[Problem]:
@@ -140,6 +146,21 @@ def _check_objects(file: Path, content: dict[str, Any], num_queries: int) -> Ite
             f"{file}: images with more objects than the {num_queries} queries of the model: {_listed(named)}; "
             f"the objects beyond them are never found, so set model.num_queries to {most} or more"
         )
+
+
+def _check_outlines(file: Path, content: dict[str, Any]) -> Iterator[Problem]:
+    """The masks of objects, and those of crowds, which scoring reads."""
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    for annotation in content["annotations"]:
+        if annotation["image_id"] not in sizes:
+            continue  # told already
+        try:
+            encode_outline(annotation.get("segmentation"), *sizes[annotation["image_id"]])
+        except OutlineError as reason:
+            yield error(
+                f"{file}: the segmentation of annotation {annotation['id']} (image {annotation['image_id']}) {reason}; "
+                "a model with masks needs that of every object, so add it, or take --masks and model.mask_head back"
+            )
 
 
 def _named(image: dict[str, Any]) -> str:

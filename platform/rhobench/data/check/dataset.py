@@ -52,6 +52,7 @@ def check_dataset(
     *,
     depth: Depth = "json",
     num_queries: int = NUM_QUERIES,
+    masks: bool = False,
     tell: Callable[[int, int], None] = lambda done, files: None,
 ) -> list[Problem]:
     """List the problems of the splits of a data set; without an error among them it can be trained on.
@@ -61,6 +62,7 @@ def check_dataset(
         splits: the splits that will be used together.
         depth: how closely image files are looked at.
         num_queries: object queries of the model.
+        masks: whether the model has a mask head, which needs the segmentation of every object.
         tell: is told how many image files of how many have been looked at.
     """
     if not root.is_dir():
@@ -69,7 +71,7 @@ def check_dataset(
     opened: list[_Split] = []
     for name in dict.fromkeys(splits):
         file = annotation_file(root, name)
-        content = _read(file)
+        content = _read(file, masks)
         if isinstance(content, Problem):
             problems.append(content)
         elif wrong := list(check_fields(file, content)):
@@ -80,14 +82,14 @@ def check_dataset(
     if depth != "json":
         looks = look_at_all([path for split in opened for path in split.paths], depth == "pixels", tell)
     for split in opened:
-        problems += check_content(split.file, split.content, split.folder, num_queries)
+        problems += check_content(split.file, split.content, split.folder, num_queries, masks=masks)
         problems += check_images(split.file, split.folder, split.content["images"], looks)
     return [*problems, *_check_categories(opened), *_check_copies(opened, looks)]
 
 
-def _read(file: Path) -> Any | Problem:
+def _read(file: Path, outlines: bool) -> Any | Problem:
     try:
-        return read_annotations(file)
+        return read_annotations(file, outlines=outlines)
     except OSError as reason:
         return error(f"{file} cannot be read ({reason.strerror}); a split needs this file")
     except ValueError as reason:
