@@ -16,6 +16,7 @@ from rhobench.data import Batch, Target
 from rhobench.measure.latency import Latency, Subject, measure_latency
 from rhobench.model import Detector
 from rhobench.model.heads import Prediction
+from rhobench.model.masks import MaskEmbeddings
 
 
 class Fake(nn.Module):
@@ -26,12 +27,14 @@ class Fake(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.name, self.calls, self.seconds = name, calls, seconds
         self.rho: float | None = None
+        self.masks: MaskEmbeddings | None = None
 
     def forward(self, images: Tensor, mask: Tensor) -> Any:
         assert not self.training
         self.calls.append((self.name, int(images[0, 0, 0, 0])))
         time.sleep(self.seconds)
-        return SimpleNamespace(prediction=Prediction(torch.zeros(len(images), 1, 2), torch.zeros(len(images), 1, 4)))
+        prediction = Prediction(torch.zeros(len(images), 1, 2), torch.zeros(len(images), 1, 4))
+        return SimpleNamespace(prediction=prediction, masks=self.masks)
 
 
 def batch(number: int) -> Batch:
@@ -51,6 +54,23 @@ def test_artifacts_take_turns_after_a_warm_up() -> None:
     warm_up, rounds = [("a", 2), ("b", 2)], [("a", 2), ("b", 2)] * 3
     assert [name for name, _ in calls] == [name for name, count in warm_up + rounds for _ in range(count)]
     assert {name: latency.samples_ms.shape for name, latency in measured.items()} == {"a": (3, 2), "b": (3, 2)}
+
+
+def test_masks_of_the_detections_are_made_in_the_timed_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    logits = MaskEmbeddings.logits
+
+    def counted(self: MaskEmbeddings, image: int, queries: Tensor) -> Tensor:
+        made.append(len(queries))
+        return logits(self, image, queries)
+
+    monkeypatch.setattr(MaskEmbeddings, "logits", counted)
+    fake = Fake("a", [])
+    cells, padding = torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, dtype=torch.bool)
+    sizes = torch.tensor([[8, 8]])
+    fake.masks = MaskEmbeddings(cells=cells, queries=torch.zeros(1, 1, 4), padding=padding, sizes=sizes)
+    measure_latency({"a": subject(fake)}, MeasureConfig(warmup_iterations=1, iterations=4, rounds=2))
+    assert made == [1] * 5  # one query, detected as two classes
 
 
 def test_one_model_takes_turns_with_itself_at_several_rho() -> None:
