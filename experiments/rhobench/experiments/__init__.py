@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from rhobench.config import Experiment
 from rhobench.experiments.bccd import bccd
+from rhobench.experiments.bccd_finetuned import bccd_finetuned
 from rhobench.experiments.dam_target import dam_target
 from rhobench.experiments.demo import demo
 from rhobench.experiments.masks import masks
@@ -16,6 +17,7 @@ from rhobench.experiments.scoring import scoring
 EXPERIMENTS: dict[str, Callable[[], Experiment]] = {
     "demo": demo,
     "bccd": bccd,
+    "bccd_finetuned": bccd_finetuned,
     "rho_sampled": rho_sampled,
     "scoring": scoring,
     "dam_target": dam_target,
