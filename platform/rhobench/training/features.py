@@ -25,6 +25,8 @@ from rhobench.training.batches import FeatureBatch
 
 BATCH = 16
 """Images of one backbone call while the cache is built."""
+LAYOUT = 2
+"""Of the files of a folder."""
 
 FeatureSample = tuple[list[np.ndarray], tuple[int, int], Target]
 """Maps (C_l, H_l, W_l) in fp16, (height, width) of the image that gave them, and its objects."""
@@ -38,7 +40,9 @@ class FeatureDataset(Dataset[FeatureSample]):
         meta = json.loads((folder / "meta.json").read_text())
         self.image_size: tuple[int, int] = tuple(meta["image_size"])
         self.maps = [np.load(folder / f"level{i}.npy", mmap_mode="r") for i in range(meta["levels"])]
-        self.targets: list[Target] = torch.load(folder / "targets.pt", weights_only=False)
+        # Plain values and tensors, which torch's restricted unpickler reads: a cache may lie where others can write.
+        fields = torch.load(folder / "targets.pt", weights_only=True)
+        self.targets = [Target(**target) for target in fields]
 
     def __len__(self) -> int:
         return len(self.targets) // len(self.flips)
@@ -86,7 +90,7 @@ def _identity(config: RunConfig, dataset: CocoDetection) -> str:
 
     Nothing of the augmentation does: a run that has one has no cached features.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(bytes([LAYOUT]))
     seen = {"hflip", "vflip", "loader_workers", "train_splits", "val_split", "dir", "scenes"}
     unused = {"scales_px", "crop_prob", "crop_scales_px", "crop_px", "brightness", "contrast", "saturation"}
     data = {k: v for k, v in to_dict(config.data).items() if k not in seen | unused}
@@ -126,7 +130,7 @@ def _compute(folder: Path, dataset: CocoDetection, backbone: Backbone, tell: Cal
         tell(f"backbone features {start + len(samples)}/{len(keys)}")
     for level in maps:
         level.flush()
-    torch.save(targets, folder / "targets.pt")
+    torch.save([vars(target) for target in targets], folder / "targets.pt")
     (folder / "meta.json").write_text(json.dumps({"levels": len(maps), "image_size": size}))
 
 
