@@ -25,7 +25,7 @@ from torch import Tensor
 from rhobench.config import FAMILIES, BackboneConfig, ModelConfig, RunConfig
 from rhobench.config_tree import to_dict, with_values
 from rhobench.data import Categories
-from rhobench.data.coco import read_annotations
+from rhobench.data.annotations import read_annotations
 from rhobench.measure.artifact import load_artifact, replacing, write_artifact
 from rhobench.model import MODELS, build_model
 from rhobench.model.backbone import Backbone

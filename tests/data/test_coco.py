@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from rhobench.config import DataConfig
 from rhobench.data import CocoDetection, DatasetError, Flip, Sample, Target, UnreadableImageError, collate
-from rhobench.data.coco import read_annotations
+from rhobench.data.annotations import read_annotations
 
 SMALL = DataConfig(resize_px=(32, 32))
 

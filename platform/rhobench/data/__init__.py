@@ -1,19 +1,9 @@
 """Detection data: COCO folders, generated scenes, and the check that a folder can be trained on."""
 
+from rhobench.data.annotations import Categories, DatasetError, UnreadableImageError, annotation_file
 from rhobench.data.cache import build_once, cache_dir
 from rhobench.data.check import Problem, check_dataset, require_valid
-from rhobench.data.coco import (
-    Batch,
-    Categories,
-    CocoDetection,
-    DatasetError,
-    Key,
-    Sample,
-    Target,
-    UnreadableImageError,
-    annotation_file,
-    collate,
-)
+from rhobench.data.coco import Batch, CocoDetection, Key, Sample, Target, collate
 from rhobench.data.scenes import generate_scenes, prepare_data
 from rhobench.data.transforms import Flip, flips
 

@@ -1,16 +1,11 @@
-"""COCO detection data: a folder of images and a json of boxes for every split, as samples and padded batches.
-
-Layout: ``DIR/annotations/instances_SPLIT.json`` beside ``DIR/images/FILE``, or beside ``DIR/SPLIT/FILE`` as COCO ships.
-"""
+"""COCO detection data: images and their annotations, as samples and padded batches."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,12 +15,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rhobench.config import DataConfig
+from rhobench.data.annotations import DatasetError, UnreadableImageError, annotation_file, read_split
 from rhobench.data.augmentation import View, augment, draw_view, largest_sides, seen_part
-from rhobench.data.masks import OutlineError, Outlines, cell_coverage, decode_masks, encode_outline
+from rhobench.data.masks import Outlines, cell_coverage, decode_masks
 from rhobench.data.transforms import PILLOW_ERRORS, Flip, decode, flips, resized_size, transform
-
-_OUTLINE = re.compile(rb'("segmentation"\s*:)\s*\[[-+\d\s.,eE\[\]]*\]')
-"""A list of numbers, however nested: it ends at the last bracket before the next key or the end of the object."""
 
 
 class Key(NamedTuple):
@@ -37,40 +30,6 @@ class Key(NamedTuple):
     """How it is mirrored."""
     seed: int | None = None
     """Of the augmentation, the same for all images of an epoch. None: the image as it is scored, only mirrored."""
-
-
-class DatasetError(ValueError):
-    """A data set that cannot be used as it is; the message says where and what to do."""
-
-
-class UnreadableImageError(DatasetError):
-    """An image file that is missing, truncated or not an image."""
-
-
-@dataclass(frozen=True)
-class Categories:
-    """COCO category ids in ascending order; the label of a category is its position, 0 to K - 1."""
-
-    ids: tuple[int, ...]
-    names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def to_label(self, category_id: int) -> int:
-        """The label of a COCO category id; raises KeyError when there is no such category."""
-        try:
-            return self.ids.index(category_id)
-        except ValueError:
-            raise KeyError(f"category id {category_id} is not one of {self.ids}") from None
-
-    def to_id(self, label: int) -> int:
-        """The COCO category id of a label."""
-        return self.ids[label]
-
-    def as_records(self) -> list[dict[str, Any]]:
-        """One record for each category, in the order of the labels, for files that travel with a model."""
-        return [{"label": label, "id": self.ids[label], "name": self.names[label]} for label in range(len(self))]
 
 
 @dataclass(frozen=True)
@@ -122,47 +81,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(images, mask, tuple(sample.target for sample in samples))
 
 
-def annotation_file(root: Path, split: str) -> Path:
-    """The COCO json of a split."""
-    return root / "annotations" / f"instances_{split}.json"
-
-
-def read_annotations(file: Path, *, outlines: bool = False) -> Any:
-    """Parse a COCO json, without ``outlines`` with 0 in the place of those that are lists: only masks need them.
-
-    Outlines are most of such a file, and turning their numbers into objects would take most of the time and memory.
-    Raises OSError when the file cannot be read, and ValueError when it is not json.
-    """
-    content = file.read_bytes()
-    return json.loads(content if outlines else _OUTLINE.sub(rb"\1 0", content))
-
-
-def image_folder(root: Path, split: str) -> Path:
-    """Where the image files of a split lie: ``images``, or a folder named as the split when there is no ``images``."""
-    shared = root / "images"
-    return shared if shared.is_dir() else root / split
-
-
-@dataclass(frozen=True)
-class _Annotations:
-    """Annotations as flat arrays: 118,000 images stay small and cheap to hand to loader processes."""
-
-    categories: Categories
-    files: list[Path]
-    image_ids: NDArray[np.int64]
-    """(images,)."""
-    sizes: NDArray[np.int64]
-    """(images, 2): height, width."""
-    labels: NDArray[np.int64]
-    """(objects,), all objects of the first image, then of the second, and so on."""
-    boxes: NDArray[np.float32]
-    """(objects, 4): x1 y1 x2 y2 in pixels, inside the image, of positive width and height."""
-    counts: NDArray[np.int64]
-    """(images,): objects of each image."""
-    codes: list[bytes]
-    """The mask of each object, run-length encoded; empty without masks."""
-
-
 class CocoDetection(Dataset[Sample]):
     """Samples of one or more joined splits, in the order of the splits and, within one, of the image ids.
 
@@ -190,7 +108,7 @@ class CocoDetection(Dataset[Sample]):
         self.train = train
         self.flips = flips(config) if train else (Flip.NONE,)
         self.annotation_files = tuple(annotation_file(root, split) for split in splits)
-        parts = [_read_split(root, split, masks) for split in splits]
+        parts = [read_split(root, split, masks) for split in splits]
         self.categories = parts[0].categories
         for part, file in zip(parts, self.annotation_files, strict=True):
             if part.categories != self.categories:
@@ -286,64 +204,3 @@ class CocoDetection(Dataset[Sample]):
                 f"use the image that was annotated, or correct width and height in the json"
             )
         return image
-
-
-def _read_split(root: Path, split: str, masks: bool) -> _Annotations:
-    file = annotation_file(root, split)
-    try:
-        content = read_annotations(file, outlines=masks)
-        return _parse(content, image_folder(root, split), _encoded(content, file) if masks else None)
-    except DatasetError:
-        raise
-    except FileNotFoundError:
-        there = sorted(path.stem.removeprefix("instances_") for path in file.parent.glob("instances_*.json"))
-        raise DatasetError(f"{file} is missing; splits of this data set: {', '.join(there) or 'none'}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(
-            f"{file} is not valid COCO detection json ({error!r}); run `rhobench data check {root}`"
-        ) from error
-
-
-def _encoded(content: dict[str, Any], file: Path) -> list[bytes]:
-    """The mask of every object, and a look at those of crowds, which scoring reads."""
-    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
-    codes = []
-    for annotation in content["annotations"]:
-        try:
-            code = encode_outline(annotation.get("segmentation"), *sizes[annotation["image_id"]])
-        except OutlineError as error:
-            raise DatasetError(
-                f"{file}: the segmentation of annotation {annotation['id']} (image {annotation['image_id']}) {error}; "
-                f"a model with masks needs that of every object: `rhobench data check {file.parents[1]} --masks` lists "
-                "what to mend, or set model.mask_head=false"
-            ) from None
-        if not annotation.get("iscrowd", 0):
-            codes.append(code)
-    return codes
-
-
-def _parse(content: dict[str, Any], folder: Path, codes: list[bytes] | None) -> _Annotations:
-    names = {category["id"]: category["name"] for category in content["categories"]}
-    categories = Categories(tuple(sorted(names)), tuple(names[category_id] for category_id in sorted(names)))
-    images = sorted(content["images"], key=lambda image: image["id"])
-    position = {image["id"]: index for index, image in enumerate(images)}
-    label_of = {category_id: label for label, category_id in enumerate(categories.ids)}
-    sizes = np.array([(image["height"], image["width"]) for image in images], np.int64).reshape(-1, 2)
-    objects = [annotation for annotation in content["annotations"] if not annotation.get("iscrowd", 0)]
-    owner = np.array([position[annotation["image_id"]] for annotation in objects], np.int64)
-    labels = np.array([label_of[annotation["category_id"]] for annotation in objects], np.int64)
-    boxes = np.array([annotation["bbox"] for annotation in objects], np.float64).reshape(-1, 4)  # x y w h
-    boxes[:, 2:] += boxes[:, :2]  # x1 y1 x2 y2
-    boxes = boxes.clip(0, np.tile(sizes[owner][:, ::-1], 2))
-    real = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
-    order = real[np.argsort(owner[real], kind="stable")]
-    return _Annotations(
-        categories=categories,
-        files=[folder / image["file_name"] for image in images],
-        image_ids=np.array([image["id"] for image in images], np.int64),
-        sizes=sizes,
-        labels=labels[order],
-        boxes=boxes[order].astype(np.float32),
-        counts=np.bincount(owner[real], minlength=len(images)),
-        codes=[codes[number] for number in order] if codes is not None else [],
-    )

@@ -9,10 +9,10 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+from rhobench.data.annotations import DatasetError, annotation_file, image_folder, read_annotations
 from rhobench.data.check.annotations import check_content, check_fields
 from rhobench.data.check.images import Look, check_images, look_at_all
 from rhobench.data.check.problem import Problem, error, warning
-from rhobench.data.coco import DatasetError, annotation_file, image_folder, read_annotations
 
 Depth = Literal["json", "headers", "pixels"]
 """How closely image files are looked at: that they exist, at their headers, or at every pixel."""
