@@ -64,7 +64,7 @@ def experiments(as_json: AsJson = False) -> None:
             }
         )
         cost = f"{experiment.gpu_hours:g} GPU h" if experiment.gpu_hours else f"{experiment.cpu_hours:g} CPU core h"
-        print(f"{name:<13} {experiment.summary}  [{runs} runs, about {cost}]")
+        print(f"{name:<15} {experiment.summary}  [{runs} runs, about {cost}]")
     if as_json:
         print(json.dumps({"experiments": rows}))
 

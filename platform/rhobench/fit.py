@@ -130,11 +130,11 @@ class Fit:
                 f"{worst.height}x{worst.width} with {worst.objects} objects each, typically "
                 f"{typical.height}x{typical.width}; reading one takes {1000 * work.load_seconds:.3g} ms of a core."
             )
-        size, hours = self.micro_batch_size, self.device_hours
+        size, hours, trains = self.micro_batch_size, self.device_hours, [f.config.train for f in self.configurations]
         if size is None or hours is None:
             yield "Not every run fits, even one image at once: take smaller images, a smaller model, or more memory."
             return
-        if any(fitted.config.train.micro_batch_size != size for fitted in self.configurations):
+        if any((train.micro_batch_size or train.batch_size // train.num_workers) != size for train in trains):
             yield f"The fewest micro-batches that fit everywhere: --set train.micro_batch_size={size}"
         money = "" if self.price is None else f", {self.price:.4g} at {self.price_per_hour:g} an hour"
         runs = sum(len(fitted.run_ids) for fitted in self.configurations)
