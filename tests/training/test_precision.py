@@ -67,7 +67,7 @@ def test_the_transformer_is_half_and_locations_losses_and_costs_are_not(
     objects = objects_of(batch, CPU)
     terms = losses(output, objects, config.loss, 4.0)
     assert {value.dtype for value in terms.values()} == {torch.float32}
-    labels, boxes = (torch.stack(parts) for parts in zip(*objects, strict=True))
+    labels, boxes = (torch.stack([getattr(of_image, name) for of_image in objects]) for name in ("labels", "boxes"))
     wide = output.prediction._replace(logits=output.prediction.logits.float())
     costs = matching_cost(wide, labels, boxes, config.loss)
     assert costs.dtype == torch.float32
