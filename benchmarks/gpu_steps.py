@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,8 @@ def tests(peers: list[Path]) -> Found:
         report = Path(folder) / "report.xml"
         where = ["tests/ops/cuda", "tests/model/test_on_gpu.py"]
         options = ["-m", "gpu", "-q", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={report}"]
-        status = subprocess.run([sys.executable, "-m", "pytest", *where, *options]).returncode
+        roots = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # rhobench may not be installed
+        status = subprocess.run([sys.executable, "-m", "pytest", *where, *options], env=roots).returncode
         cases = list(ElementTree.parse(report).iter("testcase"))
     outcomes = {case: {child.tag for child in case} for case in cases}
     failed = [case.get("name") for case, tags in outcomes.items() if tags & {"failure", "error"}]
