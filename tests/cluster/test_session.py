@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import signal
+import time
+from contextlib import suppress
 
 import pytest
 
-from rhobench.cluster.session import ask_a_worker, ray_session
+from rhobench.cluster.session import ask_a_worker, ray_session, remembered_interrupt
 
 pytestmark = pytest.mark.ray
 
@@ -33,3 +37,14 @@ def test_kernels_use_the_one_core_that_the_scheduler_granted() -> None:
         import ray
 
         assert ray.get(ray.remote(num_cpus=1)(threads).remote()) == 1
+
+
+def test_an_interrupt_that_somebody_loses_is_raised_again() -> None:
+    with remembered_interrupt() as raise_again:
+        raise_again()
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        with pytest.raises(KeyboardInterrupt):
+            raise_again()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray reports its use to a server otherwise
@@ -69,6 +72,34 @@ def ray_session(address: str) -> Iterator[Cluster]:
         yield Cluster(cpus=total.get("CPU", 0), gpus=total.get("GPU", 0), nodes=len(ray.nodes()))
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def remembered_interrupt() -> Iterator[Callable[[], None]]:
+    """Ctrl-C raises KeyboardInterrupt as ever, and once more where the function that this gives is called after it.
+
+    Some of Ray's calls lose the first one. In a thread that gets no signals, and where Ctrl-C is ignored or handled
+    by somebody else, nothing changes.
+    """
+    pressed = threading.Event()
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    def raise_again() -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield raise_again
+        return
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield raise_again
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def ask_a_worker() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from rhobench.cluster.board import Board
 from rhobench.cluster.execute import write_failure
 from rhobench.cluster.measuring import MEASURED_TOGETHER, measure_runs
 from rhobench.cluster.preparing import prepare
-from rhobench.cluster.session import Cluster, ClusterError
+from rhobench.cluster.session import Cluster, ClusterError, remembered_interrupt
 from rhobench.cluster.trackers import tracking
 from rhobench.cluster.trial import resources_of, trial
 from rhobench.config import RunConfig
@@ -108,19 +108,21 @@ def _train(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board, tr
     train = runs[0].config.train
     # Trials that wait for workers hold no CPU themselves, so Ray would start all of them at once.
     at_once = max(int(cluster.cpus // (train.cpus_per_worker * train.num_workers)), 1)
-    tuner = tune.Tuner(
-        tune.with_resources(trial, resources_of(runs[0].config)),
-        param_space={"spec": tune.grid_search(specs)},
-        # The name by which trackers show a run.
-        tune_config=tune.TuneConfig(max_concurrent_trials=at_once, trial_name_creator=_run_id),
-        run_config=tune.RunConfig(
-            storage_path=str(ray_storage),
-            verbose=0,
-            callbacks=[_Watcher(runs, store, board), *tracking(trackers, store, runs[0].config.experiment)],
-        ),
-    )
     try:
-        tuner.fit()
+        with remembered_interrupt() as raise_again:
+            watcher = _Watcher(runs, store, board, raise_again)
+            tuner = tune.Tuner(
+                tune.with_resources(trial, resources_of(runs[0].config)),
+                param_space={"spec": tune.grid_search(specs)},
+                # The name by which trackers show a run.
+                tune_config=tune.TuneConfig(max_concurrent_trials=at_once, trial_name_creator=_run_id),
+                run_config=tune.RunConfig(
+                    storage_path=str(ray_storage),
+                    verbose=0,
+                    callbacks=[watcher, *tracking(trackers, store, runs[0].config.experiment)],
+                ),
+            )
+            tuner.fit()
     finally:
         # Ray's own state is never read again: the store remembers.
         shutil.rmtree(ray_storage, ignore_errors=True)
@@ -141,12 +143,16 @@ def _last_line(error: RayError) -> str:
 class _Watcher(tune.Callback):
     """Passes what trials report to the board, and records runs whose process died without a word."""
 
-    def __init__(self, runs: Sequence[Run], store: Store, board: Board) -> None:
+    def __init__(self, runs: Sequence[Run], store: Store, board: Board, raise_again: Callable[[], None]) -> None:
         self.configs, self.store, self.board = {run.run_id: run.config for run in runs}, store, board
+        self.raise_again = raise_again
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles its callbacks for a restore that never happens here; a live table cannot be pickled."""
         return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.raise_again()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.board.set_state(_run_id(trial), "training")
