@@ -30,6 +30,7 @@ from rhobench.ops.limits import first_level_speed, read_speed  # noqa: E402
 from rhobench.ops.measure import measure  # noqa: E402
 from rhobench.ops.shapes import SHAPES, Form, attend, make_inputs  # noqa: E402
 from rhobench.ops.timing import Contender, on_cpu, on_gpu, take_turns  # noqa: E402
+from rhobench.ops.torch_op import flat_sizes  # noqa: E402
 
 Found = dict[str, Any]
 
@@ -109,7 +110,7 @@ def host(peers: list[Path]) -> Found:
     """Microseconds that the processor needs to start one forward pass, when it does not wait for the device."""
     inputs = make_inputs(SHAPES["decoder"], device="cuda")
     arguments, shapes = inputs.differentiable("fused"), inputs.spatial_shapes
-    sizes = [size for shape in shapes for size in shape]
+    sizes = flat_sizes(shapes)
     value, references, offsets, logits = arguments.values()
     calls: dict[str, Callable[[], object]] = {
         "one addition of PyTorch": lambda: value.add(1),
@@ -225,7 +226,7 @@ def backward(peers: list[Path]) -> Found:
             inputs = make_inputs(SHAPES[name], dtype, "cuda")
             value, references, offsets, logits = inputs.differentiable("fused").values()
             grad = torch.randn(len(value), offsets.shape[1], value.shape[2] * value.shape[3], device="cuda").to(dtype)
-            sizes = [size for shape in inputs.spatial_shapes for size in shape]
+            sizes = flat_sizes(inputs.spatial_shapes)
             points = references, offsets, logits, inputs.query_index
             call = partial(operators.fused_backward, grad, value, sizes, *points, needs_reference=False)
             for deterministic in (False, True):

@@ -15,6 +15,7 @@ import torch
 
 from rhobench.ops import deformable_attention, fused_deformable_attention
 from rhobench.ops.cpu import launch
+from rhobench.ops.torch_op import flat_sizes
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_operator_fulfils_pytorchs_contract(make_problem, make_fused_problem, fo
     else:
         operator, problem = torch.ops.rhobench.fused_deformable_attention, make_fused_problem(boxes=form == "boxes")
         value, shapes, *inputs = problem
-    sizes = [size for shape in shapes for size in shape]
+    sizes = flat_sizes(shapes)
     leaves = [tensor.requires_grad_() for tensor in inputs]
     index = [] if form == "plain" else [torch.arange(9).flip(0).expand(2, -1)]
     verdicts = torch.library.opcheck(operator.default, (value.requires_grad_(), sizes, *leaves, *index))

@@ -13,6 +13,7 @@ from rhobench.ops.check import small_inputs
 from rhobench.ops.cuda import operators
 from rhobench.ops.cuda.device import CudaError
 from rhobench.ops.shapes import FORMS, SHAPES, Problem, attend, make_inputs
+from rhobench.ops.torch_op import flat_sizes
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("gpu")]
 
@@ -31,7 +32,7 @@ def results(inputs, form="fused", backend="cuda"):
 def test_operator_fulfils_pytorchs_contract(form):
     inputs = inputs_of("odd width")
     name = "deformable_attention" if form == "plain" else "fused_deformable_attention"
-    sizes = [size for shape in inputs.spatial_shapes for size in shape]
+    sizes = flat_sizes(inputs.spatial_shapes)
     value, *others = (tensor.detach().requires_grad_() for tensor in inputs.differentiable(form).values())
     index = [] if form == "plain" else [inputs.query_index]
     verdicts = torch.library.opcheck(getattr(torch.ops.rhobench, name).default, (value, sizes, *others, *index))

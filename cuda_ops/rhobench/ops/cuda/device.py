@@ -37,7 +37,7 @@ def card(device: torch.device) -> Card:
     Raises:
         CudaError: the backend cannot run there.
     """
-    return _card(device.index if device.index is not None else torch.cuda.current_device())
+    return _card(_index(device))
 
 
 @cache
@@ -60,7 +60,7 @@ def run(launch: Launch, job: Job, device: torch.device) -> None:
         return
     from cupy.cuda import driver, runtime
 
-    index = device.index if device.index is not None else torch.cuda.current_device()
+    index = _index(device)
     try:
         with torch.cuda.device(index):
             kernel = _kernel(launch.variant, launch.shared_bytes, index)
@@ -71,6 +71,10 @@ def run(launch: Launch, job: Job, device: torch.device) -> None:
             f"The kernel {launch.variant.kernel!r} failed on {torch.cuda.get_device_name(index)}: {error} "
             f"({launch.blocks} blocks of {launch.threads} threads, {dict(launch.variant.defines)})"
         ) from error
+
+
+def _index(device: torch.device) -> int:
+    return device.index if device.index is not None else torch.cuda.current_device()
 
 
 @cache
