@@ -164,6 +164,9 @@ def _fork(state: TrainingState) -> None:
     state.warn(*(f"checkpoint {name} of {source} is damaged and was skipped" for name in origin["damaged"]))
     state.progress.forked_from = origin
 
+    if origin["fresh"]:
+        fresh = ", ".join(origin["fresh"])
+        state.warn(f"{origin['file']} lacks a head that is new here, so these parameters start fresh: {fresh}")
 
 def _train_epoch(
     step: OptimizerStep,
