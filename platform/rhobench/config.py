@@ -391,7 +391,7 @@ class RunConfig:
     experiment: str
     """Name of the experiment that the run belongs to."""
     seed: int = 0
-    """Seed of initialisation, data order and augmentation."""
+    """Seed of initialisation, data order and augmentation; plus the rank of a worker, of its dropout."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """What is trained."""
     loss: LossConfig = field(default_factory=LossConfig)

@@ -90,6 +90,8 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
     _warn_of_single_images(state)
     for warning in state.unreported:
         report(Status(epoch=state.progress.epoch, epochs=epochs, warning=warning))
+    if rank > 0:  # all begin with the same weights, but each drops units of its own (spec section 14)
+        seed_all(config.seed + rank)
     if random is not None and state.progress.step == 0:
         restore_random_states(random, device)
     step = OptimizerStep(state)
