@@ -314,7 +314,8 @@ class TrainConfig:
     """"bf16", "fp16": the model runs under autocast, and fp16 with a loss scale. Sampling locations, losses, matching
     and the weights stay in fp32. Fast only where the processor has instructions for it."""
     micro_batch_size: int | None = None
-    """Images that a worker computes at once; their gradients are added up to the whole batch. None: all its images."""
+    """Images that a worker computes at once; their gradients are added up to the whole batch. None: all its images. One
+    worker alone takes fewer from the step on in which its GPU runs out of memory, and warns of it."""
     ema_decay: float | None = None
     """Decay of the moving average of the weights, such as 0.9997, which is then scored and kept in place of the last
     weights. None: no average."""
@@ -380,9 +381,9 @@ class MeasureConfig:
         for name in ("batch_size", "iterations", "rounds"):
             _require(getattr(self, name) >= 1, f"measure.{name}", getattr(self, name), "it must be at least 1")
         _require_shares("measure.rhos", self.rhos)
-
         rule = "it lists different shares"
         _require(len(set(self.rhos)) == len(self.rhos), "measure.rhos", self.rhos, rule)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
