@@ -48,7 +48,7 @@ class TrainingState:
     sums: dict[str, Tensor]
     """Sums of the loss terms over the steps of the unfinished epoch, on this worker."""
     unreported: list[str] = field(default_factory=list)
-    """Warnings of this start."""
+    """Warnings of this start that the user is still to be told."""
 
     @property
     def steps(self) -> int:
