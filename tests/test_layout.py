@@ -32,12 +32,16 @@ ALLOWED = {
     "reproduce": {"data", "experiments", "measure", "model", "results", "zoo"},
     "predict": {"dashboards", "data", "measure", "model"},
     "weights": {"config", "config_tree", "data", "measure", "model", "zoo"},
+    "cli_conventions": set(),
+    "cli_data": {"cli_conventions", "config", "data"},
+    "cli_weights": {"cli_conventions", "weights"},
     "cli": {
-        "config",
+        "cli_conventions",
+        "cli_data",
+        "cli_weights",
         "config_tree",
         "cost",
         "dashboards",
-        "data",
         "doctor",
         "experiments",
         "fit",
@@ -45,7 +49,6 @@ ALLOWED = {
         "reproduce",
         "results",
         "study",
-        "weights",
     },
 }
 """Parts of rhobench that a part may import."""
@@ -69,6 +72,9 @@ BANNED = {
     "reproduce": {"ray", "timm", "torch"},
     "weights": {"ray", "pickle"},
     "cli": {"ray", "torch"},
+    "cli_conventions": {"ray", "torch"},
+    "cli_data": {"ray", "torch"},
+    "cli_weights": {"ray", "torch"},
 }
 """Libraries that a part must not import."""
 

@@ -9,21 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rhobench import cli_data, cli_weights
+from rhobench.cli_conventions import FAILED, WRONG_REQUEST, AsJson, warn
+
 if TYPE_CHECKING:
     from rhobench.study import Study
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-data_app = typer.Typer(no_args_is_help=True, help="Check a data set, or generate one.")
-app.add_typer(data_app, name="data")
-weights_app = typer.Typer(no_args_is_help=True, help="Read checkpoints of others, or write ours for the official code.")
-app.add_typer(weights_app, name="weights")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
-
-FAILED, WRONG_REQUEST = 1, 2
-
-SHOWN_PROBLEMS = 100
-"""Of a data set, as text: one mistake in a converter may give one for every object."""
+app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_weights.app, name="weights")
 
 
 @app.callback()
@@ -154,7 +148,7 @@ def pareto(
 
     opened = Store(store)
     frame = opened.frame()
-    _warn(opened.problems)
+    warn(opened.problems)
     Console().print(front_table(frame, x, y))
     if as_json:
         print(json.dumps({"front": json.loads(by_configuration(frame, x, y).to_json(orient="records"))}))
@@ -172,7 +166,7 @@ def report(
 
     opened = Store(store)
     page = write_report(opened, out)
-    _warn(opened.problems)
+    warn(opened.problems)
     print(page)
     if as_json:
         print(json.dumps({"report": str(page)}))
@@ -271,130 +265,3 @@ def doctor(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps({"works": not failed, "findings": [finding.as_dict() for finding in findings]}))
     raise typer.Exit(FAILED if failed else 0)
-
-
-@data_app.command("check")
-def check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with images/ and annotations/.")],
-    split: Annotated[list[str] | None, typer.Option(help="Split to check; all of them without this.")] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Read headers only: truncated images and copies go unnoticed.")
-    ] = False,
-    num_queries: Annotated[int, typer.Option(help="Object queries of the model, model.num_queries.")] = 300,
-    masks: Annotated[
-        bool, typer.Option("--masks", help="For model.mask_head: look at the segmentation of every object, too.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Check a COCO-format data set, with its image files, before anything is trained on it."""
-    from rich.console import Console
-
-    from rhobench.data import check_dataset
-
-    found = sorted(p.stem.removeprefix("instances_") for p in folder.glob("annotations/instances_*.json"))
-    with Console(stderr=True).status("reading annotations") as status:
-        problems = check_dataset(
-            folder,
-            split or found or ["train"],
-            depth="headers" if quick else "pixels",
-            num_queries=num_queries,
-            masks=masks,
-            tell=lambda done, files: status.update(f"looking at images: {done:,} of {files:,}"),
-        )
-    problems.sort(key=lambda problem: ("error", "warning", "note").index(problem.level))
-    for problem in problems[:SHOWN_PROBLEMS]:
-        print(f"{problem.level}: {problem.message}")
-    if len(problems) > SHOWN_PROBLEMS:
-        print(f"... and {len(problems) - SHOWN_PROBLEMS:,} more; --json gives them all")
-    counts = {level: sum(problem.level == level for problem in problems) for level in ("error", "warning", "note")}
-    told = ", ".join(f"{count:,} {level}{'' if count == 1 else 's'}" for level, count in counts.items())
-    print(f"{folder}: {told} in {', '.join(split or found) or 'no split'}")
-    if as_json:
-        totals = {f"{level}s": count for level, count in counts.items()}
-        print(json.dumps({**totals, "problems": [vars(problem) for problem in problems]}))
-    raise typer.Exit(FAILED if counts["error"] else 0)
-
-
-@data_app.command("scenes")
-def scenes(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder.")],
-    images: Annotated[int, typer.Option(help="Training images; the validation split has 3 for every 20.")] = 2000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Generate a detection data set of scenes with textured backgrounds and occluded objects."""
-    from rhobench.config import ScenesConfig
-    from rhobench.data import generate_scenes
-
-    config = ScenesConfig(train_images=images, val_images=max(images * 3 // 20, 1), seed=seed)
-    generate_scenes(config, folder)
-    print(f"{folder}: {config.train_images} training and {config.val_images} validation images of {config.size_px} px")
-    if as_json:
-        print(json.dumps({"dir": str(folder), "train_images": config.train_images, "val_images": config.val_images}))
-
-
-@weights_app.command("import")
-def import_(
-    file: Annotated[Path, typer.Argument(help="Official or transformers checkpoint: .pth, .pt, .bin, .safetensors.")],
-    model: Annotated[str, typer.Option(help="The model that it holds, such as sparse_detr_r50.")],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
-    rho: Annotated[float | None, typer.Option(help="Share of updated tokens, where the file does not say it.")] = None,
-    categories: Annotated[
-        Path | None, typer.Option(help="COCO json that the weights were trained on; COCO's own for 91 classes.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make a model of rhobench from a checkpoint, without running any code in it."""
-    from rhobench.weights import import_weights
-
-    imported = import_weights(file, model, out, rho=rho, annotations=categories)
-    config = imported.config
-    size = f"{imported.tensors} tensors, {imported.params_m:.2f} M parameters"
-    print(f"{out}: {model} from the {imported.layout} layout, {size}")
-    print(f"  rho {config.rho}, encoder auxiliary heads {config.use_enc_aux_loss}, {config.num_classes} classes")
-    if imported.ignored:
-        print(f"  {len(imported.ignored)} keys are no weights and were left out, first {imported.ignored[0]}")
-    _warn(imported.notes)
-    if as_json:
-        print(json.dumps(imported.as_dict()))
-
-
-@weights_app.command("backbone")
-def backbone(
-    file: Annotated[Path, typer.Argument(help="A state_dict, or a checkpoint that holds one: .pth or .safetensors.")],
-    name: Annotated[str, typer.Argument(help="The backbone: r50, swin_t, swin_b, or any model of timm.")],
-    prefix: Annotated[
-        str | None, typer.Option(help="What stands before its names in the file, where several networks fit.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say which tensors of a file a backbone takes: with model.backbone.weights=FILE a training starts from them."""
-    from rhobench.weights import backbone_weights
-
-    loaded = backbone_weights(file, name, prefix)
-    print(f"{file}: all {len(loaded.used)} tensors of {name}, with {loaded.names} after {loaded.prefix!r}")
-    for key in loaded.unused:
-        print(f"  not used: {key}")
-    if as_json:
-        print(json.dumps(vars(loaded)))
-
-
-@weights_app.command("export")
-def export(
-    artifact: Annotated[Path, typer.Argument(help="A model.safetensors, of a run or of `rhobench weights import`.")],
-    out: Annotated[Path, typer.Option(help="The .pth file to write.")],
-    as_json: AsJson = False,
-) -> None:
-    """Write a model with the names of the official code."""
-    from rhobench.weights import export_weights
-
-    keys = export_weights(artifact, out)
-    print(f"{out}: {keys} keys")
-    if as_json:
-        print(json.dumps({"file": str(out), "keys": keys}))
-
-
-def _warn(problems: list[str]) -> None:
-    """Records that could not be read are named, never left out in silence."""
-    for problem in problems:
-        print(f"rhobench: {problem}", file=sys.stderr)
