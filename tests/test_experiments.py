@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from rhobench.config import ConfigError
-from rhobench.config_tree import differences, runs_of, with_values
+from rhobench.config_tree import differences, with_values
+from rhobench.expansion import runs_of
 from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Store
 from rhobench.study import check_expectations, resolve

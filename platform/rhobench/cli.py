@@ -47,13 +47,13 @@ def _complain(sentence: str) -> int:
 @app.command()
 def experiments(as_json: AsJson = False) -> None:
     """List the experiments: what each shows, its runs, its estimated time."""
-    from rhobench.config_tree import runs_of
+    from rhobench.expansion import run_count
     from rhobench.experiments import EXPERIMENTS
 
     rows = []
     for name, build in EXPERIMENTS.items():
         experiment = build()
-        runs = len(runs_of(experiment))
+        runs = run_count(experiment)
         rows.append(
             {
                 "name": name,

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from rhobench.config import Axis, ConfigError, Expectation, Experiment, RunConfig, TrainConfig
-from rhobench.config_tree import parse_assignment, run_id, runs_of, value_at, with_values
+from rhobench.config_tree import parse_assignment, run_id, value_at, with_values
 from rhobench.data import require_valid
+from rhobench.expansion import runs_of, varied_paths
 from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Store, metric
 
@@ -109,9 +110,7 @@ def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: boo
                 f"{name} needs its data set: give the folder that holds annotations/ and images/ with --data DIR."
             )
         require_valid(Path(base.data.dir), (*base.data.train_splits, base.data.val_split))
-    # How a run is measured is no part of what it is called.
-    varied = [path for extra in also for path in extra if not path.startswith("measure.")]
-    paths = tuple(dict.fromkeys([*axes, *varied]))
+    paths = varied_paths(experiment)
     return Study(experiment=experiment, run_ids=[run_id(c, paths) for c in runs_of(experiment)], smoke=smoke)
 
 

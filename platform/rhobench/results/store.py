@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from rhobench.config import ConfigError, Experiment, RunConfig
-from rhobench.config_tree import config_hash, differences, from_dict, leaves, to_dict, without_execution
+from rhobench.config_tree import config_hash, differences, from_dict, leaves, run_key, to_dict, without_execution
 from rhobench.results.record import FILE_NAME, Point, Record, RecordError, Status, read_record, write_atomically
 
 
@@ -96,7 +96,7 @@ class Store:
         """One row per point; a run without points has one row too.
 
         Beside the fields of Point (with ``rho_infer`` for the point's rho) and of ``Record.cost``: run_id, experiment,
-        status, reason, configuration (hash of the config without its seed: equal for runs that differ in nothing else),
+        status, reason, configuration (``run_key`` without the seed: equal for runs that differ in nothing else),
         dataset, model, backbone, rho (trained; with ``model.rho_choices`` that of the curve), seed, enc_layers,
         use_enc_aux_loss, started_at, finished_at, and every field of the config under its path, such as "train.lr".
         """
@@ -130,7 +130,7 @@ def _row(record: Record, config: RunConfig, point: Point) -> dict[str, Any]:
         "experiment": record.experiment,
         "status": record.status,
         "reason": record.reason,
-        "configuration": config_hash(replace(config, seed=0)),
+        "configuration": run_key(replace(config, seed=0)),
         "dataset": _dataset(config),
         "model": config.model.name,
         "backbone": config.model.backbone.name,
