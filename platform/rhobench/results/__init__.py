@@ -12,12 +12,13 @@ from rhobench.results.pareto import (
     rho_label,
     samples_rho,
 )
-from rhobench.results.record import SCHEMA, Point, Record, RecordError, read_record, write_record
+from rhobench.results.record import SCHEMA, Attempt, Point, Record, RecordError, read_record, write_record
 from rhobench.results.store import Store, StoreNotFoundError, StoreOccupiedError
 
 __all__ = [
     "METRICS",
     "SCHEMA",
+    "Attempt",
     "Metric",
     "MetricError",
     "Point",

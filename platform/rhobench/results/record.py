@@ -20,8 +20,12 @@ SCHEMA = 1
 
 FILE_NAME = "record.json"
 
-Status = Literal["trained", "completed", "failed"]
-"""trained: artifact and AP exist, cost is not yet measured. completed: both. failed: see ``Record.reason``."""
+Status = Literal["trained", "completed", "stopped", "failed"]
+"""trained: artifact and AP exist, cost is not yet measured. completed: both. stopped: ended early, as too far behind
+other runs. failed, stopped: see ``Record.reason``."""
+
+Cause = Literal["run", "machine"]
+"""Why an attempt failed. run: it cannot succeed as it is. machine: another try may."""
 
 
 class RecordError(ValueError):
@@ -44,6 +48,10 @@ class Point:
     """CPU threads of the process."""
     load_average: float | None = None
     """Runnable processes over the minute before the measurement ended; much above ``threads``: it was not alone."""
+    busy_cores: float | None = None
+    """Cores that other processes of the host used while it was measured, in the mean. Ray cannot see them."""
+    co_running: str | None = None
+    """The programs among them that used most, with their cores, such as "python 0.9, raylet 0.1"."""
     batch_size: int | None = None
     """Images of one call."""
     precision: str | None = None
@@ -91,6 +99,22 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A try at a run that failed."""
+
+    reason: str
+    """Why, in one sentence."""
+    cause: Cause
+    """What has to change for another try to succeed."""
+    node: str | None = None
+    """Ray's id of the node that it ran on."""
+    started_at: str | None = None
+    """UTC, ISO 8601."""
+    ended_at: str | None = None
+    """UTC, ISO 8601; None: nobody saw it end."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """Everything that is remembered of one run."""
 
@@ -101,7 +125,9 @@ class Record:
     status: Status
     """How far the run came."""
     reason: str | None = None
-    """Why it failed, in one sentence."""
+    """Why it failed or was stopped, in one sentence."""
+    attempts: list[Attempt] = field(default_factory=list)
+    """Those that failed, the first one first."""
     config: dict[str, Any]
     """The resolved ``RunConfig``."""
     environment: dict[str, Any] = field(default_factory=dict)
@@ -149,7 +175,9 @@ class Record:
                 f"{source} has schema {schema}, but this version of rhobench reads up to {SCHEMA}: upgrade rhobench."
             )
         try:
-            record = cls(**{**data, "points": [Point(**point) for point in data.get("points", [])]})
+            points = [Point(**point) for point in data.get("points", [])]
+            attempts = [Attempt(**attempt) for attempt in data.get("attempts", [])]
+            record = cls(**{**data, "points": points, "attempts": attempts})
         except TypeError as error:
             detail = str(error).partition("() ")[2] or str(error)
             raise RecordError(f"{source} does not fit schema {schema}: {detail}; write it again.") from error
