@@ -109,6 +109,12 @@ def number_at(path: str) -> type[int] | type[float]:
     raise ConfigError(f"{path} has no range: it takes {_describe(hint)}. List its values as an axis.")
 
 
+def is_tuple_at(path: str) -> bool:
+    """Whether the field at ``path`` in a RunConfig takes several values; ConfigError names the nearest path."""
+    hint = type_at(path)
+    return any(typing.get_origin(kind) is tuple for kind in (hint, *typing.get_args(hint)))
+
+
 def parse_assignment(text: str) -> tuple[str, str]:
     """Split "PATH=VALUE" as given to ``--set``."""
     path, equals, value = text.partition("=")

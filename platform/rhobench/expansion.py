@@ -117,7 +117,7 @@ def _check(experiment: Experiment) -> None:
         raise ConfigError(f"{name} has no axis to draw from: give one (--range or --axis).")
     if sampling is not None and sampling.method == "optuna" and len(experiment.seeds) > 1:
         raise ConfigError("Optuna chooses the next run from the last one, so each has one seed: give one.")
-    for path in {path for exclusion in experiment.exclude for path in exclusion}:
+    for path in {path for setting in (*experiment.exclude, *experiment.also) for path in setting}:
         _require_variable(path)
     for exclusion in experiment.exclude:
         if not exclusion or not excludes_something(experiment, exclusion):
