@@ -41,13 +41,13 @@ def _complain(sentence: str) -> int:
 @app.command()
 def experiments(as_json: AsJson = False) -> None:
     """List the experiments: what each shows, its runs, its estimated time."""
-    from rhobench.config_tree import runs_of
+    from rhobench.expansion import run_count
     from rhobench.experiments import EXPERIMENTS
 
     rows = []
     for name, build in EXPERIMENTS.items():
         experiment = build()
-        runs = len(runs_of(experiment))
+        runs = run_count(experiment)
         rows.append(
             {
                 "name": name,
@@ -76,6 +76,27 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field, such as train.epochs=3.")
     ] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH=V1,V2", help="Vary a field. Fields that take several values: PATH=V1,V2;V1,V2."),
+    ] = None,
+    range_: Annotated[
+        list[str] | None,
+        typer.Option("--range", metavar="PATH=LOW:HIGH[:log]", help="Vary a number, with --samples."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", help="Draw so many configurations along all axes.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="random, sobol (spread evenly) or optuna (chosen from results).")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATH=V,PATH=V", help="Leave out runs that have all these values.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="N,N", help="Seeds of every configuration.")] = None,
+    order: Annotated[
+        str | None, typer.Option(help="given, cheapest or informative (what is left out last tells least).")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of a COCO-format data set.")] = None,
     fork: Annotated[
         Path | None,
@@ -85,13 +106,15 @@ def run(
         list[str] | None,
         typer.Option(metavar="TRACKER", help="Log to mlflow or wandb, too. TensorBoard files are always written."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs, what they need and cost, and stop.")
+    ] = False,
     fit: Annotated[
         bool,
         typer.Option("--fit", help="Try the largest batches on this machine, say what fits and what all runs take."),
     ] = False,
     price_per_hour: Annotated[
-        float | None, typer.Option(help="With --fit: of the device of one worker, a GPU or its cores.")
+        float | None, typer.Option(help="With --fit or --dry-run: of the device of one worker, a GPU or its cores.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -99,24 +122,49 @@ def run(
     from rich.console import Console
 
     from rhobench.study import resolve, run_study
+    from rhobench.variation import Variation
 
-    if price_per_hour is not None and not fit:
-        raise ValueError("--price-per-hour is for the estimate of --fit: add --fit.")
-    study = resolve(experiment, set_ or [], data, smoke, fork)
+    if price_per_hour is not None and not (fit or dry_run):
+        raise ValueError("--price-per-hour is for the estimates of --fit and --dry-run: add one of them.")
+    variation = Variation(
+        axes=axis or [],
+        ranges=range_ or [],
+        samples=samples,
+        sampler=sampler,
+        exclude=exclude or [],
+        seeds=seeds,
+        order=order,
+    )
+    study = resolve(experiment, set_ or [], data, smoke, fork, variation)
+    folder = store or Path("rhobench-store") / (f"{experiment}-smoke" if smoke else experiment)
     if dry_run:
-        print("\n".join(study.run_ids))
-        # Beside the names, so that these can be read by a program.
-        print("\n".join(study.steps_in_words()), file=sys.stderr)
-        if as_json:
-            print(json.dumps({"runs": study.as_records()}))
-        return
+        raise typer.Exit(_plan(study, folder, address, price_per_hour, as_json))
     if fit:
         raise typer.Exit(_fit(study, price_per_hour, as_json))
-    folder = store or Path("rhobench-store") / (f"{experiment}-smoke" if smoke else experiment)
     outcome = run_study(study, folder.absolute(), address, Console(), log_to or [])
     if as_json:
         print(json.dumps(outcome.as_dict()))
     raise typer.Exit(outcome.exit_status)
+
+
+def _plan(study: Study, folder: Path, address: str, price_per_hour: float | None, as_json: bool) -> int:
+    """Say what would be run -> exit status."""
+    from rich.console import Console
+
+    from rhobench.plan import plan
+    from rhobench.results import Store
+
+    store = Store(folder.absolute())
+    with Console(stderr=True).status("reading the store") as status:
+        planned = plan(study, store, address, price_per_hour, status.update)
+    warn(store.problems)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # a run is a line, so that programs can read the table, too
+    console.print(planned.card(), soft_wrap=True)
+    if as_json:
+        print(json.dumps(planned.as_dict()))
+    return 0 if planned.fits else FAILED
 
 
 def _fit(study: Study, price_per_hour: float | None, as_json: bool) -> int:
@@ -125,6 +173,8 @@ def _fit(study: Study, price_per_hour: float | None, as_json: bool) -> int:
 
     from rhobench.fit import fit
 
+    if not study.configs:
+        raise ValueError("Optuna chooses these runs later: add --sampler sobol to try runs that are spread evenly.")
     with Console(stderr=True).status("trying") as status:
         fitted = fit(study, price_per_hour, status.update)
     Console(highlight=False).print(fitted.card(), soft_wrap=True)

@@ -13,10 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from rhobench.config import Axis, ConfigError, Expectation, Experiment, RunConfig, TrainConfig
-from rhobench.config_tree import parse_assignment, run_id, runs_of, value_at, with_values
+from rhobench.config_tree import parse_assignment, run_id, value_at, with_values
 from rhobench.data import require_valid
+from rhobench.expansion import runs_of, varied_paths
 from rhobench.experiments import EXPERIMENTS
+from rhobench.identity import KnownRuns
 from rhobench.results import Store, metric
+from rhobench.variation import Variation, still_needed
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 """Exit statuses of a study that was started; 130 is what shells give for Ctrl-C."""
@@ -27,24 +30,27 @@ class Study:
     """An experiment with everything that the user changed, and its runs."""
 
     experiment: Experiment
+    designed: Experiment
+    """As it was written, without what the user changed."""
     run_ids: list[str]
+    configs: list[RunConfig]
+    """Of the runs, in the order of ``run_ids``."""
     smoke: bool
 
-    @property
-    def configs(self) -> list[RunConfig]:
-        """Of the runs, in the order of ``run_ids``."""
-        return runs_of(self.experiment)
+    def in_store(self, store: Store) -> Study:
+        """The study with the names that its runs have in ``store``, where other experiments may have computed them."""
+        known, paths = KnownRuns.of(store), varied_paths(self.experiment)
+        named = [known.name(config, paths) for config in self.configs]
+        return replace(self, run_ids=[run.run_id for run in named], configs=[run.config for run in named])
 
-    def as_records(self) -> list[dict[str, Any]]:
-        """For ``--dry-run --json``: run_id of each run, images of its steps and their learning rates by group."""
-        return [
-            {"run_id": i, "batch_size": config.train.batch_size, "rates": config.train.rates}
-            for i, config in zip(self.run_ids, self.configs, strict=True)
-        ]
-
-    def steps_in_words(self) -> list[str]:
-        """``step_in_words`` of its runs, each sentence once."""
-        return list(dict.fromkeys(step_in_words(config.train) for config in self.configs))
+    def of_others(self) -> list[str]:
+        """A sentence for each other experiment that computed runs of this one."""
+        sentences = []
+        for other in dict.fromkeys(config.experiment for config in self.configs):
+            if other != self.experiment.base.experiment:
+                names = [i for i, config in zip(self.run_ids, self.configs, strict=True) if config.experiment == other]
+                sentences.append(f"computed by experiment {other}: {', '.join(names)}")
+        return sentences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,21 +75,41 @@ class Outcome:
         return {"store": str(self.store), "report": str(self.report), "runs": self.runs}
 
 
-def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: bool, fork: Path | None = None) -> Study:
-    """The experiment ``name`` with the user's settings; ``fork`` is the folder of a run to start from.
+def resolve(
+    name: str,
+    assignments: Sequence[str],
+    data: Path | None,
+    smoke: bool,
+    fork: Path | None = None,
+    variation: Variation | None = None,
+) -> Study:
+    """The experiment ``name`` with the user's settings.
+
+    Args:
+        name: of the experiment.
+        assignments: "PATH=VALUE", for all runs.
+        data: folder of the data set; None: that of the experiment.
+        smoke: whether it is shrunk to its smoke size.
+        fork: folder of a run to start from.
+        variation: what the user varies.
 
     Raises:
         ConfigError: there is no such experiment, field, value, or run to start from.
         DatasetError: the data set cannot be used.
     """
-    experiment = _find(name)
+    designed, variation = _find(name), variation or Variation()
+    experiment = variation.applied_to(designed)
     if smoke and data and "data.dir" in experiment.smoke:
         raise ConfigError(f"A smoke run of {name} makes its own images: leave out --data, or --smoke.")
     base, axes = experiment.base, {axis.path: axis for axis in experiment.axes}
-    settings: list[tuple[str, Any]] = list(experiment.smoke.items()) if smoke else []
+    typed = [parse_assignment(text) for text in assignments]
+    for path in variation.paths() & {path for path, _ in typed}:
+        raise ConfigError(f"{path} is set for all runs and varied as well: leave out its --set, or its axis.")
+    shrunk = {path: value for path, value in experiment.smoke.items() if path not in variation.paths()}
+    settings: list[tuple[str, Any]] = list(shrunk.items()) if smoke else []
     settings += [("data.dir", str(data.absolute()))] if data else []
     settings += [("train.fork_from", str(fork.absolute()))] if fork else []
-    settings += [parse_assignment(text) for text in assignments]
+    settings += typed
     chosen = dict(settings)
     changed = with_values(base, chosen)
     for path in axes.keys() & chosen.keys():
@@ -99,7 +125,12 @@ def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: boo
         {**extra, **{path: value for path, value in pinned.items() if path in axes or path in extra}}
         for extra in experiment.also
     )
-    experiment = replace(experiment, base=base, axes=tuple(axes.values()), also=also)
+    sampling = experiment.sampling
+    if smoke and sampling is not None and sampling.smoke_count is not None:
+        sampling = replace(sampling, count=sampling.smoke_count)
+    experiment = replace(experiment, base=base, axes=tuple(axes.values()), also=also, sampling=sampling)
+    if chosen.keys() & axes.keys():
+        experiment = replace(experiment, exclude=still_needed(experiment))
     source = base.train.fork_from
     if source is not None and not Path(source).is_dir():
         raise ConfigError(f"There is no run at {source} to start from: give the folder of a run, STORE/runs/RUN_ID.")
@@ -109,10 +140,20 @@ def resolve(name: str, assignments: Sequence[str], data: Path | None, smoke: boo
                 f"{name} needs its data set: give the folder that holds annotations/ and images/ with --data DIR."
             )
         require_valid(Path(base.data.dir), (*base.data.train_splits, base.data.val_split))
-    # How a run is measured is no part of what it is called.
-    varied = [path for extra in also for path in extra if not path.startswith("measure.")]
-    paths = tuple(dict.fromkeys([*axes, *varied]))
-    return Study(experiment=experiment, run_ids=[run_id(c, paths) for c in runs_of(experiment)], smoke=smoke)
+    configs = runs_of(experiment)
+    if experiment.order == "cheapest":
+        configs = _cheapest_first(configs)
+    ids = [run_id(config, varied_paths(experiment)) for config in configs]
+    return Study(experiment=experiment, designed=designed, run_ids=ids, configs=configs, smoke=smoke)
+
+
+def _cheapest_first(configs: list[RunConfig]) -> list[RunConfig]:
+    """By the operations of their trainings; those that cannot be counted come last."""
+    from rhobench.estimate import works_of
+
+    works = works_of(configs)
+    order = sorted(range(len(configs)), key=lambda i: (works[i] is None, works[i] or 0.0))
+    return [configs[i] for i in order]
 
 
 def step_in_words(train: TrainConfig) -> str:
@@ -153,6 +194,9 @@ def run_study(study: Study, folder: Path, address: str, console: Console, tracke
     require_trackers(trackers)
     store = Store(folder)
     store.claim(study.experiment)
+    study = study.in_store(store)
+    for sentence in study.of_others():
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     runs = [Run(i, c) for i, c in zip(study.run_ids, study.configs, strict=True)]
     name = study.experiment.base.experiment
     board = Board(study.run_ids, console, name)
