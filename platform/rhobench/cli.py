@@ -85,6 +85,10 @@ def run(
         list[str] | None,
         typer.Option(metavar="TRACKER", help="Log to mlflow or wandb, too. TensorBoard files are always written."),
     ] = None,
+    without_token: Annotated[
+        bool,
+        typer.Option("--without-token", help="Use Ray without a token: whoever reaches it can then run code on it."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and stop.")] = False,
     fit: Annotated[
         bool,
@@ -113,7 +117,7 @@ def run(
     if fit:
         raise typer.Exit(_fit(study, price_per_hour, as_json))
     folder = store or Path("rhobench-store") / (f"{experiment}-smoke" if smoke else experiment)
-    outcome = run_study(study, folder.absolute(), address, Console(), log_to or [])
+    outcome = run_study(study, folder.absolute(), address, Console(), log_to or [], without_token=without_token)
     if as_json:
         print(json.dumps(outcome.as_dict()))
     raise typer.Exit(outcome.exit_status)
