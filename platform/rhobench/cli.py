@@ -106,6 +106,10 @@ def run(
         list[str] | None,
         typer.Option(metavar="TRACKER", help="Log to mlflow or wandb, too. TensorBoard files are always written."),
     ] = None,
+    without_token: Annotated[
+        bool,
+        typer.Option("--without-token", help="Use Ray without a token: whoever reaches it can then run code on it."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the runs, what they need and cost, and stop.")
     ] = False,
@@ -141,7 +145,7 @@ def run(
         raise typer.Exit(_plan(study, folder, address, price_per_hour, as_json))
     if fit:
         raise typer.Exit(_fit(study, price_per_hour, as_json))
-    outcome = run_study(study, folder.absolute(), address, Console(), log_to or [])
+    outcome = run_study(study, folder.absolute(), address, Console(), log_to or [], without_token=without_token)
     if as_json:
         print(json.dumps(outcome.as_dict()))
     raise typer.Exit(outcome.exit_status)

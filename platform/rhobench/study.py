@@ -97,6 +97,33 @@ def resolve(
         ConfigError: there is no such experiment, field, value, or run to start from.
         DatasetError: the data set cannot be used.
     """
+    study = configure(name, assignments, data, smoke, fork, variation)
+    base = study.experiment.base
+    source = base.train.fork_from
+    if source is not None and not Path(source).is_dir():
+        raise ConfigError(f"There is no run at {source} to start from: give the folder of a run, STORE/runs/RUN_ID.")
+    if base.data.dir is not None:
+        if base.data.dir == _find(name).base.data.dir and not Path(base.data.dir).is_dir():
+            raise ConfigError(
+                f"{name} needs its data set: give the folder that holds annotations/ and images/ with --data DIR."
+            )
+        require_valid(Path(base.data.dir), (*base.data.train_splits, base.data.val_split))
+    return study
+
+
+def configure(
+    name: str,
+    assignments: Sequence[str],
+    data: Path | None,
+    smoke: bool,
+    fork: Path | None = None,
+    variation: Variation | None = None,
+) -> Study:
+    """``resolve`` for another machine: no file of this one is looked at.
+
+    Raises:
+        ConfigError: there is no such experiment, field or value.
+    """
     designed, variation = _find(name), variation or Variation()
     experiment = variation.applied_to(designed)
     if smoke and data and "data.dir" in experiment.smoke:
@@ -131,15 +158,6 @@ def resolve(
     experiment = replace(experiment, base=base, axes=tuple(axes.values()), also=also, sampling=sampling)
     if chosen.keys() & axes.keys():
         experiment = replace(experiment, exclude=still_needed(experiment))
-    source = base.train.fork_from
-    if source is not None and not Path(source).is_dir():
-        raise ConfigError(f"There is no run at {source} to start from: give the folder of a run, STORE/runs/RUN_ID.")
-    if base.data.dir is not None:
-        if "data.dir" not in chosen and not Path(base.data.dir).is_dir():
-            raise ConfigError(
-                f"{name} needs its data set: give the folder that holds annotations/ and images/ with --data DIR."
-            )
-        require_valid(Path(base.data.dir), (*base.data.train_splits, base.data.val_split))
     configs = runs_of(experiment)
     if experiment.order == "cheapest":
         configs = _cheapest_first(configs)
@@ -176,22 +194,33 @@ def _find(name: str) -> Experiment:
     raise ConfigError(f"There is no experiment {name!r}. {hint} `rhobench experiments` lists them.")
 
 
-def run_study(study: Study, folder: Path, address: str, console: Console, trackers: Sequence[str] = ()) -> Outcome:
+def run_study(
+    study: Study,
+    folder: Path,
+    address: str,
+    console: Console,
+    trackers: Sequence[str] = (),
+    *,
+    without_token: bool = False,
+) -> Outcome:
     """Run what the store lacks, print the front, write the page.
 
-    Ctrl-C keeps every finished run; the page then shows those. ``trackers``: see ``--log-to``.
+    Ctrl-C keeps every finished run; the page then shows those. ``trackers``: see ``--log-to``. ``without_token``: see
+    ``--without-token``.
 
     Raises:
         ConfigError: a tracker is not known or not installed.
         StoreOccupiedError: the store holds the experiment with other settings.
         ClusterError: no cluster, or one that is too small.
     """
+    from rhobench.cluster.address import read_address
     from rhobench.cluster.board import Board
     from rhobench.cluster.session import ray_session
     from rhobench.cluster.sweep import Run, run_sweep
     from rhobench.cluster.trackers import require_trackers
 
     require_trackers(trackers)
+    read_address(address)
     store = Store(folder)
     store.claim(study.experiment)
     study = study.in_store(store)
@@ -206,7 +235,8 @@ def run_study(study: Study, folder: Path, address: str, console: Console, tracke
         if any(statuses.get(i) != "completed" for i in study.run_ids):
             with board.shown():
                 board.say("starting Ray")
-                with ray_session(address) as cluster:
+                with ray_session(address, without_token=without_token) as cluster:
+                    console.print(cluster.access, highlight=False, markup=False, soft_wrap=True)
                     run_sweep(runs, store, cluster, board, trackers)
     except KeyboardInterrupt:
         interrupted = True
