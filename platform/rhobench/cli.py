@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rhobench import cli_data, cli_weights
-from rhobench.cli_conventions import FAILED, WRONG_REQUEST, AsJson, warn
+from rhobench.cli_conventions import FAILED, WRONG_REQUEST, AsJson, full_place, warn
 
 if TYPE_CHECKING:
     from rhobench.study import Study
@@ -67,7 +67,8 @@ def experiments(as_json: AsJson = False) -> None:
 def run(
     experiment: Annotated[str, typer.Argument(help="Name of an experiment; `rhobench experiments` lists them.")],
     store: Annotated[
-        Path | None, typer.Option(help="Folder of the results. Default: rhobench-store/EXPERIMENT.")
+        str | None,
+        typer.Option(metavar="DIR|URL", help="Folder or s3:// URL of the results. Default: rhobench-store/EXPERIMENT."),
     ] = None,
     address: Annotated[str, typer.Option(help="Ray cluster: local, auto or HOST:PORT.")] = "local",
     smoke: Annotated[
@@ -97,6 +98,13 @@ def run(
     order: Annotated[
         str | None, typer.Option(help="given, cheapest or informative (what is left out last tells least).")
     ] = None,
+    stop: Annotated[
+        str | None, typer.Option(metavar="RULE", help="End runs that are far behind: asha or median; none: no run.")
+    ] = None,
+    retries: Annotated[int, typer.Option(help="Further tries at a run whose process or machine failed.")] = 2,
+    stuck_after: Annotated[
+        float, typer.Option(metavar="MINUTES", help="Stop a run that says nothing for so long, and try it again.")
+    ] = 60.0,
     data: Annotated[Path | None, typer.Option(help="Folder of a COCO-format data set.")] = None,
     fork: Annotated[
         Path | None,
@@ -125,7 +133,8 @@ def run(
     """Run an experiment: train, score, measure, record, report. The same command again continues it."""
     from rich.console import Console
 
-    from rhobench.study import resolve, run_study
+    from rhobench.conduct import How, run_study
+    from rhobench.study import resolve
     from rhobench.variation import Variation
 
     if price_per_hour is not None and not (fit or dry_run):
@@ -138,27 +147,35 @@ def run(
         exclude=exclude or [],
         seeds=seeds,
         order=order,
+        stop=stop,
+    )
+    how = How(
+        address=address,
+        without_token=without_token,
+        trackers=log_to or [],
+        retries=retries,
+        stuck_minutes=stuck_after,
     )
     study = resolve(experiment, set_ or [], data, smoke, fork, variation)
-    folder = store or Path("rhobench-store") / (f"{experiment}-smoke" if smoke else experiment)
+    place = full_place(store or f"rhobench-store/{experiment}{'-smoke' if smoke else ''}")
     if dry_run:
-        raise typer.Exit(_plan(study, folder, address, price_per_hour, as_json))
+        raise typer.Exit(_plan(study, place, address, price_per_hour, as_json))
     if fit:
         raise typer.Exit(_fit(study, price_per_hour, as_json))
-    outcome = run_study(study, folder.absolute(), address, Console(), log_to or [], without_token=without_token)
+    outcome = run_study(study, place, how, Console())
     if as_json:
         print(json.dumps(outcome.as_dict()))
     raise typer.Exit(outcome.exit_status)
 
 
-def _plan(study: Study, folder: Path, address: str, price_per_hour: float | None, as_json: bool) -> int:
+def _plan(study: Study, place: str, address: str, price_per_hour: float | None, as_json: bool) -> int:
     """Say what would be run -> exit status."""
     from rich.console import Console
 
     from rhobench.plan import plan
     from rhobench.results import Store
 
-    store = Store(folder.absolute())
+    store = Store(place)
     with Console(stderr=True).status("reading the store") as status:
         planned = plan(study, store, address, price_per_hour, status.update)
     warn(store.problems)
@@ -189,7 +206,7 @@ def _fit(study: Study, price_per_hour: float | None, as_json: bool) -> int:
 
 @app.command()
 def pareto(
-    store: Annotated[Path, typer.Argument(help="Folder that `rhobench run` wrote to.")],
+    store: Annotated[str, typer.Argument(help="Folder or URL that `rhobench run` wrote to.")],
     x: Annotated[str, typer.Option(help="Cost: gflops, latency_ms, fps or params_m.")] = "gflops",
     y: Annotated[str, typer.Option(help="Accuracy: ap, ap50, ...")] = "ap",
     as_json: AsJson = False,
@@ -210,7 +227,7 @@ def pareto(
 
 @app.command()
 def report(
-    store: Annotated[Path, typer.Argument(help="Folder that `rhobench run` wrote to.")],
+    store: Annotated[str, typer.Argument(help="Folder or URL that `rhobench run` wrote to.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     as_json: AsJson = False,
 ) -> None:

@@ -486,6 +486,28 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """Which runs end before their last epoch, because their AP is too far behind that of others."""
+
+    method: Literal["asha", "median"] = "asha"
+    """"asha": at ``grace_epochs`` times each power of ``reduction_factor`` the best one of ``reduction_factor`` runs
+    goes on (Li et al. 2020). "median": a run goes on while its best AP is at least the median of the mean APs of others
+    up to the same epoch (Vizier)."""
+    grace_epochs: int = 1
+    """No run ends before."""
+    reduction_factor: float = 3.0
+    """Of "asha"."""
+    min_runs: int = 3
+    """Other runs that "median" needs for a comparison."""
+
+    def __post_init__(self) -> None:
+        _require(self.grace_epochs >= 1, "early_stopping.grace_epochs", self.grace_epochs, "it must be at least 1")
+        rule = "it must be above 1"
+        _require(self.reduction_factor > 1, "early_stopping.reduction_factor", self.reduction_factor, rule)
+        _require(self.min_runs >= 1, "early_stopping.min_runs", self.min_runs, "it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Expectation:
     """What an experiment expects of its result; checked after the runs and printed with the verdict."""
 
@@ -522,6 +544,8 @@ class Experiment:
     order: Literal["given", "cheapest", "informative"] = "given"
     """In which the runs start. "given": as the axes list them. "cheapest": by their estimated cost. "informative": each
     as far as possible from those before it, every configuration once before any gets its second seed."""
+    early_stopping: EarlyStopping | None = None
+    """Which runs end early; None: none."""
     smoke: Mapping[str, Any] = field(default_factory=dict)
     """Values by path that shrink the experiment to about a minute on two CPU cores; "axes" and "seeds" stay, and
     ``Sampling.smoke_count`` says how many are drawn."""
