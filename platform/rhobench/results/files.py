@@ -196,7 +196,8 @@ class LocalFiles(Files):
         entries, parent = Entries(), str(self._path(folder))
         try:
             with os.scandir(parent) as scan:
-                names = sorted((entry.name, entry.is_symlink()) for entry in scan if not entry.is_file())
+                looked_at = ((entry.name, entry.is_symlink(), entry) for entry in scan)
+                names = sorted((name, link) for name, link, entry in looked_at if link or not entry.is_file())
         except FileNotFoundError:
             return entries
         for inner, is_link in names:
@@ -212,8 +213,9 @@ class LocalFiles(Files):
                 entries.without.append(inner)
             except StoreAccessError as error:
                 entries.refused.append(str(error))
-            except OSError as error:
-                entries.refused.append(f"{printable(path)} cannot be read: {error.strerror}.")
+            except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+                reason = getattr(error, "strerror", "a link leads to itself")
+                entries.refused.append(f"{printable(path)} cannot be read: {reason}.")
         return entries
 
     def _status(self, file: str) -> Found:

@@ -16,7 +16,7 @@ _NAME = re.compile(
 _KNOWN = re.compile(r"\b(?:A[KS]IA[0-9A-Z]{16}|hf_\w{20,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|sk-[\w-]{20,})")
 """Keys that can be told by their form: AWS, Hugging Face, GitHub and others."""
 _USER = re.compile(r"(?<=://)[^/@\s]*@")
-_SETTING = re.compile(r"([\w.-]+)(=|:\s?)([^&;,\s]+)")
+_SETTING = re.compile(r"([\w.-]+)(=|:\s+)([^&;,\s]*)")
 
 
 def is_secret(name: str) -> bool:
@@ -39,6 +39,9 @@ def without_secrets(arguments: Iterable[str]) -> list[str]:
 
 
 def _clean(text: str) -> str:
-    text = _USER.sub(f"{HIDDEN}@", text)
-    text = _SETTING.sub(lambda m: f"{m[1]}{m[2]}{HIDDEN}" if is_secret(m[1]) else m[0], text)
-    return _KNOWN.sub(HIDDEN, text)
+    return _KNOWN.sub(HIDDEN, _SETTING.sub(_hide, _USER.sub(f"{HIDDEN}@", text)))
+
+
+def _hide(setting: re.Match[str]) -> str:
+    name, sign, value = setting.groups()
+    return name + sign + (HIDDEN if is_secret(name) else _SETTING.sub(_hide, value))  # --set=train.api_key=X
