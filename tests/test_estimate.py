@@ -117,7 +117,8 @@ def test_finished_runs_of_the_same_device_and_workers_tell_the_speed() -> None:
     ]
     speed = measured_speed(records, "A", CONFIG.train)
     assert speed is not None
-    assert speed.seconds(CONFIG, 2 * work) == pytest.approx(40.0)
+    assert speed.hours(2 * work) == pytest.approx(40.0 / 3600)
+    assert speed.hours(None) is None
     assert "3 finished runs on A" in speed.source
     assert measured_speed(records, "C", CONFIG.train) is None
     latest = measured_speed(records, None, CONFIG.train)
@@ -135,20 +136,20 @@ def test_runs_on_a_gpu_are_known_by_the_gpu() -> None:
 def test_the_hours_of_an_experiment_are_spread_over_its_runs_by_their_work() -> None:
     axes = (Axis(path="train.epochs", values=(1, 3)),)
     designed = Experiment(summary="", base=CONFIG, axes=axes, cpu_hours=2.0)
-    speed = designed_speed(designed, CONFIG.data)
+    speed = designed_speed(designed, CONFIG.data, CONFIG.train)
     assert speed is not None
-    short, long = runs_of(designed)
-    hours = [(speed.seconds(run, work_of(run) or 0.0) or 0.0) / 3600 for run in (short, long)]
-    assert hours == pytest.approx([0.5, 1.5])
-    two_cores = with_values(long, {"train.cpus_per_worker": 2})
-    assert speed.seconds(two_cores, work_of(two_cores) or 0.0) == pytest.approx(0.75 * 3600)
-    assert speed.seconds(with_values(long, {"train.gpus_per_worker": 1}), 1.0) is None
-    assert designed_speed(replace(designed, cpu_hours=0.0), CONFIG.data) is None
+    works = [work_of(run) for run in runs_of(designed)]
+    assert [speed.hours(work) for work in works] == pytest.approx([0.5, 1.5])
+    two_cores = designed_speed(designed, CONFIG.data, replace(CONFIG.train, cpus_per_worker=2))
+    assert two_cores is not None
+    assert two_cores.hours(works[1]) == pytest.approx(0.75)
+    assert designed_speed(designed, CONFIG.data, replace(CONFIG.train, gpus_per_worker=1)) is None
+    assert designed_speed(replace(designed, cpu_hours=0.0), CONFIG.data, CONFIG.train) is None
 
 
 def test_hours_for_data_that_are_not_there_say_nothing() -> None:
     elsewhere = with_values(CONFIG, {"data.dir": "coco"})
-    assert designed_speed(Experiment(summary="", base=elsewhere, cpu_hours=2.0), CONFIG.data) is None
+    assert designed_speed(Experiment(summary="", base=elsewhere, cpu_hours=2.0), CONFIG.data, CONFIG.train) is None
 
 
 def test_runs_that_optuna_will_choose_are_estimated_by_as_many_others() -> None:

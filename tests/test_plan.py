@@ -14,7 +14,8 @@ from rhobench import plan as plan_module
 from rhobench.cluster.session import Cluster, local_device
 from rhobench.config import TrainConfig
 from rhobench.config_tree import run_key, to_dict
-from rhobench.plan import Plan, plan, runs_at_once
+from rhobench.plan import plan, runs_at_once
+from rhobench.planned import Plan
 from rhobench.results import Attempt, Record, Store, write_record
 from rhobench.study import Study, resolve
 from rhobench.variation import Variation

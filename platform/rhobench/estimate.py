@@ -49,14 +49,18 @@ class Images:
 class Speed:
     """How fast work is done, and how that is known."""
 
-    seconds: Callable[[RunConfig, float], float | None]
-    """Of a run and its work in 10^9 operations: seconds on all its workers; None: nothing is known of such a run."""
+    seconds: float | None
+    """For 10^9 operations of a run, on all its workers together; None: nothing is known."""
     source: str
     """In words."""
 
+    def hours(self, work: float | None) -> float | None:
+        """Of a run with so much work."""
+        return None if work is None or self.seconds is None else self.seconds * work / 3600
+
 
 UNKNOWN = Speed(
-    seconds=lambda config, work: None,
+    seconds=None,
     source="the store has no finished run with such workers on this device, and the experiment names no hours for them",
 )
 
@@ -136,19 +140,22 @@ def measured_speed(records: Iterable[Record], device: str | None, train: TrainCo
         return None
     rate, runs = statistics.median(rates), len(rates)
     return Speed(
-        seconds=lambda config, work: rate * work,
+        seconds=rate,
         source=f"from {runs} finished run{'' if runs == 1 else 's'} on {device} (median seconds for their operations)",
     )
 
 
-def designed_speed(designed: Experiment, data: DataConfig) -> Speed | None:
+def designed_speed(designed: Experiment, data: DataConfig, train: TrainConfig) -> Speed | None:
     """The speed at which all runs of an experiment as it was written take its estimated hours; None: it names none.
 
     Args:
         designed: as it was written.
         data: of the runs whose speed is asked for; its folder is where the experiment's own data are.
+        train: of the same runs. Hours of GPUs say nothing of CPUs.
     """
     base, on_gpu = designed.base, designed.gpu_hours > 0
+    if (train.gpus_per_worker > 0) != on_gpu:
+        return None
     total = designed.gpu_hours if on_gpu else designed.cpu_hours
     if base.data.dir is not None:
         if data.dir is None:
@@ -159,15 +166,10 @@ def designed_speed(designed: Experiment, data: DataConfig) -> Speed | None:
         return None
     rate = 3600 * total / sum(work or 0.0 for work in works)
 
-    def seconds(config: RunConfig, work: float) -> float | None:
-        train = config.train
-        if (train.gpus_per_worker > 0) != on_gpu:
-            return None
-        return rate * work / (train.num_workers * (train.gpus_per_worker if on_gpu else train.cpus_per_worker))
-
+    devices = train.num_workers * (train.gpus_per_worker if on_gpu else train.cpus_per_worker)
     kind = "GPU" if on_gpu else "CPU core"
     return Speed(
-        seconds=seconds,
+        seconds=rate / devices,
         source=f"from the {total:g} {kind} hours that {base.experiment} names for all its runs, by their operations",
     )
 
