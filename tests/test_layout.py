@@ -60,10 +60,13 @@ ALLOWED = {
     "reproduce": {"data", "experiments", "measure", "model", "results", "zoo"},
     "predict": {"dashboards", "data", "measure", "model"},
     "weights": {"config", "config_tree", "data", "measure", "model", "zoo"},
+    "launch": {"config"},
     "cli_conventions": set(),
+    "cli_cluster": {"cli_conventions", "cluster", "launch", "results", "study"},
     "cli_data": {"cli_conventions", "config", "data"},
     "cli_weights": {"cli_conventions", "weights"},
     "cli": {
+        "cli_cluster",
         "cli_conventions",
         "cli_data",
         "cli_weights",
@@ -113,7 +116,9 @@ BANNED = {
     "reproduce": {"ray", "timm", "torch"},
     "weights": {"ray", "pickle"},
     "cli": {"ray", "torch"},
+    "launch": {"ray", "torch"},
     "cli_conventions": {"ray", "torch"},
+    "cli_cluster": {"ray", "torch"},
     "cli_data": {"ray", "torch"},
     "cli_weights": {"ray", "torch"},
 }

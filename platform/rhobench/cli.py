@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rhobench import cli_data, cli_weights
+from rhobench import cli_cluster, cli_data, cli_weights
 from rhobench.cli_conventions import FAILED, WRONG_REQUEST, AsJson, full_place, warn
 
 if TYPE_CHECKING:
     from rhobench.study import Study
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(cli_cluster.app, name="cluster")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_weights.app, name="weights")
 
