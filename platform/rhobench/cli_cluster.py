@@ -69,7 +69,7 @@ def write(
 ) -> None:
     """Write the file that starts an experiment on a cluster, for the resources that its runs need."""
     from rhobench.launch import Machines, job, kuberay, launcher, plan_for, slurm
-    from rhobench.results.record import write_atomically
+    from rhobench.results.files import write_whole
     from rhobench.study import configure
 
     given = {
@@ -116,7 +116,7 @@ def write(
     if out is None:
         print(text, end="")
     else:
-        write_atomically(out, text)
+        write_whole(out, text.encode())
         print(f"{out}: {experiment}, {plan.runs_at_once} of {plan.runs} runs at once on {plan.nodes}")
     if as_json:
         print(json.dumps(_as_dict(kind, plan, out)))

@@ -18,7 +18,7 @@ def test_a_warning_stays_on_the_screen(terminal: bool) -> None:
     with board.shown():
         board.update("first", Status(epoch=0, epochs=2, warning="checkpoint [3] is damaged"))
         board.update("first", Status(epoch=0.5, epochs=2, loss=1.0))
-    assert screen.getvalue().count("first: warning: checkpoint [3] is damaged") == 1
+    assert screen.getvalue().count("warning: first: checkpoint [3] is damaged") == 1
 
 
 def test_an_epoch_is_told_with_what_it_cost() -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rhobench.cluster.execute import execute
+from rhobench.cluster.execute import Work, execute
 from rhobench.cluster.measuring import measure_runs
 from rhobench.config import (
     BackboneConfig,
@@ -52,7 +52,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RHOBENCH_CACHE", str(folder / "cache"))
         for name, config in (("sampled", CONFIG), ("plain", plain)):
-            execute(config, name, store.run_dir(name), lambda status: None)
+            execute(Work(run_id=name, config=config, folder=store.run_dir(name)), lambda status: None)
         measure_runs(str(folder), ["sampled", "plain"], threads=1)
     # A run has its process to itself; here other tests follow, whose floats may be denormal.
     torch.set_flush_denormal(False)
@@ -71,6 +71,7 @@ def test_a_run_has_a_point_for_its_own_rho_and_each_other_one(store: Store) -> N
     assert sampled[["ap", "latency_ms", "latency_p90_ms", "fps", "params_m"]].notna().all().all()
     assert frame[frame["run_id"] == "plain"]["rho_infer"].tolist() == [0.25]
     assert len(by_configuration(frame)) == 4
+    assert (frame["busy_cores"] >= 0).all()
 
 
 def test_samples_and_detections_say_at_which_rho_they_were_made(store: Store) -> None:

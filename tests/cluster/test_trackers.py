@@ -43,7 +43,7 @@ def reported(**fields: object) -> dict:
     return asdict(Status(epoch=0.5, epochs=2, **fields))  # type: ignore[arg-type]
 
 
-TRIAL = SimpleNamespace(config={"spec": {"run_id": "first"}})
+TRIAL = SimpleNamespace(config={"run_id": "first"})
 
 
 def test_curves_are_written_into_the_folder_of_the_run_over_its_steps(tmp_path: Path) -> None:

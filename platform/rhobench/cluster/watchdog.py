@@ -121,9 +121,9 @@ class Watchdog:
         while not self.over.wait(EVERY_SECONDS):
             try:
                 self.look()
-            except Exception as error:  # Ray is being stopped, or does not answer
+            except Exception as error:  # Ray is being stopped, or does not answer; a watchdog must not end
                 if not self.over.is_set():
-                    self._say("watchdog", f"the cluster does not answer ({type(error).__name__}): it is asked again")
+                    self._say("watchdog", f"the cluster cannot be looked at and is asked again: {error}")
 
     def look(self) -> None:
         """Once: say what is new, and end what hangs."""
@@ -179,7 +179,11 @@ class Watchdog:
 def kill_process(node: str, pid: int) -> Any:
     """End a process of a node for good -> Ray's reference to the task that does it."""
     there = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=there)(os.kill).remote(pid, signal.SIGKILL)
+    return ray.remote(num_cpus=0, scheduling_strategy=there)(_kill).remote(pid)
+
+
+def _kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
 
 
 def _nodes_alive() -> frozenset[str]:
