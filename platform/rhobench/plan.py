@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from rhobench.cluster.session import Cluster, ask_capacity, local_device
 from rhobench.config import RunConfig, TrainConfig
-from rhobench.config_tree import value_at
+from rhobench.config_tree import from_dict, run_key, value_at
 from rhobench.estimate import UNKNOWN, Speed, Tell, designed_speed, estimated_runs, measured_speed, works_of
-from rhobench.expansion import varied_paths
+from rhobench.expansion import values_on_axes, varied_paths
 from rhobench.identity import KnownRuns
 from rhobench.planned import DONE, ChosenLater, Plan, PlannedRun
 from rhobench.results import Record, Store
@@ -41,7 +41,7 @@ def plan(
     named = [known.name(config, paths) for config in study.configs]
     cluster = ask_capacity(address)
     records = [record for same in known.records.values() for record in same]
-    later = _chosen_later(study, records, {run.run_id for run in named}, cluster)
+    later = _chosen_later(study, records, cluster)
     planned = study.configs + (estimated_runs(study.experiment)[: later.sampling.count] if later else [])
     tell("counting operations")
     works = works_of(planned, tell)
@@ -82,13 +82,14 @@ def runs_at_once(train: TrainConfig, cluster: Cluster) -> int:
     return cluster.nodes * workers // train.num_workers
 
 
-def _chosen_later(study: Study, records: Sequence[Record], others: set[str], cluster: Cluster) -> ChosenLater | None:
-    sampling, base = study.experiment.sampling, study.experiment.base
-    if sampling is None or sampling.method != "optuna":
+def _chosen_later(study: Study, records: Sequence[Record], cluster: Cluster) -> ChosenLater | None:
+    experiment, train = study.experiment, study.experiment.base.train
+    if experiment.sampling is None or experiment.sampling.method != "optuna":
         return None
-    chosen = [r for r in records if r.experiment == base.experiment and r.run_id not in others and r.status in DONE]
-    at_once = runs_at_once(base.train, cluster)
-    return ChosenLater(sampling=sampling, in_store=len(chosen), hours=None, at_once=at_once, train=base.train)
+    finished = [from_dict(RunConfig, record.config) for record in records if record.status in DONE]
+    chosen = {run_key(config) for config in finished if values_on_axes(experiment, config) is not None}
+    at_once = runs_at_once(train, cluster)
+    return ChosenLater(sampling=experiment.sampling, in_store=len(chosen), hours=None, at_once=at_once, train=train)
 
 
 def _speed(study: Study, records: Sequence[Record], address: str, planned: Sequence[RunConfig]) -> Speed:
