@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from rhobench.conduct import check_expectations
 from rhobench.config import ConfigError
 from rhobench.config_tree import differences, run_key, with_values
 from rhobench.expansion import run_count, runs_of
 from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Store
-from rhobench.study import check_expectations, resolve
+from rhobench.study import resolve
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

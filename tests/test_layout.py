@@ -31,11 +31,19 @@ ALLOWED = {
     "cluster": {"training", "measure", "model", "data", "results", "ops", "config", "config_tree"},
     "dashboards": {"results", "config", "config_tree"},
     "experiments": {"config"},
-    "study": {
+    "conduct": {
         "cluster",
         "config",
         "config_tree",
         "dashboards",
+        "expansion",
+        "identity",
+        "results",
+        "study",
+    },
+    "study": {
+        "config",
+        "config_tree",
         "data",
         "estimate",
         "expansion",
@@ -52,12 +60,20 @@ ALLOWED = {
     "reproduce": {"data", "experiments", "measure", "model", "results", "zoo"},
     "predict": {"dashboards", "data", "measure", "model"},
     "weights": {"config", "config_tree", "data", "measure", "model", "zoo"},
+    "launch": {"config"},
+    "cli_conventions": set(),
+    "cli_cluster": {"cli_conventions", "cluster", "launch", "results", "study"},
+    "cli_data": {"cli_conventions", "config", "data"},
+    "cli_weights": {"cli_conventions", "weights"},
     "cli": {
-        "config",
+        "cli_cluster",
+        "cli_conventions",
+        "cli_data",
+        "cli_weights",
+        "conduct",
         "config_tree",
         "cost",
         "dashboards",
-        "data",
         "doctor",
         "expansion",
         "experiments",
@@ -68,7 +84,6 @@ ALLOWED = {
         "results",
         "study",
         "variation",
-        "weights",
     },
 }
 """Parts of rhobench that a part may import."""
@@ -93,6 +108,7 @@ BANNED = {
     "planned": {"ray", "torch", "optuna"},
     "plan": {"ray", "optuna"},
     "zoo": {"ray", "torch", "timm"},
+    "conduct": {"ray"},
     "study": {"ray"},
     "fit": {"ray"},
     "cost": {"ray", "timm", "torch"},
@@ -100,6 +116,11 @@ BANNED = {
     "reproduce": {"ray", "timm", "torch"},
     "weights": {"ray", "pickle"},
     "cli": {"ray", "torch"},
+    "launch": {"ray", "torch"},
+    "cli_conventions": {"ray", "torch"},
+    "cli_cluster": {"ray", "torch"},
+    "cli_data": {"ray", "torch"},
+    "cli_weights": {"ray", "torch"},
 }
 """Libraries that a part must not import."""
 

@@ -173,9 +173,14 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
     """The inverse of ``to_dict``. Fields that ``data`` lacks take their defaults; unknown ones are refused."""
     hints = _field_types(cls)  # type: ignore[arg-type]
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{cls.__name__} is {repr(data)[:80]} there, which is no section with fields.")
     unknown = sorted(set(data) - set(hints))
     if unknown:
         raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; it was written by another version of rhobench.")
+    missing = sorted(_required(cls) - set(data))  # type: ignore[arg-type]
+    if missing:
+        raise ConfigError(f"{cls.__name__} has no value for its field {missing[0]!r}, which needs one.")
     return cls(**{name: _from_json(value, hints[name], name) for name, value in data.items()})
 
 
@@ -184,7 +189,15 @@ def _from_json(value: Any, hint: Any, path: str) -> Any:
         return from_dict(hint, value)
     if isinstance(value, str) and str in typing.get_args(hint):
         return value  # JSON tells a text "none" from nothing; only a command line does not
+    if type(value) is hint:
+        return value
     return _coerce(value, hint, path)
+
+
+@functools.cache
+def _required(cls: Any) -> frozenset[str]:
+    missing = dataclasses.MISSING
+    return frozenset(f.name for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing)
 
 
 @functools.cache

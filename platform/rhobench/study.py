@@ -1,28 +1,21 @@
-"""An experiment as the command line runs it: resolve what was asked for, run it, say what came out."""
+"""An experiment as the command line asks for it: with everything that the user changed, and its runs."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from rich.console import Console
-from rich.markup import escape
-
-from rhobench.config import Axis, ConfigError, Expectation, Experiment, RunConfig, TrainConfig
+from rhobench.config import Axis, ConfigError, Experiment, RunConfig, TrainConfig
 from rhobench.config_tree import parse_assignment, run_id, value_at, with_values
 from rhobench.data import require_valid
 from rhobench.expansion import runs_of, varied_paths
 from rhobench.experiments import EXPERIMENTS
 from rhobench.identity import KnownRuns
-from rhobench.results import Store, metric
+from rhobench.results import Store
 from rhobench.variation import Variation, still_needed
-
-DONE, FAILED, INTERRUPTED = 0, 1, 130
-"""Exit statuses of a study that was started; 130 is what shells give for Ctrl-C."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +29,16 @@ class Study:
     configs: list[RunConfig]
     """Of the runs, in the order of ``run_ids``."""
     smoke: bool
+
+    @property
+    def finished(self) -> tuple[str, ...]:
+        """Statuses of runs that are left alone."""
+        return ("completed", "stopped") if self.experiment.early_stopping else ("completed",)
+
+    def of_runs(self, runs: Mapping[str, RunConfig]) -> Study:
+        """The study with further runs, by their ids."""
+        further = {i: config for i, config in runs.items() if i not in self.run_ids}
+        return replace(self, run_ids=[*self.run_ids, *further], configs=[*self.configs, *further.values()])
 
     def in_store(self, store: Store) -> Study:
         """The study with the names that its runs have in ``store``, where other experiments may have computed them."""
@@ -51,28 +54,6 @@ class Study:
                 names = [i for i, config in zip(self.run_ids, self.configs, strict=True) if config.experiment == other]
                 sentences.append(f"computed by experiment {other}: {', '.join(names)}")
         return sentences
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a study left."""
-
-    store: Path
-    report: Path
-    runs: list[dict[str, Any]]
-    """run_id, status and reason of each run of the study."""
-    interrupted: bool
-
-    @property
-    def exit_status(self) -> int:
-        """0 when every run is completed."""
-        if self.interrupted:
-            return INTERRUPTED
-        return DONE if all(run["status"] == "completed" for run in self.runs) else FAILED
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {"store": str(self.store), "report": str(self.report), "runs": self.runs}
 
 
 def resolve(
@@ -96,6 +77,33 @@ def resolve(
     Raises:
         ConfigError: there is no such experiment, field, value, or run to start from.
         DatasetError: the data set cannot be used.
+    """
+    study = configure(name, assignments, data, smoke, fork, variation)
+    base = study.experiment.base
+    source = base.train.fork_from
+    if source is not None and not Path(source).is_dir():
+        raise ConfigError(f"There is no run at {source} to start from: give the folder of a run, STORE/runs/RUN_ID.")
+    if base.data.dir is not None:
+        if base.data.dir == _find(name).base.data.dir and not Path(base.data.dir).is_dir():
+            raise ConfigError(
+                f"{name} needs its data set: give the folder that holds annotations/ and images/ with --data DIR."
+            )
+        require_valid(Path(base.data.dir), (*base.data.train_splits, base.data.val_split))
+    return study
+
+
+def configure(
+    name: str,
+    assignments: Sequence[str],
+    data: Path | None,
+    smoke: bool,
+    fork: Path | None = None,
+    variation: Variation | None = None,
+) -> Study:
+    """``resolve`` for another machine: no file of this one is looked at.
+
+    Raises:
+        ConfigError: there is no such experiment, field or value.
     """
     designed, variation = _find(name), variation or Variation()
     experiment = variation.applied_to(designed)
@@ -131,15 +139,6 @@ def resolve(
     experiment = replace(experiment, base=base, axes=tuple(axes.values()), also=also, sampling=sampling)
     if chosen.keys() & axes.keys():
         experiment = replace(experiment, exclude=still_needed(experiment))
-    source = base.train.fork_from
-    if source is not None and not Path(source).is_dir():
-        raise ConfigError(f"There is no run at {source} to start from: give the folder of a run, STORE/runs/RUN_ID.")
-    if base.data.dir is not None:
-        if "data.dir" not in chosen and not Path(base.data.dir).is_dir():
-            raise ConfigError(
-                f"{name} needs its data set: give the folder that holds annotations/ and images/ with --data DIR."
-            )
-        require_valid(Path(base.data.dir), (*base.data.train_splits, base.data.val_split))
     configs = runs_of(experiment)
     if experiment.order == "cheapest":
         configs = _cheapest_first(configs)
@@ -174,100 +173,3 @@ def _find(name: str) -> Experiment:
     near = difflib.get_close_matches(name, EXPERIMENTS, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(EXPERIMENTS)}."
     raise ConfigError(f"There is no experiment {name!r}. {hint} `rhobench experiments` lists them.")
-
-
-def run_study(study: Study, folder: Path, address: str, console: Console, trackers: Sequence[str] = ()) -> Outcome:
-    """Run what the store lacks, print the front, write the page.
-
-    Ctrl-C keeps every finished run; the page then shows those. ``trackers``: see ``--log-to``.
-
-    Raises:
-        ConfigError: a tracker is not known or not installed.
-        StoreOccupiedError: the store holds the experiment with other settings.
-        ClusterError: no cluster, or one that is too small.
-    """
-    from rhobench.cluster.board import Board
-    from rhobench.cluster.session import ray_session
-    from rhobench.cluster.sweep import Run, run_sweep
-    from rhobench.cluster.trackers import require_trackers
-
-    require_trackers(trackers)
-    store = Store(folder)
-    store.claim(study.experiment)
-    study = study.in_store(store)
-    for sentence in study.of_others():
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-    runs = [Run(i, c) for i, c in zip(study.run_ids, study.configs, strict=True)]
-    name = study.experiment.base.experiment
-    board = Board(study.run_ids, console, name)
-    interrupted = False
-    try:
-        statuses = store.statuses()
-        if any(statuses.get(i) != "completed" for i in study.run_ids):
-            with board.shown():
-                board.say("starting Ray")
-                with ray_session(address) as cluster:
-                    run_sweep(runs, store, cluster, board, trackers)
-    except KeyboardInterrupt:
-        interrupted = True
-    return _conclude(study, store, interrupted, console)
-
-
-def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -> Outcome:
-    from rhobench.dashboards import front_table, write_report
-
-    records = {record.run_id: record for record in store.records()}
-    runs = [
-        {
-            "run_id": i,
-            "status": records[i].status if i in records else "not run",
-            "reason": records[i].reason if i in records else None,
-        }
-        for i in study.run_ids
-    ]
-    frame = store.frame()
-    mine = frame[frame.run_id.isin(study.run_ids)]
-    for x in ("gflops", "latency_ms"):
-        if mine["ap"].notna().any() and mine[x].notna().any():
-            console.print(front_table(mine, x=x))
-    if not study.smoke:
-        check_expectations(study.experiment.expected, mine, console)
-    for run in runs:
-        if run["status"] == "failed":
-            console.print(
-                f"[bold red]failed[/] {run['run_id']}: {escape(str(run['reason']))}", highlight=False, soft_wrap=True
-            )
-    unfinished = sum(run["status"] != "completed" for run in runs)
-    if interrupted:
-        console.print(f"\nInterrupted: {len(runs) - unfinished} of {len(runs)} runs are finished and kept.")
-    if unfinished:
-        console.print("The same command continues: it repeats no finished run.", highlight=False)
-    report = write_report(store, store.path / "report.html")
-    console.print(f"report: {report}", highlight=False, soft_wrap=True)
-    return Outcome(store=store.path, report=report, runs=runs, interrupted=interrupted)
-
-
-def check_expectations(expected: Sequence[Expectation], frame: pd.DataFrame, console: Console) -> None:
-    """Print, for each expectation of the experiment, the worst run and the verdict."""
-    for expectation in expected:
-        meant = frame
-        for column, value in expectation.where.items():
-            meant = meant[meant[column] == value]
-        values = meant[expectation.metric].dropna()
-        if values.empty:
-            continue
-        shown = metric(expectation.metric)
-        if expectation.at_least is not None:
-            worst, bound, met = values.min(), expectation.at_least, values.min() >= expectation.at_least
-            wanted = f"at least {shown.format(bound)}"
-        else:
-            assert expectation.at_most is not None
-            worst, bound, met = values.max(), expectation.at_most, values.max() <= expectation.at_most
-            wanted = f"at most {shown.format(bound)}"
-        verdict = "[green]met[/]" if met else "[red]not met[/]"
-        runs = "every run" + "".join(f" with {column} {value}" for column, value in expectation.where.items())
-        source = f" ({expectation.source})" if expectation.source else ""
-        console.print(
-            f"expected {shown.label} {wanted} in {runs}{source}: {verdict}, worst {shown.format(worst)}",
-            highlight=False,
-        )

@@ -1,4 +1,5 @@
-"""What the command line varies: ``--axis``, ``--range``, ``--samples``, ``--exclude``, ``--seeds``, ``--order``."""
+"""What the command line varies: ``--axis``, ``--range``, ``--samples``, ``--exclude``, ``--seeds``, ``--order``, and
+``--stop``."""
 
 from __future__ import annotations
 
@@ -7,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from rhobench.config import Axis, ConfigError, Experiment, Range, Sampling
+from rhobench.config import Axis, ConfigError, EarlyStopping, Experiment, Range, Sampling
 from rhobench.config_tree import is_tuple_at, number_at, read_value
 from rhobench.expansion import excludes_something
 
 Method = Literal["random", "sobol", "optuna"]
+Stop = Literal["asha", "median", "none"]
 Order = Literal["given", "cheapest", "informative"]
 
 
@@ -33,6 +35,8 @@ class Variation:
     """N,N,..."""
     order: str | None = None
     """One of ``Order``."""
+    stop: str | None = None
+    """"none", or a method of ``EarlyStopping``."""
 
     def paths(self) -> set[str]:
         """Of the axes and ranges that were given."""
@@ -56,8 +60,15 @@ class Variation:
             sampling=self._sampling(experiment),
             seeds=experiment.seeds if self.seeds is None else read_seeds(self.seeds),
             order=experiment.order if self.order is None else _one_of(self.order, Order, "--order"),
+            early_stopping=self._early_stopping(experiment),
         )
         return replace(changed, exclude=(*still_needed(changed), *map(read_exclusion, self.exclude)))
+
+    def _early_stopping(self, experiment: Experiment) -> EarlyStopping | None:
+        if self.stop is None or self.stop == "none":
+            return experiment.early_stopping if self.stop is None else None
+        method = _one_of(self.stop, Stop, "--stop")
+        return replace(experiment.early_stopping or EarlyStopping(), method=method)
 
     def _sampling(self, experiment: Experiment) -> Sampling | None:
         sampling = experiment.sampling

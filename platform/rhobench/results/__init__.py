@@ -13,7 +13,8 @@ from rhobench.results.pareto import (
     samples_rho,
 )
 from rhobench.results.record import SCHEMA, Attempt, Point, Record, RecordError, read_record, write_record
-from rhobench.results.store import Store, StoreNotFoundError, StoreOccupiedError
+from rhobench.results.store import Store, StoreAccessError, StoreNotFoundError, StoreOccupiedError
+from rhobench.results.text import printable
 
 __all__ = [
     "METRICS",
@@ -25,6 +26,7 @@ __all__ = [
     "Record",
     "RecordError",
     "Store",
+    "StoreAccessError",
     "StoreNotFoundError",
     "StoreOccupiedError",
     "by_configuration",
@@ -32,6 +34,7 @@ __all__ = [
     "describe_environment",
     "front_mask",
     "metric",
+    "printable",
     "read_record",
     "rho_label",
     "samples_rho",
