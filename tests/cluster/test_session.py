@@ -59,9 +59,9 @@ def test_what_this_machine_has_is_known_without_ray(monkeypatch: pytest.MonkeyPa
 
 def test_what_another_cluster_has_is_what_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def joined(address: str) -> Iterator[Cluster]:
-        assert address == "auto"
+    def joined(address: str, *, without_token: bool) -> Iterator[Cluster]:
+        assert (address, without_token) == ("auto", True)
         yield Cluster(cpus=64, gpus=8, nodes=2)
 
     monkeypatch.setattr(session, "ray_session", joined)
-    assert ask_capacity("auto") == Cluster(cpus=64, gpus=8, nodes=2)
+    assert ask_capacity("auto", without_token=True) == Cluster(cpus=64, gpus=8, nodes=2)
