@@ -10,8 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rhobench.config import Axis, ConfigError, Experiment, Range, RunConfig, Sampling
-from rhobench.config_tree import run_id
-from rhobench.expansion import chosen_run, excludes_something, is_excluded, run_count, runs_of, varied_paths
+from rhobench.config_tree import run_id, with_values
+from rhobench.expansion import (
+    chosen_run,
+    excludes_something,
+    is_excluded,
+    run_count,
+    runs_of,
+    values_on_axes,
+    varied_paths,
+)
 
 BASE = RunConfig(experiment="sweep")
 RHO = Range(path="model.rho", low=0.05, high=1.0)
@@ -158,6 +166,15 @@ def test_the_runs_of_optuna_are_made_from_what_it_chooses() -> None:
     run = chosen_run(searched, {"model.rho": 0.123456789, "model.enc_layers": 2})
     assert (run.model.rho, run.model.enc_layers, run.seed) == (0.1235, 2, 0)
     assert run_id(run, varied_paths(searched)).startswith("sweep-rho0.1235-enc_layers2-seed0-")
+    assert values_on_axes(searched, replace(run, experiment="another")) == {"model.rho": 0.1235, "model.enc_layers": 2}
+    for other in (
+        {"model.rho": 0.123456},
+        {"model.rho": 0.01},
+        {"model.enc_layers": 1},
+        {"train.epochs": 3},
+        {"seed": 1},
+    ):
+        assert values_on_axes(searched, with_values(run, other)) is None
     for values, wanted in (
         ({"model.rho": 0.3}, "has values of model.rho, model.enc_layers"),
         ({"model.rho": 0.01, "model.enc_layers": 2}, "is not on its axis"),

@@ -25,7 +25,7 @@ def test_an_experiment_has_its_name_and_different_runs(name: str) -> None:
     runs = runs_of(experiment)
     assert len(set(runs)) == len(runs)
     assert run_count(experiment) >= 2
-    assert {run.experiment for run in runs} == {name}
+    assert {experiment.base.experiment, *(run.experiment for run in runs)} == {name}
     small = with_values(experiment.base, experiment.smoke)
     assert small.train.epochs <= 1
     assert experiment.cpu_hours + experiment.gpu_hours > 0

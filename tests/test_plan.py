@@ -29,7 +29,7 @@ def study() -> Study:
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "ask_capacity", lambda address: Cluster(cpus=2, gpus=0, nodes=1))
+    monkeypatch.setattr(plan_module, "ask_capacity", lambda address, **how: Cluster(cpus=2, gpus=0, nodes=1))
 
 
 def add(store: Store, study: Study, index: int, status: Any, **fields: Any) -> None:
@@ -52,7 +52,7 @@ def test_states_in_the_store_are_told_and_only_what_is_left_is_counted(study: St
     add(store, study, 2, "failed", reason="x", attempts=[Attempt(reason="x", cause="machine")] * 2)
     store.run_dir(study.run_ids[3]).mkdir(parents=True)
     planned = plan(study, store, "local", 1.0)
-    assert [run.state for run in planned.runs] == ["completed", "trained", "failed", "begun"]
+    assert [run.named.state for run in planned.runs] == ["completed", "trained", "failed", "begun"]
     assert [run.attempts for run in planned.runs] == [0, 0, 2, 0]
     assert [run.left for run in planned.runs] == [False, False, True, True]
     left = [run.hours for run in everything.runs[2:]]

@@ -13,6 +13,7 @@ from rhobench import cli_cluster, cli_data, cli_weights
 from rhobench.cli_conventions import FAILED, WRONG_REQUEST, AsJson, full_place, warn
 
 if TYPE_CHECKING:
+    from rhobench.conduct import How
     from rhobench.study import Study
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -160,7 +161,7 @@ def run(
     study = resolve(experiment, set_ or [], data, smoke, fork, variation)
     place = full_place(store or f"rhobench-store/{experiment}{'-smoke' if smoke else ''}")
     if dry_run:
-        raise typer.Exit(_plan(study, place, address, price_per_hour, as_json))
+        raise typer.Exit(_plan(study, place, how, price_per_hour, as_json))
     if fit:
         raise typer.Exit(_fit(study, price_per_hour, as_json))
     outcome = run_study(study, place, how, Console())
@@ -169,7 +170,7 @@ def run(
     raise typer.Exit(outcome.exit_status)
 
 
-def _plan(study: Study, place: str, address: str, price_per_hour: float | None, as_json: bool) -> int:
+def _plan(study: Study, place: str, how: How, price_per_hour: float | None, as_json: bool) -> int:
     """Say what would be run -> exit status."""
     from rich.console import Console
 
@@ -178,7 +179,7 @@ def _plan(study: Study, place: str, address: str, price_per_hour: float | None, 
 
     store = Store(place)
     with Console(stderr=True).status("reading the store") as status:
-        planned = plan(study, store, address, price_per_hour, status.update)
+        planned = plan(study, store, how.address, price_per_hour, status.update, without_token=how.without_token)
     warn(store.problems)
     console = Console(highlight=False)
     if not console.is_terminal:

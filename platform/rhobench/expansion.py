@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from rhobench.config import EXECUTION, Axis, ConfigError, Experiment, Range, RunConfig, Sampling
-from rhobench.config_tree import number_at, read_value, value_at, with_values
+from rhobench.config_tree import number_at, read_value, run_key, value_at, with_values
 from rhobench.ordering import informative_order
 from rhobench.sampling import check_range, points, rounded
 
@@ -69,6 +69,18 @@ def chosen_run(experiment: Experiment, values: Mapping[str, Any]) -> RunConfig:
     if is_excluded(experiment, setting):
         raise ConfigError(f"{experiment.base.experiment} excludes the run with {in_words(setting)}.")
     return replace(with_values(experiment.base, setting), seed=experiment.seeds[0])
+
+
+def values_on_axes(experiment: Experiment, config: RunConfig) -> Setting | None:
+    """Values by path at which ``chosen_run`` gives this run, whoever computed it; None where it never does.
+
+    So a search that is continued knows the results that are there.
+    """
+    values = {axis.path: value_at(config, axis.path) for axis in experiment.axes}
+    try:
+        return values if run_key(chosen_run(experiment, values)) == run_key(config) else None
+    except ConfigError:
+        return None
 
 
 def varied_paths(experiment: Experiment) -> tuple[str, ...]:

@@ -26,6 +26,13 @@ class Named:
     begun: bool = False
     """Whether the store has a folder of it."""
 
+    @property
+    def state(self) -> str:
+        """Status of its record, or "begun", or "to do"."""
+        if self.record is not None:
+            return self.record.status
+        return "begun" if self.begun else "to do"
+
 
 @dataclass(frozen=True, kw_only=True)
 class KnownRuns:

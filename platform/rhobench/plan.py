@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from rhobench.cluster.session import Cluster, ask_capacity, local_device
 from rhobench.config import RunConfig, TrainConfig
-from rhobench.config_tree import value_at
+from rhobench.config_tree import from_dict, run_key, value_at
 from rhobench.estimate import UNKNOWN, Speed, Tell, designed_speed, estimated_runs, measured_speed, works_of
-from rhobench.expansion import varied_paths
+from rhobench.expansion import values_on_axes, varied_paths
 from rhobench.identity import KnownRuns
-from rhobench.planned import DONE, ChosenLater, Plan, PlannedRun
+from rhobench.planned import ChosenLater, Plan, PlannedRun
 from rhobench.results import Record, Store
 from rhobench.study import Study, step_in_words
 
@@ -22,7 +22,13 @@ UNCOUNTED = "of some the operations cannot be counted, for their images have few
 
 
 def plan(
-    study: Study, store: Store, address: str, price_per_hour: float | None, tell: Tell = lambda text: None
+    study: Study,
+    store: Store,
+    address: str,
+    price_per_hour: float | None,
+    tell: Tell = lambda text: None,
+    *,
+    without_token: bool = False,
 ) -> Plan:
     """What would be run.
 
@@ -32,16 +38,17 @@ def plan(
         address: of the Ray cluster; "local" is this machine.
         price_per_hour: of the device of one worker.
         tell: is told about progress.
+        without_token: see ``--without-token``.
 
     Raises:
-        ClusterError: no cluster answers at the address.
+        ClusterError: no cluster answers at the address, or it must not be used this way.
     """
     name, known = study.experiment.base.experiment, KnownRuns.of(store)
     paths = varied_paths(study.experiment)
     named = [known.name(config, paths) for config in study.configs]
-    cluster = ask_capacity(address)
+    cluster = ask_capacity(address, without_token=without_token)
     records = [record for same in known.records.values() for record in same]
-    later = _chosen_later(study, records, {run.run_id for run in named}, cluster)
+    later = _chosen_later(study, records, cluster)
     planned = study.configs + (estimated_runs(study.experiment)[: later.sampling.count] if later else [])
     tell("counting operations")
     works = works_of(planned, tell)
@@ -51,12 +58,14 @@ def plan(
         of_those = hours[len(study.configs) :]
         mean = None if None in of_those else sum(h or 0.0 for h in of_those) / len(of_those)
         later = replace(later, hours=mean)
+    trained = ("trained", *study.finished)
     seeds = {"seed"} if len(study.experiment.seeds) > 1 else set()
     runs = [
         PlannedRun(
             named=run,
             varied={path: value_at(run.config, path) for path in (*paths, *seeds)},
             by=run.config.experiment if run.config.experiment != name else None,
+            left=run.state not in trained,
             at_once=runs_at_once(run.config.train, cluster),
             hours=taken,
         )
@@ -82,13 +91,15 @@ def runs_at_once(train: TrainConfig, cluster: Cluster) -> int:
     return cluster.nodes * workers // train.num_workers
 
 
-def _chosen_later(study: Study, records: Sequence[Record], others: set[str], cluster: Cluster) -> ChosenLater | None:
-    sampling, base = study.experiment.sampling, study.experiment.base
-    if sampling is None or sampling.method != "optuna":
+def _chosen_later(study: Study, records: Sequence[Record], cluster: Cluster) -> ChosenLater | None:
+    experiment, train = study.experiment, study.experiment.base.train
+    if experiment.sampling is None or experiment.sampling.method != "optuna":
         return None
-    chosen = [r for r in records if r.experiment == base.experiment and r.run_id not in others and r.status in DONE]
-    at_once = runs_at_once(base.train, cluster)
-    return ChosenLater(sampling=sampling, in_store=len(chosen), hours=None, at_once=at_once, train=base.train)
+    trained = ("trained", *study.finished)
+    known = [from_dict(RunConfig, record.config) for record in records if record.status in trained]
+    chosen = {run_key(config) for config in known if values_on_axes(experiment, config) is not None}
+    at_once = runs_at_once(train, cluster)
+    return ChosenLater(sampling=experiment.sampling, in_store=len(chosen), hours=None, at_once=at_once, train=train)
 
 
 def _speed(study: Study, records: Sequence[Record], address: str, planned: Sequence[RunConfig]) -> Speed:

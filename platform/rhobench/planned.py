@@ -16,9 +16,6 @@ from rhobench.config import Sampling, TrainConfig
 from rhobench.config_tree import run_key
 from rhobench.identity import Named
 
-DONE = ("completed", "trained", "stopped")
-"""States of runs that need no training any more."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
@@ -29,6 +26,8 @@ class PlannedRun:
     """Values by path of what tells it from the others."""
     by: str | None
     """Another experiment that computed it, or began to."""
+    left: bool
+    """Whether it has to be trained."""
     at_once: int
     """How many such runs the cluster holds at a time; 0: none can ever start."""
     hours: float | None
@@ -38,18 +37,6 @@ class PlannedRun:
     def train(self) -> TrainConfig:
         """How it is trained."""
         return self.named.config.train
-
-    @property
-    def state(self) -> str:
-        """Status of its record, or "begun", or "to do"."""
-        if self.named.record is not None:
-            return self.named.record.status
-        return "begun" if self.named.begun else "to do"
-
-    @property
-    def left(self) -> bool:
-        """Whether it has to be trained."""
-        return self.state not in DONE
 
     @property
     def attempts(self) -> int:
@@ -70,7 +57,7 @@ class PlannedRun:
                 "cpus_per_worker": train.cpus_per_worker,
                 "gpus_per_worker": train.gpus_per_worker,
             },
-            "state": self.state,
+            "state": self.named.state,
             "attempts": self.attempts,
             "computed_by": self.by,
             "estimated_hours": self.hours,
@@ -80,7 +67,7 @@ class PlannedRun:
         """Cells of the table."""
         told = {path.rpartition(".")[2]: value for path, value in self.varied.items() if value != ()}
         varied = ", ".join(f"{name} {_plain(value)}" for name, value in told.items())
-        state = self.state
+        state = self.named.state
         if self.attempts:
             state += f" ({self.attempts} attempt{'' if self.attempts == 1 else 's'})"
         if self.by:
@@ -204,7 +191,7 @@ class Plan:
     def sentences(self) -> Iterator[str]:
         """What there is to do, whether it can be done, and what it costs."""
         if self.runs:
-            states = ", ".join(f"{n} {state}" for state, n in Counter(run.state for run in self.runs).items())
+            states = ", ".join(f"{n} {state}" for state, n in Counter(run.named.state for run in self.runs).items())
             yield f"{_runs(len(self.runs))}: {states}."
         if self.later:
             yield self.later.sentence()

@@ -6,11 +6,13 @@ import os
 import platform
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 
-from rhobench.cluster.session import ask_a_worker, ray_session, remembered_interrupt
+from rhobench.cluster import session
+from rhobench.cluster.session import Cluster, ask_a_worker, ask_capacity, ray_session, remembered_interrupt
 
 pytestmark = pytest.mark.ray
 
@@ -48,3 +50,18 @@ def test_an_interrupt_that_somebody_loses_is_raised_again() -> None:
         with pytest.raises(KeyboardInterrupt):
             raise_again()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_this_machine_has_is_known_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "ray_session", None)
+    assert ask_capacity("local").cpus == len(os.sched_getaffinity(0))
+
+
+def test_what_another_cluster_has_is_what_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def joined(address: str, *, without_token: bool) -> Iterator[Cluster]:
+        assert (address, without_token) == ("auto", True)
+        yield Cluster(cpus=64, gpus=8, nodes=2)
+
+    monkeypatch.setattr(session, "ray_session", joined)
+    assert ask_capacity("auto", without_token=True) == Cluster(cpus=64, gpus=8, nodes=2)

@@ -183,17 +183,18 @@ def ask_a_worker() -> dict[str, str]:
             raise ClusterError(f"Ray started, but a worker could not import rhobench: {reason}") from error
 
 
-def ask_capacity(address: str) -> Cluster:
+def ask_capacity(address: str, *, without_token: bool = False) -> Cluster:
     """What a cluster has: of this machine without starting Ray, of another one by asking it.
 
     Args:
         address: as of ``ray_session``.
+        without_token: as of ``ray_session``.
 
     Raises:
-        ClusterError: no cluster answers at the address.
+        ClusterError: no cluster answers at the address, or it must not be used this way.
     """
     if address != "local":
-        with ray_session(address) as cluster:
+        with ray_session(address, without_token=without_token) as cluster:
             return cluster
     import torch
 
