@@ -36,7 +36,7 @@ EPOCHS = 26
 RHOS = (0.1, 0.2, 0.3, 0.5, 1.0)
 TEMPLATES = 32
 """Different histories; more would take minutes to write and change nothing."""
-REPEATS = 5
+REPEATS = 3
 LOSSES = [f"{term}{layer}" for layer in ("", "_0", "_enc", "_enc_0") for term in ("loss_ce", "loss_bbox", "loss_giou")]
 OTHERS = [f"corr_mask_attn_map_dec_{layer}" for layer in ("all", 0, 1, 2, 3)]
 TERMS = [*LOSSES, *OTHERS, "class_error", "cardinality_error", "cardinality_error_0", "loss_mask_prediction"]
