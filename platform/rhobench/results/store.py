@@ -155,7 +155,7 @@ class Store:
         """One row per point; a run without points has one row too.
 
         Beside the fields of Point (with ``rho_infer`` for the point's rho) and of ``Record.cost``: run_id, experiment,
-        status, reason, configuration (hash of the config without its seed: equal for runs that differ in nothing else),
+        status, reason, configuration (``run_key`` without the seed: equal for runs that differ in nothing else),
         dataset, model, backbone, rho (trained; with ``model.rho_choices`` that of the curve), seed, enc_layers,
         use_enc_aux_loss, started_at, finished_at, and every field of the config under its path, such as "train.lr".
         Numbers and texts that are missing are NaN.

@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from rhobench.config import ConfigError, DataConfig, RunConfig
+from rhobench.config import EXECUTION, ConfigError, DataConfig, RunConfig
 from rhobench.config_tree import config_hash, from_dict, leaves, to_dict
 from rhobench.results.record import Point, Record, RecordError
 from rhobench.results.shape import LARGEST
@@ -29,8 +29,8 @@ from rhobench.results.text import printable
 COSTS = ("train_seconds", "eval_seconds", "cpu_seconds", "gpu_seconds")
 """Entries of ``Record.cost`` that are columns."""
 
-SAME_CONFIGURATION = frozenset({"seed"})
-"""Fields in which runs of one configuration may differ."""
+SAME_CONFIGURATION = frozenset({"experiment", "seed"})
+"""Fields in which runs of one configuration may differ, beside ``EXECUTION``."""
 
 _FIELDS = {field.name for field in dataclasses.fields(RunConfig)}
 _SECTIONS: dict[str, Any] = {
@@ -123,12 +123,14 @@ def _settings(data: Mapping[str, Any]) -> Settings:
 @functools.lru_cache(maxsize=8192)
 def _section(name: str, text: bytes) -> _Section:
     config: Any = from_dict(_SECTIONS[name], orjson.loads(text))
-    columns = []
+    columns, identity = [], []
     for path, value in leaves(config):
         _require_exact(path, value)
+        if f"{name}.{path}" not in EXECUTION:
+            identity.append(value)
         # Tuples cannot be told apart from sequences of values by pandas.
         columns.append(str(value) if isinstance(value, tuple) else value)
-    return _Section(config=config, columns=tuple(columns), identity=orjson.dumps(config, option=orjson.OPT_SORT_KEYS))
+    return _Section(config=config, columns=tuple(columns), identity=orjson.dumps(identity))
 
 
 def _require_exact(path: str, value: Any) -> None:
