@@ -1,6 +1,6 @@
 """Reading a store of N runs: without an index, with it, and after one record has changed.
 
-    python benchmarks/store_scale.py N [--dir DIR] [--json]
+    python benchmarks/store_scale.py N [--repeats 5] [--dir DIR] [--json]
 
 The records are as large as those of real trainings: 26 epochs, two points, an environment. Settings, seeds and numbers
 vary; each run has a learning rate of its own, so no two have the same settings. Files are in the page cache. Every
@@ -36,7 +36,6 @@ EPOCHS = 26
 RHOS = (0.1, 0.2, 0.3, 0.5, 1.0)
 TEMPLATES = 32
 """Different histories; more would take minutes to write and change nothing."""
-REPEATS = 5
 LOSSES = [f"{term}{layer}" for layer in ("", "_0", "_enc", "_enc_0") for term in ("loss_ce", "loss_bbox", "loss_giou")]
 OTHERS = [f"corr_mask_attn_map_dec_{layer}" for layer in ("all", 0, 1, 2, 3)]
 TERMS = [*LOSSES, *OTHERS, "class_error", "cardinality_error", "cardinality_error_0", "loss_mask_prediction"]
@@ -134,11 +133,11 @@ def read_anew(folder: Path) -> dict[str, float]:
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def measure(folder: Path, runs: int) -> list[dict[str, Any]]:
+def measure(folder: Path, repeats: int) -> list[dict[str, Any]]:
     """The rows of the table."""
     index = folder / INDEX
     cold, warm, changed = [], [], []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         index.unlink(missing_ok=True)
         cold.append(read_anew(folder))
         warm.append(read_anew(folder))
@@ -166,6 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=int, nargs="?", default=10_000, metavar="N")
     parser.add_argument("--dir", type=Path, help="where the store is made; default: the folder for temporary files")
+    parser.add_argument("--repeats", type=int, default=5, help="readings of each kind")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -177,7 +177,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="store-scale-", dir=arguments.dir))
     try:
         size = make_store(folder, arguments.runs)
-        rows = measure(folder, arguments.runs)
+        rows = measure(folder, arguments.repeats)
         index_size = (folder / INDEX).stat().st_size if (folder / INDEX).exists() else 0
     finally:
         shutil.rmtree(folder)

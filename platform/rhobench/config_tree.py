@@ -181,17 +181,29 @@ def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
     missing = sorted(_required(cls) - set(data))  # type: ignore[arg-type]
     if missing:
         raise ConfigError(f"{cls.__name__} has no value for its field {missing[0]!r}, which needs one.")
-    return cls(**{name: _from_json(value, hints[name], name) for name, value in data.items()})
+    plain = _plain_fields(cls)  # type: ignore[arg-type]
+    return cls(
+        **{
+            # JSON tells a text "none" from nothing; only a command line does not.
+            name: value if type(value) in plain[name] else _from_json(value, hints[name], name)
+            for name, value in data.items()
+        }
+    )
 
 
 def _from_json(value: Any, hint: Any, path: str) -> Any:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_dict(hint, value)
-    if isinstance(value, str) and str in typing.get_args(hint):
-        return value  # JSON tells a text "none" from nothing; only a command line does not
-    if type(value) is hint:
-        return value
     return _coerce(value, hint, path)
+
+
+@functools.cache
+def _plain_fields(cls: Any) -> dict[str, frozenset[type]]:
+    """By field the types whose values JSON gives as they are."""
+    plain = {str, int, float, bool, type(None)}
+    unions = (types.UnionType, typing.Union)
+    kinds = {n: typing.get_args(h) if typing.get_origin(h) in unions else (h,) for n, h in _field_types(cls).items()}
+    return {name: frozenset(plain.intersection(k for k in of if isinstance(k, type))) for name, of in kinds.items()}
 
 
 @functools.cache

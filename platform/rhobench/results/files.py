@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path, PurePosixPath
 
 from rhobench.results.text import is_file_name, printable
@@ -145,8 +146,10 @@ class LocalFiles(Files):
 
     def read(self, path: str) -> bytes:
         """A pipe or a device in the place of a file is refused: reading it might never end."""
-        with open(self._path(path), "rb", buffering=0, opener=_open_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        # Not by pathlib and open(): ten thousand small files are read in a second.
+        handle = os.open(f"{self.root}/{inner_path(path)}", os.O_RDONLY | os.O_NONBLOCK)
+        with FileIO(handle) as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise OSError(errno.EINVAL, "it is no file", path)
             return file.readall()
 
@@ -263,10 +266,6 @@ class LocalFiles(Files):
         return not Path(path).resolve().is_relative_to((self.root / runs).resolve())
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # of a pipe; for files it changes nothing
-
-
 def _found(status: os.stat_result) -> Found:
     version = f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
     return Found(size=status.st_size, modified=status.st_mtime, version=version)
@@ -283,8 +282,9 @@ def link_out(path: str) -> str:
 
 
 def inner_path(path: str) -> str:
-    """``path``, of which every part is checked: none leads out of the place."""
-    assert all(part not in ("", ".", "..") for part in path.split("/")), path
+    """``path``, of which no part leads out of the place or is hidden."""
+    leads_out = path.startswith((".", "/")) or "/." in path or "//" in path
+    assert not leads_out, path
     return path
 
 

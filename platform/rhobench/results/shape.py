@@ -46,7 +46,9 @@ def _allowed(hint: Any) -> tuple[frozenset[type], _Check]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         kinds, checks = zip(*map(_allowed, args), strict=True)
-        return frozenset[type]().union(*kinds), lambda value: any(check(value) for check in checks)
+        needed = [check for check in checks if check is not _never]
+        together = frozenset[type]().union(*kinds)
+        return together, needed[0] if len(needed) == 1 else lambda value: any(check(value) for check in needed)
     if origin is typing.Literal:
         return frozenset(), lambda value: isinstance(value, str) and value in args
     if origin is list:
@@ -68,7 +70,7 @@ _SCALARS: frozenset[type] = frozenset({str, int, float, bool, type(None)})
 
 
 def _all(values: Iterable[Any], kinds: frozenset[type], check: _Check) -> bool:
-    return all(type(value) in kinds or check(value) for value in values)
+    return all([check(value) for value in values if type(value) not in kinds])
 
 
 def _never(value: Any) -> bool:
@@ -83,6 +85,4 @@ def _is_shallow(value: Any, levels: int = DEPTH) -> bool:
     if type(value) in _SCALARS:
         return True
     inner = value.values() if isinstance(value, dict) else value
-    if _SCALARS.issuperset(map(type, inner)):  # the usual case, at the speed of C
-        return levels > 0
-    return levels > 0 and all(_is_shallow(item, levels - 1) for item in inner)
+    return levels > 0 and all([_is_shallow(item, levels - 1) for item in inner if type(item) not in _SCALARS])

@@ -225,20 +225,22 @@ class Store:
         """The records of runs, in the order of ``names``, or what is wrong with them."""
         known = {n: r for n, r in self._parsed.items() if n in entries.found and r.version == entries.found[n].version}
         names = list(names)
-        unread = [name for name in names if name not in known and entries.found[name].size <= MAX_BYTES]
-        contents = self.files.read_all(_record_of(name) for name in unread)
+        paths = {
+            name: _record_of(name) for name in names if name not in known and entries.found[name].size <= MAX_BYTES
+        }
+        contents = self.files.read_all(paths.values())
         for name in names:
             if name in known:
                 yield known[name]
-            elif entries.found[name].size > MAX_BYTES:
+            elif name in paths:
+                yield self._read_one(name, paths[name], entries.version(name), next(contents))
+            else:
                 size = entries.found[name].size / 2**20
                 problem = f"has {size:.0f} MiB, more than the {MAX_BYTES >> 20} that are read; move it out of the store"
                 yield _Read(name, entries.version(name), problem=f"{self.files.full(_record_of(name))} {problem}.")
-            else:
-                yield self._read_one(name, entries.version(name), next(contents))
 
-    def _read_one(self, name: str, version: str, content: bytes | Exception) -> _Read:
-        source = self.files.full(_record_of(name))
+    def _read_one(self, name: str, path: str, version: str, content: bytes | Exception) -> _Read:
+        source = self.files.full(path)
         if isinstance(content, Exception):  # which another try may not meet
             reason = getattr(content, "strerror", None) or printable(content)
             return _Read(name, "", problem=f"{source} cannot be read: {reason}.")
@@ -259,12 +261,11 @@ class _Read:
     settings: Settings | None = None
     problem: str | None = None
 
-    def rows(self) -> Iterator[tuple[Any, ...]]:
+    def rows(self) -> Iterable[tuple[Any, ...]]:
         """Its rows in a table with the columns of ``SCHEMA``."""
         if self.record is None or self.settings is None:
-            yield (*problem_row(self.run_id), self.version, self.problem)
-        else:
-            yield from ((*row, self.version, None) for row in rows_of(self.record, self.settings))
+            return [problem_row(self.run_id, self.version, self.problem or "")]
+        return rows_of(self.record, self.settings, self.version)
 
 
 def _folder_of(run_id: str) -> str:

@@ -71,8 +71,8 @@ def parse(content: bytes, source: str, run_id: str) -> tuple[Record, Settings]:
         raise RecordError(f"{source} cannot be read: {printable(error)}") from error
 
 
-def rows_of(record: Record, settings: Settings) -> Iterator[tuple[Any, ...]]:
-    """One row per point, in the order of ``COLUMNS``; a run without points has one row, too."""
+def rows_of(record: Record, settings: Settings, version: str) -> Iterator[tuple[Any, ...]]:
+    """One row per point, with a value for each column of ``SCHEMA``; a run without points has one row, too."""
     config, cost = settings.config, record.cost
     model = config.model
     first = (
@@ -87,15 +87,15 @@ def rows_of(record: Record, settings: Settings) -> Iterator[tuple[Any, ...]]:
         model.rho,
     )
     second = (config.seed, model.enc_layers, model.use_enc_aux_loss)
-    last = (*map(cost.get, COSTS), record.started_at, record.finished_at, *settings.columns)
+    last = (*map(cost.get, COSTS), record.started_at, record.finished_at, *settings.columns, version, None)
     for point in record.points or [Point(rho=model.rho)]:
         rho_infer, *measured = vars(point).values()  # rho is its first field
         yield (*first, rho_infer, *second, *measured, *last)
 
 
-def problem_row(run_id: str) -> tuple[Any, ...]:
+def problem_row(run_id: str, version: str, problem: str) -> tuple[Any, ...]:
     """The row of a record that cannot be read."""
-    return (run_id, *[None] * (len(COLUMNS) - 1))
+    return (run_id, *[None] * (len(COLUMNS) - 1), version, problem)
 
 
 def table_of(rows: Iterable[tuple[Any, ...]]) -> pa.Table:
