@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -107,6 +108,8 @@ def run(
 
     if price_per_hour is not None and not fit:
         raise ValueError("--price-per-hour is for the estimate of --fit: add --fit.")
+    if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
+        raise ValueError(f"--price-per-hour {price_per_hour:g} is no price: it is a number from 0 on.")
     study = resolve(experiment, set_ or [], data, smoke, fork)
     if dry_run:
         print("\n".join(study.run_ids))

@@ -105,6 +105,8 @@ def configure(name: str, assignments: Sequence[str], data: Path | None, smoke: b
     settings += [("train.fork_from", str(fork.absolute()))] if fork else []
     settings += [parse_assignment(text) for text in assignments]
     chosen = dict(settings)
+    if "experiment" in chosen:
+        raise ConfigError(f"--set experiment=... would give {name} another name: leave it out.")
     changed = with_values(base, chosen)
     for path in axes.keys() & chosen.keys():
         # Pinned for these runs; the base stays, so that they join the others in their store.
@@ -119,7 +121,9 @@ def configure(name: str, assignments: Sequence[str], data: Path | None, smoke: b
         {**extra, **{path: value for path, value in pinned.items() if path in axes or path in extra}}
         for extra in experiment.also
     )
-    experiment = replace(experiment, base=base, axes=tuple(axes.values()), also=also)
+    # A seed that is set is the only one: the experiment's own would replace it without a word.
+    seeds = (base.seed,) if "seed" in chosen else experiment.seeds
+    experiment = replace(experiment, base=base, axes=tuple(axes.values()), also=also, seeds=seeds)
     # How a run is measured is no part of what it is called.
     varied = [path for extra in also for path in extra if not path.startswith("measure.")]
     paths = tuple(dict.fromkeys([*axes, *varied]))
