@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco_masks
 
 from rhobench.config import BackboneConfig, DataConfig, ModelConfig, RunConfig
-from rhobench.dashboards.pictures import DIMMED, FoundObject, KeptTokens, draw
+from rhobench.dashboards.pictures import DIMMED, OPACITY, FoundObject, KeptTokens, draw
 from rhobench.data import Categories
 from rhobench.measure.artifact import save_artifact
 from rhobench.model import build_model
@@ -63,6 +65,36 @@ def test_rho_is_how_many_tokens_are_shown_as_kept(save: Save, photo: Path, tmp_p
     assert {o.name for o in one.objects} <= set(CATEGORIES.names)
     with Image.open(one.picture) as picture:
         assert picture.width > 2 * SIZE[0]
+
+
+def test_masks_are_drawn_and_given_as_coco_writes_them(save: Save, photo: Path, tmp_path: Path) -> None:
+    artifact = save(mask_head=True)
+    (one,) = predict(artifact, [photo], tmp_path / "masks", None, threshold=0.0)
+    masks = [found.mask for found in one.objects if found.mask is not None]
+    assert len(masks) == len(one.objects) == 30
+    told = one.as_dict()["objects"]
+    for mask, found in zip(masks, told, strict=True):
+        assert mask.shape == (SIZE[1], SIZE[0])
+        code = found["mask"] | {"counts": found["mask"]["counts"].encode()}
+        assert (coco_masks.decode(code) == mask).all()
+    assert 0 < sum(mask.sum() for mask in masks) < len(masks) * masks[0].size
+    boxes = draw(Image.open(photo), [replace(found, mask=None) for found in one.objects], [], "")
+    with_masks = draw(Image.open(photo), one.objects, [], "")
+    assert boxes.tobytes() != with_masks.tobytes()
+    (plain,) = predict(save(mask_head=False), [photo], tmp_path / "boxes", None, threshold=0.0)
+    assert all(set(found) == {"label", "score", "box"} for found in plain.as_dict()["objects"])
+
+
+def test_a_mask_tints_the_image_where_it_lies() -> None:
+    mask = np.zeros((480, 480), dtype=bool)
+    mask[150:350, 250:300] = True
+    found = FoundObject(label=1, name="thing", score=0.9, box=(200, 100, 400, 400), mask=mask)
+    picture = np.asarray(draw(Image.new("RGB", (480, 480), "white"), [found], [], "title"))[38:, 16:].astype(int)
+    tinted = 255 + np.round(OPACITY * (np.array([0xD5, 0x5E, 0x00]) - 255))
+    assert (abs(picture[150:350, 250:300] - tinted) <= 1).all()
+    around = picture[145:355, 245:305].copy()
+    around[5:-5, 5:-5] = 255
+    assert (around == 255).all()
 
 
 def test_a_dense_model_updates_every_token(save: Save, photo: Path, tmp_path: Path) -> None:

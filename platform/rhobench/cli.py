@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rhobench import cli_cluster, cli_data, cli_weights
-from rhobench.cli_conventions import FAILED, WRONG_REQUEST, AsJson, warn
+from rhobench.cli_conventions import FAILED, WRONG_REQUEST, AsJson, full_place, warn
 
 if TYPE_CHECKING:
     from rhobench.study import Study
@@ -43,13 +43,13 @@ def _complain(sentence: str) -> int:
 @app.command()
 def experiments(as_json: AsJson = False) -> None:
     """List the experiments: what each shows, its runs, its estimated time."""
-    from rhobench.config_tree import runs_of
+    from rhobench.expansion import run_count
     from rhobench.experiments import EXPERIMENTS
 
     rows = []
     for name, build in EXPERIMENTS.items():
         experiment = build()
-        runs = len(runs_of(experiment))
+        runs = run_count(experiment)
         rows.append(
             {
                 "name": name,
@@ -69,7 +69,8 @@ def experiments(as_json: AsJson = False) -> None:
 def run(
     experiment: Annotated[str, typer.Argument(help="Name of an experiment; `rhobench experiments` lists them.")],
     store: Annotated[
-        Path | None, typer.Option(help="Folder of the results. Default: rhobench-store/EXPERIMENT.")
+        str | None,
+        typer.Option(metavar="DIR|URL", help="Folder or s3:// URL of the results. Default: rhobench-store/EXPERIMENT."),
     ] = None,
     address: Annotated[str, typer.Option(help="Ray cluster: local, auto or HOST:PORT.")] = "local",
     smoke: Annotated[
@@ -78,6 +79,34 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field, such as train.epochs=3.")
     ] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH=V1,V2", help="Vary a field. Fields that take several values: PATH=V1,V2;V1,V2."),
+    ] = None,
+    range_: Annotated[
+        list[str] | None,
+        typer.Option("--range", metavar="PATH=LOW:HIGH[:log]", help="Vary a number, with --samples."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", help="Draw so many configurations along all axes.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="random, sobol (spread evenly) or optuna (chosen from results).")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATH=V,PATH=V", help="Leave out runs that have all these values.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="N,N", help="Seeds of every configuration.")] = None,
+    order: Annotated[
+        str | None, typer.Option(help="given, cheapest or informative (what is left out last tells least).")
+    ] = None,
+    stop: Annotated[
+        str | None, typer.Option(metavar="RULE", help="End runs that are far behind: asha or median; none: no run.")
+    ] = None,
+    retries: Annotated[int, typer.Option(help="Further tries at a run whose process or machine failed.")] = 2,
+    stuck_after: Annotated[
+        float, typer.Option(metavar="MINUTES", help="Stop a run that says nothing for so long, and try it again.")
+    ] = 60.0,
     data: Annotated[Path | None, typer.Option(help="Folder of a COCO-format data set.")] = None,
     fork: Annotated[
         Path | None,
@@ -91,40 +120,76 @@ def run(
         bool,
         typer.Option("--without-token", help="Use Ray without a token: whoever reaches it can then run code on it."),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs, what they need and cost, and stop.")
+    ] = False,
     fit: Annotated[
         bool,
         typer.Option("--fit", help="Try the largest batches on this machine, say what fits and what all runs take."),
     ] = False,
     price_per_hour: Annotated[
-        float | None, typer.Option(help="With --fit: of the device of one worker, a GPU or its cores.")
+        float | None, typer.Option(help="With --fit or --dry-run: of the device of one worker, a GPU or its cores.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment: train, score, measure, record, report. The same command again continues it."""
     from rich.console import Console
 
-    from rhobench.study import resolve, run_study
+    from rhobench.conduct import How, run_study
+    from rhobench.study import resolve
+    from rhobench.variation import Variation
 
-    if price_per_hour is not None and not fit:
-        raise ValueError("--price-per-hour is for the estimate of --fit: add --fit.")
+    if price_per_hour is not None and not (fit or dry_run):
+        raise ValueError("--price-per-hour is for the estimates of --fit and --dry-run: add one of them.")
     if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
         raise ValueError(f"--price-per-hour {price_per_hour:g} is no price: it is a number from 0 on.")
-    study = resolve(experiment, set_ or [], data, smoke, fork)
+    variation = Variation(
+        axes=axis or [],
+        ranges=range_ or [],
+        samples=samples,
+        sampler=sampler,
+        exclude=exclude or [],
+        seeds=seeds,
+        order=order,
+        stop=stop,
+    )
+    how = How(
+        address=address,
+        without_token=without_token,
+        trackers=log_to or [],
+        retries=retries,
+        stuck_minutes=stuck_after,
+    )
+    study = resolve(experiment, set_ or [], data, smoke, fork, variation)
+    place = full_place(store or f"rhobench-store/{experiment}{'-smoke' if smoke else ''}")
     if dry_run:
-        print("\n".join(study.run_ids))
-        # Beside the names, so that these can be read by a program.
-        print("\n".join(study.steps_in_words()), file=sys.stderr)
-        if as_json:
-            print(json.dumps({"runs": study.as_records()}))
-        return
+        raise typer.Exit(_plan(study, place, address, price_per_hour, as_json))
     if fit:
         raise typer.Exit(_fit(study, price_per_hour, as_json))
-    folder = store or Path("rhobench-store") / (f"{experiment}-smoke" if smoke else experiment)
-    outcome = run_study(study, folder.absolute(), address, Console(), log_to or [], without_token=without_token)
+    outcome = run_study(study, place, how, Console())
     if as_json:
         print(json.dumps(outcome.as_dict()))
     raise typer.Exit(outcome.exit_status)
+
+
+def _plan(study: Study, place: str, address: str, price_per_hour: float | None, as_json: bool) -> int:
+    """Say what would be run -> exit status."""
+    from rich.console import Console
+
+    from rhobench.plan import plan
+    from rhobench.results import Store
+
+    store = Store(place)
+    with Console(stderr=True).status("reading the store") as status:
+        planned = plan(study, store, address, price_per_hour, status.update)
+    warn(store.problems)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # a run is a line, so that programs can read the table, too
+    console.print(planned.card(), soft_wrap=True)
+    if as_json:
+        print(json.dumps(planned.as_dict()))
+    return 0 if planned.fits else FAILED
 
 
 def _fit(study: Study, price_per_hour: float | None, as_json: bool) -> int:
@@ -133,6 +198,8 @@ def _fit(study: Study, price_per_hour: float | None, as_json: bool) -> int:
 
     from rhobench.fit import fit
 
+    if not study.configs:
+        raise ValueError("Optuna chooses these runs later: add --sampler sobol to try runs that are spread evenly.")
     with Console(stderr=True).status("trying") as status:
         fitted = fit(study, price_per_hour, status.update)
     Console(highlight=False).print(fitted.card(), soft_wrap=True)
@@ -143,7 +210,7 @@ def _fit(study: Study, price_per_hour: float | None, as_json: bool) -> int:
 
 @app.command()
 def pareto(
-    store: Annotated[Path, typer.Argument(help="Folder that `rhobench run` wrote to.")],
+    store: Annotated[str, typer.Argument(help="Folder or URL that `rhobench run` wrote to.")],
     x: Annotated[str, typer.Option(help="Cost: gflops, latency_ms, fps or params_m.")] = "gflops",
     y: Annotated[str, typer.Option(help="Accuracy: ap, ap50, ...")] = "ap",
     as_json: AsJson = False,
@@ -164,7 +231,7 @@ def pareto(
 
 @app.command()
 def report(
-    store: Annotated[Path, typer.Argument(help="Folder that `rhobench run` wrote to.")],
+    store: Annotated[str, typer.Argument(help="Folder or URL that `rhobench run` wrote to.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     as_json: AsJson = False,
 ) -> None:

@@ -30,8 +30,7 @@ def _require(allowed: bool, name: str, value: object, rule: str) -> None:
 
 
 def _require_shares(name: str, values: tuple[float, ...]) -> None:
-    rule = "it lists different shares in (0, 1]"
-    _require(all(0 < value <= 1 for value in values) and len(set(values)) == len(values), name, values, rule)
+    _require(all(0 < value <= 1 for value in values), name, values, "it lists shares in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +94,8 @@ class ModelConfig:
     """Share of the encoder tokens that are updated, in (0, 1]. None: the dense encoder, without a scoring network."""
     rho_choices: tuple[float, ...] = ()
     """Shares of which each training step draws one, the same on all workers, so that one training serves every rho.
-    The model is scored at ``rho`` and at ``measure.rhos``. Empty: every step has ``rho``."""
+    One that is listed twice is drawn twice as often. The model is scored at ``rho`` and at ``measure.rhos``. Empty:
+    every step has ``rho``."""
     scoring: Scoring = "dam"
     """What chooses the tokens: a network that predicts the decoder's attention map, the best class score of a detection
     head on the tokens (both in paper section 3.2), or chance."""
@@ -334,7 +334,8 @@ class TrainConfig:
     """"bf16", "fp16": the model runs under autocast, and fp16 with a loss scale. Sampling locations, losses, matching
     and the weights stay in fp32. Fast only where the processor has instructions for it."""
     micro_batch_size: int | None = None
-    """Images that a worker computes at once; their gradients are added up to the whole batch. None: all its images."""
+    """Images that a worker computes at once; their gradients are added up to the whole batch. None: all its images. One
+    worker alone takes fewer from the step on in which its GPU runs out of memory, and warns of it."""
     ema_decay: float | None = None
     """Decay of the moving average of the weights, such as 0.9997, which is then scored and kept in place of the last
     weights. None: no average."""
@@ -401,6 +402,8 @@ class MeasureConfig:
         rule = "it must not be negative"
         _require(self.warmup_iterations >= 0, "measure.warmup_iterations", self.warmup_iterations, rule)
         _require_shares("measure.rhos", self.rhos)
+        rule = "it lists different shares"
+        _require(len(set(self.rhos)) == len(self.rhos), "measure.rhos", self.rhos, rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -410,7 +413,7 @@ class RunConfig:
     experiment: str
     """Name of the experiment that the run belongs to."""
     seed: int = 0
-    """Seed of initialisation, data order and augmentation."""
+    """Seed of initialisation, data order and augmentation; plus the rank of a worker, of its dropout."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """What is trained."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -461,6 +464,72 @@ class Axis:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Range:
+    """A number that varies between two bounds over the runs of an experiment; a ``Sampling`` draws its values."""
+
+    path: str
+    """Path of the field in RunConfig, such as "train.lr"; of one that takes whole numbers those are drawn."""
+    low: float
+    """Smallest value."""
+    high: float
+    """Largest value."""
+    log: bool = False
+    """Drawn evenly by its logarithm."""
+
+    def __post_init__(self) -> None:
+        _require(self.low < self.high, self.path, (self.low, self.high), "a range has its smaller bound first")
+        rule = "a range that is drawn by its logarithm has positive bounds"
+        _require(self.low > 0 or not self.log, self.path, (self.low, self.high), rule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the configurations of an experiment are chosen, where they are not the product of its axes."""
+
+    method: Literal["random", "sobol", "optuna"] = "sobol"
+    """"random": independently. "sobol": spread evenly over all axes (scrambled Sobol points). "optuna": one after
+    another, from the results of those before."""
+    count: int
+    """Configurations. The first of more are the same, so raising it keeps the runs."""
+    seed: int = 0
+    """Of the draws; not the seed of a training."""
+    objectives: tuple[tuple[str, Literal["max", "min"]], ...] = (("ap", "max"), ("gflops", "min"))
+    """What "optuna" looks for: columns of ``Store.frame()``, and which way is better."""
+    smoke_count: int | None = None
+    """Configurations of a smoke run; None: ``count``."""
+
+    def __post_init__(self) -> None:
+        for name in ("count", "smoke_count"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"sampling.{name}", value, "it must be at least 1")
+        names = [name for name, _ in self.objectives]
+        rule = "it lists different metrics, at least one"
+        _require(bool(names) and len(set(names)) == len(names), "sampling.objectives", self.objectives, rule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """Which runs end before their last epoch, because their AP is too far behind that of others."""
+
+    method: Literal["asha", "median"] = "asha"
+    """"asha": at ``grace_epochs`` times each power of ``reduction_factor`` the best one of ``reduction_factor`` runs
+    goes on (Li et al. 2020). "median": a run goes on while its best AP is at least the median of the mean APs of others
+    up to the same epoch (Vizier)."""
+    grace_epochs: int = 1
+    """No run ends before."""
+    reduction_factor: float = 3.0
+    """Of "asha"."""
+    min_runs: int = 3
+    """Other runs that "median" needs for a comparison."""
+
+    def __post_init__(self) -> None:
+        _require(self.grace_epochs >= 1, "early_stopping.grace_epochs", self.grace_epochs, "it must be at least 1")
+        rule = "it must be above 1"
+        _require(self.reduction_factor > 1, "early_stopping.reduction_factor", self.reduction_factor, rule)
+        _require(self.min_runs >= 1, "early_stopping.min_runs", self.min_runs, "it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Expectation:
     """What an experiment expects of its result; checked after the runs and printed with the verdict."""
 
@@ -484,14 +553,24 @@ class Experiment:
     """One line: what it shows."""
     base: RunConfig
     """The run that the axes vary."""
-    axes: tuple[Axis, ...] = ()
-    """The runs are the product of the axes and the seeds."""
+    axes: tuple[Axis | Range, ...] = ()
+    """The runs are the product of the axes and the seeds, or with ``sampling`` what it chooses along the axes."""
+    sampling: Sampling | None = None
+    """None: the product. A ``Range`` needs one."""
+    exclude: tuple[Mapping[str, Any], ...] = ()
+    """Values by path: a run that has all values of one of them is left out."""
     also: tuple[Mapping[str, Any], ...] = ()
     """Further runs, each with the seeds: values by path that the base is changed to, where no product gives them."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of every configuration."""
+    order: Literal["given", "cheapest", "informative"] = "given"
+    """In which the runs start. "given": as the axes list them. "cheapest": by their estimated cost. "informative": each
+    as far as possible from those before it, every configuration once before any gets its second seed."""
+    early_stopping: EarlyStopping | None = None
+    """Which runs end early; None: none."""
     smoke: Mapping[str, Any] = field(default_factory=dict)
-    """Values by path that shrink the experiment to about a minute on two CPU cores; "axes" and "seeds" stay."""
+    """Values by path that shrink the experiment to about a minute on two CPU cores; "axes" and "seeds" stay, and
+    ``Sampling.smoke_count`` says how many are drawn."""
     expected: tuple[Expectation, ...] = ()
     """What the full size is expected to give."""
     cpu_hours: float = 0.0

@@ -12,10 +12,11 @@ import torch
 
 from rhobench.dashboards.pictures import FoundObject, KeptTokens, draw
 from rhobench.data import Flip, UnreadableImageError
+from rhobench.data.masks import encode_mask
 from rhobench.data.transforms import PILLOW_ERRORS, decode, transform
 from rhobench.measure.artifact import Artifact, load_artifact
 from rhobench.model import DetectorOutput
-from rhobench.model.postprocess import detections
+from rhobench.model.postprocess import detection_masks, detections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +36,16 @@ class Predicted:
         return {
             "image": str(self.image),
             "picture": str(self.picture),
-            "objects": [{"label": o.name, "score": o.score, "box": list(o.box)} for o in self.objects],
+            "objects": [_as_dict(found) for found in self.objects],
             "tokens": self.tokens,
             "updated": self.updated,
         }
+
+
+def _as_dict(found: FoundObject) -> dict[str, Any]:
+    """A mask as COCO writes it, run-length encoded at the size of the image."""
+    mask = {} if found.mask is None else {"mask": encode_mask(found.mask)}
+    return {"label": found.name, "score": found.score, "box": list(found.box)} | mask
 
 
 def predict(
@@ -107,13 +114,23 @@ def _predict_one(artifact: Artifact, file: Path, target: Path, threshold: float)
 def _objects(artifact: Artifact, output: DetectorOutput, size: tuple[int, int], threshold: float) -> list[FoundObject]:
     width, height = size
     found = detections(output.prediction, torch.tensor([[height, width]]))
+    shown = found.scores[0] >= threshold
+    scores, labels, boxes, queries = (values[0, shown] for values in found)
+    masks = _masks(output, queries, (height, width))
     names = artifact.categories.names
-    rows = zip(found.scores[0].tolist(), found.labels[0].tolist(), found.boxes[0].tolist(), strict=True)
+    rows = zip(scores.tolist(), labels.tolist(), boxes.tolist(), queries.tolist(), strict=True)
     return [
-        FoundObject(label=label, name=names[label], score=score, box=tuple(box))
-        for score, label, box in rows
-        if score >= threshold
+        FoundObject(label=label, name=names[label], score=score, box=tuple(box), mask=masks.get(query))
+        for score, label, box, query in rows
     ]
+
+
+def _masks(output: DetectorOutput, queries: torch.Tensor, size: tuple[int, int]) -> dict[int, np.ndarray]:
+    """By query its mask, (H, W) bool at the ``size`` of the image; empty without a mask head."""
+    if output.masks is None:
+        return {}
+    parts = detection_masks(output.masks, 0, queries, size)
+    return {query: mask for some, masks in parts for query, mask in zip(some.tolist(), masks.numpy(), strict=True)}
 
 
 def _kept(output: DetectorOutput, scale: tuple[float, float], input_height: int) -> list[KeptTokens]:

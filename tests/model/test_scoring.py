@@ -140,6 +140,15 @@ def test_the_rho_of_a_step_depends_on_seed_and_step_alone(build: Build, images: 
     assert all(abs(count / 400 - 0.25) < 0.08 for count in counts.values())
 
 
+def test_a_rho_that_is_listed_twice_is_drawn_twice_as_often(build: Build) -> None:
+    model, counts = build(rho_choices=(0.1, 0.1, 1.0)).train(), Counter[float | None]()
+    for step in range(600):
+        model.begin_step(0, step)
+        counts[model.active_rho] += 1
+    assert set(counts) == {0.1, 1.0}
+    assert counts[0.1] == pytest.approx(400, abs=40)
+
+
 def test_a_step_updates_the_share_that_it_drew_and_evaluation_the_wanted_one(
     build: Build, images: Tensor, whole: Tensor
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from rhobench.config import RunConfig
 from rhobench.config_tree import run_id, with_value, with_values
@@ -15,6 +16,8 @@ from rhobench.measure.artifact import save_artifact, sha256_of
 from rhobench.training import Status, Trained, train
 from rhobench.training.checkpoint import find_checkpoint
 from rhobench.training.fork import ForkError
+from rhobench.training.loop import build_for
+from rhobench.training.random_states import seed_all
 
 Write = Callable[..., Path]
 Small = Callable[..., RunConfig]
@@ -49,7 +52,9 @@ def test_a_fork_starts_from_the_weights_that_would_be_scored(
         assert found is not None
         source = found
     fork = run(forked(config, folder), tmp_path / "fork")
-    assert fork.progress.forked_from == {"file": str(source), "sha256": sha256_of(source), "damaged": []}
+    origin = {"file": str(source), "sha256": sha256_of(source), "damaged": [], "fresh": []}
+    assert fork.progress.forked_from == origin
+    assert fork.progress.warnings == []
     assert len(fork.progress.history) == 2  # everything else begins anew
     expected = trained.model.state_dict()
     for name, value in fork.model.state_dict().items():
@@ -88,6 +93,43 @@ def test_weights_of_another_model_are_a_sentence(first: tuple[RunConfig, Path, T
     ):
         with pytest.raises(ForkError, match=sentence):
             run(with_value(forked(config, folder), path, value), tmp_path / path)
+
+
+def test_a_new_mask_head_starts_fresh_and_is_named(first: tuple[RunConfig, Path, Trained], tmp_path: Path) -> None:
+    config, folder, trained = first
+    told: list[str | None] = []
+    masked = with_value(forked(config, folder), "model.mask_head", True)
+    fork = run(masked, tmp_path / "fork", lambda status: told.append(status.warning))
+    learnt, weights = trained.model.state_dict(), fork.model.state_dict()
+    new = sorted(weights.keys() - learnt.keys())
+    assert {name.partition(".")[0] for name in new} == {"mask_head"}
+    for name, value in learnt.items():
+        torch.testing.assert_close(weights[name], value, rtol=2e-3, atol=1e-5)
+    seed_all(config.seed)
+    begun = build_for(masked, trained.categories).state_dict()
+    for name in new:
+        torch.testing.assert_close(weights[name], begun[name], rtol=2e-3, atol=1e-5)
+    (warning,) = fork.progress.warnings
+    assert warning in told
+    assert warning.endswith(f"lacks a head that is new here, so these parameters start fresh: {', '.join(new)}")
+    assert fork.progress.forked_from is not None
+    assert fork.progress.forked_from["fresh"] == new
+
+
+def test_a_head_is_new_only_as_a_whole_and_none_is_dropped(
+    first: tuple[RunConfig, Path, Trained], tmp_path: Path
+) -> None:
+    config, folder, trained = first
+    masked = with_value(forked(config, folder), "model.mask_head", True)
+    model = build_for(masked, trained.categories)
+    source = save_artifact(folder, model, masked, trained.categories)
+    with pytest.raises(ForkError, match=r"mask_head.* exists only there"):
+        run(forked(config, folder), tmp_path / "without")
+    tensors = load_file(source)
+    del tensors["mask_head.cell_embed.bias"]
+    save_file(tensors, source)
+    with pytest.raises(ForkError, match=r"mask_head.cell_embed.bias exists only here"):
+        run(masked, tmp_path / "torn")
 
 
 def test_a_folder_without_weights_is_a_sentence(write_coco: Write, small: Small, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from rhobench.training.batches import TrainBatch, objects_of
 from rhobench.training.checkpoint import find_checkpoint, read_checkpoint
 from rhobench.training.loop import build_for
 from rhobench.training.objective import Objective
+from rhobench.training.random_states import restore_random_states
 from rhobench.training.sources import open_images
 from rhobench.training.step import OptimizerStep, Stepped
 
@@ -86,8 +87,11 @@ def test_two_workers_train_and_score_as_one_and_go_on_when_their_number_changes(
 
     file, _ = find_checkpoint(shared / "left")
     assert file is not None
-    states = [worker["random"]["torch"] for worker in read_checkpoint(file)[1]["workers"]]
-    assert len(states) == 2
+    seeds = []
+    for worker in read_checkpoint(file)[1]["workers"]:
+        restore_random_states(worker["random"], torch.device("cpu"))
+        seeds.append(torch.initial_seed())
+    assert seeds == [config.seed, config.seed + 1], "what a worker drops is its own (spec section 14)"
     elastic = some_workers.watched_training(config, shared / "left")
     (warning,) = elastic["warnings"]
     assert warning.startswith("the number of training workers changed from 2 to 1 at step 3:")

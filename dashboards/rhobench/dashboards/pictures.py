@@ -1,4 +1,4 @@
-"""What a detector found in an image, drawn on it, beside the tokens that its encoder kept at each level."""
+"""What a detector found in an image, drawn on it, boxes and masks, beside the tokens that its encoder kept by level."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ DIMMED = 0.25
 """Brightness of what was not kept."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#B22222")
 """Okabe and Ito's colours and two more, told apart by most people; classes take turns."""
+OPACITY = 0.45
+"""Of a mask: the image stays visible below it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,8 @@ class FoundObject:
     """0 to 1."""
     box: tuple[float, float, float, float]
     """x0, y0, x1, y1 in pixels of the image."""
+    mask: np.ndarray | None = None
+    """(H, W) bool in pixels of the image; None where the model has no mask head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ class KeptTokens:
 
 
 def draw(image: Image.Image, objects: Sequence[FoundObject], levels: Sequence[KeptTokens], title: str) -> Image.Image:
-    """The image with boxes at the left, and one smaller copy for each level at the right.
+    """The image with masks and boxes at the left, and one smaller copy for each level at the right.
 
     Args:
         image: RGB.
@@ -54,7 +58,9 @@ def draw(image: Image.Image, objects: Sequence[FoundObject], levels: Sequence[Ke
     side = max(image.size)
     scale = min(max(side, MIN_SIDE_PX), MAX_SIDE_PX) / side
     large = image.resize(_scaled(image.size, scale))
-    _draw_boxes(large, objects, scale)
+    strongest_last = sorted(objects, key=lambda found: found.score)
+    large = _with_masks(large, strongest_last)
+    _draw_boxes(large, strongest_last, scale)
     rows = -(-len(levels) // 2)
     half = (large.width // 2, large.height // 2)
     width = large.width + 2 * MARGIN_PX + (2 * (half[0] + MARGIN_PX) if levels else 0)
@@ -74,10 +80,23 @@ def draw(image: Image.Image, objects: Sequence[FoundObject], levels: Sequence[Ke
     return canvas
 
 
+def _with_masks(image: Image.Image, objects: Sequence[FoundObject]) -> Image.Image:
+    """Each mask in the colour of its box, half transparent; where masks overlap, colours mix."""
+    for found in objects:
+        if found.mask is not None:
+            inside = Image.fromarray(found.mask.astype(np.uint8) * round(255 * OPACITY)).resize(image.size)
+            image = Image.composite(Image.new("RGB", image.size, _colour(found)), image, inside)
+    return image
+
+
+def _colour(found: FoundObject) -> str:
+    return COLOURS[found.label % len(COLOURS)]
+
+
 def _draw_boxes(image: Image.Image, objects: Sequence[FoundObject], scale: float) -> None:
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(FONT_PX)
-    for found in sorted(objects, key=lambda o: o.score):
-        colour = COLOURS[found.label % len(COLOURS)]
+    for found in objects:
+        colour = _colour(found)
         x0, y0, x1, y1 = (side * scale for side in found.box)
         pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=colour, width=3)
         text = f"{found.name} {found.score:.2f}"

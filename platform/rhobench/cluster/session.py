@@ -15,6 +15,7 @@ from typing import Any
 
 from rhobench.cluster.access import access_to, asking
 from rhobench.cluster.address import ClusterError, read_address
+from rhobench.results.environment import cpu_model, usable_cores
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray reports its use to a server otherwise
@@ -180,3 +181,27 @@ def ask_a_worker() -> dict[str, str]:
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ClusterError(f"Ray started, but a worker could not import rhobench: {reason}") from error
+
+
+def ask_capacity(address: str) -> Cluster:
+    """What a cluster has: of this machine without starting Ray, of another one by asking it.
+
+    Args:
+        address: as of ``ray_session``.
+
+    Raises:
+        ClusterError: no cluster answers at the address.
+    """
+    if address != "local":
+        with ray_session(address) as cluster:
+            return cluster
+    import torch
+
+    return Cluster(cpus=usable_cores() or 1, gpus=torch.cuda.device_count(), nodes=1)
+
+
+def local_device(*, gpu: bool) -> str:
+    """Name of the processor of this machine that runs are trained on, as their records have it."""
+    import torch
+
+    return torch.cuda.get_device_name() if gpu and torch.cuda.is_available() else cpu_model()

@@ -1,6 +1,7 @@
 """A training that starts from the weights of another run: `rhobench run ... --fork FOLDER`.
 
-Weights alone are taken. Optimiser, schedule, order of the images and history begin anew, as the new settings say.
+Weights alone are taken. Optimiser, schedule, order of the images and history begin anew, as the new settings say. A
+head that the other run did not have starts as in any new run; else the models must be the same.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from rhobench.measure.artifact import FILE_NAME, sha256_of
 from rhobench.model import Detector
 from rhobench.training.checkpoint import find_checkpoint
 
+ADDED_HEADS = ("mask_head",)
+"""Modules of a detector that nothing else of it depends on, so they can be added to trained weights."""
+
 
 class ForkError(ValueError):
     """A run whose weights another one cannot start from."""
@@ -30,7 +34,8 @@ def fork(model: Detector, folder: Path, *, features_are_cached: bool) -> dict[st
         features_are_cached: the backbone's features have been computed already, so its weights must be the same.
 
     Returns:
-        What to record: the file, its hash, and newer checkpoints that are damaged.
+        What to record: the file, its hash, newer checkpoints that are damaged, and parameters of a new head, which the
+        file lacks and which keep the values that they have.
 
     Raises:
         ForkError: there are no weights, or they are of another model.
@@ -44,9 +49,15 @@ def fork(model: Detector, folder: Path, *, features_are_cached: bool) -> dict[st
             )
         file = found
     weights = _weights(load_file(file))
-    _require_same_model(model, weights, file, features_are_cached)
-    model.load_state_dict(weights)
-    return {"file": str(file), "sha256": sha256_of(file), "damaged": [other.name for other in damaged]}
+    fresh = {name: value for name, value in model.state_dict().items() if _of_added_head(name, weights)}
+    _require_same_model(model, weights | fresh, file, features_are_cached)
+    model.load_state_dict(weights | fresh)
+    return {
+        "file": str(file),
+        "sha256": sha256_of(file),
+        "damaged": [other.name for other in damaged],
+        "fresh": sorted(fresh),
+    }
 
 
 def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -56,6 +67,12 @@ def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if below:
             return below
     return dict(tensors)
+
+
+def _of_added_head(name: str, weights: Mapping[str, Tensor]) -> bool:
+    """Whether a parameter belongs to a head of which ``weights`` have nothing at all."""
+    head = name.partition(".")[0]
+    return head in ADDED_HEADS and not any(other.startswith(f"{head}.") for other in weights)
 
 
 def _require_same_model(model: Detector, weights: Mapping[str, Tensor], file: Path, features_are_cached: bool) -> None:

@@ -68,6 +68,7 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
         CheckpointError: the folder holds the checkpoint of another run.
         ForkError: ``train.fork_from`` holds no weights for this model.
         NonFiniteError: a number is not finite.
+        MemoryLimitError: the memory of the device does not hold a step.
     """
     seed_all(config.seed)
     rank, workers = worker_rank()
@@ -88,8 +89,9 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
     random = state.restore(folder)
     _fork(state)
     _warn_of_single_images(state)
-    for warning in state.unreported:
-        report(Status(epoch=state.progress.epoch, epochs=epochs, warning=warning))
+    _report_warnings(state, report)
+    if rank > 0:  # all begin with the same weights, but each drops units of its own (spec section 14)
+        seed_all(config.seed + rank)
     if random is not None and state.progress.step == 0:
         restore_random_states(random, device)
     step = OptimizerStep(state)
@@ -98,6 +100,7 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
         random = None
         _finish_epoch(state, sources, status)
         state.save(folder)
+        _report_warnings(state, report)
         report(replace(status, ap=_last_ap(state.progress)))
 
     report(Status(epoch=epochs, epochs=epochs, step=state.steps, ap=_last_ap(state.progress), note="scoring"))
@@ -162,7 +165,17 @@ def _fork(state: TrainingState) -> None:
         return
     origin = fork(state.model, Path(source), features_are_cached=state.config.train.cache_features)
     state.warn(*(f"checkpoint {name} of {source} is damaged and was skipped" for name in origin["damaged"]))
+    if origin["fresh"]:
+        fresh = ", ".join(origin["fresh"])
+        state.warn(f"{origin['file']} lacks a head that is new here, so these parameters start fresh: {fresh}")
     state.progress.forked_from = origin
+
+
+def _report_warnings(state: TrainingState, report: Report) -> None:
+    """Those that the user has not been told."""
+    done, epochs = state.progress.epoch, state.config.train.epochs
+    while state.unreported:
+        report(Status(epoch=done, epochs=epochs, step=state.steps, warning=state.unreported.pop(0)))
 
 
 def _train_epoch(
@@ -205,6 +218,7 @@ def _train_epoch(
             raise explain(error, state, on_device, folder) from error
         meter.add(stepped.terms["loss"], stepped.terms, lr=state.last_rate, waited=waited)
         _note(state, stepped)
+        _report_warnings(state, report)
         now = time.perf_counter()
         progress.step += 1
         progress.spend(train, training=now - started)

@@ -32,6 +32,8 @@ class Progress:
     """Steps whose gradients overflowed in fp16 and were not used."""
     spikes: list[dict[str, float]] = field(default_factory=list)
     """Losses far above those before; see ``meter.SPIKE``."""
+    micro_batch_size: int | None = None
+    """Images at once, since memory did not hold as many as the settings ask for; see ``memory.take_fewer``."""
     forked_from: dict[str, Any] | None = None
     """The checkpoint or artifact whose weights the training started from."""
     warnings: list[str] = field(default_factory=list)

@@ -13,8 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 from rhobench.model.criterion import weighted_sum
 from rhobench.model.matcher import NonFiniteError
 from rhobench.training.batches import TrainBatch, micro_batches, objects_of
+from rhobench.training.memory import images_at_once, take_fewer
 from rhobench.training.objective import Objective
 from rhobench.training.precision import COLLAPSED
+from rhobench.training.random_states import random_states, restore_random_states
 from rhobench.training.state import TrainingState
 from rhobench.training.workers import mean_over_workers, worker_rank
 
@@ -38,10 +40,14 @@ class Stepped:
 
 
 class OptimizerStep:
-    """Steps of one training; ``state`` is changed by each."""
+    """Steps of one training; ``state`` is changed by each.
 
-    def __init__(self, state: TrainingState) -> None:
-        self.state, self.config = state, state.config
+    Where a GPU's memory does not hold its images, a step begins anew with fewer at once, from the same random states:
+    it ends as if it had begun so. ``takes_fewer=False`` raises torch's exception instead.
+    """
+
+    def __init__(self, state: TrainingState, *, takes_fewer: bool = True) -> None:
+        self.state, self.config, self.takes_fewer = state, state.config, takes_fewer
         objective = Objective(state.model, self.config.loss, self.config.train.precision)
         self.summed = SUMMED[:-1] if self.config.model.name == "detr" else SUMMED
         self.objective: nn.Module = DistributedDataParallel(objective) if worker_rank()[1] > 1 else objective
@@ -52,11 +58,11 @@ class OptimizerStep:
         Raises:
             NonFiniteError: the loss or a gradient is not finite, or the loss scale has collapsed. The weights are as
                 they were before the step.
+            MemoryLimitError: memory does not hold the images, and there is nothing more to be done about it.
         """
         state, train = self.state, self.config.train
         state.model.begin_step(self.config.seed, state.steps)
-        state.optimizer.zero_grad(set_to_none=True)
-        terms = self._backward(batch)
+        terms = self._gradients(batch)
         state.scaler.unscale_(state.optimizer)
         norm = nn.utils.clip_grad_norm_(state.model.parameters(), train.clip_norm)
         # The only wait for the device beside the matching: both numbers at once.
@@ -69,12 +75,29 @@ class OptimizerStep:
             state.average.update_parameters(state.model)
         return Stepped(loss=loss, terms=terms, skipped=skipped)
 
-    def _backward(self, batch: TrainBatch) -> dict[str, Tensor]:
-        """Gradients of the whole batch -> its terms."""
+    def _gradients(self, batch: TrainBatch) -> dict[str, Tensor]:
+        """Gradients of the whole batch, in micro-batches that memory holds -> its terms."""
+        state, images = self.state, len(batch.targets)
+        before = random_states(state.device)
+        while True:
+            state.optimizer.zero_grad(set_to_none=True)
+            at_once = images_at_once(state, images)
+            try:
+                return self._backward(batch, at_once)
+            except torch.OutOfMemoryError:
+                if not self.takes_fewer:
+                    raise
+                take_fewer(state, at_once, images)
+            # Not in the handler: the exception keeps what the failed pass had computed in memory.
+            torch.cuda.empty_cache()
+            restore_random_states(before, state.device)
+
+    def _backward(self, batch: TrainBatch, at_once: int) -> dict[str, Tensor]:
+        """Gradients of the whole batch, ``at_once`` images at a time -> its terms."""
         device, images = self.state.device, len(batch.targets)
         boxes = float(sum(len(target.labels) for target in batch.targets))
         num_boxes = max(mean_over_workers(boxes, device), 1.0)  # spec section 13
-        parts = micro_batches(batch, self.config.train.micro_batch_size or images)
+        parts = micro_batches(batch, at_once)
         whole: dict[str, Tensor] = {}
         for number, part in enumerate(parts, start=1):
             share = len(part.targets) / images

@@ -77,7 +77,7 @@ def _steps(config: RunConfig, work: Workload, size: int, device: torch.device) -
     alone = replace(config.train, batch_size=share, num_workers=1, micro_batch_size=size)
     config = replace(config, train=alone)
     state = begin(config, model, work.train_images // share, "", device)
-    step = OptimizerStep(state)
+    step = OptimizerStep(state, takes_fewer=False)
     model.train()
     # Moments and compiled kernels come with the first step; two micro-batches, so that one meets gradients.
     _seconds(lambda: step(_batch(config, model, work.worst, min(2 * size, share), device)), device)

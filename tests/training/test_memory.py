@@ -1,0 +1,142 @@
+"""A GPU that runs out of memory, played by the processor: the step is taken with fewer images at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rhobench.config import RunConfig
+from rhobench.config_tree import with_value
+from rhobench.model import Detector, DetectorOutput
+from rhobench.training import Status, Trained, memory, objective, train
+from rhobench.training.batches import TrainBatch
+from rhobench.training.memory import MemoryLimitError
+from rhobench.training.trial_step import try_size
+from rhobench.training.workload import workload_of
+
+Write = Callable[..., Path]
+Small = Callable[..., RunConfig]
+Holds = Callable[[int], bool]
+
+
+@pytest.fixture
+def config(write_coco: Write, small: Small) -> RunConfig:
+    """Two epochs of two steps of four images, with dropout."""
+    return small(write_coco(train=8), model={"dropout": 0.3}, batch_size=4)
+
+
+@pytest.fixture
+def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[Holds], list[int]]:
+    """Let memory hold what the function says of a number of images -> the numbers that were computed at once."""
+    compute = objective.run_model
+
+    def to(holds: Holds) -> list[int]:
+        seen: list[int] = []
+
+        def limited(model: Detector, batch: TrainBatch) -> DetectorOutput:
+            output = compute(model, batch)  # draws its dropout
+            seen.append(len(batch.targets))
+            if not holds(seen[-1]):
+                raise torch.OutOfMemoryError("played")
+            return output
+
+        monkeypatch.setattr(objective, "run_model", limited)
+        return seen
+
+    return to
+
+
+def run(config: RunConfig, folder: Path, report: Callable[[Status], None] = lambda status: None) -> Trained:
+    folder.mkdir(exist_ok=True)
+    return train(config, folder, report, torch.device("cpu"))
+
+
+def weights(trained: Trained) -> dict[str, Tensor]:
+    return trained.model.state_dict()
+
+
+def learnt(trained: Trained) -> list[dict[str, Any]]:
+    return [{k: v for k, v in e.items() if "loss" in k or k == "ap"} for e in trained.progress.history]
+
+
+def assert_equal(first: Trained, second: Trained) -> None:
+    assert learnt(first) == learnt(second)
+    assert all(torch.equal(value, weights(second)[name]) for name, value in weights(first).items())
+
+
+def test_a_run_goes_on_with_what_fits_as_if_it_had_begun_so(
+    config: RunConfig, limit: Callable[[Holds], list[int]], tmp_path: Path
+) -> None:
+    told: list[str] = []
+    seen = limit(lambda images: images <= 2)
+    adapted = run(config, tmp_path / "adapted", lambda status: told.append(status.warning))
+    assert seen == [4] + 4 * [2, 2], "it is tried once"
+    (warning,) = [text for text in told if text]
+    assert adapted.progress.warnings == [warning]
+    assert "does not hold 4 images at once, as step 1 showed" in warning
+    assert "train.micro_batch_size=2" in warning
+    given = run(with_value(config, "train.micro_batch_size", 2), tmp_path / "given")
+    assert given.progress.warnings == []
+    assert_equal(adapted, given)
+
+
+def test_gradients_of_the_micro_batches_before_are_not_counted_twice(
+    config: RunConfig, limit: Callable[[Holds], list[int]], tmp_path: Path
+) -> None:
+    """Memory runs out in the second half of a batch."""
+    halves = iter([True, False])
+    seen = limit(lambda images: images == 1 or (images == 2 and next(halves)))
+    adapted = run(config, tmp_path / "adapted")
+    assert seen == [4, 2, 2] + 16 * [1]
+    assert len(adapted.progress.warnings) == 2
+    assert_equal(adapted, run(with_value(config, "train.micro_batch_size", 1), tmp_path / "given"))
+
+
+def test_a_restart_remembers_what_fits(config: RunConfig, limit: Callable[[Holds], list[int]], tmp_path: Path) -> None:
+    limit(lambda images: images <= 2)
+    whole = run(config, tmp_path / "whole")
+
+    def stop(status: Status) -> None:
+        if status.epoch == 1 and status.ap is not None:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run(config, tmp_path / "broken", stop)
+    told: list[str] = []
+    seen = limit(lambda images: images <= 2)
+    resumed = run(config, tmp_path / "broken", lambda status: told.append(status.warning))
+    assert seen == [2, 2, 2, 2]
+    assert not any(told), "it has been told before"
+    assert (resumed.progress.restarts, resumed.progress.micro_batch_size) == (1, 2)
+    assert resumed.progress.warnings == whole.progress.warnings
+    assert_equal(resumed, whole)
+
+
+def test_what_does_not_fit_at_all_is_a_sentence(
+    config: RunConfig, limit: Callable[[Holds], list[int]], tmp_path: Path
+) -> None:
+    seen = limit(lambda images: False)
+    with pytest.raises(MemoryLimitError, match=r"memory of cpu does not hold one image at a time: take smaller images"):
+        run(config, tmp_path / "run")
+    assert seen == [4, 2, 1]
+
+
+def test_one_of_several_workers_says_what_to_set(
+    config: RunConfig, limit: Callable[[Holds], list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not tell the others, which wait for its gradients."""
+    monkeypatch.setattr(memory, "worker_rank", lambda: (1, 2))
+    limit(lambda images: images <= 2)
+    with pytest.raises(MemoryLimitError, match=r"4 images at once on worker 1 of 2.* set train.micro_batch_size=2, or"):
+        run(config, tmp_path / "run")
+
+
+def test_a_trial_of_what_fits_does_not_help_itself(config: RunConfig, limit: Callable[[Holds], list[int]]) -> None:
+    limit(lambda images: images <= 2)
+    work = workload_of(config)
+    assert [try_size(config, work, size).fits for size in (4, 2)] == [False, True]
