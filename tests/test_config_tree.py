@@ -45,7 +45,7 @@ configs = st.builds(
     ),
     data=st.builds(
         DataConfig,
-        train_splits=st.lists(st.text(max_size=3), max_size=3).map(tuple),
+        train_splits=st.lists(st.text("ab.- é", min_size=1, max_size=3), min_size=1, max_size=3).map(tuple),
         resize_px=st.none() | st.tuples(st.integers(1, 999), st.integers(1, 999)),
         hflip=st.booleans(),
     ),

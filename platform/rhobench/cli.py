@@ -160,6 +160,8 @@ def run(
         retries=retries,
         stuck_minutes=stuck_after,
     )
+    if store is not None and not store.strip():
+        raise ValueError("--store is empty: give a folder or a URL, or leave it out.")
     study = resolve(experiment, set_ or [], data, smoke, fork, variation)
     place = full_place(store or f"rhobench-store/{experiment}{'-smoke' if smoke else ''}")
     if dry_run:
