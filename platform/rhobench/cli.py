@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -141,6 +142,8 @@ def run(
 
     if price_per_hour is not None and not (fit or dry_run):
         raise ValueError("--price-per-hour is for the estimates of --fit and --dry-run: add one of them.")
+    if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
+        raise ValueError(f"--price-per-hour {price_per_hour:g} is no price: it is a number from 0 on.")
     variation = Variation(
         axes=axis or [],
         ranges=range_ or [],
@@ -158,6 +161,8 @@ def run(
         retries=retries,
         stuck_minutes=stuck_after,
     )
+    if store is not None and not store.strip():
+        raise ValueError("--store is empty: give a folder or a URL, or leave it out.")
     study = resolve(experiment, set_ or [], data, smoke, fork, variation)
     place = full_place(store or f"rhobench-store/{experiment}{'-smoke' if smoke else ''}")
     if dry_run:

@@ -69,7 +69,7 @@ def write(
 ) -> None:
     """Write the file that starts an experiment on a cluster, for the resources that its runs need."""
     from rhobench.launch import Machines, job, kuberay, launcher, plan_for, slurm
-    from rhobench.results.files import write_whole
+    from rhobench.results.secrets import without_secrets
     from rhobench.study import configure
 
     given = {
@@ -84,6 +84,8 @@ def write(
         "--hours": hours,
     }
     _require_options_of(kind, [option for option, value in given.items() if value is not None])
+    if without_secrets([store]) != [store]:
+        raise ValueError("--store holds a secret, which would be written down: leave it to the nodes' own credentials.")
     study = configure(experiment, set_ or [], Path(data) if data else None, smoke)
     plan = plan_for(
         experiment,
@@ -116,7 +118,10 @@ def write(
     if out is None:
         print(text, end="")
     else:
-        write_whole(out, text.encode())
+        try:
+            out.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"--out {out} cannot be written: {error.strerror}.") from error
         print(f"{out}: {experiment}, {plan.runs_at_once} of {plan.runs} runs at once on {plan.nodes}")
     if as_json:
         print(json.dumps(_as_dict(kind, plan, out)))

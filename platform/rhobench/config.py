@@ -135,6 +135,9 @@ class ModelConfig:
             value = getattr(self, name)
             rule = "with model.rho=none every token is updated and none is chosen; give a rho"
             _require(self.rho is not None or value == dense, f"model.{name}", value, rule)
+        counts = ("num_queries", "num_heads", "num_feature_levels", "num_points", "enc_layers", "dec_layers")
+        for name in ("hidden_dim", *counts):
+            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "it must be at least 1")
         rule = "it must be divisible by 32 (group norm) and by model.num_heads"
         _require(
             self.hidden_dim % 32 == 0 and self.hidden_dim % self.num_heads == 0,
@@ -142,8 +145,6 @@ class ModelConfig:
             self.hidden_dim,
             rule,
         )
-        for name in ("num_queries", "num_heads", "num_feature_levels", "num_points", "enc_layers", "dec_layers"):
-            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "it must be at least 1")
         _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "it is a probability below 1")
 
     def _check_family(self) -> None:
@@ -193,8 +194,9 @@ class LossConfig:
     """Matching cost of -GIoU."""
 
     def __post_init__(self) -> None:
-        for name in ("mask_prediction_warmup_steps", "dam_softness"):
-            _require(getattr(self, name) >= 0, f"loss.{name}", getattr(self, name), "it must not be negative")
+        for name, value in vars(self).items():
+            _require(isinstance(value, bool) or value >= 0, f"loss.{name}", value, "it must not be negative")
+        _require(self.focal_alpha <= 1, "loss.focal_alpha", self.focal_alpha, "it is a share from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +215,14 @@ class ScenesConfig:
     """Most objects of one image."""
     seed: int = 0
     """Seed of the generator; not the seed of the training."""
+
+    def __post_init__(self) -> None:
+        images = (1, 10**6)
+        ranges = {"train_images": images, "val_images": images, "size_px": (64, 2048)}
+        ranges |= {"num_classes": (6, 10), "max_objects": (1, 50), "seed": (0, 2**63 - 1)}
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            _require(low <= value <= high, f"data.scenes.{name}", value, f"it is {low} to {high}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +275,16 @@ class DataConfig:
         for name in ("scales_px", "crop_scales_px", "crop_px"):
             sides = getattr(self, name)
             _require(all(side >= 1 for side in sides), f"data.{name}", sides, "sides are at least 1 pixel")
+        for name in ("resize_px", "pixel_std"):
+            values = getattr(self, name)
+            _require(values is None or min(values) > 0, f"data.{name}", values, "its values must be positive")
+        for name in ("short_side_px", "max_side_px"):
+            _require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "it must be at least 1")
+        _require(self.loader_workers >= 0, "data.loader_workers", self.loader_workers, "it must not be negative")
+        _require(bool(self.train_splits), "data.train_splits", self.train_splits, "name at least one split")
+        for split in (*self.train_splits, self.val_split):
+            rule = "a split is what stands between instances_ and .json in the name of a file"
+            _require(split != "" and "/" not in split, "data.train_splits or data.val_split", split, rule)
         rule = "the shortest side comes first"
         _require(self.crop_px[0] <= self.crop_px[1], "data.crop_px", self.crop_px, rule)
         rule = f"data.crop_prob={self.crop_prob} needs at least one"
@@ -340,10 +360,9 @@ class TrainConfig:
         _require(self.lr_batch_size >= 1, "train.lr_batch_size", self.lr_batch_size, "it must be at least 1")
         for name in ("lr", "clip_norm"):
             _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
-        rule = "it must not be negative"
-        _require(
-            self.checkpoint_every_seconds >= 0, "train.checkpoint_every_seconds", self.checkpoint_every_seconds, rule
-        )
+        not_negative = ("lr_backbone", "lr_linear_proj_mult", "weight_decay", "gpus_per_worker")
+        for name in (*not_negative, "checkpoint_every_seconds"):
+            _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "it must not be negative")
         rule = "it is a decay between 0 and 1, or none"
         _require(self.ema_decay is None or 0 < self.ema_decay < 1, "train.ema_decay", self.ema_decay, rule)
         _require(0 <= self.warmup_fraction < 1, "train.warmup_fraction", self.warmup_fraction, "it is a share below 1")
@@ -380,6 +399,8 @@ class MeasureConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "iterations", "rounds"):
             _require(getattr(self, name) >= 1, f"measure.{name}", getattr(self, name), "it must be at least 1")
+        rule = "it must not be negative"
+        _require(self.warmup_iterations >= 0, "measure.warmup_iterations", self.warmup_iterations, rule)
         _require_shares("measure.rhos", self.rhos)
         rule = "it lists different shares"
         _require(len(set(self.rhos)) == len(self.rhos), "measure.rhos", self.rhos, rule)
@@ -405,6 +426,7 @@ class RunConfig:
     """How cost is measured afterwards."""
 
     def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "it is 0 to 4294967295")
         varied = ", ".join(f"data.{name}={value!r}" for name, value in self.data.augmentation.items())
         rule = f"features are kept of images and their mirror images alone; set it to false, or take back {varied}"
         cached = self.train.cache_features

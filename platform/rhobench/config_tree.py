@@ -11,6 +11,7 @@ import difflib
 import functools
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -73,6 +74,9 @@ def _replaced(config: Any, values: Mapping[tuple[str, ...], Any], prefix: str) -
     for name in dict.fromkeys(path[0] for path in values):
         below = {path[1:]: value for path, value in values.items() if path[0] == name}
         full = prefix + name
+        if () in below and dataclasses.is_dataclass(getattr(config, name)):
+            first = dataclasses.fields(getattr(config, name))[0].name
+            raise ConfigError(f"{full} is a section, not a field: set its fields, such as {full}.{first}=VALUE.")
         if () in below:
             changes[name] = _coerce(below[()], _field_types(type(config))[name], full)  # type: ignore[arg-type]
         else:
@@ -253,9 +257,14 @@ def _readings(hint: Any) -> Iterator[typing.Callable[[Any], Any]]:
     elif hint is int:
         yield lambda v: int(v) if isinstance(v, (int, str)) and not isinstance(v, bool) else _reject(v)
     elif hint is float:
-        yield lambda v: float(v) if isinstance(v, (int, float, str)) and not isinstance(v, bool) else _reject(v)
+        yield _as_float
     elif hint is str:
         yield lambda v: v if isinstance(v, str) else _reject(v)
+
+
+def _as_float(value: Any) -> float:
+    number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else _reject(value)
+    return number if math.isfinite(number) else _reject(value)
 
 
 def _as_bool(value: Any) -> bool:
@@ -285,5 +294,5 @@ def _describe(hint: Any) -> str:
         return "one of " + ", ".join(repr(a) for a in args)
     if origin is tuple:
         return "a comma-separated list" if args[-1] is Ellipsis else f"{len(args)} comma-separated values"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", type(None): "none"}
     return names.get(hint, str(hint))

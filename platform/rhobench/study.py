@@ -111,7 +111,8 @@ def configure(
         raise ConfigError(f"A smoke run of {name} makes its own images: leave out --data, or --smoke.")
     base, axes = experiment.base, {axis.path: axis for axis in experiment.axes}
     typed = [parse_assignment(text) for text in assignments]
-    for path in variation.paths() & {path for path, _ in typed}:
+    varied = variation.paths() | ({"seed"} if variation.seeds is not None else set())
+    for path in varied & {path for path, _ in typed}:
         raise ConfigError(f"{path} is set for all runs and varied as well: leave out its --set, or its axis.")
     shrunk = {path: value for path, value in experiment.smoke.items() if path not in variation.paths()}
     settings: list[tuple[str, Any]] = list(shrunk.items()) if smoke else []
@@ -119,6 +120,8 @@ def configure(
     settings += [("train.fork_from", str(fork.absolute()))] if fork else []
     settings += typed
     chosen = dict(settings)
+    if "experiment" in chosen:
+        raise ConfigError(f"--set experiment=... would give {name} another name: leave it out.")
     changed = with_values(base, chosen)
     for path in axes.keys() & chosen.keys():
         # Pinned for these runs; the base stays, so that they join the others in their store.
@@ -136,7 +139,9 @@ def configure(
     sampling = experiment.sampling
     if smoke and sampling is not None and sampling.smoke_count is not None:
         sampling = replace(sampling, count=sampling.smoke_count)
-    experiment = replace(experiment, base=base, axes=tuple(axes.values()), also=also, sampling=sampling)
+    # A seed that is set is the only one: the experiment's own would replace it without a word.
+    seeds = (base.seed,) if "seed" in chosen else experiment.seeds
+    experiment = replace(experiment, base=base, axes=tuple(axes.values()), also=also, seeds=seeds, sampling=sampling)
     if chosen.keys() & axes.keys():
         experiment = replace(experiment, exclude=still_needed(experiment))
     configs = runs_of(experiment)

@@ -117,7 +117,7 @@ def wait_for_nodes(address: str, count: int, seconds: float, *, without_token: b
             time.sleep(POLL_SECONDS)
         total = ray.cluster_resources()
         gpus = f" and {total['GPU']:g} GPUs" if total.get("GPU") else ""
-        return f"{cluster.access}: {found} nodes with {total['CPU']:g} cores{gpus}"
+        return f"{cluster.access}: {found} of {count} nodes, with {total['CPU']:g} CPUs{gpus} in all"
 
 
 POLL_SECONDS = 1.0

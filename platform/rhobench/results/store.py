@@ -97,13 +97,23 @@ class Store:
     def claim(self, experiment: Experiment) -> None:
         """Reserve the name of ``experiment`` in this store for its base configuration.
 
-        Another axis or seed joins the runs that are there. Another base would mix runs that cannot be compared:
-        StoreOccupiedError.
+        Another axis or seed joins the runs that are there.
+
+        Raises:
+            StoreOccupiedError: another base, which would mix runs that cannot be compared.
+            StoreAccessError: nothing can be written there.
         """
         name = experiment.base.experiment
         assert is_file_name(name), name
         path = f"experiments/{name}.json"
-        if self.files.create(path, json.dumps({"base": to_dict(experiment.base)}, indent=1).encode()):
+        try:
+            created = self.files.create(path, json.dumps({"base": to_dict(experiment.base)}, indent=1).encode())
+        except OSError as error:
+            raise StoreAccessError(
+                f"No store can be made at {self.place} ({error.strerror}): give another --store, a folder that you can "
+                "write to."
+            ) from error
+        if created:
             return
         way_out = "Give another --store, or the same settings."
         try:
