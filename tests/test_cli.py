@@ -88,11 +88,12 @@ def test_setting_a_varied_field_pins_it() -> None:
 
 def test_a_run_beside_the_product_is_listed_and_takes_what_is_set() -> None:
     names = [line.rsplit("-seed0-", 1)[0] for line in rhobench("run", "rho_sampled", "--dry-run").stdout.split()]
-    sampled = "-rho_choices0.1_0.25_0.5_1.0"
-    assert names == [f"rho_sampled-rho{rho}" for rho in ("1.0", "0.5", "0.1", "0.25", f"0.25{sampled}")]
+    sampled = f"-rho_choices{7 * '0.1_'}1.0-epochs5"
+    each = [f"rho_sampled-rho{rho}-epochs4" for rho in ("1.0", "0.5", "0.1", "0.25")]
+    assert names == [*each, f"rho_sampled-rho0.25{sampled}"]
     pinned = rhobench("run", "rho_sampled", "--dry-run", "--set", "model.rho=0.3")
     names = [line.rsplit("-seed0-", 1)[0] for line in pinned.stdout.split()]
-    assert set(names) == {"rho_sampled-rho0.3", f"rho_sampled-rho0.3{sampled}"}
+    assert set(names) == {"rho_sampled-rho0.3-epochs4", f"rho_sampled-rho0.3{sampled}"}
 
 
 @pytest.mark.parametrize(
