@@ -53,47 +53,83 @@ def test_experiments_lists_names_with_json() -> None:
     assert next(row for row in listed if row["name"] == "demo")["runs"] == 4
 
 
+def planned(*arguments: object, status: int = 0) -> tuple[dict, str]:
+    """What ``run ARGUMENTS --dry-run`` answers: the object, and what is written for people."""
+    done = rhobench("run", *arguments, "--dry-run", "--json")
+    assert done.returncode == status, done.stdout + done.stderr
+    *shown, last = done.stdout.splitlines()
+    return json.loads(last), "\n".join(shown)
+
+
+def names(plan: dict) -> list[str]:
+    """Of the runs, without their seeds and keys."""
+    return [run["run_id"].rsplit("-seed", 1)[0] for run in plan["runs"]]
+
+
 def test_another_family_may_be_set_in_place_of_the_varied_rho() -> None:
-    done = rhobench("run", "demo", "--dry-run", "--set", "model.name=efficient_detr", "--set", "model.rho=none")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("demo-rhodense-seed0-")
-    assert len(done.stdout.split()) == 1
+    plan, _ = planned("demo", "--set", "model.name=efficient_detr", "--set", "model.rho=none")
+    assert names(plan) == ["demo-rhodense"]
 
 
-def test_dry_run_names_the_runs() -> None:
-    done = rhobench("run", "demo", "--dry-run")
-    assert done.returncode == 0
-    ids = done.stdout.split()
-    assert len(ids) == 4
-    assert sum("rho0.1-" in i for i in ids) == 1
-
-
-def test_dry_run_tells_the_rates_that_the_steps_really_have() -> None:
+def test_dry_run_lists_runs_resources_rates_and_cost(tmp_path: Path) -> None:
     batch = ["--set", "train.batch_size=32", "--set", "train.lr_rule=linear", "--set", "train.micro_batch_size=4"]
-    done = rhobench("run", "demo", "--dry-run", "--json", *batch)
-    *ids, last = done.stdout.splitlines()
-    assert done.stderr == (
+    plan, shown = planned("demo", *batch, "--price-per-hour", 2, "--store", tmp_path / "new")
+    assert names(plan) == ["demo-rho1.0", "demo-rho0.5", "demo-rho0.25", "demo-rho0.1"]
+    for run in plan["runs"]:
+        assert run["run_id"].endswith(run["key"])
+        assert run["run_id"] in shown
+        assert (run["batch_size"], run["rates"]["base"], run["state"]) == (32, pytest.approx(0.002), "to do")
+        assert run["resources"] == {"workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 0.0}
+    hours = [run["estimated_hours"] for run in plan["runs"]]
+    assert hours == sorted(hours, reverse=True)
+    assert plan["estimated_hours"] == pytest.approx(sum(hours)) == pytest.approx(0.2)
+    assert plan["price"] == pytest.approx(0.4)
+    assert "that demo names" in plan["estimated_from"]
+    assert plan["fits"] is True
+    assert plan["at_once"] >= 1
+    assert (
         "32 images a step on 1 worker, 4 at once on each; learning rates base 0.002, backbone 4e-05, "
-        "linear_proj 0.002 (linear from a batch of 16)\n"
-    )
-    runs = json.loads(last)["runs"]
-    assert [run["run_id"] for run in runs] == ids
-    assert all(run["batch_size"] == 32 and run["rates"]["base"] == pytest.approx(0.002) for run in runs)
+        "linear_proj 0.002 (linear from a batch of 16)"
+    ) in shown
+    assert not (tmp_path / "new").exists(), "a dry run writes nothing"
+
+
+def test_dry_run_tells_that_no_run_fits() -> None:
+    plan, shown = planned("demo", "--set", "train.cpus_per_worker=5000", status=1)
+    assert (plan["fits"], plan["at_once"]) == (False, 0)
+    assert "a run needs 1 x 5000 CPUs. Lower" in shown
 
 
 def test_setting_a_varied_field_pins_it() -> None:
-    done = rhobench("run", "demo", "--dry-run", "--set", "model.rho=0.2")
-    assert [line.split("-")[1] for line in done.stdout.split()] == ["rho0.2"]
+    assert names(planned("demo", "--set", "model.rho=0.2")[0]) == ["demo-rho0.2"]
 
 
 def test_a_run_beside_the_product_is_listed_and_takes_what_is_set() -> None:
-    names = [line.rsplit("-seed0-", 1)[0] for line in rhobench("run", "rho_sampled", "--dry-run").stdout.split()]
     sampled = f"-rho_choices{7 * '0.1_'}1.0-epochs5"
     each = [f"rho_sampled-rho{rho}-epochs4" for rho in ("1.0", "0.5", "0.1", "0.25")]
-    assert names == [*each, f"rho_sampled-rho0.25{sampled}"]
-    pinned = rhobench("run", "rho_sampled", "--dry-run", "--set", "model.rho=0.3")
-    names = [line.rsplit("-seed0-", 1)[0] for line in pinned.stdout.split()]
-    assert set(names) == {"rho_sampled-rho0.3-epochs4", f"rho_sampled-rho0.3{sampled}"}
+    assert names(planned("rho_sampled")[0]) == [*each, f"rho_sampled-rho0.25{sampled}"]
+    pinned = names(planned("rho_sampled", "--set", "model.rho=0.3")[0])
+    assert set(pinned) == {"rho_sampled-rho0.3-epochs4", f"rho_sampled-rho0.3{sampled}"}
+
+
+def test_what_varies_can_be_said_on_the_command_line() -> None:
+    grid = ["--axis", "model.rho=0.1,0.5", "--axis", "model.enc_layers=1,2", "--seeds", "3,4"]
+    plan, _ = planned("demo", *grid, "--exclude", "model.rho=0.5,model.enc_layers=2", "--order", "cheapest")
+    values = [tuple(run["varied"].values()) for run in plan["runs"]]
+    assert values == [(0.1, 1, 3), (0.1, 1, 4), (0.1, 2, 3), (0.1, 2, 4), (0.5, 1, 3), (0.5, 1, 4)]
+    drawn, _ = planned("demo", "--range", "train.lr=1e-4:1e-2:log", "--samples", 3)
+    again, _ = planned("demo", "--range", "train.lr=1e-4:1e-2:log", "--samples", 4)
+    assert [run["run_id"] for run in drawn["runs"]] == [run["run_id"] for run in again["runs"]][:3]
+    assert all(1e-4 <= run["varied"]["train.lr"] <= 1e-2 for run in again["runs"])
+
+
+def test_runs_that_optuna_will_choose_are_counted() -> None:
+    plan, shown = planned("search", "--smoke")
+    assert plan["runs"] == []
+    assert plan["chosen_later"]["count"] == 4
+    assert plan["chosen_later"]["objectives"] == {"ap": "max", "gflops": "min"}
+    assert plan["estimated_hours"] > 0
+    assert "4 runs: Optuna chooses them by the results of others, for high ap and low gflops" in shown
 
 
 @pytest.mark.parametrize(
@@ -108,6 +144,9 @@ def test_a_run_beside_the_product_is_listed_and_takes_what_is_set() -> None:
         (["run", "bccd", "--dry-run"], "--data DIR"),
         (["run", "demo", "--dry-run", "--fork", "/nowhere/at/all"], "no run at /nowhere/at/all"),
         (["run", "demo", "--log-to", "comet"], "--log-to comet is not known"),
+        (["run", "demo", "--price-per-hour", "2"], "add one of them"),
+        (["run", "demo", "--range", "model.rho=0.1:1", "--dry-run"], "--samples N"),
+        (["run", "search", "--fit"], "--sampler sobol"),
         (["pareto", "/nowhere/at/all"], "/nowhere/at/all"),
         (["report", "/nowhere/at/all"], "/nowhere/at/all"),
     ],

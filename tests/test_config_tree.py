@@ -10,23 +10,21 @@ from hypothesis import strategies as st
 
 from rhobench.config import (
     EXECUTION,
-    Axis,
     BackboneConfig,
     ConfigError,
     DataConfig,
-    Experiment,
     ModelConfig,
     RunConfig,
     TrainConfig,
 )
 from rhobench.config_tree import (
-    config_hash,
     differences,
     from_dict,
     leaves,
+    number_at,
     parse_assignment,
     run_id,
-    runs_of,
+    run_key,
     to_dict,
     value_at,
     with_value,
@@ -188,15 +186,16 @@ def test_an_assignment_without_a_path_or_a_value_is_refused(text: str) -> None:
         parse_assignment(text)
 
 
-def test_the_identity_of_a_run_changes_with_every_field_but_those_of_its_execution() -> None:
+def test_the_key_of_a_run_changes_with_every_field_that_may_change_its_result() -> None:
     fields = dict(leaves(BASE))
     assert len(fields) > 50
-    changed = {
-        path: with_values(BASE, {path: _another(path, value)} | COUPLED.get(path, {})) for path, value in fields.items()
+    keys = {
+        path: run_key(with_values(BASE, {path: _another(path, value)} | COUPLED.get(path, {})))
+        for path, value in fields.items()
     }
-    ids = {path: run_id(config, axes=()) for path, config in changed.items()}
-    assert {path for path, name in ids.items() if name == run_id(BASE, axes=())} == EXECUTION
-    assert len(set(ids.values())) == len(fields) - len(EXECUTION) + 1
+    unchanged = {*EXECUTION, "experiment"}
+    assert {path for path, key in keys.items() if key == run_key(BASE)} == unchanged
+    assert len(set(keys.values())) == len(fields) - len(unchanged) + 1
 
 
 COUPLED: dict[str, dict[str, Any]] = {
@@ -245,34 +244,10 @@ def _another(path: str, value: Any) -> Any:
 def test_the_readable_part_of_an_identity_says_what_varies() -> None:
     dense = replace(with_value(BASE, "model.rho", None), seed=2)
     assert run_id(BASE, ("model.rho", "train.lr")).startswith("sweep-rho0.3-lr0.0002-seed0-")
-    assert run_id(dense, ("model.rho",)) == f"sweep-rhodense-seed2-{config_hash(dense)}"
+    assert run_id(dense, ("model.rho",)) == f"sweep-rhodense-seed2-{run_key(dense)}"
     assert run_id(BASE, ("model.backbone.weights",)).startswith("sweep-weightsnone-seed0-")
     path_like = with_value(BASE, "data.dir", "/a b/c")
     assert run_id(path_like, ("data.dir",)).startswith("sweep-dir_a_b_c-seed0-")
-
-
-def test_runs_are_the_product_of_axes_and_seeds_the_first_axis_outermost() -> None:
-    axes = (Axis(path="model.rho", values=(0.1, None)), Axis(path="train.epochs", values=(3, 5)))
-    runs = runs_of(Experiment(summary="", base=BASE, axes=axes, seeds=(0, 1)))
-    assert [(r.model.rho, r.train.epochs, r.seed) for r in runs] == [
-        (rho, epochs, seed) for rho in (0.1, None) for epochs in (3, 5) for seed in (0, 1)
-    ]
-    assert runs_of(Experiment(summary="", base=BASE)) == [BASE]
-
-
-def test_runs_that_no_product_gives_stand_beside_it_once() -> None:
-    sampled = {"model.rho": 0.1, "model.rho_choices": (0.1, 1.0)}
-    axes = (Axis(path="model.rho", values=(0.1, 0.5)),)
-    runs = runs_of(Experiment(summary="", base=BASE, axes=axes, also=(sampled, {"model.rho": 0.5}), seeds=(0, 1)))
-    assert [(r.model.rho, r.model.rho_choices, r.seed) for r in runs] == [
-        (rho, choices, seed) for rho, choices in ((0.1, ()), (0.5, ()), (0.1, (0.1, 1.0))) for seed in (0, 1)
-    ]
-    names = [run_id(run, ("model.rho", "model.rho_choices")) for run in runs[::2]]
-    assert [name.rsplit("-seed", 1)[0] for name in names] == [
-        "sweep-rho0.1",
-        "sweep-rho0.5",
-        "sweep-rho0.1-rho_choices0.1_1.0",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -284,11 +259,6 @@ def test_a_dense_encoder_chooses_no_tokens(setting: dict[str, Any]) -> None:
         with_values(dense, setting)
 
 
-def test_an_axis_over_a_field_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'model.ro'. Did you mean 'model.rho'"):
-        runs_of(Experiment(summary="", base=BASE, axes=(Axis(path="model.ro", values=(1,)),)))
-
-
 def test_a_family_cannot_carry_the_name_of_another() -> None:
     with pytest.raises(ConfigError, match=r"model.rho=0.3 is not allowed: efficient_detr has None; change model.name"):
         with_value(BASE, "model.name", "efficient_detr")
@@ -296,7 +266,15 @@ def test_a_family_cannot_carry_the_name_of_another() -> None:
     assert (dense.model.name, dense.model.rho) == ("efficient_detr", None)
 
 
-def test_values_that_fit_together_may_be_axes() -> None:
-    axes = (Axis(path="model.name", values=("efficient_detr",)), Axis(path="model.rho", values=(None,)))
-    (run,) = runs_of(Experiment(summary="", base=BASE, axes=axes))
-    assert (run.model.name, run.model.rho) == ("efficient_detr", None)
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("model.rho", float), ("train.lr", float), ("train.epochs", int), ("train.micro_batch_size", int)],
+)
+def test_a_field_says_which_numbers_it_takes(path: str, kind: type) -> None:
+    assert number_at(path) is kind
+
+
+@pytest.mark.parametrize("path", ["model.scoring", "data.hflip", "data.resize_px", "measure.rhos", "experiment"])
+def test_a_field_without_numbers_has_no_range(path: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{path} has no range: it takes .+\. List its values as an axis\.$"):
+        number_at(path)

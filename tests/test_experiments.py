@@ -11,18 +11,21 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from rhobench.conduct import check_expectations
 from rhobench.config import ConfigError
-from rhobench.config_tree import differences, runs_of, with_values
+from rhobench.config_tree import differences, run_key, with_values
+from rhobench.expansion import run_count, runs_of
 from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Store
-from rhobench.study import check_expectations, resolve
+from rhobench.study import resolve
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_has_its_name_and_different_runs(name: str) -> None:
     experiment = EXPERIMENTS[name]()
     runs = runs_of(experiment)
-    assert len(set(runs)) == len(runs) >= 2
+    assert len(set(runs)) == len(runs)
+    assert run_count(experiment) >= 2
     assert {run.experiment for run in runs} == {name}
     small = with_values(experiment.base, experiment.smoke)
     assert small.train.epochs <= 1
@@ -104,3 +107,22 @@ def test_each_rho_is_expected_to_reach_its_own_published_row() -> None:
     assert "rho 0.5" in verdicts[1]
     assert ": not met" in verdicts[1]
     assert "46.3 in Table 1" in verdicts[1]
+
+
+def test_the_auxiliary_loss_is_never_asked_for_where_it_would_be_on_no_layer() -> None:
+    runs = runs_of(EXPERIMENTS["encoder_depth"]())
+    assert len(runs) == 10
+    assert not any(run.model.enc_layers == 1 and run.model.use_enc_aux_loss for run in runs)
+    assert {(run.model.rho, run.model.enc_layers) for run in runs[:4]} == {(0.5, 4), (0.1, 4), (0.5, 1), (0.1, 1)}
+    pinned = resolve("encoder_depth", ["model.enc_layers=2"], None, smoke=False)
+    assert len(pinned.run_ids) == 4, "its exclusion has nothing left to exclude, which is no error"
+
+
+def test_a_smoke_run_of_the_search_has_fewer_runs() -> None:
+    full, small = (resolve("search", [], None, smoke=smoke).experiment for smoke in (False, True))
+    assert (run_count(full), run_count(small)) == (12, 4)
+
+
+def test_three_runs_of_rho_sampled_are_those_of_the_demo() -> None:
+    demo, sampled = ({run_key(run) for run in runs_of(EXPERIMENTS[name]())} for name in ("demo", "rho_sampled"))
+    assert len(demo & sampled) == 3

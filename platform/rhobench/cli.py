@@ -9,21 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rhobench import cli_cluster, cli_data, cli_weights
+from rhobench.cli_conventions import FAILED, WRONG_REQUEST, AsJson, full_place, warn
+
 if TYPE_CHECKING:
     from rhobench.study import Study
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-data_app = typer.Typer(no_args_is_help=True, help="Check a data set, or generate one.")
-app.add_typer(data_app, name="data")
-weights_app = typer.Typer(no_args_is_help=True, help="Read checkpoints of others, or write ours for the official code.")
-app.add_typer(weights_app, name="weights")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
-
-FAILED, WRONG_REQUEST = 1, 2
-
-SHOWN_PROBLEMS = 100
-"""Of a data set, as text: one mistake in a converter may give one for every object."""
+app.add_typer(cli_cluster.app, name="cluster")
+app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_weights.app, name="weights")
 
 
 @app.callback()
@@ -47,13 +42,13 @@ def _complain(sentence: str) -> int:
 @app.command()
 def experiments(as_json: AsJson = False) -> None:
     """List the experiments: what each shows, its runs, its estimated time."""
-    from rhobench.config_tree import runs_of
+    from rhobench.expansion import run_count
     from rhobench.experiments import EXPERIMENTS
 
     rows = []
     for name, build in EXPERIMENTS.items():
         experiment = build()
-        runs = len(runs_of(experiment))
+        runs = run_count(experiment)
         rows.append(
             {
                 "name": name,
@@ -73,7 +68,8 @@ def experiments(as_json: AsJson = False) -> None:
 def run(
     experiment: Annotated[str, typer.Argument(help="Name of an experiment; `rhobench experiments` lists them.")],
     store: Annotated[
-        Path | None, typer.Option(help="Folder of the results. Default: rhobench-store/EXPERIMENT.")
+        str | None,
+        typer.Option(metavar="DIR|URL", help="Folder or s3:// URL of the results. Default: rhobench-store/EXPERIMENT."),
     ] = None,
     address: Annotated[str, typer.Option(help="Ray cluster: local, auto or HOST:PORT.")] = "local",
     smoke: Annotated[
@@ -82,6 +78,34 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field, such as train.epochs=3.")
     ] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH=V1,V2", help="Vary a field. Fields that take several values: PATH=V1,V2;V1,V2."),
+    ] = None,
+    range_: Annotated[
+        list[str] | None,
+        typer.Option("--range", metavar="PATH=LOW:HIGH[:log]", help="Vary a number, with --samples."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", help="Draw so many configurations along all axes.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="random, sobol (spread evenly) or optuna (chosen from results).")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATH=V,PATH=V", help="Leave out runs that have all these values.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="N,N", help="Seeds of every configuration.")] = None,
+    order: Annotated[
+        str | None, typer.Option(help="given, cheapest or informative (what is left out last tells least).")
+    ] = None,
+    stop: Annotated[
+        str | None, typer.Option(metavar="RULE", help="End runs that are far behind: asha or median; none: no run.")
+    ] = None,
+    retries: Annotated[int, typer.Option(help="Further tries at a run whose process or machine failed.")] = 2,
+    stuck_after: Annotated[
+        float, typer.Option(metavar="MINUTES", help="Stop a run that says nothing for so long, and try it again.")
+    ] = 60.0,
     data: Annotated[Path | None, typer.Option(help="Folder of a COCO-format data set.")] = None,
     fork: Annotated[
         Path | None,
@@ -91,38 +115,78 @@ def run(
         list[str] | None,
         typer.Option(metavar="TRACKER", help="Log to mlflow or wandb, too. TensorBoard files are always written."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and stop.")] = False,
+    without_token: Annotated[
+        bool,
+        typer.Option("--without-token", help="Use Ray without a token: whoever reaches it can then run code on it."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs, what they need and cost, and stop.")
+    ] = False,
     fit: Annotated[
         bool,
         typer.Option("--fit", help="Try the largest batches on this machine, say what fits and what all runs take."),
     ] = False,
     price_per_hour: Annotated[
-        float | None, typer.Option(help="With --fit: of the device of one worker, a GPU or its cores.")
+        float | None, typer.Option(help="With --fit or --dry-run: of the device of one worker, a GPU or its cores.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment: train, score, measure, record, report. The same command again continues it."""
     from rich.console import Console
 
-    from rhobench.study import resolve, run_study
+    from rhobench.conduct import How, run_study
+    from rhobench.study import resolve
+    from rhobench.variation import Variation
 
-    if price_per_hour is not None and not fit:
-        raise ValueError("--price-per-hour is for the estimate of --fit: add --fit.")
-    study = resolve(experiment, set_ or [], data, smoke, fork)
+    if price_per_hour is not None and not (fit or dry_run):
+        raise ValueError("--price-per-hour is for the estimates of --fit and --dry-run: add one of them.")
+    variation = Variation(
+        axes=axis or [],
+        ranges=range_ or [],
+        samples=samples,
+        sampler=sampler,
+        exclude=exclude or [],
+        seeds=seeds,
+        order=order,
+        stop=stop,
+    )
+    how = How(
+        address=address,
+        without_token=without_token,
+        trackers=log_to or [],
+        retries=retries,
+        stuck_minutes=stuck_after,
+    )
+    study = resolve(experiment, set_ or [], data, smoke, fork, variation)
+    place = full_place(store or f"rhobench-store/{experiment}{'-smoke' if smoke else ''}")
     if dry_run:
-        print("\n".join(study.run_ids))
-        # Beside the names, so that these can be read by a program.
-        print("\n".join(study.steps_in_words()), file=sys.stderr)
-        if as_json:
-            print(json.dumps({"runs": study.as_records()}))
-        return
+        raise typer.Exit(_plan(study, place, address, price_per_hour, as_json))
     if fit:
         raise typer.Exit(_fit(study, price_per_hour, as_json))
-    folder = store or Path("rhobench-store") / (f"{experiment}-smoke" if smoke else experiment)
-    outcome = run_study(study, folder.absolute(), address, Console(), log_to or [])
+    outcome = run_study(study, place, how, Console())
     if as_json:
         print(json.dumps(outcome.as_dict()))
     raise typer.Exit(outcome.exit_status)
+
+
+def _plan(study: Study, place: str, address: str, price_per_hour: float | None, as_json: bool) -> int:
+    """Say what would be run -> exit status."""
+    from rich.console import Console
+
+    from rhobench.plan import plan
+    from rhobench.results import Store
+
+    store = Store(place)
+    with Console(stderr=True).status("reading the store") as status:
+        planned = plan(study, store, address, price_per_hour, status.update)
+    warn(store.problems)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # a run is a line, so that programs can read the table, too
+    console.print(planned.card(), soft_wrap=True)
+    if as_json:
+        print(json.dumps(planned.as_dict()))
+    return 0 if planned.fits else FAILED
 
 
 def _fit(study: Study, price_per_hour: float | None, as_json: bool) -> int:
@@ -131,6 +195,8 @@ def _fit(study: Study, price_per_hour: float | None, as_json: bool) -> int:
 
     from rhobench.fit import fit
 
+    if not study.configs:
+        raise ValueError("Optuna chooses these runs later: add --sampler sobol to try runs that are spread evenly.")
     with Console(stderr=True).status("trying") as status:
         fitted = fit(study, price_per_hour, status.update)
     Console(highlight=False).print(fitted.card(), soft_wrap=True)
@@ -141,7 +207,7 @@ def _fit(study: Study, price_per_hour: float | None, as_json: bool) -> int:
 
 @app.command()
 def pareto(
-    store: Annotated[Path, typer.Argument(help="Folder that `rhobench run` wrote to.")],
+    store: Annotated[str, typer.Argument(help="Folder or URL that `rhobench run` wrote to.")],
     x: Annotated[str, typer.Option(help="Cost: gflops, latency_ms, fps or params_m.")] = "gflops",
     y: Annotated[str, typer.Option(help="Accuracy: ap, ap50, ...")] = "ap",
     as_json: AsJson = False,
@@ -154,7 +220,7 @@ def pareto(
 
     opened = Store(store)
     frame = opened.frame()
-    _warn(opened.problems)
+    warn(opened.problems)
     Console().print(front_table(frame, x, y))
     if as_json:
         print(json.dumps({"front": json.loads(by_configuration(frame, x, y).to_json(orient="records"))}))
@@ -162,7 +228,7 @@ def pareto(
 
 @app.command()
 def report(
-    store: Annotated[Path, typer.Argument(help="Folder that `rhobench run` wrote to.")],
+    store: Annotated[str, typer.Argument(help="Folder or URL that `rhobench run` wrote to.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     as_json: AsJson = False,
 ) -> None:
@@ -172,7 +238,7 @@ def report(
 
     opened = Store(store)
     page = write_report(opened, out)
-    _warn(opened.problems)
+    warn(opened.problems)
     print(page)
     if as_json:
         print(json.dumps({"report": str(page)}))
@@ -271,130 +337,3 @@ def doctor(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps({"works": not failed, "findings": [finding.as_dict() for finding in findings]}))
     raise typer.Exit(FAILED if failed else 0)
-
-
-@data_app.command("check")
-def check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with images/ and annotations/.")],
-    split: Annotated[list[str] | None, typer.Option(help="Split to check; all of them without this.")] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Read headers only: truncated images and copies go unnoticed.")
-    ] = False,
-    num_queries: Annotated[int, typer.Option(help="Object queries of the model, model.num_queries.")] = 300,
-    masks: Annotated[
-        bool, typer.Option("--masks", help="For model.mask_head: look at the segmentation of every object, too.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Check a COCO-format data set, with its image files, before anything is trained on it."""
-    from rich.console import Console
-
-    from rhobench.data import check_dataset
-
-    found = sorted(p.stem.removeprefix("instances_") for p in folder.glob("annotations/instances_*.json"))
-    with Console(stderr=True).status("reading annotations") as status:
-        problems = check_dataset(
-            folder,
-            split or found or ["train"],
-            depth="headers" if quick else "pixels",
-            num_queries=num_queries,
-            masks=masks,
-            tell=lambda done, files: status.update(f"looking at images: {done:,} of {files:,}"),
-        )
-    problems.sort(key=lambda problem: ("error", "warning", "note").index(problem.level))
-    for problem in problems[:SHOWN_PROBLEMS]:
-        print(f"{problem.level}: {problem.message}")
-    if len(problems) > SHOWN_PROBLEMS:
-        print(f"... and {len(problems) - SHOWN_PROBLEMS:,} more; --json gives them all")
-    counts = {level: sum(problem.level == level for problem in problems) for level in ("error", "warning", "note")}
-    told = ", ".join(f"{count:,} {level}{'' if count == 1 else 's'}" for level, count in counts.items())
-    print(f"{folder}: {told} in {', '.join(split or found) or 'no split'}")
-    if as_json:
-        totals = {f"{level}s": count for level, count in counts.items()}
-        print(json.dumps({**totals, "problems": [vars(problem) for problem in problems]}))
-    raise typer.Exit(FAILED if counts["error"] else 0)
-
-
-@data_app.command("scenes")
-def scenes(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder.")],
-    images: Annotated[int, typer.Option(help="Training images; the validation split has 3 for every 20.")] = 2000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Generate a detection data set of scenes with textured backgrounds and occluded objects."""
-    from rhobench.config import ScenesConfig
-    from rhobench.data import generate_scenes
-
-    config = ScenesConfig(train_images=images, val_images=max(images * 3 // 20, 1), seed=seed)
-    generate_scenes(config, folder)
-    print(f"{folder}: {config.train_images} training and {config.val_images} validation images of {config.size_px} px")
-    if as_json:
-        print(json.dumps({"dir": str(folder), "train_images": config.train_images, "val_images": config.val_images}))
-
-
-@weights_app.command("import")
-def import_(
-    file: Annotated[Path, typer.Argument(help="Official or transformers checkpoint: .pth, .pt, .bin, .safetensors.")],
-    model: Annotated[str, typer.Option(help="The model that it holds, such as sparse_detr_r50.")],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
-    rho: Annotated[float | None, typer.Option(help="Share of updated tokens, where the file does not say it.")] = None,
-    categories: Annotated[
-        Path | None, typer.Option(help="COCO json that the weights were trained on; COCO's own for 91 classes.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make a model of rhobench from a checkpoint, without running any code in it."""
-    from rhobench.weights import import_weights
-
-    imported = import_weights(file, model, out, rho=rho, annotations=categories)
-    config = imported.config
-    size = f"{imported.tensors} tensors, {imported.params_m:.2f} M parameters"
-    print(f"{out}: {model} from the {imported.layout} layout, {size}")
-    print(f"  rho {config.rho}, encoder auxiliary heads {config.use_enc_aux_loss}, {config.num_classes} classes")
-    if imported.ignored:
-        print(f"  {len(imported.ignored)} keys are no weights and were left out, first {imported.ignored[0]}")
-    _warn(imported.notes)
-    if as_json:
-        print(json.dumps(imported.as_dict()))
-
-
-@weights_app.command("backbone")
-def backbone(
-    file: Annotated[Path, typer.Argument(help="A state_dict, or a checkpoint that holds one: .pth or .safetensors.")],
-    name: Annotated[str, typer.Argument(help="The backbone: r50, swin_t, swin_b, or any model of timm.")],
-    prefix: Annotated[
-        str | None, typer.Option(help="What stands before its names in the file, where several networks fit.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say which tensors of a file a backbone takes: with model.backbone.weights=FILE a training starts from them."""
-    from rhobench.weights import backbone_weights
-
-    loaded = backbone_weights(file, name, prefix)
-    print(f"{file}: all {len(loaded.used)} tensors of {name}, with {loaded.names} after {loaded.prefix!r}")
-    for key in loaded.unused:
-        print(f"  not used: {key}")
-    if as_json:
-        print(json.dumps(vars(loaded)))
-
-
-@weights_app.command("export")
-def export(
-    artifact: Annotated[Path, typer.Argument(help="A model.safetensors, of a run or of `rhobench weights import`.")],
-    out: Annotated[Path, typer.Option(help="The .pth file to write.")],
-    as_json: AsJson = False,
-) -> None:
-    """Write a model with the names of the official code."""
-    from rhobench.weights import export_weights
-
-    keys = export_weights(artifact, out)
-    print(f"{out}: {keys} keys")
-    if as_json:
-        print(json.dumps({"file": str(out), "keys": keys}))
-
-
-def _warn(problems: list[str]) -> None:
-    """Records that could not be read are named, never left out in silence."""
-    for problem in problems:
-        print(f"rhobench: {problem}", file=sys.stderr)

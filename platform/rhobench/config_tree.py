@@ -10,14 +10,13 @@ import dataclasses
 import difflib
 import functools
 import hashlib
-import itertools
 import json
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from rhobench.config import EXECUTION, ConfigError, Experiment, RunConfig
+from rhobench.config import EXECUTION, ConfigError, RunConfig
 
 T = TypeVar("T")
 
@@ -81,6 +80,41 @@ def _replaced(config: Any, values: Mapping[tuple[str, ...], Any], prefix: str) -
     return dataclasses.replace(config, **changes)
 
 
+def read_value(path: str, value: Any) -> Any:
+    """``value`` as the type of the field at ``path`` in a RunConfig, as ``with_value`` reads it, without setting it."""
+    return _coerce(value, type_at(path), path)
+
+
+def type_at(path: str) -> Any:
+    """The annotated type of the field at ``path`` in a RunConfig; ConfigError names the nearest path."""
+    hint: Any = RunConfig
+    for name in path.split("."):
+        fields = _field_types(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
+        if name not in fields:
+            raise _unknown_path(path)
+        hint = fields[name]
+    return hint
+
+
+def number_at(path: str) -> type[int] | type[float]:
+    """Which numbers the field at ``path`` in a RunConfig takes: int or float.
+
+    Raises:
+        ConfigError: there is no such field, or it takes no number.
+    """
+    hint = type_at(path)
+    for kind in typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else (hint,):
+        if kind in (int, float):
+            return kind
+    raise ConfigError(f"{path} has no range: it takes {_describe(hint)}. List its values as an axis.")
+
+
+def is_tuple_at(path: str) -> bool:
+    """Whether the field at ``path`` in a RunConfig takes several values; ConfigError names the nearest path."""
+    hint = type_at(path)
+    return any(typing.get_origin(kind) is tuple for kind in (hint, *typing.get_args(hint)))
+
+
 def parse_assignment(text: str) -> tuple[str, str]:
     """Split "PATH=VALUE" as given to ``--set``."""
     path, equals, value = text.partition("=")
@@ -89,22 +123,21 @@ def parse_assignment(text: str) -> tuple[str, str]:
     return path.strip(), value.strip()
 
 
-def runs_of(experiment: Experiment) -> list[RunConfig]:
-    """Every run of an experiment, each once: the product of its axes, the first outermost, then ``also``; by seed."""
-    paths = [axis.path for axis in experiment.axes]
-    product = itertools.product(*(axis.values for axis in experiment.axes))
-    settings: list[Mapping[str, Any]] = [dict(zip(paths, values, strict=True)) for values in product]
-    configs = [with_values(experiment.base, values) for values in (*settings, *experiment.also)]
-    runs = [dataclasses.replace(config, seed=seed) for config in configs for seed in experiment.seeds]
-    return [run for i, run in enumerate(runs) if run not in runs[:i]]  # what was pinned may make two of them equal
-
-
 def run_id(config: RunConfig, axes: tuple[str, ...]) -> str:
-    """Identity of a run: a readable part (experiment, what varies, seed) and a hash of all but ``EXECUTION``."""
+    """Name of a run: a readable part (experiment, what varies, seed) and its ``run_key``."""
     readable = [config.experiment]
     values = {path: value_at(config, path) for path in axes}
     readable += [f"{path.rsplit('.', 1)[-1]}{_slug(path, value)}" for path, value in values.items() if value != ()]
-    return "-".join([*readable, f"seed{config.seed}", config_hash(without_execution(config))])
+    return "-".join([*readable, f"seed{config.seed}", run_key(config)])
+
+
+def run_key(config: RunConfig) -> str:
+    """Identity of a run, in eight hexadecimal digits: of all that decides its result.
+
+    ``EXECUTION`` and the name of the experiment are no part of it, so runs of two experiments with the same settings
+    are one. How it is measured is: a record without the asked-for points is no answer.
+    """
+    return config_hash(dataclasses.replace(without_execution(config), experiment=""))
 
 
 def without_execution(config: RunConfig) -> RunConfig:
@@ -140,9 +173,14 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
     """The inverse of ``to_dict``. Fields that ``data`` lacks take their defaults; unknown ones are refused."""
     hints = _field_types(cls)  # type: ignore[arg-type]
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{cls.__name__} is {repr(data)[:80]} there, which is no section with fields.")
     unknown = sorted(set(data) - set(hints))
     if unknown:
         raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; it was written by another version of rhobench.")
+    missing = sorted(_required(cls) - set(data))  # type: ignore[arg-type]
+    if missing:
+        raise ConfigError(f"{cls.__name__} has no value for its field {missing[0]!r}, which needs one.")
     return cls(**{name: _from_json(value, hints[name], name) for name, value in data.items()})
 
 
@@ -151,7 +189,15 @@ def _from_json(value: Any, hint: Any, path: str) -> Any:
         return from_dict(hint, value)
     if isinstance(value, str) and str in typing.get_args(hint):
         return value  # JSON tells a text "none" from nothing; only a command line does not
+    if type(value) is hint:
+        return value
     return _coerce(value, hint, path)
+
+
+@functools.cache
+def _required(cls: Any) -> frozenset[str]:
+    missing = dataclasses.MISSING
+    return frozenset(f.name for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing)
 
 
 @functools.cache

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from rhobench.cluster.session import ClusterError, ask_a_worker
+from rhobench.cluster.address import ClusterError
+from rhobench.cluster.session import ask_a_worker
 from rhobench.ops import available_backends, cpu, cuda, resolve_backend
 from rhobench.ops.check import DTYPES, check_backend
 from rhobench.ops.measure import measure, ratio
@@ -104,7 +105,7 @@ def _ray() -> Finding:
     except ClusterError as error:
         return Finding(name="Ray", works=False, sentence=str(error))
     seconds = time.perf_counter() - started
-    sentence = f"{answer['ray']} started, a worker imported rhobench, all stopped: {seconds:.1f} s"
+    sentence = f"{answer['ray']} started, a worker imported rhobench, all stopped: {seconds:.1f} s; {answer['access']}"
     return Finding(name="Ray", works=True, sentence=sentence, details=answer | {"seconds": seconds})
 
 

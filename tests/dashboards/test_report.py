@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,34 @@ class TestInBrowser:
         fresh.locator("#card").wait_for(state="visible")
         assert "Other seeds" in fresh.locator("#card").inner_text()
         assert sideways(fresh) <= 0
+
+    def test_hostile_records_are_text(self, visit: Callable[[Path], Any], store: Store, tmp_path: Path) -> None:
+        hostile = Store(tmp_path / "store")
+        names = ["<img src=x onerror=alert(2)>", "constructor", "'onclick='alert(3)", "=1+1"]
+        text = "=HYPERLINK(1) </script><img src=x onerror=alert(1)> <a href=javascript:alert(4)>"
+        for seed, name in enumerate(names):
+            record = next(record for record in store.records() if record.status == "completed")
+            record.config["seed"], record.config["model"]["backbone"]["name"] = seed, text
+            hostile.write(replace(record, run_id=name, reason=text, experiment=text))
+        page = visit(write_report(hostile, tmp_path / "report.html"))
+        page.on("dialog", lambda dialog: pytest.fail(dialog.message))
+        assert page.locator("img").count() == 0
+        assert page.locator("svg a").count() == 0, "Plotly makes links of names that are not escaped"
+        for name in names:
+            page.locator("#runs a", has_text=name).click()
+            page.locator("#card").wait_for(state="visible")
+            assert page.locator("#card h2").inner_text() == name
+            page.keyboard.press("Escape")
+        page.evaluate("location.hash = '#run=toString'")
+        assert page.locator("#card").is_hidden()
+        with page.expect_download() as download:
+            page.click("#csv")
+        download.value.save_as(tmp_path / "runs.csv")
+        rows = list(csv.DictReader((tmp_path / "runs.csv").open(encoding="utf-8-sig")))
+        assert {row["Run"] for row in rows} == {*names[:3], "'=1+1"}
+        assert rows[0]["Backbone"].startswith("'=HYPERLINK"), "a spreadsheet does not compute it"
+        assert len({row["AP"] for row in rows}) == 1
+        assert rows[0]["AP"][0].isdigit()
 
     def test_an_empty_store_is_drawn_too(self, visit: Callable[[Path], Any], tmp_path: Path) -> None:
         empty = Store(tmp_path / "store")

@@ -80,7 +80,7 @@ def changed(**values: object) -> str:
         (RECORD.to_json()[:200], "not a whole JSON file"),
         ("", "not a whole JSON file"),
         (RECORD.to_json().replace("0.52", "NaN"), "NaN"),
-        (changed(status="done"), "'done'.*trained, completed, failed"),
+        (changed(status="done"), "'done'.*trained, completed, stopped, failed"),
         (changed(color="red"), "'color'"),
         (changed(points=[{"rho": 1.0, "mAP": 0.5}]), "'mAP'"),
     ],

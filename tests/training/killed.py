@@ -41,7 +41,7 @@ def die_at(step: int, place: str) -> None:
         return result
 
     def rename(source: Any, target: Any) -> None:
-        of_checkpoint = taken == step and Path(source).name == ".checkpoint.tmp"
+        of_checkpoint = taken == step and Path(source).name.startswith(".checkpoint-")
         if of_checkpoint and place == "written":
             die()
         replace(source, target)

@@ -70,10 +70,12 @@ def pareto(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> go.Figure:
         for on_front, part in group.groupby("on_front"):
             labelled = bool(on_front) or len(rows) <= FEW
             trace = _markers(part, cost, value, color, symbol, on_front=bool(on_front), labelled=labelled)
-            figure.add_trace(trace.update(name=series, legendgroup=series))
+            # Plotly reads names as a little HTML, and these are other people's text.
+            figure.add_trace(trace.update(name=html.escape(str(series)), legendgroup=str(series)))
         figure.data[-1].showlegend = True
     for setting, group in rows[rows["on_front"]].groupby("setting"):
-        figure.add_trace(_front_line(group, cost, value, "Front · " + str(setting) if setting else "Pareto front"))
+        name = f"Front · {html.escape(str(setting))}" if setting else "Pareto front"
+        figure.add_trace(_front_line(group, cost, value, name))
     text, at = CORNERS[cost.better, value.better]
     figure.add_annotation(
         text=text,
@@ -295,9 +297,9 @@ def _curve(points: pd.DataFrame, run: str, name: str, value: Metric, color: str,
         mode="lines+markers" if len(points) <= 30 else "lines",
         line={"color": color, "width": 2.2},
         marker={"size": 7, "symbol": symbol, "line": {"width": 1, "color": SURFACE}},
-        name=name,
-        customdata=[[run]] * len(points),
-        hovertemplate=f"<b>{html.escape(name)}</b><br>epoch %{{x}}, {value.label} %{{y:.1f}}<extra></extra>",
+        name=html.escape(name),
+        customdata=[[f"<b>{html.escape(name)}</b>", run]] * len(points),
+        hovertemplate=f"%{{customdata[0]}}<br>epoch %{{x}}, {value.label} %{{y:.1f}}<extra></extra>",
         meta="curve",
     )
 

@@ -118,7 +118,7 @@ def _line(points: pd.DataFrame, value: Metric, name: str, color: str, symbol: st
         line={"color": color, "width": 2.2},
         marker={"size": 10, "symbol": symbol, "line": {"width": 1.5, "color": SURFACE if symbol in SYMBOLS else color}},
         error_y=bars if seeds.max() > 1 else None,
-        name=name,
+        name=html.escape(name),
         customdata=list(zip(hover, by_rho["run_id"].first(), strict=True)),
         hovertemplate="%{customdata[0]}<extra></extra>",
     )

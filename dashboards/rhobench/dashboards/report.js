@@ -87,7 +87,7 @@
 
   function open(run) {
     const card = $('#card');
-    if (!RUNS[run]) return;
+    if (run === null || !Object.hasOwn(RUNS, run)) return;
     const { status, reason, siblings, sections } = RUNS[run];
     const close = element('button', 'Close');
     close.className = 'close';
@@ -148,7 +148,9 @@
   };
 
   $('#csv').onclick = () => {
-    const quoted = (cell) => '"' + cell.textContent.replaceAll('"', '""') + '"';
+    // A text that a spreadsheet would compute gets a mark before it; numbers stay.
+    const inert = (text) => (/^[\s=+\-@]/.test(text) && Number.isNaN(Number(text)) ? "'" + text : text);
+    const quoted = (cell) => '"' + inert(cell.textContent).replaceAll('"', '""') + '"';
     const lines = [heads, ...rows.filter((row) => !row.hidden).map((row) => [...row.cells])];
     const text = '\ufeff' + lines.map((cells) => cells.map(quoted).join(',')).join('\r\n'); // Excel needs the mark for ρ
     const link = element('a');

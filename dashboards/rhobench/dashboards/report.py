@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -128,7 +129,7 @@ def _script_safe(text: str) -> str:
 def _subtitle(store: Store, records: list[Record]) -> str:
     experiments = sorted({record.experiment for record in records})
     parts = [f"{'experiments' if len(experiments) > 1 else 'experiment'} {', '.join(experiments) or 'none'}"]
-    parts.append(f"store {store.path.resolve().name}")
+    parts.append(f"store {store.name}")
     unrecorded = store.unrecorded()
     if unrecorded:
         parts.append(f"{len(unrecorded)} running or killed")
@@ -187,7 +188,7 @@ def _failures(records: list[Record]) -> Iterator[str]:
 
 
 def _link(run_id: str) -> str:
-    return f"<a href='#run={_text(run_id)}'>{_text(run_id)}</a>"
+    return f"<a href='#run={quote(run_id, safe='')}'>{_text(run_id)}</a>"
 
 
 def _runs_table(frame: pd.DataFrame) -> str:
@@ -223,7 +224,7 @@ def _cell(column: str, value: Any) -> str:
     if column == "run_id":
         return _link(value)
     if column == "status":
-        return f"<span class='{value}'>{value}</span>"
+        return f"<span class='{_text(value)}'>{_text(value)}</span>"
     return _text(_show(column, value))
 
 

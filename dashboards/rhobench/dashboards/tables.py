@@ -7,7 +7,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from rhobench.results import by_configuration, metric
+from rhobench.results import by_configuration, metric, printable
 
 
 def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
@@ -20,7 +20,8 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
     cost, value = metric(x), metric(y)
     several = rows["series"].nunique() > 1
     table = Table(
-        title=f"{value.label} against {cost.noun}" + ("" if several or rows.empty else f" · {rows['series'][0]}"),
+        title=f"{value.label} against {cost.noun}"
+        + ("" if several or rows.empty else f" · {_shown(rows['series'][0])}"),
         caption=_caption(frame, rows),
         box=box.SIMPLE_HEAD,
         title_justify="left",
@@ -37,8 +38,13 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
         spread = f" ± {value.format(row[f'{y}_sd'])}" if row["n"] > 1 else ""
         cells = ["●" if row["on_front"] else " ", row["label"], *[row["series"]] * several]
         cells += [cost.format(row[x]), value.format(row[y]) + spread, str(row["n"])]
-        table.add_row(*map(escape, cells), style="bold" if row["on_front"] else "dim")
+        table.add_row(*map(_shown, cells), style="bold" if row["on_front"] else "dim")
     return table
+
+
+def _shown(text: object) -> str:
+    """Text of a record for a terminal: without commands to it, or to rich."""
+    return escape(printable(text))
 
 
 def _caption(frame: pd.DataFrame, rows: pd.DataFrame) -> str:

@@ -60,14 +60,26 @@ class Board:
         row.state, row.note, row.updated = state, note, time.monotonic()
         self._line(f"{run_id}: {state}{f' ({note})' if note else ''}")
 
+    def add(self, run_id: str) -> None:
+        """A run has been chosen on the way."""
+        self.rows.setdefault(run_id, Row())
+
+    def warn(self, text: str) -> None:
+        """What the user must know of the sweep as a whole; it stays above a live table."""
+        self.console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True, style="yellow")
+
+    def last_word(self, run_id: str) -> str:
+        """What a run reported last."""
+        status = self.rows[run_id].status
+        return "" if status is None else f"epoch {status.epoch:.1f}/{status.epochs}, {status.note}".removesuffix(", ")
+
     def update(self, run_id: str, status: Status) -> None:
         """A run has reported."""
         row = self.rows[run_id]
         before = row.status or Status(epoch=-1, epochs=status.epochs)
         row.status, row.note, row.updated = status, status.note, time.monotonic()
         if status.warning:  # above a live table, too, where it stays
-            warning = f"{run_id}: warning: {status.warning}"
-            self.console.print(warning, highlight=False, markup=False, soft_wrap=True, style="yellow")
+            self.warn(f"{run_id}: {status.warning}")
         if int(status.epoch) > int(before.epoch) and status.loss is not None:
             self._line(f"{run_id}: epoch {status.epoch:.1f}/{status.epochs}, {_in_words(status, before.ap)}")
 

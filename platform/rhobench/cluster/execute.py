@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-import traceback
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from rhobench.cluster.attempt import ERROR_FILE, now
+from rhobench.cluster.stopping import StoppedEarlyError
 from rhobench.config import RunConfig
 from rhobench.config_tree import to_dict
 from rhobench.data import Flip
@@ -20,77 +21,90 @@ from rhobench.measure.artifact import save_artifact
 from rhobench.measure.flops import count_flops
 from rhobench.ops import resolve_backend
 from rhobench.results.environment import describe_environment
-from rhobench.results.record import Point, Record, write_record
+from rhobench.results.record import Attempt, Point, Record, write_record
 from rhobench.training import Report, Status, Trained, train
 from rhobench.training.checkpoint import remove_checkpoints
 from rhobench.training.device import training_device
 from rhobench.training.evaluation import evaluate
 from rhobench.training.meter import SPIKE, WINDOW
+from rhobench.training.progress import Progress
 from rhobench.training.sources import image_loader
+from rhobench.training.state import newest_progress
 from rhobench.training.workers import worker_rank
 
 DETECTIONS_FILE = "detections.parquet"
-ERROR_FILE = "error.txt"
 
 
-def execute(config: RunConfig, run_id: str, folder: Path, report: Report) -> None:
-    """Train a run and write its artifact, its detections and its record with status "trained".
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A run, and what a try at it is given."""
+
+    run_id: str
+    config: RunConfig
+    folder: Path
+    """Where everything it leaves goes; a checkpoint there is taken up."""
+    past: Sequence[Attempt] = ()
+    """Attempts that failed before."""
+
+
+def execute(work: Work, report: Report) -> None:
+    """Train a run and write its artifact, its detections and, last, its record with status "trained" or "stopped".
 
     With several workers each calls this: all train and score, the first one writes.
 
     Args:
-        config: the resolved run.
-        run_id: its identity.
-        folder: where everything it leaves goes; a checkpoint there is taken up.
-        report: called equally often on every worker.
+        work: the run.
+        report: called equally often on every worker. It may raise StoppedEarlyError where an epoch has ended.
     """
-    started = _now()
+    started, config, folder = now(), work.config, work.folder
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.train.cpus_per_worker)
     torch.set_flush_denormal(True)  # vanishing gradients and moments become denormal numbers, which CPUs are slow with
-    trained = train(config, folder, report, training_device(config.train))
-    scored = _scored(config, trained, report)
     rank, _ = worker_rank()
+    try:
+        trained = train(config, folder, report, training_device(config.train))
+    except StoppedEarlyError as stop:
+        if rank == 0:
+            write_record(folder, _stopped(work, str(stop), started))
+        return
+    scored = _scored(config, trained, report)
     if rank != 0:
         return
     _keep_detections(folder, {rho: found for rho, (found, _) in scored.items()})
     save_artifact(folder, trained.model, config, trained.categories)
-    record = Record(
-        run_id=run_id,
-        experiment=config.experiment,
+    record = replace(
+        _record(work, trained.progress, started),
         status="trained",
-        config=to_dict(config),
         environment=describe_environment() | _backbone_weights(trained),
         categories=trained.categories.as_records(),
-        history=trained.progress.history,
         points=[_point(trained, rho, accuracy) for rho, (_, accuracy) in scored.items()],
-        training=_training(config, trained),
-        cost=_cost(trained),
-        started_at=started,
-        finished_at=_now(),
+        training=_training(config, trained.progress) | {"loss_scale": trained.loss_scale},
     )
     write_record(folder, record)
     remove_checkpoints(folder)
     (folder / ERROR_FILE).unlink(missing_ok=True)  # of an attempt that failed
 
 
-def write_failure(config: RunConfig, run_id: str, folder: Path, error: BaseException) -> str:
-    """Write a record that says why the run failed, and the traceback beside it -> the reason in one sentence."""
-    # Our own errors are sentences for users; of others the kind is worth knowing.
-    reason = str(error) if isinstance(error, (ValueError, ArithmeticError)) else f"{type(error).__name__}: {error}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ERROR_FILE).write_text("".join(traceback.format_exception(error)))
-    record = Record(
-        run_id=run_id,
-        experiment=config.experiment,
+def _stopped(work: Work, reason: str, started: str) -> Record:
+    """Of a run that ended early. Its checkpoint stays: without early stopping it goes on from there."""
+    progress = newest_progress(work.folder)
+    return replace(_record(work, progress, started), status="stopped", reason=reason)
+
+
+def _record(work: Work, progress: Progress, started: str) -> Record:
+    return Record(
+        run_id=work.run_id,
+        experiment=work.config.experiment,
         status="failed",
-        reason=reason,
-        config=to_dict(config),
+        attempts=list(work.past),
+        config=to_dict(work.config),
         environment=describe_environment(),
-        finished_at=_now(),
+        history=progress.history,
+        training=_training(work.config, progress),
+        cost=_cost(progress),
+        started_at=started,
+        finished_at=now(),
     )
-    write_record(folder, record)
-    return reason
 
 
 def _scored(config: RunConfig, trained: Trained, report: Report) -> dict[float | None, tuple[list[Found], Accuracy]]:
@@ -156,8 +170,7 @@ def _backbone_weights(trained: Trained) -> dict[str, dict[str, Any]]:
     return {} if loaded is None else {"backbone_weights": loaded.as_record()}
 
 
-def _cost(trained: Trained) -> dict[str, float | None]:
-    progress = trained.progress
+def _cost(progress: Progress) -> dict[str, float | None]:
     return {
         "train_seconds": progress.train_seconds,
         "eval_seconds": progress.eval_seconds,
@@ -167,8 +180,8 @@ def _cost(trained: Trained) -> dict[str, float | None]:
     }
 
 
-def _training(config: RunConfig, trained: Trained) -> dict[str, Any]:
-    progress, train_config = trained.progress, config.train
+def _training(config: RunConfig, progress: Progress) -> dict[str, Any]:
+    train_config = config.train
     return {
         "precision": train_config.precision,
         "batch_size": train_config.batch_size,
@@ -178,14 +191,9 @@ def _training(config: RunConfig, trained: Trained) -> dict[str, Any]:
         "weights": "last" if train_config.ema_decay is None else f"average with decay {train_config.ema_decay}",
         "workers": train_config.num_workers,
         "skipped_steps": progress.skipped_steps,
-        "loss_scale": trained.loss_scale,
         "spikes": progress.spikes,
         "spike_rule": f"a loss above {SPIKE:g} times the median of the {WINDOW} before it",
         "best": progress.best,
         "forked_from": progress.forked_from,
         "warnings": progress.warnings,
     }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

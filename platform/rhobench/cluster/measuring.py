@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import ray
 import torch
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rhobench.cluster.board import Board
+from rhobench.cluster.supply import Run
+from rhobench.cluster.trial import SCRATCH
 from rhobench.config import DataConfig
-from rhobench.data import Batch, CocoDetection, Flip, collate, prepare_data
+from rhobench.data import Batch, CocoDetection, Flip, cache_dir, collate, prepare_data
 from rhobench.measure.artifact import FILE_NAME, Artifact, load_artifact
+from rhobench.measure.host import Busy, OtherWork
 from rhobench.measure.latency import PROTOCOL, PROTOCOL_TEXT, Latency, Subject, measure_latency
 from rhobench.ops import resolve_backend
 from rhobench.results import Point, Record, Store, read_record, write_record
 from rhobench.results.environment import cpu_model, usable_cores
+from rhobench.results.mirror import mirrored
 from rhobench.results.record import FILE_NAME as RECORD_FILE
+
+PATIENCE_SECONDS = 60.0
+"""Before it is said what measuring waits for."""
 
 MEASURED_TOGETHER = 8
 """Artifacts that are held in memory at once and take turns."""
@@ -29,24 +42,95 @@ IMAGES = 8
 SAMPLES_FILE = "samples.parquet"
 
 
-def measure_runs(store_path: str, run_ids: list[str], threads: int) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """A node that is to be held whole."""
+
+    node: str
+    """Ray's id."""
+    cpus: float
+    gpus: float
+
+    def options(self, gpus: float) -> dict[str, Any]:
+        """Ray's options for a task that holds all CPUs of the node, so that nothing else starts there."""
+        there = NodeAffinitySchedulingStrategy(node_id=self.node, soft=False)
+        # max_calls=1: Ray reuses worker processes, and a used one keeps its threads and affinity.
+        return {"num_cpus": self.cpus, "num_gpus": gpus, "max_calls": 1, "scheduling_strategy": there}
+
+
+def measure_trained(runs: Sequence[Run], store: Store, board: Board) -> None:
+    """Time trained runs, those of one device in groups that take turns, each in a fresh process that holds its host.
+
+    A run that cannot be measured stays "trained": the same command measures it again.
+    """
+    for gpu in (False, True):
+        kind = [run for run in runs if (run.config.train.gpus_per_worker > 0) == gpu]
+        for start in range(0, len(kind), MEASURED_TOGETHER):
+            _measure_group(kind[start : start + MEASURED_TOGETHER], gpu, store, board)
+
+
+def _measure_group(group: Sequence[Run], gpu: bool, store: Store, board: Board) -> None:
+    board.say(f"measuring latency of {len(group)} run{'' if len(group) == 1 else 's'}, nothing else running")
+    problem = "no node has what the runs were trained on"
+    for host in _hosts(gpu):
+        task = ray.remote(**host.options(1 if gpu else 0))(measure_runs)
+        reference = task.remote(store.place, [run.run_id for run in group], int(host.cpus))
+        try:
+            _wait(reference, host, board)
+        except RayError as error:  # perhaps the node died; the next one may do
+            problem = str(error).strip().splitlines()[-1]  # without the remote traceback above it
+            board.warn(f"measuring failed on node {host.node[:12]}: {problem}")
+            continue
+        for run in group:
+            board.set_state(run.run_id, "completed")
+        return
+    board.warn(f"{len(group)} runs are trained but not measured: {problem}. The same command measures them")
+
+
+def _hosts(gpu: bool) -> list[Host]:
+    """Nodes that may measure, always the same one first, so that the runs of a sweep meet one device."""
+    resources = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    hosts = [Host(node=node, cpus=has.get("CPU", 0), gpus=has.get("GPU", 0)) for node, has in resources]
+    able = [host for host in hosts if host.cpus >= 1 and (host.gpus >= 1 or not gpu)]
+    # A GPU node is left to those that need it; of equals any will do.
+    return sorted(able, key=lambda host: (host.gpus > 0 and not gpu, -host.cpus, host.node))
+
+
+def _wait(reference: ray.ObjectRef, host: Host, board: Board) -> None:
+    """Until it is measured, saying what is waited for."""
+    while not ray.wait([reference], timeout=PATIENCE_SECONDS)[0]:
+        free = ray.state.state._available_resources_per_node().get(host.node, {}).get("CPU", 0)
+        if free > 0:  # the task has not begun: it takes them all
+            board.warn(f"measuring waits for all {host.cpus:g} CPUs of node {host.node[:12]}; {free:g} are free")
+    ray.get(reference)
+
+
+def measure_runs(place: str, run_ids: list[str], threads: int) -> None:
     """Time the artifacts of trained runs in turns, at every rho that they were scored at, and complete their records.
 
     The device is a GPU where the run was trained on one.
     """
     torch.set_num_threads(threads)
-    store = Store(store_path)
-    artifacts = {run_id: load_artifact(store.run_dir(run_id) / FILE_NAME) for run_id in run_ids}
-    records = {run_id: read_record(store.run_dir(run_id) / RECORD_FILE) for run_id in run_ids}
+    store = Store(place)
+    with ExitStack() as stack:
+        folders = {run_id: stack.enter_context(mirrored(store, run_id, cache_dir() / SCRATCH)) for run_id in run_ids}
+        _measure(folders)
+
+
+def _measure(folders: Mapping[str, Path]) -> None:
+    artifacts = {run_id: load_artifact(folder / FILE_NAME) for run_id, folder in folders.items()}
+    records = {run_id: read_record(folder / RECORD_FILE) for run_id, folder in folders.items()}
     subjects = {
         (run_id, point.rho): _subject(artifacts[run_id], point)
-        for run_id in run_ids
+        for run_id in folders
         for point in records[run_id].points
     }
+    others = OtherWork()
     measured = measure_latency(subjects, next(iter(artifacts.values())).config.measure)
-    for run_id in run_ids:
+    busy = others.until_now()
+    for run_id, folder in folders.items():
         latencies = {rho: latency for (name, rho), latency in measured.items() if name == run_id}
-        _complete(store.run_dir(run_id), records[run_id], artifacts[run_id], latencies)
+        _complete(folder, records[run_id], artifacts[run_id], latencies, busy)
 
 
 def _subject(artifact: Artifact, point: Point) -> Subject:
@@ -65,11 +149,13 @@ def _batches(data: DataConfig, size: int) -> list[Batch]:
     ]
 
 
-def _complete(folder: Path, record: Record, artifact: Artifact, latencies: Mapping[float | None, Latency]) -> None:
+def _complete(
+    folder: Path, record: Record, artifact: Artifact, latencies: Mapping[float | None, Latency], busy: Busy
+) -> None:
     """Add the latency at each rho to the record, its timed calls beside it."""
     samples = pd.concat([_samples(rho, latency) for rho, latency in latencies.items()])
     samples.assign(protocol=PROTOCOL).to_parquet(folder / SAMPLES_FILE)
-    points = [_timed(point, artifact, latencies[point.rho]) for point in record.points]
+    points = [_timed(point, artifact, latencies[point.rho], busy) for point in record.points]
     protocols = {PROTOCOL: PROTOCOL_TEXT}
     write_record(folder, replace(record, status="completed", points=points, protocols=protocols))
 
@@ -81,7 +167,7 @@ def _samples(rho: float | None, latency: Latency) -> pd.DataFrame:
     return pd.DataFrame({"rho": rho, "latency_ms": latency.samples_ms.ravel()}, index=index).reset_index()
 
 
-def _timed(point: Point, artifact: Artifact, latency: Latency) -> Point:
+def _timed(point: Point, artifact: Artifact, latency: Latency, busy: Busy) -> Point:
     device = next(artifact.model.parameters()).device
     return replace(
         point,
@@ -90,6 +176,8 @@ def _timed(point: Point, artifact: Artifact, latency: Latency) -> Point:
         backend=resolve_backend(device, artifact.config.model.attention_backend),
         threads=torch.get_num_threads(),
         load_average=os.getloadavg()[0],
+        busy_cores=busy.cores,
+        co_running=busy.programs,
         batch_size=latency.batch_size,
         latency_ms=latency.median_ms,
         latency_p10_ms=latency.percentile_ms(10),

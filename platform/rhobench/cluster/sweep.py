@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,71 +14,78 @@ from ray import tune
 from ray.exceptions import RayError
 
 from rhobench.cluster.board import Board
-from rhobench.cluster.execute import write_failure
-from rhobench.cluster.measuring import MEASURED_TOGETHER, measure_runs
+from rhobench.cluster.execute import execute
+from rhobench.cluster.measuring import measure_trained
+from rhobench.cluster.placement import Need
 from rhobench.cluster.preparing import prepare
 from rhobench.cluster.session import Cluster, ClusterError, remembered_interrupt
+from rhobench.cluster.stopping import EarlyStop, run_id_of, start_verdicts
+from rhobench.cluster.supply import Chooser, Run, Supply, need_of
 from rhobench.cluster.trackers import tracking
-from rhobench.cluster.trial import resources_of, trial
-from rhobench.config import RunConfig
-from rhobench.config_tree import config_hash, to_dict
+from rhobench.cluster.trial import Execute, Setting, resources_of, trial
+from rhobench.cluster.watchdog import Watchdog
+from rhobench.config import EarlyStopping, RunConfig
+from rhobench.config_tree import config_hash, to_dict, with_values
 from rhobench.results import Store
-from rhobench.training import Status
+
+FINISHED = ("trained", "completed")
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run with its identity."""
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How a sweep goes about its runs."""
 
-    run_id: str
-    config: RunConfig
+    base: RunConfig
+    """Configuration that the runs vary."""
+    trackers: Sequence[str] = ()
+    """Names of ``trackers.PACKAGES`` that the trainings are logged to, beside TensorBoard files."""
+    retries: int = 2
+    """Further tries at a run whose attempt the machine ended."""
+    early_stopping: EarlyStopping | None = None
+    """Which runs end early."""
+    chooser: Chooser | None = None
+    """Chooses further runs by the results of others."""
+    stuck_seconds: float = 3600.0
+    """A run that says nothing for so long is stopped and tried again."""
+    execute: Execute = execute
+    """Does a run."""
 
 
-def run_sweep(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board, trackers: Sequence[str] = ()) -> None:
+def run_sweep(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board, manner: Manner) -> None:
     """Train the runs that the store lacks, then measure those that are trained. Finished ones are left alone.
 
-    Every result goes into the store as soon as it exists; an interruption loses the epochs of the running trials only.
+    Every result goes into the store as soon as it exists; an interruption loses what came after the last checkpoints.
 
     Args:
-        runs: of one experiment.
-        store: with an absolute path that every node can reach.
+        runs: of one experiment, in the order in which they are tried.
+        store: that every node can reach.
         cluster: of the session that is open.
         board: is told how it goes.
-        trackers: names of ``trackers.PACKAGES`` that the trainings are logged to, beside TensorBoard files.
+        manner: the rest.
     """
     known = store.statuses()
+    # Without early stopping those that were stopped go on.
+    done = (*FINISHED, "stopped") if manner.early_stopping else FINISHED
     for run in runs:
-        if known.get(run.run_id) in ("trained", "completed"):
-            board.set_state(run.run_id, "trained", "found in the store")
-    waiting = [run for run in runs if known.get(run.run_id) not in ("trained", "completed")]
+        if known.get(run.run_id) in done:
+            board.set_state(run.run_id, known[run.run_id], "found in the store")
+    waiting = [run for run in runs if known.get(run.run_id) not in done]
     _require_capacity(waiting, cluster)
-    if waiting:
+    if waiting or manner.chooser:
         _prepare(waiting, cluster, board)
-        _train(waiting, store, cluster, board, trackers)
+        runs = [*runs, *_train(waiting, store, board, manner)]
     statuses = store.statuses()
-    trained = [run for run in runs if statuses.get(run.run_id) == "trained"]
-    for start in range(0, len(trained), MEASURED_TOGETHER):
-        group = trained[start : start + MEASURED_TOGETHER]
-        board.say(f"measuring latency of {len(group)} runs, nothing else running")
-        try:
-            _measure(group, store, cluster)
-        except RayError as error:  # the runs stay "trained": the same command measures them again
-            board.say(f"measuring failed: {_last_line(error)}")
-            continue
-        for run in group:
-            board.set_state(run.run_id, "completed")
+    measure_trained([run for run in runs if statuses.get(run.run_id) == "trained"], store, board)
 
 
 def _require_capacity(runs: Sequence[Run], cluster: Cluster) -> None:
-    """A run that can never start would wait for ever."""
-    for run in runs:
-        train = run.config.train
-        cpus, gpus = train.cpus_per_worker * train.num_workers, train.gpus_per_worker * train.num_workers
-        if cpus > cluster.cpus or gpus > cluster.gpus:
-            raise ClusterError(
-                f"{run.run_id} needs {cpus:g} CPUs and {gpus:g} GPUs, but the cluster has {cluster.cpus:g} and "
-                f"{cluster.gpus:g}: lower train.num_workers, train.cpus_per_worker or train.gpus_per_worker."
-            )
+    """Runs none of which can ever start would wait for ever. Where some can, the watchdog speaks of the others."""
+    have = Need(cpus=cluster.cpus, gpus=cluster.gpus)
+    if runs and not any(need_of(run).fits(have) for run in runs):
+        raise ClusterError(
+            f"{runs[0].run_id} needs {need_of(runs[0])}, but the cluster has {have}: lower train.num_workers, "
+            "train.cpus_per_worker or train.gpus_per_worker."
+        )
 
 
 def _prepare(runs: Sequence[Run], cluster: Cluster, board: Board) -> None:
@@ -93,46 +102,67 @@ def _prepare(runs: Sequence[Run], cluster: Cluster, board: Board) -> None:
             board.say(f"preparation failed: {problem}")
 
 
-def _train(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board, trackers: Sequence[str]) -> None:
+def _train(waiting: Sequence[Run], store: Store, board: Board, manner: Manner) -> list[Run]:
+    """Try the runs -> those that were chosen by results on the way."""
     board.say("training")
-    ray_storage = store.path / ".ray" / runs[0].config.experiment
-    specs = [
-        {
-            "run_id": run.run_id,
-            "config": to_dict(run.config),
-            "folder": str(store.run_dir(run.run_id)),
-            "ray_storage": str(ray_storage),
-        }
-        for run in runs
-    ]
-    train = runs[0].config.train
-    # Trials that wait for workers hold no CPU themselves, so Ray would start all of them at once.
-    at_once = max(int(cluster.cpus // (train.cpus_per_worker * train.num_workers)), 1)
-    try:
-        with remembered_interrupt() as raise_again:
-            watcher = _Watcher(runs, store, board, raise_again)
-            tuner = tune.Tuner(
-                tune.with_resources(trial, resources_of(runs[0].config)),
-                param_space={"spec": tune.grid_search(specs)},
+    with _ray_folder(store) as ray_folder, remembered_interrupt() as raise_again:
+        supply = Supply(waiting, manner.base, store, board, manner.retries, manner.chooser)
+        verdicts = scheduler = None
+        if manner.early_stopping is not None:
+            verdicts = start_verdicts()
+            epochs = max((run.config.train.epochs for run in waiting), default=manner.base.train.epochs)
+            known = [record for record in store.records() if record.experiment == manner.base.experiment]
+            scheduler = EarlyStop(manner.early_stopping, epochs, verdicts, known)
+        setting = Setting(
+            store=store.place,
+            base=to_dict(manner.base),
+            ray_storage=ray_folder,
+            verdicts=verdicts,
+            execute=manner.execute,
+        )
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(trial, setting=setting),
+                lambda parameters: resources_of(parameters, with_values(manner.base, parameters["values"]).train),
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=supply,
+                scheduler=scheduler,
+                num_samples=-1,
+                reuse_actors=True,
                 # The name by which trackers show a run.
-                tune_config=tune.TuneConfig(max_concurrent_trials=at_once, trial_name_creator=_run_id),
-                run_config=tune.RunConfig(
-                    storage_path=str(ray_storage),
-                    verbose=0,
-                    callbacks=[watcher, *tracking(trackers, store, runs[0].config.experiment)],
-                ),
-            )
+                trial_name_creator=run_id_of,
+                trial_dirname_creator=_folder_name,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=ray_folder,
+                verbose=0,
+                callbacks=[_Beside(raise_again), *tracking(manner.trackers, store, manner.base.experiment)],
+            ),
+        )
+        with Watchdog(supply, store, board.warn, manner.stuck_seconds):
             tuner.fit()
+        return supply.chosen
+
+
+@contextmanager
+def _ray_folder(store: Store) -> Iterator[str]:
+    """For Ray's own state, which is never read again: the store remembers. It needs a path that all nodes have."""
+    parent = store.path / ".ray" if store.is_local else None
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="rhobench-", dir=parent)
+    try:
+        yield folder
     finally:
-        # Ray's own state is never read again: the store remembers.
-        shutil.rmtree(ray_storage, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        if parent is not None:
+            with suppress(OSError):  # another sweep in this store
+                parent.rmdir()
 
 
-def _measure(runs: Sequence[Run], store: Store, cluster: Cluster) -> None:
-    # max_calls=1: Ray reuses worker processes, and a used one keeps its threads and affinity.
-    gpus = 1 if runs[0].config.train.gpus_per_worker else 0
-    task = ray.remote(num_cpus=cluster.cores_per_node, num_gpus=gpus, max_calls=1)(measure_runs)
-    ray.get(task.remote(str(store.path), [run.run_id for run in runs], cluster.cores_per_node))
+def _folder_name(trial: Any) -> str:
+    return f"{run_id_of(trial)}-{trial.trial_id}"
 
 
 def _last_line(error: RayError) -> str:
@@ -140,43 +170,24 @@ def _last_line(error: RayError) -> str:
     return str(error).strip().splitlines()[-1]
 
 
-class _Watcher(tune.Callback):
-    """Passes what trials report to the board, and records runs whose process died without a word."""
+class _Beside(tune.Callback):
+    """Beside Tune's loop: raises Ctrl-C again where Ray lost it, and forgets what Tune would remember of ended trials.
 
-    def __init__(self, runs: Sequence[Run], store: Store, board: Board, raise_again: Callable[[], None]) -> None:
-        self.configs, self.store, self.board = {run.run_id: run.config for run in runs}, store, board
+    Of every number that a trial reports Tune keeps means and a history in the driver, 30 kB a trial.
+    """
+
+    def __init__(self, raise_again: Callable[[], None]) -> None:
         self.raise_again = raise_again
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray pickles its callbacks for a restore that never happens here; a live table cannot be pickled."""
+        """Ray pickles its callbacks for a restore that never happens here."""
         return {}
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.raise_again()
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.board.set_state(_run_id(trial), "training")
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        fields = Status.__dataclass_fields__
-        if "epochs" in result:
-            self.board.update(_run_id(trial), Status(**{name: result[name] for name in fields}))
-
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        run_id = _run_id(trial)
-        status = self.store.statuses().get(run_id, "failed")
-        reported = self.board.rows[run_id].status or Status(epoch=0, epochs=0)
-        note = reported.note if reported.ap is None else f"AP {100 * reported.ap:.1f}"
-        self.board.set_state(run_id, status, note)
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        run_id = _run_id(trial)
-        error = RuntimeError("the process of the run died; see Ray's log, and the machine's memory")
-        reason = write_failure(self.configs[run_id], run_id, self.store.run_dir(run_id), error)
-        self.board.set_state(run_id, "failed", reason)
-
-
-def _run_id(trial: Any) -> str:
-    return trial.config["spec"]["run_id"]
+    on_trial_error = on_trial_complete

@@ -14,6 +14,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.logger import LoggerCallback
 
+from rhobench.cluster.stopping import run_id_of
 from rhobench.config import ConfigError
 from rhobench.results import Store
 
@@ -80,7 +81,7 @@ class TensorBoard(LoggerCallback):
         """Write what a run reported of its steps."""
         if result.get("loss") is None or not result["terms"]:
             return  # a note or a warning
-        run_id, step = trial.config["spec"]["run_id"], result["step"]
+        run_id, step = run_id_of(trial), result["step"]
         if run_id not in self._writers:
             from tensorboardX import SummaryWriter
 
@@ -94,6 +95,6 @@ class TensorBoard(LoggerCallback):
 
     def log_trial_end(self, trial: Any, failed: bool = False) -> None:
         """Close the file of a run."""
-        writer = self._writers.pop(trial.config["spec"]["run_id"], None)
+        writer = self._writers.pop(run_id_of(trial), None)
         if writer is not None:
             writer.close()

@@ -12,18 +12,21 @@ from rhobench.results.pareto import (
     rho_label,
     samples_rho,
 )
-from rhobench.results.record import SCHEMA, Point, Record, RecordError, read_record, write_record
-from rhobench.results.store import Store, StoreNotFoundError, StoreOccupiedError
+from rhobench.results.record import SCHEMA, Attempt, Point, Record, RecordError, read_record, write_record
+from rhobench.results.store import Store, StoreAccessError, StoreNotFoundError, StoreOccupiedError
+from rhobench.results.text import printable
 
 __all__ = [
     "METRICS",
     "SCHEMA",
+    "Attempt",
     "Metric",
     "MetricError",
     "Point",
     "Record",
     "RecordError",
     "Store",
+    "StoreAccessError",
     "StoreNotFoundError",
     "StoreOccupiedError",
     "by_configuration",
@@ -31,6 +34,7 @@ __all__ = [
     "describe_environment",
     "front_mask",
     "metric",
+    "printable",
     "read_record",
     "rho_label",
     "samples_rho",

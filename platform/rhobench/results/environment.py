@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rhobench.results.secrets import without_secrets
+
 PACKAGES = ("rhobench", "torch", "torchvision", "timm", "ray", "numpy", "pycocotools", "numba", "plotly")
 """Distributions whose version can change a number or a picture."""
 
@@ -30,7 +32,8 @@ def describe_environment() -> dict[str, Any]:
     """The environment of this process, ready for JSON. Names neither the host nor the user.
 
     Keys: packages (name -> version, None: not installed), python, os, cpu, cpu_cores (those this process may use),
-    ram_gib, git (None where rhobench is installed and not a checkout), argv, variables (name -> value, those set).
+    ram_gib, git (None where rhobench is installed and not a checkout), argv (with "***" in place of what looks like a
+    secret), variables (name -> value, those set).
     """
     return {
         "packages": {name: _version(name) for name in PACKAGES},
@@ -40,7 +43,7 @@ def describe_environment() -> dict[str, Any]:
         "cpu_cores": usable_cores(),
         "ram_gib": _ram_gib(),
         "git": _git_state(Path(__file__).resolve().parents[3]),
-        "argv": list(sys.argv),
+        "argv": without_secrets(sys.argv),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
 

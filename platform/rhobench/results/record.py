@@ -9,19 +9,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
+
+import orjson
+
+from rhobench.results.files import write_whole
+from rhobench.results.shape import misfit
+from rhobench.results.text import is_file_name, printable
 
 SCHEMA = 1
 """Raised whenever a reader of the old number would misunderstand the file."""
 
 FILE_NAME = "record.json"
 
-Status = Literal["trained", "completed", "failed"]
-"""trained: artifact and AP exist, cost is not yet measured. completed: both. failed: see ``Record.reason``."""
+MAX_BYTES = 2**24
+"""Size of the largest record that is written or read: 16 MiB, about ten thousand epochs."""
+
+Status = Literal["trained", "completed", "stopped", "failed"]
+"""trained: artifact and AP exist, cost is not yet measured. completed: both. stopped: ended early, as too far behind
+other runs. failed, stopped: see ``Record.reason``."""
+
+Cause = Literal["run", "machine"]
+"""Why an attempt failed. run: it cannot succeed as it is. machine: another try may."""
 
 
 class RecordError(ValueError):
@@ -44,6 +55,10 @@ class Point:
     """CPU threads of the process."""
     load_average: float | None = None
     """Runnable processes over the minute before the measurement ended; much above ``threads``: it was not alone."""
+    busy_cores: float | None = None
+    """Cores that other processes of the host used while it was measured, in the mean. Ray cannot see them."""
+    co_running: str | None = None
+    """The programs among them that used most, with their cores, such as "python 0.9, raylet 0.1"."""
     batch_size: int | None = None
     """Images of one call."""
     precision: str | None = None
@@ -91,6 +106,22 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A try at a run that failed."""
+
+    reason: str
+    """Why, in one sentence."""
+    cause: Cause
+    """What has to change for another try to succeed."""
+    node: str | None = None
+    """Ray's id of the node that it ran on."""
+    started_at: str | None = None
+    """UTC, ISO 8601."""
+    ended_at: str | None = None
+    """UTC, ISO 8601; None: nobody saw it end."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """Everything that is remembered of one run."""
 
@@ -101,7 +132,9 @@ class Record:
     status: Status
     """How far the run came."""
     reason: str | None = None
-    """Why it failed, in one sentence."""
+    """Why it failed or was stopped, in one sentence."""
+    attempts: list[Attempt] = field(default_factory=list)
+    """Those that failed, the first one first."""
     config: dict[str, Any]
     """The resolved ``RunConfig``."""
     environment: dict[str, Any] = field(default_factory=dict)
@@ -130,17 +163,26 @@ class Record:
         """The record as JSON text."""
         return json.dumps(_nulls_for_nan(dataclasses.asdict(self)), indent=1, allow_nan=False, ensure_ascii=False)
 
-    @classmethod
-    def from_json(cls, text: str, source: str = "the record") -> Record:
-        """The inverse of ``to_json``. ``source`` names the file in a RecordError."""
-        try:
-            data = json.loads(text, parse_constant=_refuse_constant)
-        except ValueError as error:
+    def to_bytes(self) -> bytes:
+        """``to_json`` as a file holds it."""
+        # A path in a reason may hold bytes that are no text: the record of a failure must not fail for that.
+        content = self.to_json().encode(errors="replace")
+        if len(content) > MAX_BYTES:
             raise RecordError(
-                f"{source} is not a whole JSON file ({error}); delete it to run this run again."
-            ) from error
+                f"The record of run {self.run_id} would have {len(content) >> 20} MiB, more than the {MAX_BYTES >> 20} "
+                "that are read: its history is too long or its environment too large."
+            )
+        return content
+
+    @classmethod
+    def from_json(cls, content: str | bytes, source: str = "the record") -> Record:
+        """The inverse of ``to_json``. ``source`` names the file in a RecordError.
+
+        Nothing of what a stranger may have written gets through: every field has its type, and is not nested deeply.
+        """
+        data = _parsed(content, source)
         schema = data.get("schema") if isinstance(data, dict) else None
-        if not isinstance(schema, int):
+        if type(schema) is not int:
             raise RecordError(
                 f"{source} is not a record of rhobench: it has no schema number; move it out of the store."
             )
@@ -149,46 +191,53 @@ class Record:
                 f"{source} has schema {schema}, but this version of rhobench reads up to {SCHEMA}: upgrade rhobench."
             )
         try:
-            record = cls(**{**data, "points": [Point(**point) for point in data.get("points", [])]})
+            points = [Point(**point) for point in data.get("points", [])]
+            attempts = [Attempt(**attempt) for attempt in data.get("attempts", [])]
+            record = cls(**{**data, "points": points, "attempts": attempts})
         except TypeError as error:
-            detail = str(error).partition("() ")[2] or str(error)
+            detail = printable(error).partition("() ")[2] or printable(error)
             raise RecordError(f"{source} does not fit schema {schema}: {detail}; write it again.") from error
         if record.status not in get_args(Status):
-            raise RecordError(f"{source} has status {record.status!r}, which is none of {', '.join(get_args(Status))}.")
+            raise RecordError(
+                f"{source} has status {printable(repr(record.status))}, which is none of {', '.join(get_args(Status))}."
+            )
+        for part in (record, *points, *attempts):
+            if wrong := misfit(part):
+                raise RecordError(f"{source} does not fit schema {schema}: {wrong}; write it again.")
+        for point in points:
+            if point.samples_file is not None and not is_file_name(point.samples_file):
+                name = printable(repr(point.samples_file))
+                raise RecordError(f"{source} names the samples file {name}, which is no file beside it.")
         return record
 
 
 def write_record(run_dir: Path, record: Record) -> Path:
     """Write ``record`` into ``run_dir``, whole or not at all, and return its path."""
     path = run_dir / FILE_NAME
-    write_atomically(path, record.to_json())
+    write_whole(path, record.to_bytes())
     return path
 
 
 def read_record(path: Path) -> Record:
     """The record in the file ``path``; RecordError says what is wrong with it."""
+    return Record.from_json(path.read_bytes(), source=str(path))
+
+
+def _parsed(content: str | bytes, source: str) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
+        return orjson.loads(content)  # five times as fast as Python's own, and as strict as the standard
+    except orjson.JSONDecodeError as error:
+        reason = str(error)
+    try:
+        # Python's own knows better what to call it.
+        json.loads(content if isinstance(content, str) else content.decode(), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
-        raise RecordError(f"{path} is not a text file ({error.reason}); move it out of the store.") from error
-    return Record.from_json(text, source=str(path))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace ``path`` by a file with ``text``; whatever happens, a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, for os.replace does not cross file systems.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read; stores are shared
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        raise RecordError(f"{source} is not a text file ({error.reason}); move it out of the store.") from error
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except ValueError as error:
+        reason = str(error)
+    raise RecordError(f"{source} is not a whole JSON file ({reason}); delete it to run this run again.")
 
 
 def _nulls_for_nan(value: Any) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,12 +23,18 @@ FORMAT = "rhobench-checkpoint/1"
 """Changes with the names of what a checkpoint holds."""
 KEPT = 2
 """Newest checkpoints of a run that stay."""
+TEMPORARY = ".checkpoint-"
+"""A checkpoint that is being written has a name that starts so."""
 DIGITS = 16
 """Hexadecimal digits of the hash in a name."""
 
 
 class CheckpointError(ValueError):
     """A checkpoint that this run cannot be continued from."""
+
+
+class NotWrittenError(OSError):
+    """A checkpoint that could not be written; those before it are as they were."""
 
 
 def write_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
@@ -39,16 +45,24 @@ def write_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], sta
         step: optimiser steps done.
         tensors: on any device.
         state: the rest, ready for JSON.
+
+    Raises:
+        NotWrittenError: the disk is full, or cannot be written to.
     """
-    temporary = folder / ".checkpoint.tmp"
+    # A process that was killed leaves its own file, and one that was replaced may still be writing.
+    temporary = folder / f"{TEMPORARY}{os.getpid()}.tmp"
     metadata = {"format": FORMAT, "state": json.dumps(state)}
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)
-    _sync(temporary)
+    try:
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)
+        _sync(temporary)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise NotWrittenError(f"{folder} takes no checkpoint ({error})") from error
     file = folder / f"checkpoint-{step:09d}-{sha256_of(temporary)[:DIGITS]}.safetensors"
     os.replace(temporary, file)
     _sync(folder)
     for old in _newest_first(folder)[KEPT:]:
-        old.unlink()
+        old.unlink(missing_ok=True)
     return file
 
 
@@ -93,7 +107,7 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def remove_checkpoints(folder: Path) -> None:
     """Delete the checkpoints, whole and damaged, of a training whose artifact exists."""
-    for file in [*folder.glob("checkpoint-*"), folder / ".checkpoint.tmp"]:
+    for file in [*folder.glob("checkpoint-*"), *folder.glob(f"{TEMPORARY}*")]:
         file.unlink(missing_ok=True)
 
 

@@ -100,6 +100,7 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
         random = None
         _finish_epoch(state, sources, status)
         state.save(folder)
+        _report_warnings(state, report)
         report(replace(status, ap=_last_ap(state.progress)))
 
     report(Status(epoch=epochs, epochs=epochs, step=state.steps, ap=_last_ap(state.progress), note="scoring"))

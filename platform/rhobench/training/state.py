@@ -19,7 +19,14 @@ from torch.optim.swa_utils import AveragedModel
 from rhobench.config import EXECUTION, ConfigError, RunConfig
 from rhobench.config_tree import differences, from_dict, to_dict
 from rhobench.model import Detector
-from rhobench.training.checkpoint import CheckpointError, find_checkpoint, read_checkpoint, set_aside, write_checkpoint
+from rhobench.training.checkpoint import (
+    CheckpointError,
+    NotWrittenError,
+    find_checkpoint,
+    read_checkpoint,
+    set_aside,
+    write_checkpoint,
+)
 from rhobench.training.meter import SpikeWatch
 from rhobench.training.progress import Progress
 from rhobench.training.random_states import random_states
@@ -48,7 +55,7 @@ class TrainingState:
     sums: dict[str, Tensor]
     """Sums of the loss terms over the steps of the unfinished epoch, on this worker."""
     unreported: list[str] = field(default_factory=list)
-    """Warnings of this start that the user is still to be told."""
+    """Warnings that the user is still to be told."""
 
     @property
     def steps(self) -> int:
@@ -72,7 +79,10 @@ class TrainingState:
         self.unreported += fresh
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint. Every worker calls this at the same step."""
+        """Write a checkpoint; where that fails the training goes on, with a warning.
+
+        Every worker calls this at the same step.
+        """
         mine = {
             "random": random_states(self.device),
             "sums": {name: value.item() for name, value in self.sums.items()},
@@ -80,8 +90,12 @@ class TrainingState:
         }
         workers = of_all_workers(mine)
         rank, _ = worker_rank()
-        if rank != 0:
-            return
+        problem = self._write(folder, workers) if rank == 0 else None
+        if problem := of_first_worker(problem):
+            self.warn(problem)
+
+    def _write(self, folder: Path, workers: Sequence[Mapping[str, Any]]) -> str | None:
+        """What went wrong, in a sentence."""
         state = {
             "config": to_dict(self.config),
             "data": self.data,
@@ -91,7 +105,11 @@ class TrainingState:
             "scaler": self.scaler.state_dict(),
             "lr": [group["lr"] for group in self.optimizer.param_groups],
         }
-        write_checkpoint(folder, self.steps, dict(self._tensors()), state)
+        try:
+            write_checkpoint(folder, self.steps, dict(self._tensors()), state)
+        except NotWrittenError as error:
+            return f"{error}: the training goes on, and would be taken up from the checkpoint before"
+        return None
 
     def restore(self, folder: Path) -> dict[str, Any] | None:
         """Take up the newest whole checkpoint of ``folder`` -> this worker's random states, or None: there are none.
@@ -176,6 +194,12 @@ class TrainingState:
 def _take(folder: Path) -> tuple[Path | None, list[str]]:
     file, damaged = find_checkpoint(folder)
     return file, set_aside(damaged, file)
+
+
+def newest_progress(folder: Path) -> Progress:
+    """How far the newest whole checkpoint of a run is; at its start where there is none."""
+    file, _ = find_checkpoint(folder)
+    return Progress() if file is None else Progress(**read_checkpoint(file)[1]["progress"])
 
 
 def fingerprint(annotation_files: Sequence[Path]) -> str:

@@ -1,0 +1,79 @@
+"""A script for SLURM: one job that starts a Ray cluster on its nodes, runs the experiment and ends."""
+
+from __future__ import annotations
+
+import math
+import shlex
+
+from rhobench.config import ConfigError
+from rhobench.launch.plan import Plan
+
+
+def slurm(plan: Plan, hours: float) -> str:
+    """The script, for ``sbatch``; ``hours`` is the longest that it may take.
+
+    Raises:
+        ConfigError: the time is none.
+    """
+    if not 0 < hours < math.inf:
+        raise ConfigError(f"--hours {hours:g} is not allowed: it must be positive.")
+    nodes = plan.nodes
+    directives = [
+        f"--job-name={plan.name}",
+        f"--nodes={nodes.count}",
+        "--ntasks-per-node=1",
+        f"--cpus-per-task={nodes.cpus}",
+        f"--mem={math.ceil(nodes.memory_gib * 1024)}M",
+        f"--time={math.ceil(hours * 60)}",
+        "--requeue",
+        "--open-mode=append",
+        "--output=%x-%j.log",
+    ]
+    directives += [f"--gpus-per-node={nodes.gpus}"] if nodes.gpus else []
+    about = [
+        *plan.about(),
+        "Submit it with `sbatch --partition=P --account=A FILE`. Submitted or queued again, it continues: what is in",
+        "the store is not repeated. Add --exclusive, or latency is measured on a node that has other jobs, too.",
+        "ray and rhobench must be on the PATH of the shell that submits it, on every node.",
+    ]
+    header = "\n".join([*(f"#SBATCH {d}" for d in directives), *(f"# {line}" for line in about)])
+    run = shlex.join(plan.command("ADDRESS")).replace(" ADDRESS ", ' "$address" ', 1)
+    return f"""#!/bin/bash
+{header}
+set -euo pipefail
+
+# A token for this job alone, in a file that every node sees and only its owner can read.
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export RAY_AUTH_TOKEN_PATH="$HOME/.ray/slurm-$SLURM_JOB_ID.token"
+unset RAY_AUTH_TOKEN
+rm -f "$RAY_AUTH_TOKEN_PATH"
+rhobench cluster token
+
+ray_steps=()
+finish() {{
+    if ((${{#ray_steps[@]}})); then kill "${{ray_steps[@]}}" 2>/dev/null || true; fi
+    rm -f "$RAY_AUTH_TOKEN_PATH"
+}}
+trap finish EXIT
+
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+# This script runs on the first node, which is the head and trains, too. HEAD_IP chooses among several networks.
+head_ip="${{HEAD_IP:-$(hostname -I | cut -d' ' -f1)}}"
+address="$head_ip:$((20000 + SLURM_JOB_ID % 20000))"
+resources=(--num-cpus={nodes.cpus} --num-gpus={nodes.gpus} --disable-usage-stats --block)
+
+srun --nodes=1 --ntasks=1 --cpus-per-task={nodes.cpus} --nodelist="${{nodes[0]}}" \\
+    ray start --head --node-ip-address="$head_ip" --port="${{address##*:}}" --dashboard-host=127.0.0.1 \\
+    "${{resources[@]}}" &
+ray_steps+=($!)
+rhobench cluster wait 1 --address "$address"
+
+if ((${{#nodes[@]}} > 1)); then
+    srun --nodes=$((${{#nodes[@]}} - 1)) --ntasks=$((${{#nodes[@]}} - 1)) --cpus-per-task={nodes.cpus} \\
+        --exclude="${{nodes[0]}}" ray start --address="$address" "${{resources[@]}}" &
+    ray_steps+=($!)
+fi
+rhobench cluster wait "${{#nodes[@]}}" --address "$address"
+
+{run}
+"""

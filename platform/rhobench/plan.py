@@ -1,0 +1,100 @@
+"""`rhobench run EXPERIMENT --dry-run`: which runs there are, what the store has of them, what they need and cost.
+
+Trains nothing and writes nothing. On this machine Ray is not even started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rhobench.cluster.session import Cluster, ask_capacity, local_device
+from rhobench.config import RunConfig, TrainConfig
+from rhobench.config_tree import value_at
+from rhobench.estimate import UNKNOWN, Speed, Tell, designed_speed, estimated_runs, measured_speed, works_of
+from rhobench.expansion import varied_paths
+from rhobench.identity import KnownRuns
+from rhobench.planned import DONE, ChosenLater, Plan, PlannedRun
+from rhobench.results import Record, Store
+from rhobench.study import Study, step_in_words
+
+UNCOUNTED = "of some the operations cannot be counted, for their images have fewer tokens than the model has queries"
+
+
+def plan(
+    study: Study, store: Store, address: str, price_per_hour: float | None, tell: Tell = lambda text: None
+) -> Plan:
+    """What would be run.
+
+    Args:
+        study: with its runs.
+        store: that they would go into; it need not exist.
+        address: of the Ray cluster; "local" is this machine.
+        price_per_hour: of the device of one worker.
+        tell: is told about progress.
+
+    Raises:
+        ClusterError: no cluster answers at the address.
+    """
+    name, known = study.experiment.base.experiment, KnownRuns.of(store)
+    paths = varied_paths(study.experiment)
+    named = [known.name(config, paths) for config in study.configs]
+    cluster = ask_capacity(address)
+    records = [record for same in known.records.values() for record in same]
+    later = _chosen_later(study, records, {run.run_id for run in named}, cluster)
+    planned = study.configs + (estimated_runs(study.experiment)[: later.sampling.count] if later else [])
+    tell("counting operations")
+    works = works_of(planned, tell)
+    speed = _speed(study, records, address, planned)
+    hours = [speed.hours(work) for work in works]
+    if later:
+        of_those = hours[len(study.configs) :]
+        mean = None if None in of_those else sum(h or 0.0 for h in of_those) / len(of_those)
+        later = replace(later, hours=mean)
+    seeds = {"seed"} if len(study.experiment.seeds) > 1 else set()
+    runs = [
+        PlannedRun(
+            named=run,
+            varied={path: value_at(run.config, path) for path in (*paths, *seeds)},
+            by=run.config.experiment if run.config.experiment != name else None,
+            at_once=runs_at_once(run.config.train, cluster),
+            hours=taken,
+        )
+        for run, taken in zip(named, hours, strict=False)
+    ]
+    return Plan(
+        experiment=name,
+        runs=runs,
+        later=later,
+        cluster=cluster,
+        where="this machine" if address == "local" else f"the cluster at {address}",
+        steps=list(dict.fromkeys(step_in_words(config.train) for config in planned)),
+        estimated_from=UNCOUNTED if speed is not UNKNOWN and None in hours else speed.source,
+        price_per_hour=price_per_hour,
+    )
+
+
+def runs_at_once(train: TrainConfig, cluster: Cluster) -> int:
+    """How many runs a cluster of equal nodes holds at a time; a worker is on one node, a run may be on several."""
+    workers = cluster.cores_per_node // train.cpus_per_worker
+    if train.gpus_per_worker:
+        workers = min(workers, int(cluster.gpus / cluster.nodes / train.gpus_per_worker + 1e-9))
+    return cluster.nodes * workers // train.num_workers
+
+
+def _chosen_later(study: Study, records: Sequence[Record], others: set[str], cluster: Cluster) -> ChosenLater | None:
+    sampling, base = study.experiment.sampling, study.experiment.base
+    if sampling is None or sampling.method != "optuna":
+        return None
+    chosen = [r for r in records if r.experiment == base.experiment and r.run_id not in others and r.status in DONE]
+    at_once = runs_at_once(base.train, cluster)
+    return ChosenLater(sampling=sampling, in_store=len(chosen), hours=None, at_once=at_once, train=base.train)
+
+
+def _speed(study: Study, records: Sequence[Record], address: str, planned: Sequence[RunConfig]) -> Speed:
+    """By runs that finished, else by the hours that the experiment names."""
+    if not planned:
+        return UNKNOWN
+    train, data = planned[0].train, planned[0].data
+    device = local_device(gpu=train.gpus_per_worker > 0) if address == "local" else None
+    return measured_speed(records, device, train) or designed_speed(study.designed, data, train) or UNKNOWN

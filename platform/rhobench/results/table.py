@@ -1,0 +1,197 @@
+"""Records as rows of one Arrow table, from which ``Store.frame()`` is made.
+
+Every column has the type of its field, whatever the runs are. A store has many runs and few different settings, so
+each section of a configuration ("model", "train", ...) is read once for all runs that share it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from rhobench.config import EXECUTION, ConfigError, DataConfig, RunConfig
+from rhobench.config_tree import config_hash, from_dict, leaves, to_dict
+from rhobench.results.record import Point, Record, RecordError
+from rhobench.results.shape import LARGEST
+from rhobench.results.text import printable
+
+COSTS = ("train_seconds", "eval_seconds", "cpu_seconds", "gpu_seconds")
+"""Entries of ``Record.cost`` that are columns."""
+
+SAME_CONFIGURATION = frozenset({"experiment", "seed"})
+"""Fields in which runs of one configuration may differ, beside ``EXECUTION``."""
+
+_FIELDS = {field.name for field in dataclasses.fields(RunConfig)}
+_SECTIONS: dict[str, Any] = {
+    name: hint for name, hint in typing.get_type_hints(RunConfig).items() if dataclasses.is_dataclass(hint)
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Section:
+    config: Any
+    columns: tuple[Any, ...]
+    """Its fields in the order of ``leaves``."""
+    identity: bytes
+    """The same for equal sections only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The configuration of a run, and what rows say of it."""
+
+    config: RunConfig
+    columns: tuple[Any, ...]
+    """Its fields with a "." in their path, in the order of ``leaves``."""
+    configuration: str
+    """Hash of all but ``SAME_CONFIGURATION``."""
+
+
+def parse(content: bytes, source: str, run_id: str) -> tuple[Record, Settings]:
+    """The record in the file ``source`` of the folder of run ``run_id``, and its settings; or RecordError."""
+    record = Record.from_json(content, source)
+    if record.run_id != run_id:
+        # A copied folder would count one run as two seeds.
+        owner = printable(record.run_id)
+        raise RecordError(f"{source} is the record of run {owner}, not of its folder; move it out of the store.")
+    try:
+        return record, _settings(record.config)
+    except ConfigError as error:
+        raise RecordError(f"{source} cannot be read: {printable(error)}") from error
+
+
+def rows_of(record: Record, settings: Settings) -> Iterator[tuple[Any, ...]]:
+    """One row per point, in the order of ``COLUMNS``; a run without points has one row, too."""
+    config, cost = settings.config, record.cost
+    model = config.model
+    first = (
+        record.run_id,
+        record.experiment,
+        record.status,
+        record.reason,
+        settings.configuration,
+        _dataset(config.data),
+        model.name,
+        model.backbone.name,
+        model.rho,
+    )
+    second = (config.seed, model.enc_layers, model.use_enc_aux_loss)
+    last = (*map(cost.get, COSTS), record.started_at, record.finished_at, *settings.columns)
+    for point in record.points or [Point(rho=model.rho)]:
+        rho_infer, *measured = vars(point).values()  # rho is its first field
+        yield (*first, rho_infer, *second, *measured, *last)
+
+
+def problem_row(run_id: str) -> tuple[Any, ...]:
+    """The row of a record that cannot be read."""
+    return (run_id, *[None] * (len(COLUMNS) - 1))
+
+
+def table_of(rows: Iterable[tuple[Any, ...]]) -> pa.Table:
+    """Rows with a value for each column of ``SCHEMA`` as a table."""
+    columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+
+
+def _settings(data: Mapping[str, Any]) -> Settings:
+    """``from_dict(RunConfig, data)`` with the sections that are known already."""
+    if not (data.keys() <= _FIELDS and type(data.get("experiment")) is str and type(data.get("seed", 0)) is int):
+        data = to_dict(from_dict(RunConfig, data))  # the slow way, which says what is wrong
+    sections = {name: _section(name, orjson.dumps(data.get(name, {}))) for name in _SECTIONS}
+    config = RunConfig(**{**data, **{name: section.config for name, section in sections.items()}})
+    _require_exact("seed", config.seed)
+    top = [getattr(config, name) for name in ("experiment", "seed") if name not in SAME_CONFIGURATION]
+    identity = b"".join([orjson.dumps(top), *(section.identity for section in sections.values())])
+    return Settings(
+        config=config,
+        columns=tuple(itertools.chain.from_iterable(section.columns for section in sections.values())),
+        configuration=hashlib.sha256(identity).hexdigest()[:8],
+    )
+
+
+@functools.lru_cache(maxsize=8192)
+def _section(name: str, text: bytes) -> _Section:
+    config: Any = from_dict(_SECTIONS[name], orjson.loads(text))
+    columns, identity = [], []
+    for path, value in leaves(config):
+        _require_exact(path, value)
+        if f"{name}.{path}" not in EXECUTION:
+            identity.append(value)
+        # Tuples cannot be told apart from sequences of values by pandas.
+        columns.append(str(value) if isinstance(value, tuple) else value)
+    return _Section(config=config, columns=tuple(columns), identity=orjson.dumps(identity))
+
+
+def _require_exact(path: str, value: Any) -> None:
+    if type(value) is int and abs(value) > LARGEST:
+        raise ConfigError(f"{path}={value} is not allowed: whole numbers go up to 2^53 here.")
+
+
+@functools.lru_cache
+def _dataset(data: DataConfig) -> str:
+    """Name of what AP was computed on. APs under two names must not be compared."""
+    name = f"scenes {config_hash(data.scenes)}" if data.dir is None else Path(data.dir).name
+    return f"{name} {data.val_split}"
+
+
+def _columns() -> dict[str, Any]:
+    """Every column with the type of its values, as annotated."""
+    point = typing.get_type_hints(Point)
+    rho = point.pop("rho")
+    texts = ("run_id", "experiment", "status", "reason", "configuration", "dataset", "model", "backbone")
+    config = {path: hint for path, hint in _leaf_types(RunConfig) if "." in path}
+    return {
+        **dict.fromkeys(texts, str),
+        "rho": rho,
+        "rho_infer": rho,
+        "seed": int,
+        "enc_layers": int,
+        "use_enc_aux_loss": bool,
+        **point,
+        **dict.fromkeys(COSTS, float),
+        "started_at": str,
+        "finished_at": str,
+        **config,
+    }
+
+
+def _leaf_types(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, hint in typing.get_type_hints(config).items():
+        if dataclasses.is_dataclass(hint):
+            yield from _leaf_types(hint, f"{prefix}{name}.")
+        else:
+            yield prefix + name, hint
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    kinds = [kind for kind in (typing.get_args(hint) if union else (hint,)) if kind is not type(None)]
+    numbers = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+    return numbers.get(kinds[0], pa.large_string()) if len(kinds) == 1 else pa.large_string()
+
+
+COLUMNS = tuple(_columns())
+"""Columns of ``Store.frame()``."""
+
+VERSION, PROBLEM = "_version", "_problem"
+"""What is kept beside them: the version of the file (``Found.version``; empty: not to be relied on), and why it cannot
+be read; then the others are null but for run_id."""
+
+SCHEMA = pa.schema(
+    [
+        *((name, _arrow_type(hint)) for name, hint in _columns().items()),
+        (VERSION, pa.large_string()),
+        (PROBLEM, pa.large_string()),
+    ]
+)

@@ -1,0 +1,168 @@
+"""Runs that fail, die, hang and are stopped, on a real Ray: tried again, recorded, and nothing stays reserved."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from rhobench.cluster.attempt import VANISHED
+from rhobench.cluster.supply import Run
+from rhobench.config import EarlyStopping
+from rhobench.results import Record, Store
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One Ray for all tests of this file."""
+    from rhobench.cluster.session import ray_session
+
+    os.environ["RHOBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
+    with ray_session("local") as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def toys() -> ModuleType:
+    """The runs of ``toys.py``, which workers get by value: they cannot import tests."""
+    from ray import cloudpickle
+
+    spec = importlib.util.spec_from_file_location("toys", Path(__file__).with_name("toys.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["toys"] = module
+    spec.loader.exec_module(module)
+    cloudpickle.register_pickle_by_value(module)
+    return module
+
+
+Sweep = Callable[..., tuple[dict[int, Record], str]]
+
+
+@pytest.fixture
+def sweep(cluster: Any, claimed: Callable[..., Store], told: Callable[..., Any]) -> Sweep:
+    """Run a sweep in this process -> records by seed, and what was said."""
+    from rhobench.cluster.sweep import Manner, run_sweep
+
+    def run(runs: list[Run], execute: Any, **manner: Any) -> tuple[dict[int, Record], str]:
+        base, board = runs[0].config, told(runs)
+        store = claimed(base)
+        run_sweep(runs, store, cluster, board, Manner(base=base, execute=execute, **manner))
+        return {record.config["seed"]: record for record in store.records()}, board.text
+
+    return run
+
+
+def all_is_free() -> bool:
+    """Within a few seconds: Ray frees what a process held when it has seen it end."""
+    import ray
+
+    for _ in range(50):
+        if ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def groups_held() -> list[str]:
+    from ray.util import placement_group_table
+
+    return [entry["state"] for entry in placement_group_table().values() if entry["state"] != "REMOVED"]
+
+
+def test_a_process_that_dies_is_replaced_and_its_attempt_is_remembered(
+    runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType
+) -> None:
+    records, text = sweep(runs_with(3), toys.die_once)
+    assert [record.status for record in records.values()] == ["completed"] * 3
+    for record in records.values():
+        (attempt,) = record.attempts
+        assert attempt.reason == VANISHED
+        assert attempt.cause == "machine"
+        assert attempt.node
+    assert "to be tried again" in text
+    assert all_is_free()
+
+
+def test_a_run_is_given_up_after_its_tries_and_the_others_are_done(
+    runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType
+) -> None:
+    records, text = sweep(runs_with(4), toys.always_die, retries=2)
+    assert records[0].status == "failed"
+    assert len(records[0].attempts) == 3
+    assert [records[seed].status for seed in (1, 2, 3)] == ["completed"] * 3
+    assert "has ended 3 attempts" in text  # all on the one node there is, which is therefore still used
+
+
+def test_an_error_of_the_machine_is_tried_again_and_a_request_is_not(
+    runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType
+) -> None:
+    records, _ = sweep(runs_with(1), toys.break_down)
+    assert records[0].status == "completed"
+    assert records[0].attempts[0].reason == "ConnectionError: the network is gone"
+    records, _ = sweep(runs_with(2)[1:], toys.refuse)
+    assert records[1].status == "failed"
+    assert records[1].reason == "this can never be done: give another number"
+    assert [attempt.cause for attempt in records[1].attempts] == ["run"]
+
+
+def test_a_run_that_hangs_is_spoken_of_stopped_and_tried_again(
+    runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rhobench.cluster import watchdog
+
+    monkeypatch.setattr(watchdog, "EVERY_SECONDS", 0.5)
+    monkeypatch.setattr(watchdog, "QUIET_SECONDS", 3.0)
+    records, text = sweep(runs_with(1), toys.hang, stuck_seconds=6.0)
+    assert records[0].status == "completed"
+    assert len(records[0].attempts) == 1
+    assert "has been silent for" in text
+    assert "is stopped after 0.1 minutes without a word" in text
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_asha_stops_what_is_behind_and_leaves_nothing_reserved(
+    workers: int, runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType
+) -> None:
+    import ray
+
+    if ray.cluster_resources()["CPU"] < workers:
+        pytest.skip("needs two CPUs")
+    runs = runs_with(6 if workers == 1 else 3, train__epochs=6, train__num_workers=workers)
+    best_first = runs[::-1]
+    rule = EarlyStopping(method="asha", reduction_factor=2)
+    records, text = sweep(best_first, toys.learn, early_stopping=rule)
+    assert len(records) == len(runs)
+    stopped = [record for record in records.values() if record.status == "stopped"]
+    assert stopped
+    assert records[max(records)].status == "completed", "the best run goes on"
+    assert all("stopped early by asha after epoch" in str(record.reason) for record in stopped)
+    assert all(0 < len(record.history) < 6 for record in stopped)
+    assert "stopped early by asha" in text
+    assert all_is_free()
+    assert not groups_held()
+
+
+def test_what_was_stopped_stays_stopped_under_the_same_rule_and_goes_on_without(
+    runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType
+) -> None:
+    runs, rule = runs_with(4, train__epochs=4)[::-1], EarlyStopping(method="median", min_runs=1)
+    records, _ = sweep(runs, toys.learn, early_stopping=rule)
+    before = {seed: record.status for seed, record in records.items()}
+    assert "stopped" in before.values()
+    records, text = sweep(runs, toys.learn, early_stopping=rule)
+    assert {seed: record.status for seed, record in records.items()} == before
+    assert "training" not in text
+    records, _ = sweep(runs, toys.learn)
+    assert {record.status for record in records.values()} == {"completed"}

@@ -1,0 +1,123 @@
+"""The RayJob: who its pods are, what they get, and that the published definition of KubeRay takes it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from plans import EVIL, EVIL_WITH_SPACES, PLAIN, SPACES, plan
+
+from rhobench.config import ConfigError
+from rhobench.launch import kuberay
+
+DEFINITION = "RHOBENCH_RAYJOB_CRD"
+"""Names the file ray.io_rayjobs.yaml of KubeRay, which is not part of this project."""
+
+
+def documents(*values: str, gpus: int = 0, secret: str | None = None) -> list[dict[str, Any]]:
+    text = kuberay(plan(*values, gpus=gpus), "registry/rhobench:1", ["nfs:/mnt/nfs"], secret)
+    return list(yaml.safe_load_all(text))
+
+
+def pods(job: dict[str, Any]) -> list[dict[str, Any]]:
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups]
+
+
+@pytest.mark.parametrize("values", [PLAIN, SPACES, EVIL, EVIL_WITH_SPACES])
+def test_the_shell_of_a_ray_job_reads_the_command_as_it_was_meant(values: tuple[str, ...]) -> None:
+    job, _ = documents(*values)
+    assert shlex.split(job["spec"]["entrypoint"]) == plan(*values).command("auto")
+    assert job["spec"]["submissionMode"] == "HTTPMode", "the others have it read by a shell before"
+
+
+def test_nodes_are_those_of_the_plan_and_the_head_trains_nothing() -> None:
+    job, _ = documents(*PLAIN, gpus=2)
+    cluster = job["spec"]["rayClusterSpec"]
+    (workers,) = cluster["workerGroupSpecs"]
+    assert [workers[name] for name in ("replicas", "minReplicas", "maxReplicas")] == [2, 2, 2]
+    (container,) = workers["template"]["spec"]["containers"]
+    assert container["resources"]["limits"] == {"cpu": "3", "memory": "10240Mi", "nvidia.com/gpu": "2"}
+    assert container["resources"]["requests"] == container["resources"]["limits"]
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_pods_are_nobody() -> None:
+    job, _ = documents(*PLAIN)
+    for pod in pods(job):
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            wanted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+            assert container["securityContext"] == wanted
+
+
+@pytest.mark.parametrize("secret", [None, "ray-token"])
+def test_the_token_is_a_secret_of_the_cluster(secret: str | None) -> None:
+    job, _ = documents(*PLAIN, secret=secret)
+    options = job["spec"]["rayClusterSpec"]["authOptions"]
+    assert options == {"mode": "token"} | ({"secretName": secret} if secret else {})
+    for pod in pods(job):
+        variables = {v["name"]: v["value"] for c in pod["containers"] for v in c["env"]}
+        assert variables == {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def test_nobody_but_the_pods_and_the_operator_reaches_the_pods() -> None:
+    job, policy = documents(*PLAIN)
+    selector = policy["spec"]["podSelector"]["matchLabels"]
+    cluster = job["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert group["template"]["metadata"]["labels"] == selector
+    among, operator = policy["spec"]["ingress"]
+    assert among == {"from": [{"podSelector": {"matchLabels": selector}}]}
+    assert operator["ports"] == [{"protocol": "TCP", "port": 8265}]
+
+
+@pytest.mark.parametrize(
+    ("volumes", "secret", "wanted"),
+    [
+        ([], None, "No --volume holds --store"),
+        (["nfs:/mnt/other"], None, "No --volume holds --store"),
+        (["nfs"], None, "CLAIM:PATH"),
+        (["NFS:/mnt/nfs"], None, "no name in Kubernetes"),
+        (["nfs:/mnt/nfs"], "a b", "--token-secret 'a b'"),
+    ],
+)
+def test_what_kubernetes_would_not_take_is_refused(volumes: list[str], secret: str | None, wanted: str) -> None:
+    with pytest.raises(ConfigError, match=wanted):
+        kuberay(plan(*PLAIN), "image", volumes, secret)
+
+
+@pytest.mark.parametrize("secret", [None, "ray-token"])
+def test_the_published_definition_takes_it(secret: str | None) -> None:
+    if DEFINITION not in os.environ:
+        pytest.skip(f"{DEFINITION} does not name KubeRay's ray.io_rayjobs.yaml")
+    published = yaml.safe_load(Path(os.environ[DEFINITION]).read_text())
+    (schema,) = [v["schema"]["openAPIV3Schema"] for v in published["spec"]["versions"] if v["name"] == "v1"]
+    job, _ = documents(*EVIL, gpus=1, secret=secret)
+    jsonschema.validate(job, strict(schema))
+    job["spec"]["rayClusterSpec"]["headGroup"] = {}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(job, strict(schema))
+
+
+def strict(schema: Any) -> Any:
+    """A definition that refuses fields which it does not know, where Kubernetes would drop them in silence."""
+    if isinstance(schema, list):
+        return [strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    below = {key: strict(value) for key, value in schema.items()}
+    if below.get("x-kubernetes-int-or-string"):
+        below.pop("type", None)
+    if isinstance(schema.get("properties"), dict) and "type" in schema and "additionalProperties" not in schema:
+        below["additionalProperties"] = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
+    return below

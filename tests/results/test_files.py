@@ -1,0 +1,147 @@
+"""Files in a folder and in an object store: the same behaviour, whole or not at all, and clear words for what fails."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from rhobench.results import Store
+from rhobench.results.files import LEFT_OVER_SECONDS, StoreAccessError, StoreNotFoundError, open_files
+
+
+def test_files_are_written_listed_read_and_removed(place: str, tmp_path: Path) -> None:
+    files = open_files(place)
+    with pytest.raises(StoreNotFoundError, match="no store at"):
+        files.require()
+    assert files.list("runs") == {}
+    files.write("runs/a/record.json", b"one")
+    files.write("runs/a/record.json", b"second")
+    files.write("runs/a/logs/events", b"")
+    files.write("runs/b/model.safetensors", b"m")
+    files.require()
+    found = files.list("runs")
+    sizes = {path: file.size for path, file in found.items()}
+    assert sizes == {"runs/a/record.json": 6, "runs/a/logs/events": 0, "runs/b/model.safetensors": 1}
+    assert abs(found["runs/a/record.json"].modified - time.time()) < 120
+    entries = files.entries("runs", "record.json")
+    assert (list(entries.found), entries.without, entries.refused) == (["a"], ["b"], [])
+    assert entries.found["a"] == found["runs/a/record.json"]
+    assert files.read("runs/a/record.json") == b"second"
+    contents = list(files.read_all(["runs/a/record.json", "runs/c/record.json", "runs/b/model.safetensors"]))
+    assert contents[::2] == [b"second", b"m"]
+    assert isinstance(contents[1], FileNotFoundError)
+    files.delete("runs/a/record.json")
+    files.delete("runs/a/record.json")
+    with pytest.raises(FileNotFoundError):
+        files.read("runs/a/record.json")
+
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(12 * 2**20))  # more than one part of an upload
+    files.upload(large, "runs/a/model.safetensors")
+    files.download("runs/a/model.safetensors", tmp_path / "new" / "copy")
+    assert (tmp_path / "new" / "copy").read_bytes() == large.read_bytes()
+    (tmp_path / "empty").touch()
+    files.upload(tmp_path / "empty", "runs/a/empty")
+    assert files.read("runs/a/empty") == b""
+
+
+def test_what_is_created_stays(place: str) -> None:
+    files = open_files(place)
+    assert files.create("experiments/a.json", b"first")
+    assert not files.create("experiments/a.json", b"second")
+    assert files.read("experiments/a.json") == b"first"
+
+
+def test_another_version_is_told(place: str) -> None:
+    files = open_files(place)
+    files.write("runs/a/record.json", b"first")
+    first = files.entries("runs", "record.json")
+    assert first.version("a") == "", "a file that is new may change within the resolution of the clock"
+    first.started += 60
+    assert first.version("a")
+    files.write("runs/a/record.json", b"another")
+    assert files.entries("runs", "record.json").found["a"].version != first.found["a"].version
+
+
+def test_a_store_survives_being_sent_to_another_process(place: str) -> None:
+    store = Store(place)
+    store.files.write("experiments/a.json", b"x")
+    assert pickle.loads(pickle.dumps(store)).files.read("experiments/a.json") == b"x"
+    assert Store(store.place).files.read("experiments/a.json") == b"x"
+
+
+def test_left_over_files_of_killed_writers_are_hidden_and_removed_in_time(tmp_path: Path) -> None:
+    files = open_files(tmp_path)
+    old, new = (tmp_path / "runs" / "a" / f".record.json.{name}.tmp" for name in ("old", "new"))
+    old.parent.mkdir(parents=True)
+    for file in (old, new):
+        file.write_text("{")
+    past = time.time() - LEFT_OVER_SECONDS - 1
+    os.utime(old, (past, past))
+    assert files.entries("runs", "record.json").without == ["a"]
+    files.write("runs/a/record.json", b"{}")
+    assert not old.exists()
+    assert new.exists(), "its writer may live"
+
+
+def test_an_unreachable_or_missing_bucket_is_one_sentence_at_once(s3_url, tmp_path: Path) -> None:
+    missing = re.sub(r"//[^/]+/", "//bucket-that-is-not-there/", s3_url("store"))
+    unreachable = "s3://bench/store?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
+    (tmp_path / "file").touch()
+    for url, kind, says in ((missing, StoreNotFoundError, "no.*bucket"), (unreachable, StoreAccessError, "reached")):
+        place = url.partition("?")[0]
+        for use in (
+            lambda store: store.frame(),
+            lambda store: store.files.write("runs/a/record.json", b""),
+            lambda store: store.files.upload(tmp_path / "file", "runs/a/model.safetensors"),
+        ):
+            started = time.monotonic()
+            with pytest.raises(kind, match=f"^{place}.*{says}.*") as error:
+                use(Store(url))
+            assert isinstance(error.value, ValueError)
+            assert str(error.value).count(".") <= 1 + place.count(".")
+            assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("s3://KEY123:hush@bucket/store", "AWS_ACCESS_KEY_ID.*AWS_PROFILE"),
+        ("s3://hush@bucket/store", "AWS_ACCESS_KEY_ID"),
+        ("s3://bucket/store?access_key=KEY123&secret_key=hush", "AWS_ACCESS_KEY_ID"),
+        ("s3://bucket/store?session_token=hush", "AWS_ACCESS_KEY_ID"),
+        ("gs://bucket/store?access_token=hush", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("s3://bucket/store?regoin=eu", "'regoin'.*region, endpoint_override, scheme"),
+        ("ftp://hush@host/store", "ftp://.*s3:// or gs://"),
+        ("s3://", "names no place"),
+        ("s3://bucket/../other", "names no place"),
+    ],
+)
+def test_a_url_with_credentials_or_mistakes_is_refused_without_repeating_them(url: str, says: str) -> None:
+    with pytest.raises(StoreAccessError, match=says) as error:
+        Store(url)
+    assert "hush" not in str(error.value)
+    assert "KEY123" not in str(error.value)
+
+
+def test_access_that_is_denied_names_where_credentials_belong(s3_url, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = open_files(s3_url("store"))
+
+    def denied(*arguments: object) -> None:
+        raise OSError("When reading: AWS Error ACCESS_DENIED during HeadObject operation: HTTP status 403")
+
+    monkeypatch.setattr(files, "_filesystem", type("", (), {"open_input_file": denied}))
+    with pytest.raises(StoreAccessError, match=r"access is denied.*AWS_PROFILE"):
+        files.read("runs/a/record.json")
+
+
+def test_a_remote_store_has_a_name_but_no_folder(s3_url) -> None:
+    store = Store(s3_url("team/ablations"))
+    assert (store.name, store.is_local) == ("ablations", False)
+    with pytest.raises(StoreAccessError, match="no folder on this machine"):
+        store.run_dir("a")
