@@ -105,11 +105,11 @@ def test_setting_a_varied_field_pins_it() -> None:
 
 
 def test_a_run_beside_the_product_is_listed_and_takes_what_is_set() -> None:
-    sampled = "-rho_choices0.1_0.25_0.5_1.0"
-    everything = [f"rho_sampled-rho{rho}" for rho in ("1.0", "0.5", "0.1", "0.25", f"0.25{sampled}")]
-    assert names(planned("rho_sampled")[0]) == everything
+    sampled = f"-rho_choices{7 * '0.1_'}1.0-epochs5"
+    each = [f"rho_sampled-rho{rho}-epochs4" for rho in ("1.0", "0.5", "0.1", "0.25")]
+    assert names(planned("rho_sampled")[0]) == [*each, f"rho_sampled-rho0.25{sampled}"]
     pinned = names(planned("rho_sampled", "--set", "model.rho=0.3")[0])
-    assert set(pinned) == {"rho_sampled-rho0.3", f"rho_sampled-rho0.3{sampled}"}
+    assert set(pinned) == {"rho_sampled-rho0.3-epochs4", f"rho_sampled-rho0.3{sampled}"}
 
 
 def test_what_varies_can_be_said_on_the_command_line() -> None:

@@ -58,7 +58,7 @@ def test_one_training_is_drawn_beside_a_training_for_each_rho(store: Store) -> N
 
 
 def test_trainings_that_differ_in_more_than_the_dial_are_not_beside_it(store: Store) -> None:
-    add(store, {0.1: 0.9}, model__rho=0.1, train__epochs=3)
+    add(store, {0.1: 0.9}, model__rho=0.1, train__lr=1e-3)
     add(store, {0.1: 0.2, 1.0: 0.3}, model__rho=0.1, measure__rhos=(1.0,), model__scoring="random")
     traces = {trace.name: trace for trace in one_training(store.frame()).data}
     assert set(traces) == {
@@ -70,6 +70,22 @@ def test_trainings_that_differ_in_more_than_the_dial_are_not_beside_it(store: St
     assert traces["a training for each ρ · dam"].y == pytest.approx((40, 44, 46))
     assert traces["a training for each ρ · random"].x == (0.1,)
     assert traces["one training, ρ 0.1 · random"].y == pytest.approx((20, 30))
+
+
+def test_trainings_of_other_epochs_are_lines_of_their_own(store: Store) -> None:
+    """A training for every rho has cheap steps, and so perhaps more of them."""
+    add(store, {0.1: 0.3}, model__rho=0.1, train__epochs=3)
+    longer = {0.1: 0.41, 0.5: 0.45, 1.0: 0.46}
+    add(store, longer, model__rho=0.5, model__rho_choices=(0.1, 0.1, 1.0), measure__rhos=RHOS, train__epochs=60)
+    traces = {trace.name: trace for trace in one_training(store.frame()).data}
+    assert set(traces) == {
+        "one training, ρ sampled · 50 epochs",
+        "one training, ρ sampled · 60 epochs",
+        "a training for each ρ · 3 epochs",
+        "a training for each ρ · 50 epochs",
+    }
+    assert traces["a training for each ρ · 3 epochs"].x == (0.1,)
+    assert traces["a training for each ρ · 50 epochs"].y == pytest.approx((40, 44, 46))
 
 
 def test_labels_say_that_rho_was_sampled(store: Store) -> None:

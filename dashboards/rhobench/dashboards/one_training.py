@@ -10,8 +10,9 @@ import plotly.graph_objects as go
 from rhobench.dashboards.figures import MUTED, SERIES, SURFACE, SYMBOLS, canvas, say_empty, seeds_text
 from rhobench.results import Metric, configuration_labels, metric, samples_rho
 
-_THE_DIAL = {"model.rho", "model.rho_choices", "measure.rhos"}
-"""Fields in which a training for every rho and the trainings for one each differ by design."""
+_THE_DIAL = {"model.rho", "model.rho_choices", "measure.rhos", "train.epochs"}
+"""Fields in which a training for every rho and the trainings for one each differ by design. Cheap steps buy more
+epochs: where their numbers differ, names say them."""
 
 
 def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
@@ -32,15 +33,16 @@ def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
         return figure
     rows = rows.assign(setting=_settings(frame).loc[rows.index])
     figure.update_layout(title_subtitle_text=_subtitle(rows, value))
-    names = _names(rows)
+    names, epochs = _names(rows), _epochs(frame)
     for i, (setting, group) in enumerate(rows.groupby("setting", sort=False)):
         color = SERIES[i % len(SERIES)]
         for k, (configuration, points) in enumerate(group.groupby("configuration", sort=False)):
-            trace = _line(points, value, names[str(configuration)], color, SYMBOLS[k % len(SYMBOLS)])
+            name = names[str(configuration)] + epochs[points.index[0]]
+            trace = _line(points, value, name, color, SYMBOLS[k % len(SYMBOLS)])
             figure.add_trace(trace.update(meta="one"))
-        apart = _trained_apart(frame[_settings(frame) == setting], y)
-        if len(apart):
-            name = "a training for each ρ" + _rest(names[str(group["configuration"].iloc[0])])
+        rest = _rest(names[str(group["configuration"].iloc[0])])
+        for _, apart in _trained_apart(frame[_settings(frame) == setting], y).groupby("train.epochs"):
+            name = "a training for each ρ" + rest + epochs[apart.index[0]]
             trace = _line(apart, value, name, MUTED if rows["setting"].nunique() == 1 else color, "circle-open")
             figure.add_trace(trace.update(meta="each", line_dash="dash"))
     ticks = sorted({x for trace in figure.data for x in trace.x})
@@ -72,13 +74,20 @@ def _names(rows: pd.DataFrame) -> dict[str, str]:
     """By configuration how its training chose rho, and what else tells it from the others."""
     first = rows.drop_duplicates("configuration")
     # With one rho for all of them, the labels say what else varies, or "ρ 1" where nothing does.
-    others = configuration_labels(first.assign(rho=1.0, rho_infer=1.0, **{"model.rho_choices": "()"}))
+    same = {"model.rho_choices": "()", "train.epochs": "as many"}
+    others = configuration_labels(first.assign(rho=1.0, rho_infer=1.0, **same))
     return {
         configuration: " · ".join([f"one training, {_rho(rho, drawn)}", *([] if other == "ρ 1" else [other])])
         for configuration, rho, drawn, other in zip(
             first["configuration"], first["rho"], samples_rho(first), others, strict=True
         )
     }
+
+
+def _epochs(frame: pd.DataFrame) -> pd.Series:
+    """Per row what a name says of its epochs: nothing where all runs have as many."""
+    several = frame["train.epochs"].nunique() > 1
+    return frame["train.epochs"].map(lambda count: f" · {count} epochs" if several else "")
 
 
 def _rho(rho: float, drawn: bool) -> str:
