@@ -104,6 +104,7 @@ class Watchdog:
     def __init__(self, supply: Supply, store: Store, warn: Callable[[str], None], stuck_seconds: float) -> None:
         self.supply, self.store, self.warn, self.stuck_seconds = supply, store, warn, stuck_seconds
         self.told: set[str] = set()
+        self.ended: set[str] = set()
         self.first_nodes = _nodes_alive()
         self.idle_since = time.monotonic()
         self.over = threading.Event()
@@ -170,8 +171,9 @@ class Watchdog:
     def _end(self, run_id: str) -> None:
         """Kill the process that holds a try, wherever it is; its workers end with it, and Tune sees it die."""
         mine = attempt.going_on(self.store, run_id)
-        if mine is None or mine.node is None:
+        if mine is None or mine.node is None or mine.token in self.ended:
             return
+        self.ended.add(mine.token)
         self.warn(f"{run_id} is stopped after {self.stuck_seconds / 60:g} minutes without a word")
         kill_process(mine.node, mine.pid)
 
