@@ -16,6 +16,9 @@ from rhobench.results import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
+MARK = "RHOBENCH_TEST_SESSION"
+"""Variable by which processes are known that a sweep has started."""
+
 CLI = [sys.executable, "-c", "from rhobench.cli import main; main()"]
 TINY = [
     "--set=data.scenes.train_images=24",
@@ -32,12 +35,29 @@ TINY = [
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """One cache for all sweeps of the session, and quick polling by Ray Train."""
     cache = tmp_path_factory.mktemp("cache")
-    return os.environ | {"RHOBENCH_CACHE": str(cache), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+    quick = {"RHOBENCH_CACHE": str(cache), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+    return os.environ | quick | {MARK: str(cache)}
 
 
-def ray_processes() -> set[int]:
-    done = subprocess.run(["pgrep", "-f", "raylet|gcs_server|ray::"], capture_output=True, text=True, check=False)
-    return {int(pid) for pid in done.stdout.split()}
+def left_running(environment: dict[str, str]) -> list[str]:
+    """What the sweeps of this session left: every process that inherited their environment, with what it is."""
+    mark, found = f"{MARK}={environment[MARK]}".encode(), []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
+
+
+def all_ends(environment: dict[str, str]) -> bool:
+    """Within some seconds."""
+    for _ in range(50):
+        if not left_running(environment):
+            return True
+        time.sleep(0.2)
+    return False
 
 
 def sweep(store: Path, environment: dict[str, str], *arguments: str) -> tuple[int, dict, str]:
@@ -48,7 +68,6 @@ def sweep(store: Path, environment: dict[str, str], *arguments: str) -> tuple[in
 
 
 def test_smoke_goes_the_whole_way_and_continues(tmp_path: Path, environment: dict[str, str]) -> None:
-    before = ray_processes()
     status, result, output = sweep(tmp_path, environment, "--smoke")
     assert status == 0, output
     assert [run["status"] for run in result["runs"]] == ["completed"] * 4
@@ -70,8 +89,7 @@ def test_smoke_goes_the_whole_way_and_continues(tmp_path: Path, environment: dic
     status, _, output = sweep(tmp_path, environment, "--smoke")
     assert status == 0, output
     assert {r.run_id: r for r in Store(tmp_path).records()} == records, "finished runs are not repeated"
-    time.sleep(1)
-    assert ray_processes() <= before, "Ray's processes are stopped"
+    assert all_ends(environment), left_running(environment)
 
 
 def test_unreadable_image_fails_its_runs_with_a_record(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -98,7 +116,6 @@ def test_unreadable_image_fails_its_runs_with_a_record(tmp_path: Path, environme
 def test_interrupt_keeps_finished_runs_and_the_same_command_continues(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    before = ray_processes()
     command = [*CLI, "run", "demo", "--store", str(tmp_path), *TINY[:5], "--set=train.epochs=4"]
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -114,8 +131,7 @@ def test_interrupt_keeps_finished_runs_and_the_same_command_continues(
     assert process.wait(timeout=60) == 130, "".join(seen) + rest
     assert "Traceback" not in rest
     assert "The same command continues" in rest
-    time.sleep(2)
-    assert ray_processes() <= before
+    assert all_ends(environment), left_running(environment)
     kept = {r.run_id: r.history for r in Store(tmp_path).records() if r.status == "trained"}
     assert kept
 
