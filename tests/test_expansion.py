@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rhobench.config import Axis, ConfigError, Experiment, Range, RunConfig, Sampling
+from rhobench.config import ConfigError, RunConfig
 from rhobench.config_tree import run_id, with_values
 from rhobench.expansion import (
     chosen_run,
@@ -20,6 +20,7 @@ from rhobench.expansion import (
     values_on_axes,
     varied_paths,
 )
+from rhobench.experiment import Axis, Experiment, Range, Sampling
 
 BASE = RunConfig(experiment="sweep")
 RHO = Range(path="model.rho", low=0.05, high=1.0)

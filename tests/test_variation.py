@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from rhobench.config import Axis, ConfigError, Experiment, Range, RunConfig, Sampling
+from rhobench.config import ConfigError, RunConfig
 from rhobench.expansion import runs_of
+from rhobench.experiment import Axis, Experiment, Range, Sampling
 from rhobench.study import resolve
 from rhobench.variation import Variation, read_axis, read_exclusion, read_range, read_seeds
 
