@@ -104,7 +104,7 @@ def test_an_exclusion_also_reads_what_is_the_same_in_all_runs_and_meets_runs_bes
         ({"model.use_enc_aux_loss": True, "model.dec_layers": 6}, "left"),
         ({"model.dec_layers": 6}, "has no run left: its exclusions leave out all 18"),
         ({"model.ro": 0.2}, "Did you mean 'model.rho'"),
-        ({"model.rho": "most"}, "takes a number or none"),
+        ({"model.rho": "most"}, "takes a finite number or none"),
         ({"seed": 0}, "--seeds"),
     ],
 )
