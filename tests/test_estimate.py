@@ -9,20 +9,11 @@ from typing import Any
 
 import pytest
 
-from rhobench.config import (
-    Axis,
-    BackboneConfig,
-    DataConfig,
-    Experiment,
-    ModelConfig,
-    RunConfig,
-    Sampling,
-    ScenesConfig,
-    TrainConfig,
-)
+from rhobench.config import BackboneConfig, DataConfig, ModelConfig, RunConfig, ScenesConfig, TrainConfig
 from rhobench.config_tree import to_dict, with_values
 from rhobench.estimate import designed_speed, estimated_runs, images_of, measured_speed, work_of, works_of
 from rhobench.expansion import runs_of
+from rhobench.experiment import Axis, Experiment, Sampling
 from rhobench.measure.flops import count_flops
 from rhobench.model import build_model
 from rhobench.results import Point, Record

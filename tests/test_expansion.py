@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rhobench.config import Axis, ConfigError, Experiment, Range, RunConfig, Sampling
+from rhobench.config import ConfigError, RunConfig
 from rhobench.config_tree import run_id, with_values
 from rhobench.expansion import (
     chosen_run,
@@ -20,6 +20,7 @@ from rhobench.expansion import (
     values_on_axes,
     varied_paths,
 )
+from rhobench.experiment import Axis, Experiment, Range, Sampling
 
 BASE = RunConfig(experiment="sweep")
 RHO = Range(path="model.rho", low=0.05, high=1.0)
@@ -103,7 +104,7 @@ def test_an_exclusion_also_reads_what_is_the_same_in_all_runs_and_meets_runs_bes
         ({"model.use_enc_aux_loss": True, "model.dec_layers": 6}, "left"),
         ({"model.dec_layers": 6}, "has no run left: its exclusions leave out all 18"),
         ({"model.ro": 0.2}, "Did you mean 'model.rho'"),
-        ({"model.rho": "most"}, "takes a number or none"),
+        ({"model.rho": "most"}, "takes a finite number or none"),
         ({"seed": 0}, "--seeds"),
     ],
 )

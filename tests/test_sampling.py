@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rhobench.config import Axis, Range
+from rhobench.experiment import Axis, Range
 from rhobench.sampling import points, rounded
 
 

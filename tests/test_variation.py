@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from rhobench.config import Axis, ConfigError, Experiment, Range, RunConfig, Sampling
+from rhobench.config import ConfigError, RunConfig
 from rhobench.expansion import runs_of
+from rhobench.experiment import Axis, Experiment, Range, Sampling
 from rhobench.study import resolve
 from rhobench.variation import Variation, read_axis, read_exclusion, read_range, read_seeds
 
@@ -46,7 +47,7 @@ def test_an_axis_is_read_as_the_type_of_its_field(text: str, path: str, values: 
         (read_axis, "data.resize_px=160,160,320,320", "takes 2 comma-separated values or none"),
         (read_range, "train.lr=1e-4", "is not of the form PATH=LOW:HIGH"),
         (read_range, "train.lr=1e-4:1e-2:exp", "is not of the form PATH=LOW:HIGH"),
-        (read_range, "train.lr=slow:1e-2", "takes a number"),
+        (read_range, "train.lr=slow:1e-2", "takes a finite number"),
         (read_range, "train.lr=1e-2:1e-4", "smaller bound first"),
         (read_range, "model.rho=none:1", "needs numbers"),
         (read_range, "model.rho=0:1:log", "positive bounds"),

@@ -11,9 +11,10 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
-from rhobench.config import ConfigError, Expectation, RunConfig
+from rhobench.config import ConfigError, RunConfig
 from rhobench.config_tree import from_dict, value_at
 from rhobench.expansion import chosen_run, varied_paths
+from rhobench.experiment import Expectation
 from rhobench.identity import KnownRuns
 from rhobench.results import Store, metric
 from rhobench.study import Study

@@ -1,4 +1,4 @@
-"""Every dataclass that an experiment is made of.
+"""Every dataclass that a run is made of.
 
 All are frozen and keyword-only; units stand in the field names. A variant is ``dataclasses.replace(...)`` or
 ``rhobench.config_tree.with_value(config, "train.epochs", 3)``. The defaults are the official training of Sparse DETR
@@ -24,13 +24,14 @@ MASK_STRIDE = 4
 """Pixels of the model's input, across and down, for one cell of its masks and of the masks that they learn from."""
 
 
-def _require(allowed: bool, name: str, value: object, rule: str) -> None:
+def require(allowed: bool, name: str, value: object, rule: str) -> None:
+    """Raise ConfigError, with the field's name, its value and the rule that it breaks, unless it is allowed."""
     if not allowed:
         raise ConfigError(f"{name}={value!r} is not allowed: {rule}.")
 
 
 def _require_shares(name: str, values: tuple[float, ...]) -> None:
-    _require(all(0 < value <= 1 for value in values), name, values, "it lists shares in (0, 1]")
+    require(all(0 < value <= 1 for value in values), name, values, "it lists shares in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,31 +130,31 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         self._check_family()
-        _require(self.rho is None or 0 < self.rho <= 1, "model.rho", self.rho, "it is a share in (0, 1], or none")
+        require(self.rho is None or 0 < self.rho <= 1, "model.rho", self.rho, "it is a share in (0, 1], or none")
         _require_shares("model.rho_choices", self.rho_choices)
         for name, dense in (("rho_choices", ()), ("scoring", "dam")):
             value = getattr(self, name)
             rule = "with model.rho=none every token is updated and none is chosen; give a rho"
-            _require(self.rho is not None or value == dense, f"model.{name}", value, rule)
+            require(self.rho is not None or value == dense, f"model.{name}", value, rule)
         counts = ("num_queries", "num_heads", "num_feature_levels", "num_points", "enc_layers", "dec_layers")
         for name in ("hidden_dim", *counts):
-            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "it must be at least 1")
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "it must be at least 1")
         rule = "it must be divisible by 32 (group norm) and by model.num_heads"
-        _require(
+        require(
             self.hidden_dim % 32 == 0 and self.hidden_dim % self.num_heads == 0,
             "model.hidden_dim",
             self.hidden_dim,
             rule,
         )
-        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "it is a probability below 1")
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "it is a probability below 1")
 
     def _check_family(self) -> None:
         """The name tells the truth, so that no table shows one model under the name of another."""
         near = f"there are {', '.join(FAMILIES)}"
-        _require(self.name in FAMILIES, "model.name", self.name, near)
+        require(self.name in FAMILIES, "model.name", self.name, near)
         for switch, fixed in FAMILIES[self.name].items():
             value = getattr(self, switch)
-            _require(value == fixed, f"model.{switch}", value, f"{self.name} has {fixed!r}; change model.name with it")
+            require(value == fixed, f"model.{switch}", value, f"{self.name} has {fixed!r}; change model.name with it")
 
     @property
     def shares_head(self) -> bool:
@@ -195,8 +196,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            _require(isinstance(value, bool) or value >= 0, f"loss.{name}", value, "it must not be negative")
-        _require(self.focal_alpha <= 1, "loss.focal_alpha", self.focal_alpha, "it is a share from 0 to 1")
+            require(isinstance(value, bool) or value >= 0, f"loss.{name}", value, "it must not be negative")
+        require(self.focal_alpha <= 1, "loss.focal_alpha", self.focal_alpha, "it is a share from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +223,7 @@ class ScenesConfig:
         ranges |= {"num_classes": (6, 10), "max_objects": (1, 50), "seed": (0, 2**63 - 1)}
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
-            _require(low <= value <= high, f"data.scenes.{name}", value, f"it is {low} to {high}")
+            require(low <= value <= high, f"data.scenes.{name}", value, f"it is {low} to {high}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,24 +272,24 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         for name in ("crop_prob", "brightness", "contrast", "saturation"):
-            _require(0 <= getattr(self, name) <= 1, f"data.{name}", getattr(self, name), "it is a share from 0 to 1")
+            require(0 <= getattr(self, name) <= 1, f"data.{name}", getattr(self, name), "it is a share from 0 to 1")
         for name in ("scales_px", "crop_scales_px", "crop_px"):
             sides = getattr(self, name)
-            _require(all(side >= 1 for side in sides), f"data.{name}", sides, "sides are at least 1 pixel")
+            require(all(side >= 1 for side in sides), f"data.{name}", sides, "sides are at least 1 pixel")
         for name in ("resize_px", "pixel_std"):
             values = getattr(self, name)
-            _require(values is None or min(values) > 0, f"data.{name}", values, "its values must be positive")
+            require(values is None or min(values) > 0, f"data.{name}", values, "its values must be positive")
         for name in ("short_side_px", "max_side_px"):
-            _require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "it must be at least 1")
-        _require(self.loader_workers >= 0, "data.loader_workers", self.loader_workers, "it must not be negative")
-        _require(bool(self.train_splits), "data.train_splits", self.train_splits, "name at least one split")
+            require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "it must be at least 1")
+        require(self.loader_workers >= 0, "data.loader_workers", self.loader_workers, "it must not be negative")
+        require(bool(self.train_splits), "data.train_splits", self.train_splits, "name at least one split")
         for split in (*self.train_splits, self.val_split):
             rule = "a split is what stands between instances_ and .json in the name of a file"
-            _require(split != "" and "/" not in split, "data.train_splits or data.val_split", split, rule)
+            require(split != "" and "/" not in split, "data.train_splits or data.val_split", split, rule)
         rule = "the shortest side comes first"
-        _require(self.crop_px[0] <= self.crop_px[1], "data.crop_px", self.crop_px, rule)
+        require(self.crop_px[0] <= self.crop_px[1], "data.crop_px", self.crop_px, rule)
         rule = f"data.crop_prob={self.crop_prob} needs at least one"
-        _require(bool(self.crop_scales_px) or not self.crop_prob, "data.crop_scales_px", self.crop_scales_px, rule)
+        require(bool(self.crop_scales_px) or not self.crop_prob, "data.crop_scales_px", self.crop_scales_px, rule)
 
     @property
     def augmentation(self) -> dict[str, Any]:
@@ -356,21 +357,21 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_every_epochs", "num_workers", "cpus_per_worker", "lr_drop_epoch"):
-            _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "it must be at least 1")
-        _require(self.lr_batch_size >= 1, "train.lr_batch_size", self.lr_batch_size, "it must be at least 1")
+            require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "it must be at least 1")
+        require(self.lr_batch_size >= 1, "train.lr_batch_size", self.lr_batch_size, "it must be at least 1")
         for name in ("lr", "clip_norm"):
-            _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
+            require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
         not_negative = ("lr_backbone", "lr_linear_proj_mult", "weight_decay", "gpus_per_worker")
         for name in (*not_negative, "checkpoint_every_seconds"):
-            _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "it must not be negative")
+            require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "it must not be negative")
         rule = "it is a decay between 0 and 1, or none"
-        _require(self.ema_decay is None or 0 < self.ema_decay < 1, "train.ema_decay", self.ema_decay, rule)
-        _require(0 <= self.warmup_fraction < 1, "train.warmup_fraction", self.warmup_fraction, "it is a share below 1")
+        require(self.ema_decay is None or 0 < self.ema_decay < 1, "train.ema_decay", self.ema_decay, rule)
+        require(0 <= self.warmup_fraction < 1, "train.warmup_fraction", self.warmup_fraction, "it is a share below 1")
         rule = f"train.batch_size={self.batch_size} must be divisible by it"
-        _require(self.batch_size % self.num_workers == 0, "train.num_workers", self.num_workers, rule)
+        require(self.batch_size % self.num_workers == 0, "train.num_workers", self.num_workers, rule)
         share, size = self.batch_size // self.num_workers, self.micro_batch_size
         rule = f"it must divide the {share} images of a worker (train.batch_size over train.num_workers), or be none"
-        _require(size is None or (size >= 1 and share % size == 0), "train.micro_batch_size", size, rule)
+        require(size is None or (size >= 1 and share % size == 0), "train.micro_batch_size", size, rule)
 
     @property
     def rates(self) -> dict[str, float]:
@@ -398,12 +399,12 @@ class MeasureConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "iterations", "rounds"):
-            _require(getattr(self, name) >= 1, f"measure.{name}", getattr(self, name), "it must be at least 1")
+            require(getattr(self, name) >= 1, f"measure.{name}", getattr(self, name), "it must be at least 1")
         rule = "it must not be negative"
-        _require(self.warmup_iterations >= 0, "measure.warmup_iterations", self.warmup_iterations, rule)
+        require(self.warmup_iterations >= 0, "measure.warmup_iterations", self.warmup_iterations, rule)
         _require_shares("measure.rhos", self.rhos)
         rule = "it lists different shares"
-        _require(len(set(self.rhos)) == len(self.rhos), "measure.rhos", self.rhos, rule)
+        require(len(set(self.rhos)) == len(self.rhos), "measure.rhos", self.rhos, rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -426,17 +427,17 @@ class RunConfig:
     """How cost is measured afterwards."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**32, "seed", self.seed, "it is 0 to 4294967295")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "it is 0 to 4294967295")
         varied = ", ".join(f"data.{name}={value!r}" for name, value in self.data.augmentation.items())
         rule = f"features are kept of images and their mirror images alone; set it to false, or take back {varied}"
         cached = self.train.cache_features
-        _require(not (cached and varied), "train.cache_features", cached, rule)
+        require(not (cached and varied), "train.cache_features", cached, rule)
         rule = "a model with model.rho=none updates every token at any cost; leave it empty"
-        _require(self.model.rho is not None or not self.measure.rhos, "measure.rhos", self.measure.rhos, rule)
+        require(self.model.rho is not None or not self.measure.rhos, "measure.rhos", self.measure.rhos, rule)
         backbone = self.model.backbone
         allowed = backbone.weights_prefix is None or backbone.weights not in (None, "timm")
         rule = f"model.backbone.weights={backbone.weights!r} names no file that it could be looked for in"
-        _require(allowed, "model.backbone.weights_prefix", backbone.weights_prefix, rule)
+        require(allowed, "model.backbone.weights_prefix", backbone.weights_prefix, rule)
 
 
 EXECUTION = frozenset(
@@ -451,129 +452,3 @@ EXECUTION = frozenset(
 )
 """Paths in ``RunConfig`` that say how a run is executed: they change its numbers by rounding and random draws alone.
 A run keeps its identity when they change, so that it can be continued on another number of machines."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """A field that varies over the runs of an experiment."""
-
-    path: str
-    """Path of the field in RunConfig, such as "model.rho"."""
-    values: tuple[Any, ...]
-    """Its values, in the order in which they are run."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """A number that varies between two bounds over the runs of an experiment; a ``Sampling`` draws its values."""
-
-    path: str
-    """Path of the field in RunConfig, such as "train.lr"; of one that takes whole numbers those are drawn."""
-    low: float
-    """Smallest value."""
-    high: float
-    """Largest value."""
-    log: bool = False
-    """Drawn evenly by its logarithm."""
-
-    def __post_init__(self) -> None:
-        _require(self.low < self.high, self.path, (self.low, self.high), "a range has its smaller bound first")
-        rule = "a range that is drawn by its logarithm has positive bounds"
-        _require(self.low > 0 or not self.log, self.path, (self.low, self.high), rule)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the configurations of an experiment are chosen, where they are not the product of its axes."""
-
-    method: Literal["random", "sobol", "optuna"] = "sobol"
-    """"random": independently. "sobol": spread evenly over all axes (scrambled Sobol points). "optuna": one after
-    another, from the results of those before."""
-    count: int
-    """Configurations. The first of more are the same, so raising it keeps the runs."""
-    seed: int = 0
-    """Of the draws; not the seed of a training."""
-    objectives: tuple[tuple[str, Literal["max", "min"]], ...] = (("ap", "max"), ("gflops", "min"))
-    """What "optuna" looks for: columns of ``Store.frame()``, and which way is better."""
-    smoke_count: int | None = None
-    """Configurations of a smoke run; None: ``count``."""
-
-    def __post_init__(self) -> None:
-        for name in ("count", "smoke_count"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"sampling.{name}", value, "it must be at least 1")
-        names = [name for name, _ in self.objectives]
-        rule = "it lists different metrics, at least one"
-        _require(bool(names) and len(set(names)) == len(names), "sampling.objectives", self.objectives, rule)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EarlyStopping:
-    """Which runs end before their last epoch, because their AP is too far behind that of others."""
-
-    method: Literal["asha", "median"] = "asha"
-    """"asha": at ``grace_epochs`` times each power of ``reduction_factor`` the best one of ``reduction_factor`` runs
-    goes on (Li et al. 2020). "median": a run goes on while its best AP is at least the median of the mean APs of others
-    up to the same epoch (Vizier)."""
-    grace_epochs: int = 1
-    """No run ends before."""
-    reduction_factor: float = 3.0
-    """Of "asha"."""
-    min_runs: int = 3
-    """Other runs that "median" needs for a comparison."""
-
-    def __post_init__(self) -> None:
-        _require(self.grace_epochs >= 1, "early_stopping.grace_epochs", self.grace_epochs, "it must be at least 1")
-        rule = "it must be above 1"
-        _require(self.reduction_factor > 1, "early_stopping.reduction_factor", self.reduction_factor, rule)
-        _require(self.min_runs >= 1, "early_stopping.min_runs", self.min_runs, "it must be at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expectation:
-    """What an experiment expects of its result; checked after the runs and printed with the verdict."""
-
-    metric: str
-    """Column of ``Store.frame()``."""
-    at_least: float | None = None
-    """Every run must reach this."""
-    at_most: float | None = None
-    """No run may exceed this."""
-    where: Mapping[str, Any] = field(default_factory=dict)
-    """Values by column of ``Store.frame()``: only runs that have them are meant."""
-    source: str = ""
-    """Where the number comes from."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """A named study: a base run, the axes that vary, the seeds, and what is expected."""
-
-    summary: str
-    """One line: what it shows."""
-    base: RunConfig
-    """The run that the axes vary."""
-    axes: tuple[Axis | Range, ...] = ()
-    """The runs are the product of the axes and the seeds, or with ``sampling`` what it chooses along the axes."""
-    sampling: Sampling | None = None
-    """None: the product. A ``Range`` needs one."""
-    exclude: tuple[Mapping[str, Any], ...] = ()
-    """Values by path: a run that has all values of one of them is left out."""
-    also: tuple[Mapping[str, Any], ...] = ()
-    """Further runs, each with the seeds: values by path that the base is changed to, where no product gives them."""
-    seeds: tuple[int, ...] = (0,)
-    """Seeds of every configuration."""
-    order: Literal["given", "cheapest", "informative"] = "given"
-    """In which the runs start. "given": as the axes list them. "cheapest": by their estimated cost. "informative": each
-    as far as possible from those before it, every configuration once before any gets its second seed."""
-    early_stopping: EarlyStopping | None = None
-    """Which runs end early; None: none."""
-    smoke: Mapping[str, Any] = field(default_factory=dict)
-    """Values by path that shrink the experiment to about a minute on two CPU cores; "axes" and "seeds" stay, and
-    ``Sampling.smoke_count`` says how many are drawn."""
-    expected: tuple[Expectation, ...] = ()
-    """What the full size is expected to give."""
-    cpu_hours: float = 0.0
-    """Estimated CPU core hours of all runs, when it is made for CPUs."""
-    gpu_hours: float = 0.0
-    """Estimated GPU hours of all runs, when it is made for GPUs."""

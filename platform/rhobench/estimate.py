@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rhobench.config import DataConfig, Experiment, ModelConfig, RunConfig, TrainConfig
+from rhobench.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from rhobench.config_tree import from_dict
 from rhobench.data.annotations import annotation_file, read_annotations
 from rhobench.data.transforms import scaled_size
 from rhobench.expansion import runs_of
+from rhobench.experiment import Experiment
 from rhobench.measure.flops import count_flops
 from rhobench.model import Detector, build_model
 from rhobench.results import Record

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from rhobench.config import EXECUTION, Axis, ConfigError, Experiment, Range, RunConfig, Sampling
+from rhobench.config import EXECUTION, ConfigError, RunConfig
 from rhobench.config_tree import number_at, read_value, run_key, value_at, with_values
+from rhobench.experiment import Axis, Experiment, Range, Sampling
 from rhobench.ordering import informative_order
 from rhobench.sampling import check_range, points, rounded
 

@@ -12,8 +12,9 @@ from rich.console import Group
 from rich.table import Table
 
 from rhobench.cluster.session import Cluster
-from rhobench.config import Sampling, TrainConfig
+from rhobench.config import TrainConfig
 from rhobench.config_tree import run_key
+from rhobench.experiment import Sampling
 from rhobench.identity import Named
 
 

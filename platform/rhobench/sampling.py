@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from rhobench.config import Axis, ConfigError, Range
+from rhobench.config import ConfigError
 from rhobench.config_tree import number_at, read_value
+from rhobench.experiment import Axis, Range
 
 DIGITS = 4
 """Significant digits of a drawn number that is not whole: enough to tell two runs apart, few enough to be read."""

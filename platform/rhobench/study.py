@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rhobench.config import Axis, ConfigError, Experiment, RunConfig, TrainConfig
+from rhobench.config import ConfigError, RunConfig, TrainConfig
 from rhobench.config_tree import parse_assignment, run_id, value_at, with_values
 from rhobench.data import require_valid
 from rhobench.expansion import runs_of, varied_paths
+from rhobench.experiment import Axis, Experiment
 from rhobench.experiments import EXPERIMENTS
 from rhobench.identity import KnownRuns
 from rhobench.results import Store

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from rhobench.config import Axis, ConfigError, EarlyStopping, Experiment, Range, Sampling
+from rhobench.config import ConfigError
 from rhobench.config_tree import is_tuple_at, number_at, read_value
 from rhobench.expansion import excludes_something
+from rhobench.experiment import Axis, EarlyStopping, Experiment, Range, Sampling
 
 Method = Literal["random", "sobol", "optuna"]
 Stop = Literal["asha", "median", "none"]

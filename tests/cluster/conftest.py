@@ -11,8 +11,9 @@ from rich.console import Console
 
 from rhobench.cluster.board import Board
 from rhobench.cluster.supply import Run
-from rhobench.config import Experiment, RunConfig
+from rhobench.config import RunConfig
 from rhobench.config_tree import run_id, with_values
+from rhobench.experiment import Experiment
 from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Store
 

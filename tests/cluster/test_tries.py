@@ -15,7 +15,7 @@ import pytest
 
 from rhobench.cluster.attempt import VANISHED
 from rhobench.cluster.supply import Run
-from rhobench.config import EarlyStopping
+from rhobench.experiment import EarlyStopping
 from rhobench.results import Record, Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]

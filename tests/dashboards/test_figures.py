@@ -5,9 +5,10 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
-from rhobench.config import Experiment, RunConfig
+from rhobench.config import RunConfig
 from rhobench.dashboards import learning_curves, pareto
 from rhobench.dashboards.figures import DARK, RAMP, SERIES
+from rhobench.experiment import Experiment
 from rhobench.results import Store
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from rhobench.config import Experiment, RunConfig
+from rhobench.config import RunConfig
 from rhobench.dashboards import write_report
+from rhobench.experiment import Experiment
 from rhobench.results import Store
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

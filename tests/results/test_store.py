@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from rhobench.config import Axis, Experiment, RunConfig
+from rhobench.config import RunConfig
 from rhobench.config_tree import run_id, to_dict, with_value
+from rhobench.experiment import Axis, Experiment
 from rhobench.results import Point, Record, Store, StoreNotFoundError, StoreOccupiedError, write_record
 
 BASE = RunConfig(experiment="sweep")

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from rhobench.config import (
-    Axis,
-    BackboneConfig,
-    DataConfig,
-    Expectation,
-    Experiment,
-    ModelConfig,
-    RunConfig,
-    ScenesConfig,
-    TrainConfig,
-)
+from rhobench.config import BackboneConfig, DataConfig, ModelConfig, RunConfig, ScenesConfig, TrainConfig
+from rhobench.experiment import Axis, Expectation, Experiment
 
 
 def small_sparse_detr(*, width: int, ffn_dim: int, num_queries: int) -> ModelConfig:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rhobench.config import Axis, Experiment
+from rhobench.experiment import Axis, Experiment
 from rhobench.experiments.demo import demo
 
 

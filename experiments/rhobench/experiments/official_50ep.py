@@ -6,17 +6,8 @@ workers there are: each takes its share, in micro-batches of two, the official i
 
 from __future__ import annotations
 
-from rhobench.config import (
-    OFFICIAL_AUGMENTATION,
-    Axis,
-    BackboneConfig,
-    DataConfig,
-    Expectation,
-    Experiment,
-    ModelConfig,
-    RunConfig,
-    TrainConfig,
-)
+from rhobench.config import OFFICIAL_AUGMENTATION, BackboneConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+from rhobench.experiment import Axis, Expectation, Experiment
 from rhobench.experiments.published import table1
 
 TOLERANCE = 0.5

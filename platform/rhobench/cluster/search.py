@@ -17,8 +17,9 @@ from optuna.study import StudyDirection as Direction
 from optuna.trial import Trial, TrialState
 
 from rhobench.cluster.supply import Run
-from rhobench.config import Axis, ConfigError, Range, RunConfig, Sampling
+from rhobench.config import ConfigError, RunConfig
 from rhobench.config_tree import number_at, value_at
+from rhobench.experiment import Axis, Range, Sampling
 from rhobench.results import Point, Record
 
 TIMED = ("latency_ms", "latency_p10_ms", "latency_p90_ms", "fps")

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from rhobench.config import EarlyStopping
+from rhobench.experiment import EarlyStopping
 from rhobench.results import Record
 
 PROGRESS, SCORE = "epoch", "ap"

@@ -24,8 +24,9 @@ from rhobench.cluster.supply import Chooser, Run, Supply, need_of
 from rhobench.cluster.trackers import tracking
 from rhobench.cluster.trial import Execute, Setting, resources_of, trial
 from rhobench.cluster.watchdog import Watchdog
-from rhobench.config import EarlyStopping, RunConfig
+from rhobench.config import RunConfig
 from rhobench.config_tree import config_hash, to_dict, with_values
+from rhobench.experiment import EarlyStopping
 from rhobench.results import Store
 
 FINISHED = ("trained", "completed")

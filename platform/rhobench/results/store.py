@@ -16,8 +16,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rhobench.config import ConfigError, Experiment, RunConfig
+from rhobench.config import ConfigError, RunConfig
 from rhobench.config_tree import differences, from_dict, to_dict, without_execution
+from rhobench.experiment import Experiment
 from rhobench.results.files import Entries, LocalFiles, StoreAccessError, StoreNotFoundError, open_files
 from rhobench.results.index import read_index, write_index
 from rhobench.results.record import FILE_NAME, MAX_BYTES, Record, RecordError, Status
