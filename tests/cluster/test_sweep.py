@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def all_ends(environment: dict[str, str]) -> bool:
     return False
 
 
-def sweep(store: Path, environment: dict[str, str], *arguments: str) -> tuple[int, dict, str]:
+def sweep(store: Path | str, environment: dict[str, str], *arguments: str) -> tuple[int, dict, str]:
     command = [*CLI, "run", "demo", "--store", str(store), "--json", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=500)
     last = done.stdout.splitlines()[-1] if done.stdout else ""
@@ -151,6 +152,31 @@ def test_several_workers_go_through_ray_train(tmp_path: Path, environment: dict[
     assert record.config["train"]["num_workers"] == 2
     assert len(record.history) == 1
     assert result["runs"][0]["run_id"] == record.run_id
+
+
+def test_a_sweep_into_a_bucket_leaves_nothing_here(
+    tmp_path: Path, environment: dict[str, str], s3_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = s3_url("a/store")
+    monkeypatch.chdir(tmp_path)  # where the page goes
+    with_keys = environment | {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    status, result, output = sweep(url, with_keys, *TINY, "--set=model.rho=0.25", "--set=train.epochs=2")
+    assert status == 0, output
+    store = Store(url)
+    (record,) = store.records()
+    assert record.status == "completed"
+    assert record.points[0].latency_ms
+    files = {path.partition(f"{record.run_id}/")[2] for path in store.files.list("runs")}
+    kept = {file for file in files if not file.startswith("tensorboard/events")}
+    assert kept == {"record.json", "model.safetensors", "detections.parquet", "samples.parquet"}
+    assert len(files) == 5
+    assert not list((Path(environment["RHOBENCH_CACHE"]) / "scratch").rglob("*.safetensors"))
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(record), "keys stay in the environment"
+    assert Path(result["report"]).parent in (Path(), tmp_path)
+
+    status, _, output = sweep(url, with_keys, *TINY, "--set=model.rho=0.25", "--set=train.epochs=2")
+    assert status == 0, output
+    assert store.records() == [record], "finished runs are not repeated"
 
 
 def test_a_sweep_that_no_cluster_can_run_is_refused(tmp_path: Path, environment: dict[str, str]) -> None:
