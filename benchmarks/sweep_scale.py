@@ -1,7 +1,8 @@
-"""What a sweep costs beside its runs: python benchmarks/sweep_scale.py [RUNS] [--json].
+"""What a sweep costs beside its runs: python benchmarks/sweep_scale.py [--runs N] [--real N] [--json].
 
-So many runs that do nothing go through the whole machinery on this machine: supply, Tune, a worker process, attempt
-file, record, board. Printed are the seconds of each, how the memory of the driver grows, and how large the store gets.
+``--runs`` that do nothing go through the whole machinery on this machine: supply, Tune, a worker process, attempt file,
+record, board. Printed are the milliseconds of each, how the memory of the driver grows, and how large the store gets.
+``--real`` short trainings are then made twice, by the sweep and one after another in a process without Ray.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import multiprocessing
 import resource
-import sys
+import statistics
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +24,27 @@ from typing import Any
 from rich.console import Console
 
 from rhobench.cluster.board import Board
-from rhobench.cluster.execute import Work
-from rhobench.cluster.session import ray_session
+from rhobench.cluster.execute import Work, execute
+from rhobench.cluster.session import Cluster, ray_session
 from rhobench.cluster.supply import Run
 from rhobench.cluster.sweep import Manner, run_sweep
+from rhobench.config import RunConfig
 from rhobench.config_tree import run_id, to_dict, with_values
 from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Point, Record, Store, write_record
 from rhobench.training import Report, Status
+
+SHORT = {
+    "data.scenes.train_images": 64,
+    "data.scenes.val_images": 8,
+    "data.scenes.size_px": 96,
+    "data.resize_px": (96, 96),
+    "train.epochs": 2,
+    # All cores, so that one run goes on at a time, with and without Ray.
+    "train.cpus_per_worker": multiprocessing.cpu_count(),
+    "measure.iterations": 3,
+}
+"""Of trainings of some seconds."""
 
 
 def nothing(work: Work, report: Report) -> None:
@@ -45,65 +62,112 @@ def nothing(work: Work, report: Report) -> None:
 
 
 class Watched(Board):
-    """A board that notes the memory of the driver as runs end."""
+    """A board that notes when runs begin and end, and the memory of the driver then."""
 
-    def __init__(self, run_ids: list[str], console: Console, title: str) -> None:
-        super().__init__(run_ids, console, title)
-        self.ended: list[tuple[float, int]] = []
+    def __init__(self, runs: Sequence[Run]) -> None:
+        super().__init__([run.run_id for run in runs], Console(file=io.StringIO()), "scale")
+        self.begun: dict[str, float] = {}
+        self.ended: dict[str, tuple[float, int]] = {}
 
     def set_state(self, run_id: str, state: str, note: str = "") -> None:
-        """Also count those that are completed."""
+        """Also note the time."""
         super().set_state(run_id, state, note)
-        if state == "completed":
-            self.ended.append((time.perf_counter(), _memory()))
+        self.console.file.seek(0)  # what was said is no part of what a sweep needs
+        if state == "starting":
+            self.begun[run_id] = time.perf_counter()
+        elif run_id in self.begun:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.ended.setdefault(run_id, (time.perf_counter(), pages * resource.getpagesize()))
+            if state == "training":
+                del self.ended[run_id]
 
 
-def _memory() -> int:
-    """Bytes of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def sweep(runs: Sequence[Run], base: RunConfig, cluster: Cluster, **manner: Any) -> tuple[Watched, Store]:
+    """Send runs through a sweep in a new store."""
+    board, store = Watched(runs), Store(Path(tempfile.mkdtemp(prefix="rhobench-scale-")))
+    store.claim(replace(EXPERIMENTS["demo"](), base=base))
+    run_sweep(runs, store, cluster, board, Manner(base=base, **manner))
+    return board, store
+
+
+def runs_of(base: RunConfig, count: int) -> list[Run]:
+    """One for each seed."""
+    return [Run(run_id(c, ()), c) for c in (replace(base, seed=seed) for seed in range(count))]
+
+
+def machinery(count: int, cluster: Cluster) -> dict[str, Any]:
+    """Runs that do nothing."""
+    few = {"data.scenes.train_images": 8, "data.scenes.val_images": 2, "train.cache_features": False}
+    base = with_values(EXPERIMENTS["demo"]().base, few)
+    board, store = sweep(runs_of(base, count), base, cluster, execute=nothing)
+    ended = sorted(board.ended.values())
+    early, late = ended[count // 4], ended[-1]  # the first quarter fills caches
+    later = count - count // 4 - 1
+    size = sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file())
+    return {
+        "runs": count,
+        "completed": list(store.statuses().values()).count("completed"),
+        "ms_a_run": 1000 * (late[0] - early[0]) / later,
+        "growth_kb_a_run": (late[1] - early[1]) / 1000 / later,
+        "driver_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "store_kb_a_run": size / 1000 / count,
+    }
+
+
+def overhead(count: int, cluster: Cluster) -> dict[str, Any]:
+    """Short trainings with and without Ray, by seconds of each."""
+    base = with_values(EXPERIMENTS["demo"]().base, SHORT)
+    runs = runs_of(base, count)
+    board, store = sweep(runs, base, cluster)
+    assert set(store.statuses().values()) == {"completed"}
+    swept = [board.ended[run.run_id][0] - board.begun[run.run_id] for run in runs]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        bare = process.submit(alone, runs).result()
+    # The first one of a process imports PyTorch and loads kernels, with Ray and without.
+    beyond = [s - b for s, b in zip(swept, bare, strict=True)]
+    return {
+        "trainings": count,
+        "bare_seconds": statistics.median(bare[1:]),
+        "beyond_seconds": statistics.median(beyond[1:]),
+        "beyond_seconds_most": max(beyond[1:]),
+        "beyond_seconds_first": beyond[0],
+    }
+
+
+def alone(runs: Sequence[Run]) -> list[float]:
+    """Seconds of each run in this process."""
+    seconds = []
+    for run in runs:
+        folder = Path(tempfile.mkdtemp(prefix="rhobench-bare-"))
+        started = time.perf_counter()
+        execute(Work(run_id=run.run_id, config=run.config, folder=folder), lambda status: None)
+        seconds.append(time.perf_counter() - started)
+    return seconds
 
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=int, nargs="?", default=2000)
-    parser.add_argument("--json", action="store_true")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=2000, help="that do nothing; 0: none")
+    parser.add_argument("--real", type=int, default=6, help="short trainings; 0: none")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     arguments = parser.parse_args()
-    # Data are prepared before a sweep: as few as there can be.
-    few = {"data.scenes.train_images": 8, "data.scenes.val_images": 2, "train.cache_features": False}
-    base = with_values(EXPERIMENTS["demo"]().base, few)
-    runs = [Run(run_id(c, ()), c) for c in (replace(base, seed=seed) for seed in range(arguments.runs))]
-    with tempfile.TemporaryDirectory() as folder, ray_session("local") as cluster:
-        store = Store(Path(folder))
-        store.claim(replace(EXPERIMENTS["demo"](), base=base))
-        board = Watched([run.run_id for run in runs], Console(file=io.StringIO()), "scale")
-        started = time.perf_counter()
-        run_sweep(runs, store, cluster, board, Manner(base=base, execute=nothing))
-        result = _result(board, started, store, arguments.runs)
-    print(
-        f"{result['completed']} of {result['runs']} runs in {result['seconds']:.0f} s: {result['ms_a_run']:.0f} ms each"
-    )
-    print(f"driver {result['driver_mib']:.0f} MiB at most, growing by {result['growth_kb_a_run']:.1f} kB a run")
-    print(f"store: {result['store_kb_a_run']:.1f} kB a run")
+    result: dict[str, Any] = {"load_average": Path("/proc/loadavg").read_text().split()[0]}
+    with ray_session("local") as cluster:
+        if arguments.runs:
+            result |= machinery(arguments.runs, cluster)
+            print("{completed} of {runs} runs that do nothing, {ms_a_run:.0f} ms each".format(**result))
+            print("driver {driver_mib:.0f} MiB at most, {growth_kb_a_run:.1f} kB more a run".format(**result))
+            print("store {store_kb_a_run:.1f} kB a run".format(**result))
+        if arguments.real:
+            result |= overhead(arguments.real, cluster)
+            print(
+                "{trainings} trainings of {bare_seconds:.1f} s: {beyond_seconds:.2f} s more with Ray, at most "
+                "{beyond_seconds_most:.2f}; the first {beyond_seconds_first:.2f}".format(**result)
+            )
     if arguments.json:
         print(json.dumps(result))
 
 
-def _result(board: Watched, started: float, store: Store, runs: int) -> dict[str, Any]:
-    # The first quarter fills caches.
-    early, late = board.ended[len(board.ended) // 4], board.ended[-1]
-    later = len(board.ended) - len(board.ended) // 4 - 1
-    size = sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file())
-    return {
-        "runs": runs,
-        "completed": list(store.statuses().values()).count("completed"),
-        "seconds": late[0] - started,
-        "ms_a_run": 1000 * (late[0] - early[0]) / max(later, 1),
-        "growth_kb_a_run": (late[1] - early[1]) / 1000 / max(later, 1),
-        "driver_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "store_kb_a_run": size / 1000 / runs,
-    }
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
