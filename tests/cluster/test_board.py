@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from io import StringIO
 
 import pytest
@@ -40,3 +41,32 @@ def test_the_table_shows_the_speed_and_a_wait_that_matters(wait: float, shown: s
     console.print(board)
     assert shown in screen.getvalue()
     assert ("% wait" in screen.getvalue()) == (wait == 0.3)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_words_of_others_are_no_commands_to_the_terminal(terminal: bool) -> None:
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=terminal, width=200)
+    board = Board(["first"], console, "demo")
+    board.warn("a file named \x1b]0;title\x07 [bold]x")
+    board.set_state("first", "failed", "\x1b[2Jnothing is left\nof it")
+    console.print(board)
+    text = screen.getvalue()
+    assert "\x1b]0;" not in text
+    assert "\x1b[2J" not in text
+    assert "\\x1b]0;title\\x07 [bold]x" in text
+    assert "\\x1b[2Jnothing is left of it" in text
+
+
+def test_what_the_watchdog_says_beside_a_live_table_is_read_once_and_whole() -> None:
+    screen = StringIO()
+    board = Board([f"run{i}" for i in range(3)], Console(file=screen, force_terminal=True, width=60), "demo")
+    sentence = "2 runs wait for 4 CPUs; the cluster has 2 CPUs on 1 node. Add a node, and the sweep goes on by itself"
+    with board.shown():
+        thread = threading.Thread(target=board.warn, args=(sentence,))
+        thread.start()
+        thread.join()
+        for i in range(3, 40):
+            board.add(f"run{i}")
+            board.set_state(f"run{i}", "training")
+    assert screen.getvalue().count(f"warning: {sentence}") == 1

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from rhobench.results import printable
 from rhobench.training import Status
 
 
@@ -66,7 +67,7 @@ class Board:
 
     def warn(self, text: str) -> None:
         """What the user must know of the sweep as a whole; it stays above a live table."""
-        self.console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True, style="yellow")
+        self.console.print(f"warning: {printable(text)}", highlight=False, markup=False, soft_wrap=True, style="yellow")
 
     def last_word(self, run_id: str) -> str:
         """What a run reported last."""
@@ -85,18 +86,18 @@ class Board:
 
     def _line(self, text: str) -> None:
         if not self.console.is_terminal:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def __rich__(self) -> Table:
         table = Table(title=f"{self.title}: {self.headline}", title_justify="left", expand=False)
         table.add_column("run", overflow="fold")
         for name in ("state", "epoch", "loss", "AP", "images/s", "left"):
             table.add_column(name, justify="left" if name == "state" else "right")
-        for run_id, row in self.rows.items():
+        for run_id, row in list(self.rows.items()):  # a thread draws, while a search adds runs
             status = row.status
             table.add_row(
                 run_id,
-                escape(row.note or row.state),
+                escape(printable(row.note or row.state)),
                 f"{status.epoch:.1f}/{status.epochs}" if status else "",
                 f"{status.loss:.2f}" if status and status.loss is not None else "",
                 f"{100 * status.ap:.1f}" if status and status.ap is not None else "",
