@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -84,6 +85,18 @@ class Board:
         if int(status.epoch) > int(before.epoch) and status.loss is not None:
             self._line(f"{run_id}: epoch {status.epoch:.1f}/{status.epochs}, {_in_words(status, before.ap)}")
 
+    def _on_screen(self) -> tuple[list[tuple[str, Row]], Counter[str]]:
+        """The rows that are drawn, and how many others there are by state.
+
+        All of them where they fit on the screen, else those that go on and those that changed last: a table of
+        thousands would not be seen, and would keep a core busy.
+        """
+        rows = list(self.rows.items())  # a thread draws, while a search adds runs
+        room = max(self.console.height - LINES_AROUND, 1)
+        if len(rows) > room:
+            rows.sort(key=lambda item: (item[1].state not in GOING_ON, -item[1].updated))
+        return rows[:room], Counter(row.state for _, row in rows[room:])
+
     def _line(self, text: str) -> None:
         if not self.console.is_terminal:
             self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
@@ -93,7 +106,10 @@ class Board:
         table.add_column("run", overflow="fold")
         for name in ("state", "epoch", "loss", "AP", "images/s", "left"):
             table.add_column(name, justify="left" if name == "state" else "right")
-        for run_id, row in list(self.rows.items()):  # a thread draws, while a search adds runs
+        shown, rest = self._on_screen()
+        if rest:
+            table.caption = f"and {sum(rest.values())} more: " + ", ".join(f"{n} {state}" for state, n in rest.items())
+        for run_id, row in shown:
             status = row.status
             table.add_row(
                 run_id,
@@ -106,6 +122,12 @@ class Board:
             )
         return table
 
+
+GOING_ON = ("starting", "training")
+"""States of runs that the table shows first."""
+
+LINES_AROUND = 6
+"""Of the terminal, for title, head, caption and warnings."""
 
 NOTED_WAIT = 0.1
 """Share of the time that is spent waiting for data from which on the table shows it."""
