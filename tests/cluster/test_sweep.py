@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ import pytest
 from rhobench.results import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+MARK = "RHOBENCH_TEST_SESSION"
+"""Variable by which processes are known that a sweep has started."""
 
 CLI = [sys.executable, "-c", "from rhobench.cli import main; main()"]
 TINY = [
@@ -32,15 +36,32 @@ TINY = [
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """One cache for all sweeps of the session, and quick polling by Ray Train."""
     cache = tmp_path_factory.mktemp("cache")
-    return os.environ | {"RHOBENCH_CACHE": str(cache), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+    quick = {"RHOBENCH_CACHE": str(cache), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+    return os.environ | quick | {MARK: str(cache)}
 
 
-def ray_processes() -> set[int]:
-    done = subprocess.run(["pgrep", "-f", "raylet|gcs_server|ray::"], capture_output=True, text=True, check=False)
-    return {int(pid) for pid in done.stdout.split()}
+def left_running(environment: dict[str, str]) -> list[str]:
+    """What the sweeps of this session left: every process that inherited their environment, with what it is."""
+    mark, found = f"{MARK}={environment[MARK]}".encode(), []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
 
 
-def sweep(store: Path, environment: dict[str, str], *arguments: str) -> tuple[int, dict, str]:
+def all_ends(environment: dict[str, str]) -> bool:
+    """Within some seconds."""
+    for _ in range(50):
+        if not left_running(environment):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def sweep(store: Path | str, environment: dict[str, str], *arguments: str) -> tuple[int, dict, str]:
     command = [*CLI, "run", "demo", "--store", str(store), "--json", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=500)
     last = done.stdout.splitlines()[-1] if done.stdout else ""
@@ -48,7 +69,6 @@ def sweep(store: Path, environment: dict[str, str], *arguments: str) -> tuple[in
 
 
 def test_smoke_goes_the_whole_way_and_continues(tmp_path: Path, environment: dict[str, str]) -> None:
-    before = ray_processes()
     status, result, output = sweep(tmp_path, environment, "--smoke")
     assert status == 0, output
     assert [run["status"] for run in result["runs"]] == ["completed"] * 4
@@ -70,8 +90,7 @@ def test_smoke_goes_the_whole_way_and_continues(tmp_path: Path, environment: dic
     status, _, output = sweep(tmp_path, environment, "--smoke")
     assert status == 0, output
     assert {r.run_id: r for r in Store(tmp_path).records()} == records, "finished runs are not repeated"
-    time.sleep(1)
-    assert ray_processes() <= before, "Ray's processes are stopped"
+    assert all_ends(environment), left_running(environment)
 
 
 def test_unreadable_image_fails_its_runs_with_a_record(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -98,7 +117,6 @@ def test_unreadable_image_fails_its_runs_with_a_record(tmp_path: Path, environme
 def test_interrupt_keeps_finished_runs_and_the_same_command_continues(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    before = ray_processes()
     command = [*CLI, "run", "demo", "--store", str(tmp_path), *TINY[:5], "--set=train.epochs=4"]
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -114,8 +132,7 @@ def test_interrupt_keeps_finished_runs_and_the_same_command_continues(
     assert process.wait(timeout=60) == 130, "".join(seen) + rest
     assert "Traceback" not in rest
     assert "The same command continues" in rest
-    time.sleep(2)
-    assert ray_processes() <= before
+    assert all_ends(environment), left_running(environment)
     kept = {r.run_id: r.history for r in Store(tmp_path).records() if r.status == "trained"}
     assert kept
 
@@ -135,6 +152,31 @@ def test_several_workers_go_through_ray_train(tmp_path: Path, environment: dict[
     assert record.config["train"]["num_workers"] == 2
     assert len(record.history) == 1
     assert result["runs"][0]["run_id"] == record.run_id
+
+
+def test_a_sweep_into_a_bucket_leaves_nothing_here(
+    tmp_path: Path, environment: dict[str, str], s3_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = s3_url("a/store")
+    monkeypatch.chdir(tmp_path)  # where the page goes
+    with_keys = environment | {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    status, result, output = sweep(url, with_keys, *TINY, "--set=model.rho=0.25", "--set=train.epochs=2")
+    assert status == 0, output
+    store = Store(url)
+    (record,) = store.records()
+    assert record.status == "completed"
+    assert record.points[0].latency_ms
+    files = {path.partition(f"{record.run_id}/")[2] for path in store.files.list("runs")}
+    kept = {file for file in files if not file.startswith("tensorboard/events")}
+    assert kept == {"record.json", "model.safetensors", "detections.parquet", "samples.parquet"}
+    assert len(files) == 5
+    assert not list((Path(environment["RHOBENCH_CACHE"]) / "scratch").rglob("*.safetensors"))
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(record), "keys stay in the environment"
+    assert Path(result["report"]).parent in (Path(), tmp_path)
+
+    status, _, output = sweep(url, with_keys, *TINY, "--set=model.rho=0.25", "--set=train.epochs=2")
+    assert status == 0, output
+    assert store.records() == [record], "finished runs are not repeated"
 
 
 def test_a_sweep_that_no_cluster_can_run_is_refused(tmp_path: Path, environment: dict[str, str]) -> None:

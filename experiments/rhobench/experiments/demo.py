@@ -63,9 +63,8 @@ def demo() -> Experiment:
             "data.scenes.train_images": 64,
             "data.scenes.val_images": 16,
             "train.epochs": 1,
-            # Enough to see that it works; other experiments with these sizes have up to eleven points to time.
-            "measure.iterations": 6,
-            "measure.warmup_iterations": 1,
+            "measure.iterations": 30,
+            "measure.warmup_iterations": 3,
         },
         expected=(Expectation(metric="ap", at_least=0.48),),
         cpu_hours=0.2,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -16,6 +17,7 @@ from ray.tune.logger import LoggerCallback
 
 from rhobench.cluster.stopping import run_id_of
 from rhobench.config import ConfigError
+from rhobench.data import cache_dir
 from rhobench.results import Store
 
 PACKAGES: Mapping[str, str] = {"mlflow": "mlflow", "wandb": "wandb"}
@@ -86,7 +88,7 @@ class TensorBoard(LoggerCallback):
             from tensorboardX import SummaryWriter
 
             # A run that was taken up again repeats the steps since its last checkpoint.
-            self._writers[run_id] = SummaryWriter(str(self.store.run_dir(run_id) / TENSORBOARD), purge_step=step)
+            self._writers[run_id] = SummaryWriter(str(self._folder(run_id)), purge_step=step)
         values = {name: result[name] for name in SCALARS} | {f"terms/{n}": v for n, v in result["terms"].items()}
         for name, value in values.items():
             if value is not None:
@@ -95,6 +97,17 @@ class TensorBoard(LoggerCallback):
 
     def log_trial_end(self, trial: Any, failed: bool = False) -> None:
         """Close the file of a run."""
-        writer = self._writers.pop(run_id_of(trial), None)
-        if writer is not None:
-            writer.close()
+        run_id = run_id_of(trial)
+        writer = self._writers.pop(run_id, None)
+        if writer is None:
+            return
+        writer.close()
+        if not self.store.is_local:
+            for file in self._folder(run_id).iterdir():
+                self.store.files.upload(file, f"runs/{run_id}/{TENSORBOARD}/{file.name}")
+
+    def _folder(self, run_id: str) -> Path:
+        """Where the files of a run are written: in the store, or on this machine until they are uploaded."""
+        if self.store.is_local:
+            return self.store.run_dir(run_id) / TENSORBOARD
+        return cache_dir() / TENSORBOARD / self.store.name / run_id

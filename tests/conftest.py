@@ -1,0 +1,63 @@
+"""An S3 server of our own, for stores in buckets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+SERVER = "import sys; from moto.server import main; main(sys.argv[1:])"
+AWS = {
+    "AWS_ACCESS_KEY_ID": "key-of-a-test",
+    "AWS_SECRET_ACCESS_KEY": "secret-of-a-test",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@pytest.fixture(scope="session")
+def s3_address() -> Iterator[str]:
+    """HOST:PORT of an S3 server of its own on this machine, whose credentials are in the environment."""
+    pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), 0.2).close()
+                break
+            assert server.poll() is None, "the S3 server ended"
+            time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def s3_url(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """URLs of prefixes in a new bucket."""
+    from pyarrow import fs
+
+    for name, value in AWS.items():
+        monkeypatch.setenv(name, value)
+    for name in list(os.environ):
+        if name.lower() in {"http_proxy", "https_proxy", "all_proxy", "aws_profile", "aws_session_token"}:
+            monkeypatch.delenv(name)
+    bucket = f"bench-{uuid.uuid4().hex[:8]}"
+    server = {"endpoint_override": s3_address, "scheme": "http", "region": "us-east-1"}
+    fs.S3FileSystem(**server, allow_bucket_creation=True).create_dir(bucket)
+    options = "&".join(f"{name}={value}" for name, value in server.items())
+    return lambda prefix: f"s3://{bucket}/{prefix}?{options}"
