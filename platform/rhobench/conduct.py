@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from rhobench.config import ConfigError, RunConfig
-from rhobench.config_tree import from_dict, value_at
-from rhobench.expansion import chosen_run, varied_paths
-from rhobench.experiment import Expectation
+from rhobench.config_tree import from_dict
+from rhobench.expansion import chosen_run, values_on_axes, varied_paths
+from rhobench.experiment import Expectation, Experiment
 from rhobench.identity import KnownRuns
-from rhobench.results import Store, metric
+from rhobench.results import Record, Store, metric, printable
 from rhobench.study import Study
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 """Exit statuses of a study that was started; 130 is what shells give for Ctrl-C."""
+
+TOLD = 20
+"""Runs of one status that are named at the end; the page has all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ class Outcome:
     store: str
     report: Path
     runs: list[dict[str, Any]]
-    """run_id, status and reason of each run of the study."""
+    """run_id, status, reason and number of failed attempts of each run of the study."""
     exit_status: int
     """0 when every run is completed, or was stopped early as it was meant to."""
 
@@ -142,25 +145,25 @@ def searched(study: Study, store: Store) -> OptunaSearch | None:
     configs |= {run_id: left.config for run_id, left in begun.items() if left is not None}
     past = []
     for run_id, data in configs.items():
-        config = from_dict(RunConfig, data)
-        run = make({axis.path: value_at(config, axis.path) for axis in experiment.axes})
-        if run is not None and run.run_id == run_id:
+        values = _values_on_axes(experiment, data)
+        run = None if values is None else make(values)
+        if run is not None and run.run_id == run_id:  # of several records of one run, the one that counts
             past.append((run, records.get(run_id)))
     return OptunaSearch(experiment.sampling, experiment.axes, make, past)
+
+
+def _values_on_axes(experiment: Experiment, data: Mapping[str, Any]) -> dict[str, Any] | None:
+    try:
+        return values_on_axes(experiment, from_dict(RunConfig, data))
+    except ConfigError:  # begun by another version, with settings that this one does not know
+        return None
 
 
 def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -> Outcome:
     from rhobench.dashboards import front_table, write_report
 
     records = {record.run_id: record for record in store.records()}
-    runs = [
-        {
-            "run_id": i,
-            "status": records[i].status if i in records else "not run",
-            "reason": records[i].reason if i in records else None,
-        }
-        for i in study.run_ids
-    ]
+    runs = [_in_short(i, records.get(i)) for i in study.run_ids]
     frame = store.frame()
     mine = frame[frame.run_id.isin(study.run_ids)]
     for x in ("gflops", "latency_ms"):
@@ -168,11 +171,8 @@ def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -
             console.print(front_table(mine, x=x))
     if not study.smoke:
         check_expectations(study.experiment.expected, mine, console)
-    for run in runs:
-        if run["status"] == "failed":
-            console.print(
-                f"[bold red]failed[/] {run['run_id']}: {escape(str(run['reason']))}", highlight=False, soft_wrap=True
-            )
+    for line in _endings(runs):
+        console.print(line, highlight=False, soft_wrap=True)
     unfinished = sum(run["status"] not in study.finished for run in runs)
     if interrupted:
         console.print(f"\nInterrupted: {len(runs) - unfinished} of {len(runs)} runs are finished and kept.")
@@ -183,6 +183,33 @@ def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     status = INTERRUPTED if interrupted else FAILED if unfinished else DONE
     return Outcome(store=store.place, report=report, runs=runs, exit_status=status)
+
+
+def _in_short(run_id: str, record: Record | None) -> dict[str, Any]:
+    if record is None:
+        return {"run_id": run_id, "status": "not run", "reason": None, "attempts": 0}
+    return {
+        "run_id": run_id,
+        "status": record.status,
+        "reason": record.reason,
+        "attempts": len(record.attempts),
+    }
+
+
+def _endings(runs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """What is to be known of runs beside their numbers, in rich's markup: what was tried again, stopped, and failed."""
+    # The last attempt at a failed run is the failure itself.
+    again = [run for run in runs if run["attempts"] > (run["status"] == "failed")]
+    if again:
+        yield f"tried again: {len(again)} of {len(runs)} runs; the page says why their first attempts failed"
+    for status, style in (("stopped", "yellow"), ("failed", "bold red")):
+        ended = [run for run in runs if run["status"] == status]
+        for run in ended[:TOLD]:
+            attempts = f" after {run['attempts']} attempts" if status == "failed" and run["attempts"] > 1 else ""
+            reason = escape(printable(run["reason"] or "no reason was recorded"))
+            yield f"[{style}]{status}[/] {run['run_id']}{attempts}: {reason}"
+        if len(ended) > TOLD:
+            yield f"[{style}]{status}[/] {len(ended) - TOLD} more runs; the page lists them with their reasons"
 
 
 def check_expectations(expected: Sequence[Expectation], frame: pd.DataFrame, console: Console) -> None:

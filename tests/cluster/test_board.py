@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from io import StringIO
 
 import pytest
@@ -40,3 +42,60 @@ def test_the_table_shows_the_speed_and_a_wait_that_matters(wait: float, shown: s
     console.print(board)
     assert shown in screen.getvalue()
     assert ("% wait" in screen.getvalue()) == (wait == 0.3)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_words_of_others_are_no_commands_to_the_terminal(terminal: bool) -> None:
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=terminal, width=200)
+    board = Board(["first"], console, "demo")
+    board.warn("a file named \x1b]0;title\x07 [bold]x")
+    board.set_state("first", "failed", "\x1b[2Jnothing is left\nof it")
+    console.print(board)
+    text = screen.getvalue()
+    assert "\x1b]0;" not in text
+    assert "\x1b[2J" not in text
+    assert "\\x1b]0;title\\x07 [bold]x" in text
+    assert "\\x1b[2Jnothing is left of it" in text
+
+
+def test_what_the_watchdog_says_beside_a_live_table_is_read_once_and_whole() -> None:
+    screen = StringIO()
+    board = Board([f"run{i}" for i in range(3)], Console(file=screen, force_terminal=True, width=60), "demo")
+    sentence = "2 runs wait for 4 CPUs; the cluster has 2 CPUs on 1 node. Add a node, and the sweep goes on by itself"
+    with board.shown():
+        thread = threading.Thread(target=board.warn, args=(sentence,))
+        thread.start()
+        thread.join()
+        for i in range(3, 40):
+            board.add(f"run{i}")
+            board.set_state(f"run{i}", "training")
+    assert screen.getvalue().count(f"warning: {sentence}") == 1
+
+
+def test_of_more_runs_than_fit_on_the_screen_those_that_go_on_are_drawn_and_the_others_counted() -> None:
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=100, height=16)
+    board = Board([f"run{i:04}" for i in range(3000)], console, "demo")
+    for i in range(1000):
+        board.set_state(f"run{i:04}", "completed")
+    for i in (2998, 2999):
+        board.set_state(f"run{i}", "training")
+    console.print(board)
+    text = screen.getvalue()
+    assert text.index("run2999") < text.index("run0999") < text.index("run0998")
+    assert len(re.findall(r"run\d{4}", text)) == 10
+    assert "and 2990 more: " in text
+    assert "992 completed" in text
+    assert "1998 waiting" in text
+
+
+def test_a_table_that_fits_keeps_the_order_of_the_runs() -> None:
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=100, height=16)
+    board = Board([f"run{i}" for i in range(10)], console, "demo")
+    board.set_state("run9", "training")
+    console.print(board)
+    text = screen.getvalue()
+    assert [text.index(f"run{i}") for i in range(10)] == sorted(text.index(f"run{i}") for i in range(10))
+    assert "more" not in text

@@ -54,6 +54,31 @@ def test_subtitle_counts_seeds_and_failures(store: Store) -> None:
     assert "n = 1 seed;" in pareto(frame[frame["seed"] != 1]).layout.title.subtitle.text
 
 
+def test_a_stopped_run_is_counted_and_never_on_a_front(store: Store) -> None:
+    frame = store.frame()
+    frame.loc[frame["rho"] == 1.0, "status"] = "stopped"
+    figure = pareto(frame)
+    (front,) = traces(figure, "front")
+    assert "ρ 1" not in front.text
+    assert "1 failed run not drawn; 2 stopped runs not drawn" in figure.layout.title.subtitle.text
+
+
+def test_times_beside_other_work_are_hollow_and_say_what_ran(store: Store) -> None:
+    frame = store.frame()
+    busy = (frame["rho"] == 0.25) & (frame["seed"] == 1)
+    frame.loc[busy, ["busy_cores", "co_running"]] = [0.64, "python 0.6, <b>x"]
+    figure = pareto(frame, "latency_ms")
+    (front,) = traces(figure, "front")
+    assert front.marker.symbol == ("square", "square-open", "square", "square")
+    assert "other work used 0.6 cores meanwhile: python 0.6, &lt;b&gt;x" in front.customdata[1][0]
+    assert "other work" not in front.customdata[0][0]
+    assert "hollow: other work used more than 0.2 cores meanwhile (1 of 5)" in figure.layout.title.subtitle.text
+    figure = pareto(frame, "gflops")
+    (front,) = traces(figure, "front")
+    assert front.marker.symbol == "square", "a count does not depend on what else runs"
+    assert "other work" not in front.customdata[1][0] + figure.layout.title.subtitle.text
+
+
 def test_devices_are_never_joined(store: Store) -> None:
     frame = store.frame()
     frame.loc[frame["rho"] == 0.1, "device"] = "another CPU"

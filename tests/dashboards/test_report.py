@@ -14,7 +14,7 @@ import pytest
 from rhobench.config import RunConfig
 from rhobench.dashboards import write_report
 from rhobench.experiment import Experiment
-from rhobench.results import Store
+from rhobench.results import Attempt, Store
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -176,6 +176,59 @@ class TestInBrowser:
         empty.claim(Experiment(summary="", base=RunConfig(experiment="e")))
         page = visit(write_report(empty, tmp_path / "report.html"))
         assert "none yet" in page.locator(".numbers").inner_text()
+
+
+@pytest.fixture(scope="module")
+def eventful(store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str, str]:
+    """The store with a run that was stopped, and one that was tried three times and timed beside other work."""
+    copy = Store(shutil.copytree(store.path, tmp_path_factory.mktemp("eventful") / "store"))
+    lost = Attempt(
+        reason="<i>its process</i> ended", cause="machine", node="0123456789abcdef", started_at="2026-11-26T01:02:03"
+    )
+    completed = [record for record in copy.records() if record.status == "completed"]
+    stopped, tried = completed[0], completed[1]
+    copy.write(replace(stopped, status="stopped", reason="stopped early by <b>asha</b>", points=[]))
+    points = [replace(point, busy_cores=0.512, co_running="python 0.5") for point in tried.points]
+    copy.write(replace(tried, attempts=[lost, lost], points=points))
+    return copy, stopped.run_id, tried.run_id
+
+
+def test_stopped_runs_are_listed_with_their_reason_and_are_no_failures(
+    eventful: tuple[Store, str, str], tmp_path: Path
+) -> None:
+    store, stopped, _ = eventful
+    text = write_report(store, tmp_path / "report.html").read_text(encoding="utf-8")
+    failures, stops = (text[text.index(f"<h2>{title} runs</h2>") :] for title in ("Failed", "Stopped"))
+    assert stopped in stops[: stops.index("</section>")]
+    assert "stopped early by &lt;b&gt;asha&lt;/b&gt;" in stops[: stops.index("</section>")]
+    assert stopped not in failures[: failures.index("</section>")]
+    for count in ("8 completed", "1 failed", "1 stopped"):
+        assert count in text
+    assert "other processes of the host used more than 0.2 cores while it was measured." in text
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium")
+def test_the_card_tells_attempts_and_other_work(
+    visit: Callable[[Path], Any], eventful: tuple[Store, str, str], tmp_path: Path
+) -> None:
+    store, stopped, tried = eventful
+    page = visit(write_report(store, tmp_path / "report.html"))
+    page.evaluate(f"location.hash = '#run={tried}'")
+    card = page.locator("#card")
+    card.wait_for(state="visible")
+    for words in (
+        "2 attempts failed before",
+        "2026-11-26T01:02:03, node 0123456789ab",
+        "<i>its process</i> ended",
+        "other work used the machine while latency was measured",
+        "python 0.5",
+        "0.51",
+    ):
+        assert words in card.inner_text()
+    page.evaluate(f"location.hash = '#run={stopped}'")
+    page.wait_for_function("document.querySelector('#card').innerText.includes('stopped early by <b>asha</b>')")
+    assert "attempt" not in card.inner_text()
 
 
 def test_what_the_numbers_mean_stands_in_the_page(report: Path) -> None:

@@ -23,6 +23,23 @@ def test_front_is_marked_and_sorted_by_cost(store: Store) -> None:
     assert "52.1 ± 0.1" in lines[0]
 
 
+def test_a_time_beside_other_work_is_marked_and_a_count_is_not(store: Store) -> None:
+    frame = store.frame()
+    frame["busy_cores"] = frame["rho_infer"].map({0.1: 0.5, 0.25: 0.2}).astype(float)
+    console = Console(width=160, record=True, file=StringIO())
+    console.print(front_table(frame, "latency_ms"))
+    lines = console.export_text().splitlines()
+    assert [line for line in lines if " * " in line and "ρ" in line] == [line for line in lines if "ρ 0.1" in line]
+    assert "* other work used more than 0.2 cores meanwhile." in " ".join(" ".join(lines).split())
+    console.print(front_table(frame, "gflops"))
+    assert "*" not in console.export_text()
+
+
 def test_what_is_not_shown_is_counted(store: Store) -> None:
     assert "1 failed." in printed(store, "gflops")
+    frame = store.frame()
+    frame.loc[frame["rho"].isna(), "status"] = "stopped"
+    console = Console(width=160, record=True, file=StringIO())
+    console.print(front_table(frame))
+    assert "1 failed, 1 stopped." in " ".join(console.export_text().split())
     assert "1 failed, 1 not measured." in " ".join(printed(store, "fps").split())

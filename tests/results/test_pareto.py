@@ -75,6 +75,8 @@ def rows(*changes: dict[str, object]) -> pd.DataFrame:
         "backend": "cuda",
         "threads": 1,
         "batch_size": 1,
+        "busy_cores": math.nan,
+        "co_running": None,
         "train.lr": 2e-4,
         "model.rho": 0.3,
     }
@@ -124,10 +126,19 @@ def test_aps_on_two_data_sets_are_not_compared() -> None:
     assert set(table["setting"]) == {"coco val", "bccd val"}
 
 
-def test_failed_and_unmeasured_runs_are_left_out() -> None:
-    frame = rows({}, {"status": "failed"}, {"configuration": "d", "gflops": None, "status": "trained"})
+def test_failed_stopped_and_unmeasured_runs_are_left_out() -> None:
+    others = ({"status": "failed"}, {"status": "stopped", "ap": 0.9})
+    frame = rows({}, *others, {"configuration": "d", "gflops": None, "status": "trained"})
     assert by_configuration(frame)["run_ids"].tolist() == [["run0"]]
     assert by_configuration(frame.iloc[1:]).empty
+
+
+def test_the_seed_beside_which_others_used_most_is_named() -> None:
+    seeds = [{"busy_cores": 0.1}, {"busy_cores": 0.7, "co_running": "python 0.7"}, {"busy_cores": math.nan}]
+    (row,) = by_configuration(rows(*seeds), "latency_ms").to_dict("records")
+    assert (row["busy_cores"], row["co_running"]) == (0.7, "python 0.7")
+    (row,) = by_configuration(rows({}), "latency_ms").to_dict("records")
+    assert math.isnan(row["busy_cores"]), "not measured is not zero"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from rhobench.results import Metric, by_configuration, configuration_labels, metric
+from rhobench.results import (
+    BESIDE_OTHER_WORK,
+    ENDED_EARLY,
+    Metric,
+    by_configuration,
+    metric,
+)
 
 INK, MUTED, GRID, SURFACE = "#1c2431", "#5b6676", "#e4e9ef", "#ffffff"
 
@@ -54,7 +60,8 @@ FEW = 12
 def pareto(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> go.Figure:
     """Two metrics of a ``Store.frame()`` against each other: one marker per configuration, one front per setting.
 
-    Failed runs are counted in the subtitle. A trace's ``meta`` says what it draws: "front", "dominated" or "line"; the
+    Runs that failed or were stopped are counted in the subtitle; a marker is hollow where one of the two is a time that
+    was measured beside other work. A trace's ``meta`` says what it draws: "front", "dominated" or "line"; the
     last entry of a marker's ``customdata`` is the id of its (first) run.
     """
     cost, value = metric(x), metric(y)
@@ -95,40 +102,6 @@ def pareto(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> go.Figure:
     return figure
 
 
-def learning_curves(curves: pd.DataFrame, frame: pd.DataFrame, y: str = "ap", highlighted: int = 5) -> go.Figure:
-    """``y`` over the epochs of every run in a ``Store.curves()``.
-
-    The best run of each of the ``highlighted`` best configurations has a colour, ordered by its label (so by rho in a
-    sweep over rho); the rest are grey.
-    """
-    value = metric(y)
-    figure = canvas("Learning curves", "")
-    known = curves[curves["run_id"].isin(frame["run_id"])]
-    known = known[known[y].notna()] if y in known else known.iloc[:0]
-    if known.empty:
-        say_empty(figure, f"no run has been scored with {value.label} yet")
-        return figure
-    known = known.sort_values(["run_id", "epoch"])
-    best = known.groupby("run_id")[y].max().sort_values(ascending=value.better == "lower")
-    names = _run_names(frame)
-    chosen = names.loc[best.index].drop_duplicates("configuration").head(highlighted).sort_values(["rho", "name"]).index
-    others = [run for run in best.index if run not in chosen]
-    if others:
-        figure.add_trace(_background_curves(known, others, value))
-    for index, run in enumerate(chosen):
-        color = RAMP[round(index * (len(RAMP) - 1) / max(len(chosen) - 1, 1))]
-        figure.add_trace(
-            _curve(known[known["run_id"] == run], run, names.loc[run, "name"], value, color, SYMBOLS[index])
-        )
-    shown = f"best {len(chosen)} configurations of {len(best)} runs in colour" if others else f"{len(best)} runs"
-    figure.update_layout(
-        title={"subtitle": {"text": f"{value.label} on the validation split after each epoch; {shown}"}}
-    )
-    figure.update_xaxes(title_text="Epoch", dtick=1 if known["epoch"].max() <= FEW else None)
-    figure.update_yaxes(title_text=value.title)
-    return figure
-
-
 def canvas(title: str, subtitle: str) -> go.Figure:
     """An empty figure in the look of all others."""
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "title": {"standoff": 10}, "automargin": True}
@@ -166,6 +139,7 @@ def _markers(
     rows: pd.DataFrame, cost: Metric, value: Metric, color: str, symbol: str, *, on_front: bool, labelled: bool
 ) -> go.Scatter:
     x, y = rows[cost.name] * cost.scale, rows[value.name] * value.scale
+    beside = _beside_other_work(rows, cost, value)
     side = "right" if cost.better == "lower" else "left"  # where the front line leaves room
     return go.Scatter(
         x=x.tolist(),
@@ -177,7 +151,7 @@ def _markers(
         cliponaxis=False,
         marker={
             "color": color,
-            "symbol": symbol,
+            "symbol": [f"{symbol}-open" if hollow else symbol for hollow in beside] if beside.any() else symbol,
             "size": 12 if on_front else 8,
             "opacity": 1 if on_front else 0.45,
             "line": {"width": 1.5 if on_front else 0, "color": SURFACE},
@@ -243,6 +217,9 @@ def _hover(row: dict[Hashable, Any], cost: Metric, value: Metric) -> str:
         elif row["n"] > 1 and row[f"{m.name}_sd"] > 1e-6 * abs(row[m.name]):
             spread = f" ± {m.format(row[f'{m.name}_sd'])}"
         lines.append(f"{m.title} <b>{m.format(row[m.name])}</b>{spread}")
+    if (cost.timed or value.timed) and row["busy_cores"] > BESIDE_OTHER_WORK:
+        programs = f": {html.escape(row['co_running'])}" if isinstance(row["co_running"], str) else ""
+        lines.append(f"other work used {row['busy_cores']:.1f} cores meanwhile{programs}")
     return "<br>".join([*lines, seeds_text(row["n"], row["n"]), "<i>click for the whole configuration</i>"])
 
 
@@ -264,10 +241,22 @@ def _pareto_subtitle(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, valu
     settings = rows["setting"].nunique()
     if settings > 1:
         parts.append(f"{settings} settings that cannot be compared: one front each")
-    failed = frame.loc[frame["status"] == "failed", "run_id"].nunique()
-    if failed:
-        parts.append(f"{failed} failed run{'s' if failed > 1 else ''} not drawn")
+    if beside := int(_beside_other_work(rows, cost, value).sum()):
+        parts.append(
+            f"hollow: other work used more than {BESIDE_OTHER_WORK:g} cores meanwhile ({beside} of {len(rows)})"
+        )
+    counts = frame.drop_duplicates("run_id")["status"].value_counts()
+    parts += [
+        f"{counts[status]} {status} run{'s' if counts[status] > 1 else ''} not drawn"
+        for status in ENDED_EARLY
+        if status in counts
+    ]
     return "; ".join(parts)
+
+
+def _beside_other_work(rows: pd.DataFrame, cost: Metric, value: Metric) -> pd.Series:
+    """Per row whether one of the metrics is a time that was measured beside other work."""
+    return (rows["busy_cores"] > BESIDE_OTHER_WORK) & (cost.timed or value.timed)
 
 
 def say_empty(figure: go.Figure, text: str) -> None:
@@ -275,43 +264,3 @@ def say_empty(figure: go.Figure, text: str) -> None:
     figure.add_annotation(text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"color": MUTED})
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
-
-
-def _run_names(frame: pd.DataFrame) -> pd.DataFrame:
-    """Per run: its configuration, name (what tells it from the others) and rho."""
-    runs = frame.drop_duplicates("run_id").set_index("run_id")
-    as_trained = runs.assign(rho_infer=runs["rho"], precision=None, height=None, width=None)
-    name = pd.Series(configuration_labels(as_trained), index=runs.index)
-    for column in ("backbone", "model"):
-        if runs[column].nunique() > 1:
-            name = runs[column] + " · " + name
-    if runs["seed"].nunique() > 1:
-        name = name + " · seed " + runs["seed"].astype(str)
-    return pd.DataFrame({"configuration": runs["configuration"], "name": name, "rho": runs["rho"]})
-
-
-def _curve(points: pd.DataFrame, run: str, name: str, value: Metric, color: str, symbol: str) -> go.Scatter:
-    return go.Scatter(
-        x=points["epoch"].tolist(),
-        y=(points[value.name] * value.scale).tolist(),
-        mode="lines+markers" if len(points) <= 30 else "lines",
-        line={"color": color, "width": 2.2},
-        marker={"size": 7, "symbol": symbol, "line": {"width": 1, "color": SURFACE}},
-        name=html.escape(name),
-        customdata=[[f"<b>{html.escape(name)}</b>", run]] * len(points),
-        hovertemplate=f"%{{customdata[0]}}<br>epoch %{{x}}, {value.label} %{{y:.1f}}<extra></extra>",
-        meta="curve",
-    )
-
-
-def _background_curves(curves: pd.DataFrame, runs: list[str], value: Metric) -> go.Scatter:
-    """All other runs as one trace, broken between runs: hundreds of traces would make the page slow."""
-    x: list[float | None] = []
-    y: list[float | None] = []
-    for _, points in curves[curves["run_id"].isin(runs)].groupby("run_id"):
-        x += [*points["epoch"].tolist(), None]
-        y += [*(points[value.name] * value.scale).tolist(), None]
-    line = {"color": MUTED, "width": 1}
-    return go.Scatter(
-        x=x, y=y, mode="lines", line=line, opacity=0.3, hoverinfo="skip", name="other runs", meta="others"
-    )

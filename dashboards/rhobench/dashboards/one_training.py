@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from rhobench.dashboards.figures import MUTED, SERIES, SURFACE, SYMBOLS, canvas, say_empty, seeds_text
-from rhobench.results import Metric, configuration_labels, metric, samples_rho
+from rhobench.results import ENDED_EARLY, Metric, configuration_labels, metric, samples_rho
 
 _THE_DIAL = {"model.rho", "model.rho_choices", "measure.rhos", "train.epochs"}
 """Fields in which a training for every rho and the trainings for one each differ by design. Cheap steps buy more
@@ -26,7 +26,7 @@ def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
     figure = canvas("One training, every ρ", "")
     figure.update_xaxes(title_text="ρ at inference", type="log")
     figure.update_yaxes(title_text=value.title)
-    rows = frame[(frame["status"] != "failed") & frame[[y, "rho_infer"]].notna().all(axis=1)]
+    rows = frame[~frame["status"].isin(ENDED_EARLY) & frame[[y, "rho_infer"]].notna().all(axis=1)]
     rows = rows[rows.groupby("configuration")["rho_infer"].transform("nunique") > 1]
     if rows.empty:
         say_empty(figure, "no run has been measured at several ρ yet")
@@ -67,7 +67,7 @@ def _settings(frame: pd.DataFrame) -> pd.Series:
 def _trained_apart(frame: pd.DataFrame, y: str) -> pd.DataFrame:
     """The points of trainings for one rho, at that rho."""
     own = (frame["rho"] == frame["rho_infer"]) & ~samples_rho(frame)
-    return frame[own & (frame["status"] != "failed") & frame[y].notna()]
+    return frame[own & ~frame["status"].isin(ENDED_EARLY) & frame[y].notna()]
 
 
 def _names(rows: pd.DataFrame) -> dict[str, str]:

@@ -19,9 +19,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from rhobench.dashboards.figures import DARK, learning_curves, pareto
+from rhobench.dashboards.curves import learning_curves
+from rhobench.dashboards.figures import DARK, pareto
 from rhobench.dashboards.one_training import one_training
-from rhobench.results import METRICS, Point, Record, Store, by_configuration, metric, rho_label, samples_rho
+from rhobench.dashboards.run_cards import environment_lines, run_cards, show
+from rhobench.results import BESIDE_OTHER_WORK, METRICS, Record, Store, by_configuration, metric, samples_rho
 
 PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -45,7 +47,7 @@ PAGE = Template("""<!doctype html>
   <div class="numbers">$numbers</div>
   $problems
   <div class="figures">$figures</div>
-  $failures
+  $endings
   $runs
   $provenance
 </main>
@@ -71,6 +73,7 @@ COLUMNS = (
     ("backend", "Backend"),
     ("device", "Device"),
     ("protocol", "Protocol"),
+    ("busy_cores", "Other work (cores)"),
     ("train_seconds", "Training (s)"),
 )
 """Columns of the table of runs. Those without a single value are left out."""
@@ -99,12 +102,13 @@ def write_report(store: Store, out: Path) -> Path:
         numbers="".join(_number(*number) for number in _key_numbers(frame)),
         problems=_list_card("Files that could not be read", map(_text, store.problems)),
         figures="".join(_figure_card(name, figure) for name, figure in figures.items()),
-        failures=_list_card("Failed runs", _failures(records)),
+        endings=_list_card("Failed runs", _reasons(records, "failed"))
+        + _list_card("Stopped runs", _reasons(records, "stopped")),
         runs=_runs_table(frame),
         provenance=_provenance(records, frame),
         plotly=get_plotlyjs(),
         figure_data="{" + ",".join(f'"{name}":{_script_safe(f.to_json())}' for name, f in figures.items()) + "}",
-        run_data=_script_safe(json.dumps(_run_cards(records, frame))),
+        run_data=_script_safe(json.dumps(run_cards(records, frame))),
         dark=json.dumps(DARK),
         script=_asset("report.js"),
     )
@@ -181,9 +185,10 @@ def _list_card(title: str, items: Iterable[str]) -> str:
     return f"<section class='card'><h2>{title}</h2><ul>{rows}</ul></section>" if rows else ""
 
 
-def _failures(records: list[Record]) -> Iterator[str]:
+def _reasons(records: list[Record], status: str) -> Iterator[str]:
+    """Why runs did not come to their end."""
     for record in records:
-        if record.status == "failed":
+        if record.status == status:
             yield f"{_link(record.run_id)} {_text(record.reason or 'no reason was recorded')}"
 
 
@@ -225,20 +230,7 @@ def _cell(column: str, value: Any) -> str:
         return _link(value)
     if column == "status":
         return f"<span class='{_text(value)}'>{_text(value)}</span>"
-    return _text(_show(column, value))
-
-
-def _show(name: str, value: Any) -> str:
-    """A value as text, with the decimals of its metric."""
-    if name in METRICS:
-        return METRICS[name].format(value)
-    if name in {"rho", "rho_infer"} and not isinstance(value, str):
-        return "dense" if pd.isna(value) else f"{value:g}"
-    if value is None or (isinstance(value, float) and pd.isna(value)):
-        return "–"
-    if name.endswith("_seconds"):
-        return f"{value:.0f}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return _text(show(column, value))
 
 
 def _provenance(records: list[Record], frame: pd.DataFrame) -> str:
@@ -254,10 +246,17 @@ def _provenance(records: list[Record], frame: pd.DataFrame) -> str:
     facts = [("AP", "COCO AP over IoU 0.50:0.95, times 100, on the validation split: " + _values(frame["dataset"]))]
     facts += [(f"Protocol {name}", text) for name, text in sorted(protocols.items())]
     facts += [("Latency bars", "10th to 90th percentile of the timed calls; the marker is their median.")]
+    if (frame["busy_cores"] > BESIDE_OTHER_WORK).any():
+        facts += [
+            (
+                "Hollow latency markers",
+                f"other processes of the host used more than {BESIDE_OTHER_WORK:g} cores while it was measured.",
+            )
+        ]
     facts += [("FLOPs", counts[name]) for name in counts if name in set(frame["flops_count"])]
     facts += [(label, _values(frame[name])) for name, label in (("device", "Device"), ("backend", "Attention backend"))]
     facts += [
-        (label, _values(pd.Series([_environment(r).get(key) for r in records], dtype=object)))
+        (label, _values(pd.Series([environment_lines(r).get(key) for r in records], dtype=object)))
         for key, label in (("packages", "Versions"), ("git", "Source"), ("cpu", "Training CPU"), ("os", "System"))
     ]
     known = [(name, text) for name, text in facts if text not in {"", "none"}]
@@ -265,55 +264,5 @@ def _provenance(records: list[Record], frame: pd.DataFrame) -> str:
     return f"<footer class='card'><h2>Where the numbers come from</h2><dl>{items}</dl></footer>"
 
 
-def _environment(record: Record) -> dict[str, str]:
-    """The record's environment with each entry as one line of text."""
-    lines = {}
-    for name, value in record.environment.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
-        elif isinstance(value, list):
-            value = " ".join(map(str, value))
-        lines[name] = "none" if value is None or value == "" else str(value)
-    return lines
-
-
 def _values(column: pd.Series) -> str:
-    return "; ".join(_show("", value) for value in column.dropna().unique())
-
-
-def _run_cards(records: list[Record], frame: pd.DataFrame) -> dict[str, Any]:
-    """By run id what its card shows: status, reason, runs of the same configuration, and sections of (name, text)."""
-    runs = frame.drop_duplicates("run_id")
-    siblings = {run: group["run_id"].tolist() for _, group in runs.groupby("configuration") for run in group["run_id"]}
-    return {
-        record.run_id: {
-            "status": record.status,
-            "reason": record.reason,
-            "siblings": siblings[record.run_id],
-            "sections": _card_sections(record),
-        }
-        for record in records
-    }
-
-
-def _card_sections(record: Record) -> list[tuple[str, list[tuple[str, str]]]]:
-    sections = [(f"Measured at {rho_label(point.rho, point.rho)}", _measured(point)) for point in record.points]
-    cost = [(name, _show(name, value)) for name, value in record.cost.items()]
-    times = [("started_at", _show("", record.started_at)), ("finished_at", _show("", record.finished_at))]
-    sections.append(("Cost of the run", cost + times))
-    sections.append(("Configuration", list(_flat(record.config))))
-    sections.append(("Environment", list(_environment(record).items())))
-    return sections
-
-
-def _measured(point: Point) -> list[tuple[str, str]]:
-    fields = {name: value for name, value in vars(point).items() if value is not None and name != "rho"}
-    return [(METRICS[name].title if name in METRICS else name, _show(name, value)) for name, value in fields.items()]
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, "none" if value is None else str(value)
+    return "; ".join(show("", value) for value in column.dropna().unique())

@@ -7,14 +7,17 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from rhobench.results import by_configuration, metric, printable
+from rhobench.results import BESIDE_OTHER_WORK, ENDED_EARLY, by_configuration, metric, printable
+
+MARK = " *"
+"""After a time that was measured beside other work."""
 
 
 def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
     """Configurations of a ``Store.frame()``, cheapest first, those on the front marked "●".
 
     Where there are several settings (devices, protocols, data sets), each has its own front and its name
-    stands with the model.
+    stands with the model. Times that were measured beside other work are marked "*".
     """
     rows = by_configuration(frame, x, y)
     cost, value = metric(x), metric(y)
@@ -22,7 +25,7 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
     table = Table(
         title=f"{value.label} against {cost.noun}"
         + ("" if several or rows.empty else f" · {_shown(rows['series'][0])}"),
-        caption=_caption(frame, rows),
+        caption=_caption(frame, rows, timed=cost.timed or value.timed),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
@@ -34,10 +37,13 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
     for m in (cost, value):
         table.add_column(f"{m.title} {'↓' if m.better == 'lower' else '↑'}", justify="right")
     table.add_column("seeds", justify="right")
+    timed = (cost.timed, value.timed)
     for row in rows.to_dict("records"):
+        beside = row["busy_cores"] > BESIDE_OTHER_WORK
+        marks = [MARK if m and beside else "" for m in timed]
         spread = f" ± {value.format(row[f'{y}_sd'])}" if row["n"] > 1 else ""
         cells = ["●" if row["on_front"] else " ", row["label"], *[row["series"]] * several]
-        cells += [cost.format(row[x]), value.format(row[y]) + spread, str(row["n"])]
+        cells += [cost.format(row[x]) + marks[0], value.format(row[y]) + spread + marks[1], str(row["n"])]
         table.add_row(*map(_shown, cells), style="bold" if row["on_front"] else "dim")
     return table
 
@@ -47,13 +53,16 @@ def _shown(text: object) -> str:
     return escape(printable(text))
 
 
-def _caption(frame: pd.DataFrame, rows: pd.DataFrame) -> str:
+def _caption(frame: pd.DataFrame, rows: pd.DataFrame, *, timed: bool) -> str:
     status = frame.drop_duplicates("run_id")["status"]
-    shown = len({run for runs in rows["run_ids"] for run in runs})
-    failed = int((status == "failed").sum())
+    unmeasured = len(status) - len({run for runs in rows["run_ids"] for run in runs})
     parts = [f"● {int(rows['on_front'].sum())} of {len(rows)} configurations on the front"]
-    if failed:
-        parts.append(f"{failed} failed")
-    if len(status) - failed - shown:
-        parts.append(f"{len(status) - failed - shown} not measured")
+    for ended in ENDED_EARLY:
+        if count := int((status == ended).sum()):
+            parts.append(f"{count} {ended}")
+            unmeasured -= count
+    if unmeasured:
+        parts.append(f"{unmeasured} not measured")
+    if timed and (rows["busy_cores"] > BESIDE_OTHER_WORK).any():
+        parts.append(f"* other work used more than {BESIDE_OTHER_WORK:g} cores meanwhile")
     return ", ".join(parts) + "."

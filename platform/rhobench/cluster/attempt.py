@@ -19,6 +19,7 @@ from rhobench.config import RunConfig
 from rhobench.config_tree import to_dict
 from rhobench.results import Attempt, Record, RecordError, Store, describe_environment
 from rhobench.results.record import Cause
+from rhobench.results.shape import misfit
 
 FILE = "attempt.json"
 
@@ -72,9 +73,12 @@ def begin(store: Store, run_id: str, config: RunConfig, node: str | None) -> Try
 def going_on(store: Store, run_id: str) -> Try | None:
     """The try whose file is there; whether somebody is at it is not known."""
     try:
-        return from_json(json.loads(store.files.read(_name(run_id))))
-    except (FileNotFoundError, ValueError, TypeError, KeyError):  # none, or damaged
+        found = from_json(json.loads(store.files.read(_name(run_id))))
+    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):  # none, or damaged
         return None
+    # What it says names files that are written and a process that is ended.
+    sound = found.run_id == run_id and not any(misfit(part) for part in (found, *found.past))
+    return found if sound else None
 
 
 def from_json(data: dict[str, Any]) -> Try:

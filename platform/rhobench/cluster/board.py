@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from rhobench.results import printable
 from rhobench.training import Status
 
 
@@ -66,7 +68,7 @@ class Board:
 
     def warn(self, text: str) -> None:
         """What the user must know of the sweep as a whole; it stays above a live table."""
-        self.console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True, style="yellow")
+        self.console.print(f"warning: {printable(text)}", highlight=False, markup=False, soft_wrap=True, style="yellow")
 
     def last_word(self, run_id: str) -> str:
         """What a run reported last."""
@@ -83,20 +85,35 @@ class Board:
         if int(status.epoch) > int(before.epoch) and status.loss is not None:
             self._line(f"{run_id}: epoch {status.epoch:.1f}/{status.epochs}, {_in_words(status, before.ap)}")
 
+    def _on_screen(self) -> tuple[list[tuple[str, Row]], Counter[str]]:
+        """The rows that are drawn, and how many others there are by state.
+
+        All of them where they fit on the screen, else those that go on and those that changed last: a table of
+        thousands would not be seen, and would keep a core busy.
+        """
+        rows = list(self.rows.items())  # a thread draws, while a search adds runs
+        room = max(self.console.height - LINES_AROUND, 1)
+        if len(rows) > room:
+            rows.sort(key=lambda item: (item[1].state not in GOING_ON, -item[1].updated))
+        return rows[:room], Counter(row.state for _, row in rows[room:])
+
     def _line(self, text: str) -> None:
         if not self.console.is_terminal:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def __rich__(self) -> Table:
         table = Table(title=f"{self.title}: {self.headline}", title_justify="left", expand=False)
         table.add_column("run", overflow="fold")
         for name in ("state", "epoch", "loss", "AP", "images/s", "left"):
             table.add_column(name, justify="left" if name == "state" else "right")
-        for run_id, row in self.rows.items():
+        shown, rest = self._on_screen()
+        if rest:
+            table.caption = f"and {sum(rest.values())} more: " + ", ".join(f"{n} {state}" for state, n in rest.items())
+        for run_id, row in shown:
             status = row.status
             table.add_row(
                 run_id,
-                escape(row.note or row.state),
+                escape(printable(row.note or row.state)),
                 f"{status.epoch:.1f}/{status.epochs}" if status else "",
                 f"{status.loss:.2f}" if status and status.loss is not None else "",
                 f"{100 * status.ap:.1f}" if status and status.ap is not None else "",
@@ -105,6 +122,12 @@ class Board:
             )
         return table
 
+
+GOING_ON = ("starting", "training")
+"""States of runs that the table shows first."""
+
+LINES_AROUND = 6
+"""Of the terminal, for title, head, caption and warnings."""
 
 NOTED_WAIT = 0.1
 """Share of the time that is spent waiting for data from which on the table shows it."""

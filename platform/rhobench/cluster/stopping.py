@@ -7,6 +7,7 @@ trial that waits for a nested trainer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -126,5 +127,5 @@ def _rule(stopping: EarlyStopping, epochs: int) -> FIFOScheduler:
         **compared,
         grace_period=grace,
         min_samples_required=stopping.min_runs,
-        min_time_slice=epochs + 1,  # it would pause runs while there are too few others to compare with
+        min_time_slice=math.inf,  # it would pause runs while there are too few others to compare with
     )

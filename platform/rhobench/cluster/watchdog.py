@@ -13,12 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rhobench.cluster import attempt
+from rhobench.cluster.attempt import Try
 from rhobench.cluster.placement import Need
 from rhobench.cluster.supply import Supply, need_of
 from rhobench.results import Store
@@ -32,6 +34,9 @@ LONGER = 3.0
 """A run that has been silent before is spoken of after so many times its longest silence."""
 
 LOW_DISK_GIB = 1.0
+
+CLOCKS_DIFFER_SECONDS = 60.0
+"""Between two nodes, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +83,11 @@ def concerns(view: View, stuck_seconds: float) -> Iterator[tuple[str, str]]:
         if silence.seconds < max(QUIET_SECONDS, LONGER * silence.longest):
             continue
         said = f"it said last: {silence.last}" if silence.last else "it has not said anything yet"
+        process = "it"
         if not silence.began:
-            said = f"its workers may wait for {silence.need}, or for each other; the cluster has {_size(view)}"
-        end = f"after {stuck_seconds / 60:g} minutes without a word it is stopped and tried again"
+            said = f"it or its workers may wait for {silence.need}; the cluster has {_size(view)}"
+            process = "its process, where it has one,"
+        end = f"after {_minutes(_limit(silence, stuck_seconds))} without a word {process} is stopped and tried again"
         yield (
             f"silent {silence.run_id}",
             f"{silence.run_id} has been silent for {silence.seconds:.0f} s: {said}; {end}",
@@ -92,6 +99,15 @@ def concerns(view: View, stuck_seconds: float) -> Iterator[tuple[str, str]]:
 
 
 ADD = "Add a node, and the sweep goes on by itself; Ctrl-C keeps all that is finished"
+
+
+def _limit(silence: Silence, stuck_seconds: float) -> float:
+    """Seconds after which a silent run is taken to hang; one that has been silent before gets longer."""
+    return max(stuck_seconds, LONGER * silence.longest)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{round(seconds / 60, 1):g} minute{'' if seconds == 60 else 's'}"
 
 
 def _size(view: View) -> str:
@@ -134,8 +150,8 @@ class Watchdog:
         for key, sentence in found.items():
             self._say(key, sentence)
         for silence in view.silences:
-            if silence.seconds >= max(self.stuck_seconds, LONGER * silence.longest):
-                self._end(silence.run_id)
+            if silence.seconds >= _limit(silence, self.stuck_seconds):
+                self._end(silence)
 
     def _say(self, key: str, sentence: str) -> None:
         if key not in self.told:
@@ -168,14 +184,25 @@ class Watchdog:
             disk_gib=_free_gib(self.store),
         )
 
-    def _end(self, run_id: str) -> None:
+    def _end(self, silence: Silence) -> None:
         """Kill the process that holds a try, wherever it is; its workers end with it, and Tune sees it die."""
-        mine = attempt.going_on(self.store, run_id)
-        if mine is None or mine.node is None or mine.token in self.ended:
+        mine = attempt.going_on(self.store, silence.run_id)
+        if mine is None or mine.node is None or mine.token in self.ended or _is_of_before(mine, silence):
             return
         self.ended.add(mine.token)
-        self.warn(f"{run_id} is stopped after {self.stuck_seconds / 60:g} minutes without a word")
+        self.warn(f"{silence.run_id} is stopped after {_minutes(_limit(silence, self.stuck_seconds))} without a word")
         kill_process(mine.node, mine.pid)
+
+
+def _is_of_before(mine: Try, silence: Silence) -> bool:
+    """Whether a try was left by a command before this one: its process number may be another program's by now."""
+    if silence.began:  # whoever has reported has written the file of its try
+        return False
+    try:
+        age = (datetime.now(UTC) - datetime.fromisoformat(mine.started_at)).total_seconds()
+    except (ValueError, TypeError):  # no time, or one without a zone: it is not of ours
+        return True
+    return age > silence.seconds + CLOCKS_DIFFER_SECONDS
 
 
 def kill_process(node: str, pid: int) -> Any:

@@ -2,6 +2,8 @@
 
 from rhobench.results.environment import describe_environment
 from rhobench.results.pareto import (
+    BESIDE_OTHER_WORK,
+    ENDED_EARLY,
     METRICS,
     Metric,
     MetricError,
@@ -17,6 +19,8 @@ from rhobench.results.store import Store, StoreAccessError, StoreNotFoundError, 
 from rhobench.results.text import printable
 
 __all__ = [
+    "BESIDE_OTHER_WORK",
+    "ENDED_EARLY",
     "METRICS",
     "SCHEMA",
     "Attempt",

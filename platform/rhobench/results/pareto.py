@@ -19,6 +19,13 @@ DIALS = ("configuration", "rho_infer", "precision", "height", "width")
 """Columns that tell two ways of running apart, and may be compared on one front."""
 
 
+ENDED_EARLY = ("failed", "stopped")
+"""Statuses of runs that have no place on a front, whatever they had reached."""
+
+BESIDE_OTHER_WORK = 0.2
+"""A time is marked where other processes of the host used more cores than this while it was measured."""
+
+
 class MetricError(ValueError):
     """A metric that does not exist."""
 
@@ -43,6 +50,8 @@ class Metric:
     """Columns that must agree for two values to be comparable."""
     interval: tuple[str, str] | None = None
     """Columns with a low and a high percentile of the repeated measurement behind one value."""
+    timed: bool = False
+    """Whether it is a time, which other work on the machine changes."""
 
     @property
     def title(self) -> str:
@@ -89,8 +98,9 @@ METRICS: dict[str, Metric] = {
             better="lower",
             setting=_TIMING,
             interval=("latency_p10_ms", "latency_p90_ms"),
+            timed=True,
         ),
-        Metric(name="fps", label="FPS", unit="images/s", better="higher", setting=_TIMING),
+        Metric(name="fps", label="FPS", unit="images/s", better="higher", setting=_TIMING, timed=True),
     )
 }
 """Every metric, by column; this table is the one place to add one."""
@@ -124,16 +134,17 @@ def front_mask(x: np.ndarray, y: np.ndarray, x_better: Better, y_better: Better)
 def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> pd.DataFrame:
     """One row per configuration and setting, averaged over seeds, cheapest first.
 
-    ``frame`` is that of ``Store.frame()``; failed runs and points that lack x or y are left out. Columns: the dials;
-    the setting columns of both metrics; for both metrics the mean under its name, ``*_sd`` (NaN for one seed) and, with
-    an interval, the means of its columns; ``n`` seeds; ``run_ids``; experiment, model, backbone, rho; ``setting``
-    (text, empty when there is one); ``series`` (model, backbone and setting); ``label`` (what tells the configuration
-    from the others); ``on_front``, within its setting.
+    ``frame`` is that of ``Store.frame()``; runs that failed or were stopped and points that lack x or y are left out.
+    Columns: the dials; the setting columns of both metrics; for both metrics the mean under its name, ``*_sd`` (NaN for
+    one seed) and, with an interval, the means of its columns; ``n`` seeds; ``run_ids``; experiment, model, backbone,
+    rho; ``busy_cores`` and ``co_running`` of the seed beside whose timing others used most; ``setting`` (text, empty
+    when there is one); ``series`` (model, backbone and setting); ``label`` (what tells the configuration from the
+    others); ``on_front``, within its setting.
     """
     metrics = [metric(x), metric(y)]
     settings = list(dict.fromkeys(column for m in metrics for column in m.setting))
     keys = [*DIALS, *settings]
-    known = frame[(frame["status"] != "failed") & frame[[x, y]].notna().all(axis=1)].copy()
+    known = frame[~frame["status"].isin(ENDED_EARLY) & frame[[x, y]].notna().all(axis=1)].copy()
     known["setting"] = _texts(known, _varying(known, settings))
     known["series"] = [" · ".join(filter(None, row)) for row in known[["model", "backbone", "setting"]].to_numpy()]
     known["label"] = configuration_labels(known)
@@ -146,15 +157,20 @@ def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> p
         runs = group.groupby("run_id")[values].mean().astype(float)
         row = dict(zip(keys, key, strict=True)) | group.iloc[0][carried].to_dict() | runs.mean().to_dict()
         row |= {f"{m.name}_sd": runs[m.name].std(ddof=1) for m in metrics}
+        row |= group.sort_values("busy_cores", ascending=False).iloc[0][_OTHERS].to_dict()
         rows.append(row | {"n": len(runs), "run_ids": list(runs.index)})
-    columns = [*keys, *carried, *values, *(f"{m.name}_sd" for m in metrics), "n", "run_ids"]
+    columns = [*keys, *carried, *_OTHERS, *values, *(f"{m.name}_sd" for m in metrics), "n", "run_ids"]
     table = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
+    table["busy_cores"] = table["busy_cores"].astype(float)
     table["on_front"] = False
     for _, group in table.groupby("setting"):
         table.loc[group.index, "on_front"] = front_mask(
             group[x].to_numpy(), group[y].to_numpy(), metrics[0].better, metrics[1].better
         )
     return table.sort_values([x, y], ascending=[metrics[0].better == "lower", False], ignore_index=True)
+
+
+_OTHERS = ["busy_cores", "co_running"]
 
 
 def _varying(frame: pd.DataFrame, columns: list[str]) -> list[str]:

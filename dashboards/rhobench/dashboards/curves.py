@@ -1,0 +1,85 @@
+"""The figure of learning curves: how runs got where they are."""
+
+from __future__ import annotations
+
+import html
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from rhobench.dashboards.figures import FEW, MUTED, RAMP, SURFACE, SYMBOLS, canvas, say_empty
+from rhobench.results import Metric, configuration_labels, metric
+
+
+def learning_curves(curves: pd.DataFrame, frame: pd.DataFrame, y: str = "ap", highlighted: int = 5) -> go.Figure:
+    """``y`` over the epochs of every run in a ``Store.curves()``.
+
+    The best run of each of the ``highlighted`` best configurations has a colour, ordered by its label (so by rho in a
+    sweep over rho); the rest are grey.
+    """
+    value = metric(y)
+    figure = canvas("Learning curves", "")
+    known = curves[curves["run_id"].isin(frame["run_id"])]
+    known = known[known[y].notna()] if y in known else known.iloc[:0]
+    if known.empty:
+        say_empty(figure, f"no run has been scored with {value.label} yet")
+        return figure
+    known = known.sort_values(["run_id", "epoch"])
+    best = known.groupby("run_id")[y].max().sort_values(ascending=value.better == "lower")
+    names = _run_names(frame)
+    chosen = names.loc[best.index].drop_duplicates("configuration").head(highlighted).sort_values(["rho", "name"]).index
+    others = [run for run in best.index if run not in chosen]
+    if others:
+        figure.add_trace(_background_curves(known, others, value))
+    for index, run in enumerate(chosen):
+        color = RAMP[round(index * (len(RAMP) - 1) / max(len(chosen) - 1, 1))]
+        figure.add_trace(
+            _curve(known[known["run_id"] == run], run, names.loc[run, "name"], value, color, SYMBOLS[index])
+        )
+    shown = f"best {len(chosen)} configurations of {len(best)} runs in colour" if others else f"{len(best)} runs"
+    figure.update_layout(
+        title={"subtitle": {"text": f"{value.label} on the validation split after each epoch; {shown}"}}
+    )
+    figure.update_xaxes(title_text="Epoch", dtick=1 if known["epoch"].max() <= FEW else None)
+    figure.update_yaxes(title_text=value.title)
+    return figure
+
+
+def _run_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """Per run: its configuration, name (what tells it from the others) and rho."""
+    runs = frame.drop_duplicates("run_id").set_index("run_id")
+    as_trained = runs.assign(rho_infer=runs["rho"], precision=None, height=None, width=None)
+    name = pd.Series(configuration_labels(as_trained), index=runs.index)
+    for column in ("backbone", "model"):
+        if runs[column].nunique() > 1:
+            name = runs[column] + " · " + name
+    if runs["seed"].nunique() > 1:
+        name = name + " · seed " + runs["seed"].astype(str)
+    return pd.DataFrame({"configuration": runs["configuration"], "name": name, "rho": runs["rho"]})
+
+
+def _curve(points: pd.DataFrame, run: str, name: str, value: Metric, color: str, symbol: str) -> go.Scatter:
+    return go.Scatter(
+        x=points["epoch"].tolist(),
+        y=(points[value.name] * value.scale).tolist(),
+        mode="lines+markers" if len(points) <= 30 else "lines",
+        line={"color": color, "width": 2.2},
+        marker={"size": 7, "symbol": symbol, "line": {"width": 1, "color": SURFACE}},
+        name=html.escape(name),
+        customdata=[[f"<b>{html.escape(name)}</b>", run]] * len(points),
+        hovertemplate=f"%{{customdata[0]}}<br>epoch %{{x}}, {value.label} %{{y:.1f}}<extra></extra>",
+        meta="curve",
+    )
+
+
+def _background_curves(curves: pd.DataFrame, runs: list[str], value: Metric) -> go.Scatter:
+    """All other runs as one trace, broken between runs: hundreds of traces would make the page slow."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for _, points in curves[curves["run_id"].isin(runs)].groupby("run_id"):
+        x += [*points["epoch"].tolist(), None]
+        y += [*(points[value.name] * value.scale).tolist(), None]
+    line = {"color": MUTED, "width": 1}
+    return go.Scatter(
+        x=x, y=y, mode="lines", line=line, opacity=0.3, hoverinfo="skip", name="other runs", meta="others"
+    )

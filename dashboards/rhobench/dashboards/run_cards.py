@@ -1,0 +1,105 @@
+"""What the page shows of one run when it is asked for: the card, as text that the page's script fills in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from rhobench.results import BESIDE_OTHER_WORK, METRICS, Point, Record, rho_label
+
+LABELS = {
+    "busy_cores": "Cores that other work used",
+    "co_running": "Other programs, with their cores",
+    "load_average": "Load average",
+}
+"""What fields of a point are called, beside the metrics."""
+
+Section = tuple[str, list[tuple[str, str]]]
+"""A title, and (name, text) of each line."""
+
+
+def run_cards(records: list[Record], frame: pd.DataFrame) -> dict[str, Any]:
+    """By run id what its card shows: status, reason, runs of the same configuration, and sections of (name, text)."""
+    runs = frame.drop_duplicates("run_id")
+    siblings = {run: group["run_id"].tolist() for _, group in runs.groupby("configuration") for run in group["run_id"]}
+    return {
+        record.run_id: {
+            "status": record.status,
+            "reason": record.reason,
+            "siblings": siblings[record.run_id],
+            "sections": _card_sections(record),
+        }
+        for record in records
+    }
+
+
+def environment_lines(record: Record) -> dict[str, str]:
+    """The record's environment with each entry as one line of text."""
+    lines = {}
+    for name, value in record.environment.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
+        elif isinstance(value, list):
+            value = " ".join(map(str, value))
+        lines[name] = "none" if value is None or value == "" else str(value)
+    return lines
+
+
+def show(name: str, value: Any) -> str:
+    """A value as text, with the decimals of its metric."""
+    if name in METRICS:
+        return METRICS[name].format(value)
+    if name in {"rho", "rho_infer"} and not isinstance(value, str):
+        return "dense" if pd.isna(value) else f"{value:g}"
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return "–"
+    if name in {"busy_cores", "load_average"}:
+        return f"{value:.2f}"
+    if name.endswith("_seconds"):
+        return f"{value:.0f}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _card_sections(record: Record) -> list[Section]:
+    sections = _attempts(record)
+    sections += [(f"Measured at {rho_label(point.rho, point.rho)}", _measured(point)) for point in record.points]
+    cost = [(name, show(name, value)) for name, value in record.cost.items()]
+    times = [("started_at", show("", record.started_at)), ("finished_at", show("", record.finished_at))]
+    sections.append(("Cost of the run", cost + times))
+    sections.append(("Configuration", list(_flat(record.config))))
+    sections.append(("Environment", list(environment_lines(record).items())))
+    return sections
+
+
+def _attempts(record: Record) -> list[Section]:
+    """Those that failed; the last one at a failed run is the failure that its card begins with."""
+    count = len(record.attempts) - (record.status == "failed")
+    if count < 1:
+        return []
+    rows = [
+        (f"{show('', attempt.started_at)}, node {(attempt.node or 'unknown')[:12]}", attempt.reason)
+        for attempt in record.attempts[:count]
+    ]
+    return [(f"{count} attempt{'s' if count > 1 else ''} failed before", rows)]
+
+
+def _measured(point: Point) -> list[tuple[str, str]]:
+    fields = {name: value for name, value in vars(point).items() if value is not None and name != "rho"}
+    rows = [(_label(name), show(name, value)) for name, value in fields.items()]
+    if point.busy_cores is not None and point.busy_cores > BESIDE_OTHER_WORK:
+        rows.insert(0, ("Mind", "other work used the machine while latency was measured"))
+    return rows
+
+
+def _label(name: str) -> str:
+    return METRICS[name].title if name in METRICS else LABELS.get(name, name)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, "none" if value is None else str(value)

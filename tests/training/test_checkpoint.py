@@ -1,0 +1,84 @@
+"""Checkpoints that cannot be written: the training goes on, says so, and what there was before stays."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from rhobench.config import DataConfig, RunConfig, ScenesConfig
+from rhobench.training import Status, checkpoint, train
+from rhobench.training.checkpoint import KEPT, NotWrittenError, find_checkpoint, write_checkpoint
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception, int], None]:
+    """Lets writing fail from the given checkpoint on, when part of the file is there."""
+
+    def break_at(error: Exception, first: int) -> None:
+        save, count = checkpoint.save_file, 0
+
+        def save_file(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+            nonlocal count
+            save(tensors, file, metadata)
+            count += 1
+            if count >= first:
+                raise error
+
+        monkeypatch.setattr(checkpoint, "save_file", save_file)
+
+    return break_at
+
+
+@pytest.mark.parametrize("error", [FULL, SafetensorError("Error while serializing: I/O error")])
+def test_what_could_not_be_written_leaves_no_part_and_keeps_those_before(
+    error: Exception, broken: Callable[..., None], tmp_path: Path
+) -> None:
+    for step in range(1, KEPT + 1):
+        write_checkpoint(tmp_path, step, {"w": torch.ones(3)}, {})
+    before = sorted(tmp_path.iterdir())
+    broken(error, 1)
+    with pytest.raises(NotWrittenError, match=f"{tmp_path} takes no checkpoint"):
+        write_checkpoint(tmp_path, KEPT + 1, {"w": torch.ones(3)}, {})
+    assert sorted(tmp_path.iterdir()) == before
+    file, damaged = find_checkpoint(tmp_path)
+    assert (file, damaged) == (before[-1], [])
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_training_on_a_full_disk_goes_on_with_one_warning(
+    first: int, small: Callable[..., RunConfig], broken: Callable[..., None], tmp_path: Path
+) -> None:
+    config = replace(
+        small(tmp_path, epochs=3),
+        data=DataConfig(scenes=ScenesConfig(train_images=4, val_images=2, size_px=64), resize_px=(64, 64)),
+    )
+    folder = tmp_path / "run"
+    folder.mkdir()
+    said: list[Status] = []
+    broken(FULL, first)
+    trained = train(config, folder, said.append, torch.device("cpu"))
+    assert trained.progress.epoch == 3
+    sentence = (
+        f"{folder} takes no checkpoint ([Errno 28] No space left on device): the training goes on, and would be taken "
+        "up from the checkpoint before"
+    )
+    assert trained.progress.warnings == [sentence], "the record keeps it, once"
+    assert [status.warning for status in said if status.warning] == [sentence]
+    file, _ = find_checkpoint(folder)
+    assert (file is None) == (first == 1)
+
+
+def test_an_error_that_is_no_matter_of_the_disk_is_not_hidden(broken: Callable[..., Any], tmp_path: Path) -> None:
+    broken(RuntimeError("a defect"), 1)
+    with pytest.raises(RuntimeError, match="a defect"):
+        write_checkpoint(tmp_path, 1, {"w": torch.ones(3)}, {})
