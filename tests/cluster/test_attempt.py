@@ -145,3 +145,14 @@ def test_a_damaged_record_is_tried_again(store: Store, run: Run) -> None:
 )
 def test_a_reason_is_a_sentence(error: BaseException, sentence: str, tmp_path: Path) -> None:
     assert attempt.in_one_sentence(error).startswith(sentence)
+
+
+@pytest.mark.parametrize("file", ["checkpoint-000000012-0123456789abcdef.safetensors", ".checkpoint-77.tmp"])
+def test_what_a_try_left_that_was_killed_after_its_last_word_is_removed(file: str, store: Store, run: Run) -> None:
+    begin(store, run)
+    (store.run_dir(run.run_id) / file).touch()
+    (store.run_dir(run.run_id) / "model.safetensors").touch()
+    assert attempt.begun(store) == [run.run_id]
+    attempt.settle(store, run.run_id)
+    assert attempt.begun(store) == []
+    assert [left.name for left in store.run_dir(run.run_id).iterdir()] == ["model.safetensors"]

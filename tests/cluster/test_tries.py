@@ -82,7 +82,7 @@ def groups_held() -> list[str]:
 
 
 def test_a_process_that_dies_is_replaced_and_its_attempt_is_remembered(
-    runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType
+    runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType, caplog: pytest.LogCaptureFixture
 ) -> None:
     records, text = sweep(runs_with(3), toys.die_once)
     assert [record.status for record in records.values()] == ["completed"] * 3
@@ -92,7 +92,20 @@ def test_a_process_that_dies_is_replaced_and_its_attempt_is_remembered(
         assert attempt.cause == "machine"
         assert attempt.node
     assert "to be tried again" in text
+    assert "Trials did not complete" not in caplog.text, "Tune's word for runs that were tried again"
     assert all_is_free()
+
+
+def test_a_process_that_dies_with_its_last_word_has_finished_its_run(
+    runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType, tmp_path: Path
+) -> None:
+    records, text = sweep(runs_with(2), toys.die_with_the_last_word)
+    assert [(record.status, record.attempts) for record in records.values()] == [("completed", [])] * 2
+    assert "to be tried again" not in text
+    left = {
+        file.name for record in records.values() for file in Store(tmp_path / "store").run_dir(record.run_id).iterdir()
+    }
+    assert left == {"record.json"}
 
 
 def test_a_run_is_given_up_after_its_tries_and_the_others_are_done(

@@ -39,6 +39,15 @@ def die_once(work: Work, report: Report) -> None:
     write(work, "completed", None, [])
 
 
+def die_with_the_last_word(work: Work, report: Report) -> None:
+    """Killed when everything is done, before it can tidy up."""
+    report(Status(epoch=0, epochs=1))
+    work.folder.mkdir(parents=True, exist_ok=True)
+    (work.folder / "checkpoint-000000001-0123456789abcdef.safetensors").touch()
+    write(work, "completed", None, [])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def always_die(work: Work, report: Report) -> None:
     """Seed 0 is killed whenever it is tried; the others are not."""
     report(Status(epoch=0, epochs=1))

@@ -18,10 +18,15 @@ from typing import Any
 from rhobench.config import RunConfig
 from rhobench.config_tree import to_dict
 from rhobench.results import Attempt, Record, RecordError, Store, describe_environment
+from rhobench.results.mirror import CHECKPOINT
 from rhobench.results.record import Cause
 from rhobench.results.shape import misfit
+from rhobench.training.checkpoint import remove_checkpoints
 
 FILE = "attempt.json"
+
+FINISHED = ("trained", "completed")
+"""Statuses of a run that is not tried again."""
 
 VANISHED = "its process ended without a word: it was killed, ran out of memory, or its machine was lost"
 
@@ -140,6 +145,21 @@ def in_one_sentence(error: BaseException) -> str:
 def end(store: Store, mine: Try) -> None:
     """The try is over, and the record of its run is written."""
     store.files.delete(_name(mine.run_id))
+
+
+def begun(store: Store) -> list[str]:
+    """Runs at which a try goes on, or was killed."""
+    return list(store.files.entries("runs", FILE).found)
+
+
+def settle(store: Store, run_id: str) -> None:
+    """End a try that was killed after it had written the record of a finished run, before it could tidy up."""
+    if store.is_local:
+        remove_checkpoints(store.run_dir(run_id))
+    for path in store.files.list(f"runs/{run_id}"):
+        if path.startswith(f"runs/{run_id}/{CHECKPOINT}"):  # in a bucket
+            store.files.delete(path)
+    store.files.delete(_name(run_id))
 
 
 def _name(run_id: str) -> str:

@@ -77,8 +77,11 @@ def ray_session(address: str, *, without_token: bool = False) -> Iterator[Cluste
                 "Ray does not start on this machine" if where is None else f"The Ray cluster at {where} can't be used"
             )
             raise ClusterError(f"{what}: {error}") from error
-        for name in ("ray.tune", "ray.train", "ray.data"):
+        for name in ("ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        # It logs a traceback for every process that dies, and at the end calls its run incomplete although another try
+        # has completed it. The board has a line for each, and the record keeps why.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         try:
             total = ray.cluster_resources()
             yield Cluster(

@@ -15,7 +15,7 @@ import ray
 from ray.tune.search import Searcher
 
 from rhobench.cluster import attempt
-from rhobench.cluster.attempt import VANISHED, Try
+from rhobench.cluster.attempt import FINISHED, VANISHED, Try
 from rhobench.cluster.board import Board
 from rhobench.cluster.placement import Need, release_left_behind
 from rhobench.config import RunConfig
@@ -181,7 +181,9 @@ class Supply(Searcher):
 
     def _ended(self, run: Run, error: bool) -> Record:
         left, record = attempt.going_on(self.store, run.run_id), attempt.record_of(self.store, run.run_id)
-        if left is None and record is not None:
+        if record is not None and (left is None or record.status in FINISHED):
+            if left is not None:
+                attempt.settle(self.store, run.run_id)
             return record
         # No record, or that of a try before: the process ended without a word, or could not even begin.
         mine = left or Try(run_id=run.run_id, config=to_dict(run.config), past=record.attempts if record else [])

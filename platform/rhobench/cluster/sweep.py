@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +10,14 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 
+from rhobench.cluster import attempt
+from rhobench.cluster.attempt import FINISHED
 from rhobench.cluster.board import Board
 from rhobench.cluster.execute import execute
 from rhobench.cluster.measuring import measure_trained
 from rhobench.cluster.placement import Need
 from rhobench.cluster.preparing import prepare
+from rhobench.cluster.ray_folder import ray_folder
 from rhobench.cluster.session import Cluster, ClusterError, remembered_interrupt
 from rhobench.cluster.stopping import EarlyStop, run_id_of, start_verdicts
 from rhobench.cluster.supply import Chooser, Run, Supply, need_of
@@ -28,8 +28,6 @@ from rhobench.config import RunConfig
 from rhobench.config_tree import config_hash, to_dict, with_values
 from rhobench.experiment import EarlyStopping
 from rhobench.results import Store
-
-FINISHED = ("trained", "completed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +63,9 @@ def run_sweep(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board,
         manner: the rest.
     """
     known = store.statuses()
+    for run_id in attempt.begun(store):
+        if known.get(run_id) in FINISHED:
+            attempt.settle(store, run_id)
     # Without early stopping those that were stopped go on.
     done = (*FINISHED, "stopped") if manner.early_stopping else FINISHED
     for run in runs:
@@ -106,7 +107,7 @@ def _prepare(runs: Sequence[Run], cluster: Cluster, board: Board) -> None:
 def _train(waiting: Sequence[Run], store: Store, board: Board, manner: Manner) -> list[Run]:
     """Try the runs -> those that were chosen by results on the way."""
     board.say("training")
-    with _ray_folder(store) as ray_folder, remembered_interrupt() as raise_again:
+    with ray_folder(store) as folder, remembered_interrupt() as raise_again:
         supply = Supply(waiting, manner.base, store, board, manner.retries, manner.chooser)
         verdicts = scheduler = None
         if manner.early_stopping is not None:
@@ -117,7 +118,7 @@ def _train(waiting: Sequence[Run], store: Store, board: Board, manner: Manner) -
         setting = Setting(
             store=store.place,
             base=to_dict(manner.base),
-            ray_storage=ray_folder,
+            ray_storage=folder,
             verdicts=verdicts,
             execute=manner.execute,
         )
@@ -136,7 +137,7 @@ def _train(waiting: Sequence[Run], store: Store, board: Board, manner: Manner) -
                 trial_dirname_creator=_folder_name,
             ),
             run_config=tune.RunConfig(
-                storage_path=ray_folder,
+                storage_path=folder,
                 verbose=0,
                 callbacks=[_Beside(raise_again), *tracking(manner.trackers, store, manner.base.experiment)],
             ),
@@ -144,22 +145,6 @@ def _train(waiting: Sequence[Run], store: Store, board: Board, manner: Manner) -
         with Watchdog(supply, store, board.warn, manner.stuck_seconds):
             tuner.fit()
         return supply.chosen
-
-
-@contextmanager
-def _ray_folder(store: Store) -> Iterator[str]:
-    """For Ray's own state, which is never read again: the store remembers. It needs a path that all nodes have."""
-    parent = store.path / ".ray" if store.is_local else None
-    if parent is not None:
-        parent.mkdir(parents=True, exist_ok=True)
-    folder = tempfile.mkdtemp(prefix="rhobench-", dir=parent)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if parent is not None:
-            with suppress(OSError):  # another sweep in this store
-                parent.rmdir()
 
 
 def _folder_name(trial: Any) -> str:
