@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -185,3 +186,36 @@ def test_no_path_of_a_machine_in_the_sources() -> None:
     for file in [*source_files(), *ROOT.glob("*.md"), ROOT / "Makefile", ROOT / "pyproject.toml"]:
         assert "/home/" not in file.read_text()
         assert "/root/" not in file.read_text()
+
+
+def house() -> list[str]:
+    """What README's tree of the house names below the folders that it must list whole, one path a line."""
+    (tree,) = re.findall(r"^## The house\n.*?```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    paths: list[str] = []
+    above: list[str] = []
+    for line in tree.splitlines():
+        depth, name = (len(line) - len(line.lstrip())) // 4, line.split()[0]
+        above = [*above[:depth], name]
+        paths.append("".join(above))
+    return [path for path in paths if path.startswith((*SOURCE_ROOTS, "benchmarks"))]
+
+
+def files_of_the_house() -> set[str]:
+    """All files, but those of caches, and but the ``__init__.py`` that stand for their folders."""
+    roots = (ROOT / name for name in (*SOURCE_ROOTS, "benchmarks"))
+    files = (file.relative_to(ROOT) for root in roots for file in root.rglob("*") if file.is_file())
+    hidden = ("__pycache__", ".")
+    return {str(f) for f in files if f.name != "__init__.py" and not any(p.startswith(hidden) for p in f.parts)}
+
+
+def test_the_tree_of_the_house_names_every_file_once_and_none_that_is_not_there() -> None:
+    """A folder without entries stands for its files, where none of them is Python."""
+    named = house()
+    assert len(set(named)) == len(named)
+    files = files_of_the_house()
+    folders = {path for path in named if path.endswith("/")}
+    leaves = {folder for folder in folders if not any(p.startswith(folder) and p != folder for p in named)}
+    covered = {file for file in files if file.startswith(tuple(leaves)) and not file.endswith(".py")}
+    assert sorted(files - covered - set(named)) == [], "add a line for each to README, The house"
+    assert sorted(set(named) - folders - files) == [], "take them out of README, The house"
+    assert [folder for folder in folders if not (ROOT / folder).is_dir()] == [], "take them out of README, The house"
