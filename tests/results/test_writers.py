@@ -9,6 +9,8 @@ import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pytest
+
 from rhobench.results import Store
 from rhobench.results.files import LEFT_OVER_SECONDS
 
@@ -101,8 +103,9 @@ def test_no_record_is_lost_or_torn_on_a_disk(tmp_path: Path) -> None:
     assert list(place.glob("runs/*/.*")) == []
 
 
-def test_no_record_is_lost_or_torn_in_a_bucket(s3_url, tmp_path: Path) -> None:
-    writers = Writers(s3_url("store"), IN_A_BUCKET, tmp_path)
+@pytest.mark.parametrize("records", [IN_A_BUCKET, pytest.param(RECORDS, marks=pytest.mark.slow)])
+def test_no_record_is_lost_or_torn_in_a_bucket(records: int, s3_url, tmp_path: Path) -> None:
+    writers = Writers(s3_url("store"), records, tmp_path)
     writers.kill_and_start_again(KILLS, random.Random(1))
     writers.finish()
-    check(writers.place, writers, IN_A_BUCKET)
+    check(writers.place, writers, records)
