@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rhobench.cluster import attempt
 from rhobench.cluster.attempt import VANISHED
 from rhobench.cluster.supply import Run
 from rhobench.experiment import EarlyStopping
@@ -87,10 +88,10 @@ def test_a_process_that_dies_is_replaced_and_its_attempt_is_remembered(
     records, text = sweep(runs_with(3), toys.die_once)
     assert [record.status for record in records.values()] == ["completed"] * 3
     for record in records.values():
-        (attempt,) = record.attempts
-        assert attempt.reason == VANISHED
-        assert attempt.cause == "machine"
-        assert attempt.node
+        (failed,) = record.attempts
+        assert failed.reason == VANISHED
+        assert failed.cause == "machine"
+        assert failed.node
     assert "to be tried again" in text
     assert "Trials did not complete" not in caplog.text, "Tune's word for runs that were tried again"
     assert all_is_free()
@@ -106,6 +107,19 @@ def test_a_process_that_dies_with_its_last_word_has_finished_its_run(
         file.name for record in records.values() for file in Store(tmp_path / "store").run_dir(record.run_id).iterdir()
     }
     assert left == {"record.json"}
+
+
+def test_the_next_command_ends_a_try_that_was_killed_with_its_driver_when_its_run_was_finished(
+    runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType, tmp_path: Path
+) -> None:
+    (run,) = runs_with(1)
+    before, _ = sweep([run], toys.learn)
+    store = Store(tmp_path / "store")
+    attempt.begin(store, run.run_id, run.config, None)
+    after, text = sweep([run], toys.learn)
+    assert after == before
+    assert "found in the store" in text
+    assert attempt.begun(store) == []
 
 
 def test_a_run_is_given_up_after_its_tries_and_the_others_are_done(
