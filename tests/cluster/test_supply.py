@@ -179,6 +179,18 @@ def test_a_process_that_cannot_be_started_is_a_failure_of_the_machine(
     assert record.attempts[0].cause == "machine"
 
 
+def test_every_failed_start_counts(runs_with: Callable[..., list[Run]], start: Callable[..., Tune]) -> None:
+    runs = runs_with(1)
+    tune = start(runs, retries=1)
+    for _ in range(2):
+        tune.asked()
+        tune.end(runs[0].run_id, error=True)
+    record = tune.store.read(runs[0].run_id)
+    assert record is not None
+    assert [failed.reason for failed in record.attempts] == ["no process could be started for it"] * 2
+    assert tune.ask() == supply.Searcher.FINISHED
+
+
 def test_an_old_failure_is_not_the_outcome_of_a_new_try(
     runs_with: Callable[..., list[Run]], start: Callable[..., Tune]
 ) -> None:

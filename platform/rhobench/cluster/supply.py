@@ -50,6 +50,8 @@ class Going:
     """A try that Tune has a trial for."""
 
     run: Run
+    before: Record | None = None
+    """What the store knew of the run when it began."""
     begun: float = field(default_factory=time.monotonic)
     heard: float | None = None
     """When it last reported."""
@@ -112,7 +114,7 @@ class Supply(Searcher):
         run = self._next()
         if run is None:
             return None if self.waiting or self.going else Searcher.FINISHED
-        self.going[trial_id] = Going(run)
+        self.going[trial_id] = Going(run, before=attempt.record_of(self.store, run.run_id))
         self.tries[run.run_id] += 1
         self.board.set_state(run.run_id, "starting")
         values = {difference.path: difference.second for difference in differences(self.base, run.config)}
@@ -136,7 +138,7 @@ class Supply(Searcher):
         if going is None:
             return
         run = going.run
-        record = self._ended(run, error)
+        record = self._ended(going)
         if run.config.train.num_workers > 1:
             release_left_behind(any(g.run.config.train.num_workers > 1 for g in self.going.values()))
         last = record.attempts[-1] if record.status == "failed" and record.attempts else None
@@ -179,11 +181,14 @@ class Supply(Searcher):
                 return run
         return None
 
-    def _ended(self, run: Run, error: bool) -> Record:
+    def _ended(self, going: Going) -> Record:
+        run = going.run
         left, record = attempt.going_on(self.store, run.run_id), attempt.record_of(self.store, run.run_id)
-        if record is not None and (left is None or record.status in FINISHED):
+        if record is not None and record.status in FINISHED:
             if left is not None:
                 attempt.settle(self.store, run.run_id)
+            return record
+        if record is not None and left is None and record != going.before:
             return record
         # No record, or that of a try before: the process ended without a word, or could not even begin.
         mine = left or Try(run_id=run.run_id, config=to_dict(run.config), past=record.attempts if record else [])
