@@ -11,8 +11,13 @@ from rhobench.cluster import attempt
 from rhobench.cluster.supply import Run
 from rhobench.results import Store
 
+HALF_WRITTEN = ".tmp5WD0lu"
+"""What a process leaves that is killed while safetensors writes."""
 
-@pytest.mark.parametrize("file", ["checkpoint-000000012-0123456789abcdef.safetensors", ".checkpoint-77.tmp"])
+
+@pytest.mark.parametrize(
+    "file", ["checkpoint-000000012-0123456789abcdef.safetensors", ".checkpoint-77.tmp", HALF_WRITTEN]
+)
 def test_settling_ends_the_try_and_removes_checkpoints(
     file: str, runs_with: Callable[..., list[Run]], tmp_path: Path
 ) -> None:
