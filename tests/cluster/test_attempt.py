@@ -147,7 +147,13 @@ def test_a_reason_is_a_sentence(error: BaseException, sentence: str, tmp_path: P
     assert attempt.in_one_sentence(error).startswith(sentence)
 
 
-@pytest.mark.parametrize("file", ["checkpoint-000000012-0123456789abcdef.safetensors", ".checkpoint-77.tmp"])
+HALF_WRITTEN = ".tmp5WD0lu"
+"""What a process leaves that is killed while safetensors writes."""
+
+
+@pytest.mark.parametrize(
+    "file", ["checkpoint-000000012-0123456789abcdef.safetensors", ".checkpoint-77.tmp", HALF_WRITTEN]
+)
 def test_what_a_try_left_that_was_killed_after_its_last_word_is_removed(file: str, store: Store, run: Run) -> None:
     begin(store, run)
     (store.run_dir(run.run_id) / file).touch()

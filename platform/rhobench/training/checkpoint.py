@@ -25,6 +25,8 @@ KEPT = 2
 """Newest checkpoints of a run that stay."""
 TEMPORARY = ".checkpoint-"
 """A checkpoint that is being written has a name that starts so."""
+OF_SAFETENSORS = ".tmp"
+"""So starts the name of the file that safetensors itself writes to first; a process that was killed leaves it."""
 DIGITS = 16
 """Hexadecimal digits of the hash in a name."""
 
@@ -106,9 +108,10 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints, whole and damaged, of a training whose artifact exists."""
-    for file in [*folder.glob("checkpoint-*"), *folder.glob(f"{TEMPORARY}*")]:
-        file.unlink(missing_ok=True)
+    """Delete the checkpoints, whole, damaged and half written, of a training whose artifact exists."""
+    for start in ("checkpoint-", TEMPORARY, OF_SAFETENSORS):
+        for file in folder.glob(f"{start}*"):
+            file.unlink(missing_ok=True)
 
 
 def _newest_first(folder: Path) -> list[Path]:
