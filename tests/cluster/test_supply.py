@@ -191,6 +191,20 @@ def test_every_failed_start_counts(runs_with: Callable[..., list[Run]], start: C
     assert tune.ask() == supply.Searcher.FINISHED
 
 
+def test_a_run_that_another_driver_has_taken_is_left_to_it(
+    runs_with: Callable[..., list[Run]], start: Callable[..., Tune]
+) -> None:
+    runs = runs_with(1)
+    tune = start(runs)
+    tune.begin(tune.asked())
+    theirs = attempt.begin(tune.store, runs[0].run_id, runs[0].config, "n2")
+    tune.end(runs[0].run_id)
+    assert not attempt.is_superseded(tune.store, theirs)
+    assert tune.store.read(runs[0].run_id) is None, "it has not failed"
+    assert "another command has taken it" in tune.board.text
+    assert tune.ask() == supply.Searcher.FINISHED
+
+
 def test_an_old_failure_is_not_the_outcome_of_a_new_try(
     runs_with: Callable[..., list[Run]], start: Callable[..., Tune]
 ) -> None:
@@ -216,7 +230,7 @@ def test_a_node_that_ended_three_attempts_is_avoided_while_there_is_another(
     parameters = tune.asked()
     assert parameters["avoid"] == ("bad",)
     tune.begin(parameters, "good")
-    tune.end(parameters["run_id"])
+    tune.end(parameters["run_id"], error=True)
     assert tune.asked()["avoid"] == ("bad",), "one failure does not make a node bad"
 
 

@@ -138,9 +138,12 @@ class Supply(Searcher):
         if going is None:
             return
         run = going.run
-        record = self._ended(going)
         if run.config.train.num_workers > 1:
             release_left_behind(any(g.run.config.train.num_workers > 1 for g in self.going.values()))
+        if not error and self._is_taken(run):
+            self.board.set_state(run.run_id, "waiting", "another command has taken it; this one leaves it alone")
+            return
+        record = self._ended(going)
         last = record.attempts[-1] if record.status == "failed" and record.attempts else None
         if last is not None and last.cause == "machine":
             self._count(last.node)
@@ -180,6 +183,12 @@ class Supply(Searcher):
                 self.waiting.remove(run)
                 return run
         return None
+
+    def _is_taken(self, run: Run) -> bool:
+        """Whether another driver is at a run whose try ended of its own accord; it would have ended its file, too."""
+        record = attempt.record_of(self.store, run.run_id)
+        finished = record is not None and record.status in FINISHED
+        return not finished and attempt.going_on(self.store, run.run_id) is not None
 
     def _ended(self, going: Going) -> Record:
         run = going.run
