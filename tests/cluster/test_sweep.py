@@ -53,8 +53,8 @@ def left_running(environment: dict[str, str]) -> list[str]:
 
 
 def all_ends(environment: dict[str, str]) -> bool:
-    """Within some seconds."""
-    for _ in range(50):
+    """Within a minute: Ray's agents look only now and then whether they are still needed."""
+    for _ in range(300):
         if not left_running(environment):
             return True
         time.sleep(0.2)
