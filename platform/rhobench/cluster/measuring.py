@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import ray
 import torch
+from ray._private.state import available_resources_per_node  # the public state API needs the dashboard
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -99,7 +100,7 @@ def _hosts(gpu: bool) -> list[Host]:
 def _wait(reference: ray.ObjectRef, host: Host, board: Board) -> None:
     """Until it is measured, saying what is waited for."""
     while not ray.wait([reference], timeout=PATIENCE_SECONDS)[0]:
-        free = ray.state.state._available_resources_per_node().get(host.node, {}).get("CPU", 0)
+        free = available_resources_per_node().get(host.node, {}).get("CPU", 0)
         if free > 0:  # the task has not begun: it takes them all
             board.warn(f"measuring waits for all {host.cpus:g} CPUs of node {host.node[:12]}; {free:g} are free")
     ray.get(reference)
