@@ -101,8 +101,10 @@ def test_slurm_gives_what_the_runs_need() -> None:
 
 @pytest.mark.parametrize("values", ALL)
 def test_slurm_runs_the_command_as_it_was_meant_and_leaves_no_token(tmp_path: Path, values: tuple[str, ...]) -> None:
+    # `rhobench cluster wait` takes as long as the nodes need, whose commands are started beside it.
+    waits = f'[[ "$1 $2" != "cluster wait" ]] || sleep 1\n{TELLS}'
     path = commands(
-        tmp_path / "bin", srun='echo "$@" >> sruns; exec sleep 60', scontrol="printf 'n1\\nn2\\n'", rhobench=TELLS
+        tmp_path / "bin", srun='echo "$@" >> sruns; exec sleep 60', scontrol="printf 'n1\\nn2\\n'", rhobench=waits
     )
     done = run(
         slurm(plan(*values), 1), tmp_path, PATH=path, SLURM_JOB_ID="7", SLURM_JOB_NODELIST="n[1-2]", HEAD_IP="10.9.8.7"
