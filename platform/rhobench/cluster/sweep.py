@@ -173,8 +173,7 @@ class _Beside(tune.Callback):
         self.raise_again()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        metadata = trial.run_metadata
-        for remembered in (metadata.metric_analysis, metadata.metric_n_steps, metadata.last_result):
-            remembered.clear()
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
 
     on_trial_error = on_trial_complete
