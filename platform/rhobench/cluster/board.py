@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.live import Live
@@ -79,8 +79,7 @@ class Board:
         """A run has reported."""
         row = self.rows[run_id]
         before = row.status or Status(epoch=-1, epochs=status.epochs)
-        # Terms of the loss are not shown, and there may be thousands of rows.
-        row.status, row.note, row.updated = replace(status, terms={}), status.note, time.monotonic()
+        row.status, row.note, row.updated = status, status.note, time.monotonic()
         if status.warning:  # above a live table, too, where it stays
             self.warn(f"{run_id}: {status.warning}")
         if int(status.epoch) > int(before.epoch) and status.loss is not None:
