@@ -98,7 +98,8 @@ def run_study(study: Study, place: str, how: How, console: Console) -> Outcome:
     interrupted = False
     try:
         statuses = store.statuses()
-        if search is not None or any(statuses.get(i) not in study.finished for i in study.run_ids):
+        chooses = search is not None and not search.has_enough
+        if chooses or any(statuses.get(i) not in study.finished for i in study.run_ids):
             with board.shown():
                 board.say("starting Ray")
                 with ray_session(how.address, without_token=how.without_token) as cluster:

@@ -85,7 +85,7 @@ def resolve(
     if source is not None and not Path(source).is_dir():
         raise ConfigError(f"There is no run at {source} to start from: give the folder of a run, STORE/runs/RUN_ID.")
     if base.data.dir is not None:
-        if base.data.dir == _find(name).base.data.dir and not Path(base.data.dir).is_dir():
+        if base.data.dir == study.designed.base.data.dir and not Path(base.data.dir).is_dir():
             raise ConfigError(
                 f"{name} needs its data set: give the folder that holds annotations/ and images/ with --data DIR."
             )

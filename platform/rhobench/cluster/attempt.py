@@ -30,7 +30,6 @@ FINISHED = ("trained", "completed")
 
 VANISHED = "its process ended without a word: it was killed, ran out of memory, or its machine was lost"
 
-
 ERROR_FILE = "error.txt"
 """Traceback of the last failure, beside the record."""
 

@@ -22,6 +22,7 @@ from rhobench.measure.flops import count_flops
 from rhobench.ops import resolve_backend
 from rhobench.results.environment import describe_environment
 from rhobench.results.record import Attempt, Point, Record, write_record
+from rhobench.results.record import Status as RunStatus
 from rhobench.training import Report, Status, Trained, train
 from rhobench.training.checkpoint import remove_checkpoints
 from rhobench.training.device import training_device
@@ -72,13 +73,13 @@ def execute(work: Work, report: Report) -> None:
         return
     _keep_detections(folder, {rho: found for rho, (found, _) in scored.items()})
     save_artifact(folder, trained.model, config, trained.categories)
+    record = _record(work, trained.progress, "trained", started)
     record = replace(
-        _record(work, trained.progress, started),
-        status="trained",
-        environment=describe_environment() | _backbone_weights(trained),
+        record,
+        environment=record.environment | _backbone_weights(trained),
         categories=trained.categories.as_records(),
         points=[_point(trained, rho, accuracy) for rho, (_, accuracy) in scored.items()],
-        training=_training(config, trained.progress) | {"loss_scale": trained.loss_scale},
+        training=record.training | {"loss_scale": trained.loss_scale},
     )
     write_record(folder, record)
     remove_checkpoints(folder)
@@ -87,15 +88,14 @@ def execute(work: Work, report: Report) -> None:
 
 def _stopped(work: Work, reason: str, started: str) -> Record:
     """Of a run that ended early. Its checkpoint stays: without early stopping it goes on from there."""
-    progress = newest_progress(work.folder)
-    return replace(_record(work, progress, started), status="stopped", reason=reason)
+    return replace(_record(work, newest_progress(work.folder), "stopped", started), reason=reason)
 
 
-def _record(work: Work, progress: Progress, started: str) -> Record:
+def _record(work: Work, progress: Progress, status: RunStatus, started: str) -> Record:
     return Record(
         run_id=work.run_id,
         experiment=work.config.experiment,
-        status="failed",
+        status=status,
         attempts=list(work.past),
         config=to_dict(work.config),
         environment=describe_environment(),

@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rhobench.cluster.board import Board
+from rhobench.cluster.session import last_line
 from rhobench.cluster.supply import Run
 from rhobench.cluster.trial import SCRATCH
 from rhobench.config import DataConfig
@@ -79,7 +80,7 @@ def _measure_group(group: Sequence[Run], gpu: bool, store: Store, board: Board) 
         try:
             _wait(reference, host, board)
         except RayError as error:  # perhaps the node died; the next one may do
-            problem = str(error).strip().splitlines()[-1]  # without the remote traceback above it
+            problem = last_line(error)
             board.warn(f"measuring failed on node {host.node[:12]}: {problem}")
             continue
         for run in group:

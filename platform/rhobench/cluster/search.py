@@ -78,9 +78,14 @@ class OptunaSearch:
         """Of all runs so far, by their ids."""
         return {run_id: run.config for run_id, run in self.runs.items()}
 
+    @property
+    def has_enough(self) -> bool:
+        """Whether no further run is to be chosen."""
+        return len(self.runs) >= self.count
+
     def next(self) -> Run | None:
         """The next run; None: there are enough, or nothing new is found on the axes."""
-        if len(self.runs) >= self.count:
+        if self.has_enough:
             return None
         for _ in range(TRIES):
             proposed = self._study.ask(self.distributions)

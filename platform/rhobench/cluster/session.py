@@ -133,6 +133,11 @@ def _working(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [node for node in nodes if node["Alive"] and node["Resources"].get("CPU")]
 
 
+def last_line(error: BaseException) -> str:
+    """What went wrong in a task of Ray: the exception itself, without the remote traceback above it."""
+    return str(error).strip().splitlines()[-1]
+
+
 @contextmanager
 def remembered_interrupt() -> Iterator[Callable[[], None]]:
     """Ctrl-C raises KeyboardInterrupt as ever, and once more where the function that this gives is called after it.
@@ -183,8 +188,7 @@ def ask_a_worker() -> dict[str, str]:
         try:
             return ray.get(ray.remote(num_cpus=0)(answer).remote(), timeout=60) | {"access": cluster.access}
         except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise ClusterError(f"Ray started, but a worker could not import rhobench: {reason}") from error
+            raise ClusterError(f"Ray started, but a worker could not import rhobench: {last_line(error)}") from error
 
 
 def ask_capacity(address: str, *, without_token: bool = False) -> Cluster:

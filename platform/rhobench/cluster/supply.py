@@ -140,16 +140,18 @@ class Supply(Searcher):
         run = going.run
         if run.config.train.num_workers > 1:
             release_left_behind(any(g.run.config.train.num_workers > 1 for g in self.going.values()))
-        if not error and self._is_taken(run):
+        left, record = attempt.going_on(self.store, run.run_id), attempt.record_of(self.store, run.run_id)
+        finished = record is not None and record.status in FINISHED
+        if left is not None and not error and not finished:  # a try that ends of its own accord ends its file, too
             self.board.set_state(run.run_id, "waiting", "another command has taken it; this one leaves it alone")
             return
-        record = self._ended(going)
+        record = self._ended(going, left, record)
         last = record.attempts[-1] if record.status == "failed" and record.attempts else None
         if last is not None and last.cause == "machine":
             self._count(last.node)
             if self.tries[run.run_id] <= self.retries:
-                left = self.retries - self.tries[run.run_id] + 1
-                self.board.set_state(run.run_id, "waiting", f"to be tried again, {left} left: {record.reason}")
+                more = self.retries - self.tries[run.run_id] + 1
+                self.board.set_state(run.run_id, "waiting", f"to be tried again, {more} left: {record.reason}")
                 self.waiting.append(run)
                 return
         self.board.set_state(run.run_id, record.status, _in_words(record))
@@ -184,15 +186,9 @@ class Supply(Searcher):
                 return run
         return None
 
-    def _is_taken(self, run: Run) -> bool:
-        """Whether another driver is at a run whose try ended of its own accord; it would have ended its file, too."""
-        record = attempt.record_of(self.store, run.run_id)
-        finished = record is not None and record.status in FINISHED
-        return not finished and attempt.going_on(self.store, run.run_id) is not None
-
-    def _ended(self, going: Going) -> Record:
+    def _ended(self, going: Going, left: Try | None, record: Record | None) -> Record:
+        """The record of a try that is over: its own, or one that says that there was none."""
         run = going.run
-        left, record = attempt.going_on(self.store, run.run_id), attempt.record_of(self.store, run.run_id)
         if record is not None and record.status in FINISHED:
             if left is not None:
                 attempt.settle(self.store, run.run_id)

@@ -18,7 +18,7 @@ from rhobench.cluster.measuring import measure_trained
 from rhobench.cluster.placement import Need
 from rhobench.cluster.preparing import prepare
 from rhobench.cluster.ray_folder import ray_folder
-from rhobench.cluster.session import Cluster, ClusterError, remembered_interrupt
+from rhobench.cluster.session import Cluster, ClusterError, last_line, remembered_interrupt
 from rhobench.cluster.stopping import EarlyStop, run_id_of, start_verdicts
 from rhobench.cluster.supply import Chooser, Run, Supply, need_of
 from rhobench.cluster.trackers import tracking
@@ -99,7 +99,7 @@ def _prepare(runs: Sequence[Run], cluster: Cluster, board: Board) -> None:
         try:
             problem = ray.get(task.remote(to_dict(config), cluster.cores_per_node))
         except RayError as error:
-            problem = _last_line(error)
+            problem = last_line(error)
         if problem:  # each run will meet it again and record it
             board.say(f"preparation failed: {problem}")
 
@@ -149,11 +149,6 @@ def _train(waiting: Sequence[Run], store: Store, board: Board, manner: Manner) -
 
 def _folder_name(trial: Any) -> str:
     return f"{run_id_of(trial)}-{trial.trial_id}"
-
-
-def _last_line(error: RayError) -> str:
-    """The exception itself, without the remote traceback above it."""
-    return str(error).strip().splitlines()[-1]
 
 
 class _Beside(tune.Callback):
