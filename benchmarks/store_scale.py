@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import to_dict, with_values
+from rhobench.config.paths import to_dict, with_values
 from rhobench.results import Point, Record, Store, describe_environment
 from rhobench.results.files import SETTLED_SECONDS
 from rhobench.results.index import FILE as INDEX

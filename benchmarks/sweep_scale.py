@@ -29,7 +29,7 @@ from rhobench.cluster.session import Cluster, ray_session
 from rhobench.cluster.supply import Run
 from rhobench.cluster.sweep import Manner, run_sweep
 from rhobench.config import RunConfig
-from rhobench.config_tree import run_id, to_dict, with_values
+from rhobench.config.paths import run_id, to_dict, with_values
 from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Point, Record, Store, write_record
 from rhobench.training import Report, Status

@@ -12,8 +12,8 @@ from rich.console import Console
 from rhobench.cluster.board import Board
 from rhobench.cluster.supply import Run
 from rhobench.config import RunConfig
-from rhobench.config_tree import run_id, with_values
-from rhobench.experiment import Experiment
+from rhobench.config.experiment import Experiment
+from rhobench.config.paths import run_id, with_values
 from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Store
 

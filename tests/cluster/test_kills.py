@@ -14,7 +14,7 @@ import pytest
 from rhobench.cluster.attempt import VANISHED, Try
 from rhobench.cluster.execute import Work, execute
 from rhobench.config import RunConfig
-from rhobench.config_tree import from_dict
+from rhobench.config.paths import from_dict
 from rhobench.results import Record, Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(500)]

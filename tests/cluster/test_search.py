@@ -11,8 +11,8 @@ from optuna.trial import TrialState
 from rhobench.cluster.search import TIMED, OptunaSearch
 from rhobench.cluster.supply import Run
 from rhobench.config import ConfigError, RunConfig
-from rhobench.config_tree import run_id, to_dict, with_values
-from rhobench.experiment import Axis, Range, Sampling
+from rhobench.config.experiment import Axis, Range, Sampling
+from rhobench.config.paths import run_id, to_dict, with_values
 from rhobench.results import Point, Record
 
 BASE = RunConfig(experiment="search")

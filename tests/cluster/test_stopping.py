@@ -10,8 +10,8 @@ import pytest
 
 from rhobench.cluster.stopping import EarlyStop, Verdicts
 from rhobench.config import RunConfig
-from rhobench.config_tree import to_dict
-from rhobench.experiment import EarlyStopping
+from rhobench.config.experiment import EarlyStopping
+from rhobench.config.paths import to_dict
 from rhobench.results import Record
 
 EPOCHS = 9

@@ -11,7 +11,7 @@ from rhobench.cluster import attempt, supply
 from rhobench.cluster.attempt import VANISHED
 from rhobench.cluster.placement import Need
 from rhobench.cluster.supply import FAILURES_OF_A_NODE, Going, Run, Supply, need_of
-from rhobench.config_tree import to_dict
+from rhobench.config.paths import to_dict
 from rhobench.results import Point, Record, Store
 
 

@@ -17,7 +17,7 @@ import pytest
 from rhobench.cluster import attempt
 from rhobench.cluster.attempt import VANISHED
 from rhobench.cluster.supply import Run
-from rhobench.experiment import EarlyStopping
+from rhobench.config.experiment import EarlyStopping
 from rhobench.results import Record, Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]

@@ -8,7 +8,7 @@ import time
 
 from rhobench.cluster.execute import Work
 from rhobench.cluster.stopping import StoppedEarlyError
-from rhobench.config_tree import to_dict
+from rhobench.config.paths import to_dict
 from rhobench.results import Point, Record, write_record
 from rhobench.training import Report, Status
 from rhobench.training.workers import worker_rank

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import run_id, to_dict, with_value
+from rhobench.config.paths import run_id, to_dict, with_value
 from rhobench.results import Point, Record, Store, write_record
 
 REASON = "Out of memory </script><img src=x onerror=alert(1)>"

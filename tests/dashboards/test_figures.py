@@ -6,9 +6,9 @@ import plotly.graph_objects as go
 import pytest
 
 from rhobench.config import RunConfig
+from rhobench.config.experiment import Experiment
 from rhobench.dashboards import learning_curves, pareto
 from rhobench.dashboards.figures import DARK, RAMP, SERIES
-from rhobench.experiment import Experiment
 from rhobench.results import Store
 
 

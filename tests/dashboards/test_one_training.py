@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import run_id, to_dict, with_values
+from rhobench.config.paths import run_id, to_dict, with_values
 from rhobench.dashboards import one_training, pareto, write_report
 from rhobench.results import Point, Record, Store, by_configuration, write_record
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from rhobench.config import RunConfig
+from rhobench.config.experiment import Experiment
 from rhobench.dashboards import write_report
-from rhobench.experiment import Experiment
 from rhobench.results import Attempt, Store
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

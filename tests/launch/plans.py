@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rhobench.launch.plan import Nodes, Plan
+from rhobench.launch.resources import Nodes, Plan
 
 PLAIN = ("/mnt/nfs/store", "train.epochs=3")
 SPACES = ("/mnt/nfs/my store", "model.backbone.weights=/mnt/nfs/a  b.pth")

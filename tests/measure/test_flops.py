@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rhobench.config.model_zoo import find_model
 from rhobench.measure.flop_rules import OFFICIAL, STANDARD
 from rhobench.measure.flops import CountError, FlopCount, count_flops, count_parameters, meta_copy
 from rhobench.measure.sizes import SizeCosts, mean_flops
 from rhobench.model import Detector, build_model
-from rhobench.zoo import find_model
 
 Count = Callable[..., FlopCount]
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from rhobench.config import FAMILIES, ConfigError, LossConfig
+from rhobench.config.model_zoo import find_model
 from rhobench.model import DETR, MODELS, Detector, build_model
 from rhobench.model.criterion import losses, weighted_sum
 from rhobench.model.matcher import Objects
 from rhobench.model.postprocess import detections
-from rhobench.zoo import find_model
 
 Build = Callable[..., Detector]
 Make = Callable[[int], Objects]

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rhobench.config import ConfigError, LossConfig, ModelConfig
+from rhobench.inference.convert_weights import WeightsError
 from rhobench.model import Detector
 from rhobench.model.criterion import losses, weighted_sum
 from rhobench.model.masks import MaskEmbeddings, mask_losses
 from rhobench.model.matcher import Objects
 from rhobench.model.official import official_state
 from rhobench.model.postprocess import MASKS_AT_ONCE, detection_masks
-from rhobench.weights import WeightsError
 
 Build = Callable[..., Detector]
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rhobench.config import FAMILIES, BackboneConfig, ModelConfig
+from rhobench.config.model_zoo import find_model
 from rhobench.model import Detector, build_model
 from rhobench.model.official import WeightsError, load_official, official_state
-from rhobench.zoo import find_model
 
 Build = Callable[..., Detector]
 

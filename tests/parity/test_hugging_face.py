@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rhobench.config.model_zoo import find_model
+from rhobench.inference.convert_weights import import_weights
 from rhobench.measure.artifact import load_artifact
 from rhobench.model import Detector, build_model
 from rhobench.model.hugging_face import is_hugging_face, to_official
 from rhobench.model.official import WeightsError, load_official
-from rhobench.weights import import_weights
-from rhobench.zoo import find_model
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install transformers")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rhobench.results import Store
-from rhobench.results.files import LEFT_OVER_SECONDS, StoreAccessError, StoreNotFoundError, open_files
+from rhobench.results.files import LEFT_OVER_SECONDS, StoreAccessError, StoreNotFoundError
+from rhobench.results.open_files import open_files
 
 
 def test_files_are_written_listed_read_and_removed(place: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import to_dict
+from rhobench.config.paths import to_dict
 from rhobench.dashboards import front_table, write_report
 from rhobench.results import Point, Record, RecordError, Store, read_record, write_record
 from rhobench.results.record import MAX_BYTES

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import run_key, to_dict, with_values
+from rhobench.config.paths import run_key, to_dict, with_values
 from rhobench.results import Point, Record, Store, index, store
 from rhobench.results.files import SETTLED_SECONDS
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import run_id, to_dict, with_value
-from rhobench.experiment import Axis, Experiment
+from rhobench.config.experiment import Axis, Experiment
+from rhobench.config.paths import run_id, to_dict, with_value
 from rhobench.results import Point, Record, Store, StoreNotFoundError, StoreOccupiedError, write_record
 
 BASE = RunConfig(experiment="sweep")

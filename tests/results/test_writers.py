@@ -21,7 +21,7 @@ import os
 os.environ.clear()
 os.environ.update(environment)  # that of the server which starts the writers is another test's
 from rhobench.config import RunConfig
-from rhobench.config_tree import to_dict
+from rhobench.config.paths import to_dict
 from rhobench.results import Point, Record, Store
 
 store = Store(place)

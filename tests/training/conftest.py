@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from rhobench.config import BackboneConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
-from rhobench.config_tree import to_dict
+from rhobench.config.paths import to_dict
 
 COLOURS = ("red", "blue")
 """Category 3 is "red", category 7 is "blue"."""

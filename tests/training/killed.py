@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import from_dict
+from rhobench.config.paths import from_dict
 from rhobench.training import checkpoint, train
 from rhobench.training.step import OptimizerStep, Stepped
 

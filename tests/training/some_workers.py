@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import from_dict
+from rhobench.config.paths import from_dict
 from rhobench.training import train
 from rhobench.training.meter import MEASURED
 from rhobench.training.step import OptimizerStep, Stepped

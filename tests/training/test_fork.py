@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import run_id, with_value, with_values
+from rhobench.config.paths import run_id, with_value, with_values
 from rhobench.measure.artifact import save_artifact, sha256_of
 from rhobench.training import Status, Trained, train
 from rhobench.training.checkpoint import find_checkpoint

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import with_value
+from rhobench.config.paths import with_value
 from rhobench.model import Detector, DetectorOutput
 from rhobench.training import Status, Trained, memory, objective, train
 from rhobench.training.batches import TrainBatch

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rhobench.config import RunConfig, TrainConfig
-from rhobench.config_tree import with_value
+from rhobench.config.paths import with_value
 from rhobench.model import build_model
 from rhobench.training.optimizer import build_optimizer, build_schedule
 

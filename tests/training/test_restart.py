@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rhobench.config import DataConfig, RunConfig, ScenesConfig
-from rhobench.config_tree import to_dict, with_value, with_values
+from rhobench.config.paths import to_dict, with_value, with_values
 from rhobench.training import Status, Trained, loop, train
 from rhobench.training.checkpoint import KEPT, CheckpointError, find_checkpoint, read_checkpoint
 from rhobench.training.meter import MEASURED

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from rhobench.config import ConfigError, RunConfig, TrainConfig
-from rhobench.config_tree import with_value
+from rhobench.config.paths import with_value
 from rhobench.data import Flip, collate
 from rhobench.model.criterion import weighted_sum
 from rhobench.training import train

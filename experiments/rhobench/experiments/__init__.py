@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from rhobench.experiment import Experiment
+from rhobench.config.experiment import Experiment
 from rhobench.experiments.bccd import bccd
 from rhobench.experiments.bccd_finetuned import bccd_finetuned
 from rhobench.experiments.dam_target import dam_target

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rhobench.config import DataConfig, RunConfig
-from rhobench.experiment import Axis, Expectation, Experiment
+from rhobench.config.experiment import Axis, Expectation, Experiment
 from rhobench.experiments.demo import LITE0_PIXELS, short_training, small_sparse_detr
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rhobench.experiment import Expectation, Experiment
+from rhobench.config.experiment import Expectation, Experiment
 from rhobench.experiments.bccd import bccd
 
 

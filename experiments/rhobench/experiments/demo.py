@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rhobench.config import BackboneConfig, DataConfig, ModelConfig, RunConfig, ScenesConfig, TrainConfig
-from rhobench.experiment import Axis, Expectation, Experiment
+from rhobench.config.experiment import Axis, Expectation, Experiment
 
 
 def small_sparse_detr(*, width: int, ffn_dim: int, num_queries: int) -> ModelConfig:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rhobench.experiment import Experiment
+from rhobench.config.experiment import Experiment
 from rhobench.experiments.official_50ep import official_50ep
 
 

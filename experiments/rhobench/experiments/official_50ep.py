@@ -7,7 +7,7 @@ workers there are: each takes its share, in micro-batches of two, the official i
 from __future__ import annotations
 
 from rhobench.config import OFFICIAL_AUGMENTATION, BackboneConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
-from rhobench.experiment import Axis, Expectation, Experiment
+from rhobench.config.experiment import Axis, Expectation, Experiment
 from rhobench.experiments.published import table1
 
 TOLERANCE = 0.5

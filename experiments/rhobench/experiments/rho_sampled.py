@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rhobench.experiment import Axis, Experiment
+from rhobench.config.experiment import Axis, Experiment
 from rhobench.experiments.demo import demo
 
 RHOS = (0.1, 0.25, 0.5, 1.0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rhobench.experiment import Axis, Experiment
+from rhobench.config.experiment import Axis, Experiment
 from rhobench.experiments.demo import demo
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rhobench.experiment import Experiment, Range, Sampling
+from rhobench.config.experiment import Experiment, Range, Sampling
 from rhobench.experiments.demo import demo
 
 

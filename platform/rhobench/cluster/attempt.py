@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import to_dict
+from rhobench.config.paths import to_dict
 from rhobench.results import Attempt, Record, RecordError, Store, describe_environment
 from rhobench.results.mirror import CHECKPOINT
 from rhobench.results.record import Cause

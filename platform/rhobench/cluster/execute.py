@@ -14,7 +14,7 @@ import torch
 from rhobench.cluster.attempt import ERROR_FILE, now
 from rhobench.cluster.stopping import StoppedEarlyError
 from rhobench.config import RunConfig
-from rhobench.config_tree import to_dict
+from rhobench.config.paths import to_dict
 from rhobench.data import Flip
 from rhobench.measure.accuracy import Accuracy, Found
 from rhobench.measure.artifact import save_artifact

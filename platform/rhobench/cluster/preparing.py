@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import from_dict
+from rhobench.config.paths import from_dict
 from rhobench.data import prepare_data
 from rhobench.training.loop import build_for
 from rhobench.training.sources import open_images, open_sources

@@ -18,8 +18,8 @@ from optuna.trial import Trial, TrialState
 
 from rhobench.cluster.supply import Run
 from rhobench.config import ConfigError, RunConfig
-from rhobench.config_tree import number_at, value_at
-from rhobench.experiment import Axis, Range, Sampling
+from rhobench.config.experiment import Axis, Range, Sampling
+from rhobench.config.paths import number_at, value_at
 from rhobench.results import Point, Record
 
 TIMED = ("latency_ms", "latency_p10_ms", "latency_p90_ms", "fps")

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from rhobench.experiment import EarlyStopping
+from rhobench.config.experiment import EarlyStopping
 from rhobench.results import Record
 
 PROGRESS, SCORE = "epoch", "ap"

@@ -19,7 +19,7 @@ from rhobench.cluster.attempt import FINISHED, VANISHED, Try
 from rhobench.cluster.board import Board
 from rhobench.cluster.placement import Need, release_left_behind
 from rhobench.config import RunConfig
-from rhobench.config_tree import differences, to_dict
+from rhobench.config.paths import differences, to_dict
 from rhobench.results import Record, Store
 from rhobench.training import Status
 

@@ -25,8 +25,8 @@ from rhobench.cluster.trackers import tracking
 from rhobench.cluster.trial import Execute, Setting, resources_of, trial
 from rhobench.cluster.watchdog import Watchdog
 from rhobench.config import RunConfig
-from rhobench.config_tree import config_hash, to_dict, with_values
-from rhobench.experiment import EarlyStopping
+from rhobench.config.experiment import EarlyStopping
+from rhobench.config.paths import config_hash, to_dict, with_values
 from rhobench.results import Store
 
 

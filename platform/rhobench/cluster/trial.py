@@ -21,7 +21,7 @@ from rhobench.cluster.attempt import SupersededError, Try
 from rhobench.cluster.execute import Work, execute
 from rhobench.cluster.stopping import StoppedEarlyError
 from rhobench.config import RunConfig, TrainConfig
-from rhobench.config_tree import from_dict, with_values
+from rhobench.config.paths import from_dict, with_values
 from rhobench.data import cache_dir
 from rhobench.results import Store
 from rhobench.results.mirror import mirrored

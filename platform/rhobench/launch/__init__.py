@@ -6,7 +6,7 @@ They are text and nothing else: this part knows neither Ray nor the clusters, an
 from rhobench.launch.job import job
 from rhobench.launch.kuberay import kuberay
 from rhobench.launch.launcher import Machines, launcher
-from rhobench.launch.plan import Plan, plan_for
+from rhobench.launch.resources import Plan, plan_for
 from rhobench.launch.slurm import slurm
 
 __all__ = ["Machines", "Plan", "job", "kuberay", "launcher", "plan_for", "slurm"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from rhobench.launch.plan import Plan
+from rhobench.launch.resources import Plan
 
 
 def job(plan: Plan) -> str:

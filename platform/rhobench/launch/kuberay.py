@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from rhobench.config import ConfigError
-from rhobench.launch.plan import Plan, version
+from rhobench.launch.resources import Plan, version
 
 HEAD_CPUS, HEAD_GIB = 2, 8
 """Of the head, which trains nothing: Ray's own processes, and a process for each run that waits for its workers."""

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from rhobench.config import ConfigError
-from rhobench.launch.plan import Plan, version
+from rhobench.launch.resources import Plan, version
 
 TOKEN_FILE = "~/.ray/auth_token"
 """Where Ray looks for its token on every machine, this one included."""

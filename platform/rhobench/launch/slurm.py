@@ -6,7 +6,7 @@ import math
 import shlex
 
 from rhobench.config import ConfigError
-from rhobench.launch.plan import Plan
+from rhobench.launch.resources import Plan
 
 
 def slurm(plan: Plan, hours: float) -> str:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import from_dict, to_dict
+from rhobench.config.paths import from_dict, to_dict
 from rhobench.data import Categories
 from rhobench.model import Detector, build_model
 

@@ -1,10 +1,10 @@
 """DETR, Deformable DETR and Sparse DETR as PyTorch modules. Knows no Ray, no files of data, no experiment."""
 
 from rhobench.config import ModelConfig
+from rhobench.config.model_zoo import MODELS
 from rhobench.model.detector import Detector, DetectorOutput
 from rhobench.model.detr import DETR
 from rhobench.model.sparse_detr import SparseDETR
-from rhobench.zoo import MODELS
 
 
 def build_model(config: ModelConfig) -> Detector:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rhobench.config import BackboneConfig
+from rhobench.config.model_zoo import BACKBONES
 from rhobench.model.folding import FoldedBody
 from rhobench.model.pretrained import BackboneError, LoadedWeights, load_weights
 from rhobench.model.swin import SwinPyramid, create_swin, is_swin
-from rhobench.zoo import BACKBONES
 
 STRIDES = (8, 16, 32)
 """Strides of the maps that the encoder reads; further levels are made by the projection."""

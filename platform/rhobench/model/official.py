@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from rhobench.config import FAMILIES, BackboneConfig, ModelConfig
+from rhobench.config.model_zoo import MODELS
 from rhobench.model import build_model
 from rhobench.model.backbone import Backbone
 from rhobench.model.detector import Detector
-from rhobench.zoo import MODELS
 
 _COMMON_RULES = [
     (r"backbone\.body\.(.*)", r"backbone.0.body.\1"),

@@ -122,21 +122,6 @@ class Files(ABC):
         return f"{self.place.partition('?')[0].rstrip('/')}/{path}"
 
 
-def open_files(place: Path | str) -> Files:
-    """The files below a folder, or below the URL of an object store such as "s3://bucket/prefix?region=eu-west-1".
-
-    Nothing is opened yet: a place that is missing or cannot be reached is told when it is read or written.
-
-    Raises:
-        StoreAccessError: the URL holds credentials, or is of no kind that is known.
-    """
-    if "://" not in str(place):
-        return LocalFiles(Path(place))
-    from rhobench.results.object_store import ObjectFiles  # a local store needs none of it
-
-    return ObjectFiles(str(place))
-
-
 class LocalFiles(Files):
     """A folder of this machine, or one that it has mounted."""
 

@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rhobench.config import ConfigError, RunConfig
-from rhobench.config_tree import differences, from_dict, to_dict, without_execution
-from rhobench.experiment import Experiment
-from rhobench.results.files import Entries, LocalFiles, StoreAccessError, StoreNotFoundError, open_files
+from rhobench.config.experiment import Experiment
+from rhobench.config.paths import differences, from_dict, to_dict, without_execution
+from rhobench.results.files import Entries, LocalFiles, StoreAccessError, StoreNotFoundError
 from rhobench.results.index import read_index, write_index
+from rhobench.results.open_files import open_files
 from rhobench.results.record import FILE_NAME, MAX_BYTES, Record, RecordError, Status
 from rhobench.results.table import (
     COLUMNS,

@@ -21,7 +21,7 @@ import orjson
 import pyarrow as pa
 
 from rhobench.config import EXECUTION, ConfigError, DataConfig, RunConfig
-from rhobench.config_tree import config_hash, from_dict, leaves, to_dict
+from rhobench.config.paths import config_hash, from_dict, leaves, to_dict
 from rhobench.results.record import Point, Record, RecordError
 from rhobench.results.shape import LARGEST
 from rhobench.results.text import printable

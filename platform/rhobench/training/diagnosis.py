@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import to_dict
+from rhobench.config.paths import to_dict
 from rhobench.measure.artifact import replacing
 from rhobench.model import Detector
 from rhobench.model.criterion import weighted_sum

@@ -17,7 +17,7 @@ from numpy.lib.format import open_memmap
 from torch.utils.data import Dataset
 
 from rhobench.config import DataConfig, RunConfig
-from rhobench.config_tree import to_dict
+from rhobench.config.paths import to_dict
 from rhobench.data import CocoDetection, Flip, Key, Sample, Target, build_once, cache_dir
 from rhobench.model.backbone import Backbone
 from rhobench.model.pretrained import weights_file

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from rhobench.config import EXECUTION, ConfigError, RunConfig
-from rhobench.config_tree import differences, from_dict, to_dict
+from rhobench.config.paths import differences, from_dict, to_dict
 from rhobench.model import Detector
 from rhobench.training.checkpoint import (
     CheckpointError,

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from rhobench.config import RunConfig
-from rhobench.config_tree import from_dict
+from rhobench.config.paths import from_dict
 from rhobench.data import Batch, Target
 from rhobench.model import Detector, build_model
 from rhobench.training.batches import FeatureBatch, TrainBatch, to_device

@@ -20,7 +20,7 @@ class PublishedRow:
     backbone: str
     """As printed."""
     model: str
-    """Our name of it, for ``rhobench.zoo.find_model``."""
+    """Our name of it, for ``rhobench.config.model_zoo.find_model``."""
     rho: float | None
     """Share of updated encoder tokens; None for dense encoders."""
     epochs: int

@@ -1,0 +1,5 @@
+"""The commands. Each imports what it needs inside, so that ``rhobench --help`` is instant."""
+
+from rhobench.cli.app import main
+
+__all__ = ["main"]

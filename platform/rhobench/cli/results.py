@@ -1,0 +1,80 @@
+"""``rhobench pareto``, ``report`` and ``reproduce``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rhobench.cli.options import FAILED, AsJson, warn
+
+
+def pareto(
+    store: Annotated[str, typer.Argument(help="Folder or URL that `rhobench run` wrote to.")],
+    x: Annotated[str, typer.Option(help="Cost: gflops, latency_ms, fps or params_m.")] = "gflops",
+    y: Annotated[str, typer.Option(help="Accuracy: ap, ap50, ...")] = "ap",
+    as_json: AsJson = False,
+) -> None:
+    """Print the Pareto front of a store."""
+    from rich.console import Console
+
+    from rhobench.dashboards.tables import front_table
+    from rhobench.results import Store, by_configuration
+
+    opened = Store(store)
+    frame = opened.frame()
+    warn(opened.problems)
+    Console().print(front_table(frame, x, y))
+    if as_json:
+        print(json.dumps({"front": json.loads(by_configuration(frame, x, y).to_json(orient="records"))}))
+
+
+def report(
+    store: Annotated[str, typer.Argument(help="Folder or URL that `rhobench run` wrote to.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    as_json: AsJson = False,
+) -> None:
+    """Write a self-contained page that opens offline."""
+    from rhobench.dashboards import write_report
+    from rhobench.results import Store
+
+    opened = Store(store)
+    page = write_report(opened, out)
+    warn(opened.problems)
+    print(page)
+    if as_json:
+        print(json.dumps({"report": str(page)}))
+
+
+def reproduce(
+    table: Annotated[str, typer.Argument(help="A published table: table1.")],
+    cost_only: Annotated[bool, typer.Option("--cost-only", help="Parameters and GFLOPs: no weights needed.")] = False,
+    form: Annotated[str, typer.Option("--format", help="text, markdown, latex or json.")] = "text",
+    as_json: AsJson = False,
+) -> None:
+    """Put a published table beside our own numbers, with a verdict for every row."""
+    from rich.console import Console
+
+    from rhobench.dashboards.reproduction import FORMATS, render
+    from rhobench.reproduction.cost import published_rows, reproduce_cost
+
+    if form not in FORMATS:
+        raise ValueError(f"There is no format {form!r}: choose one of {', '.join(FORMATS)}.")
+    published_rows(table)
+    if not cost_only:
+        raise ValueError(
+            f"The accuracy of {table} needs trained models, which cannot be put beside it yet: "
+            f"`rhobench reproduce {table} --cost-only` reproduces its parameters and GFLOPs."
+        )
+    with Console(stderr=True).status("") as status:
+        reproduced = reproduce_cost(table, lambda model: status.update(f"counting {model}"))
+    rendered = render(reproduced, form)
+    if isinstance(rendered, str):
+        print(rendered)
+    else:
+        Console(highlight=False).print(rendered)
+    if as_json:
+        print(json.dumps(reproduced.as_dict()))
+    raise typer.Exit(0 if reproduced.reproduced else FAILED)

@@ -1,0 +1,25 @@
+"""Every dataclass that a run and an experiment are made of, paths into them, and the models by name."""
+
+from rhobench.config.data import OFFICIAL_AUGMENTATION, DataConfig, ScenesConfig
+from rhobench.config.errors import ConfigError, require
+from rhobench.config.model import FAMILIES, MASK_STRIDE, BackboneConfig, LossConfig, ModelConfig, Scoring
+from rhobench.config.run import EXECUTION, RunConfig
+from rhobench.config.train import MeasureConfig, TrainConfig
+
+__all__ = [
+    "EXECUTION",
+    "FAMILIES",
+    "MASK_STRIDE",
+    "OFFICIAL_AUGMENTATION",
+    "BackboneConfig",
+    "ConfigError",
+    "DataConfig",
+    "LossConfig",
+    "MeasureConfig",
+    "ModelConfig",
+    "RunConfig",
+    "ScenesConfig",
+    "Scoring",
+    "TrainConfig",
+    "require",
+]

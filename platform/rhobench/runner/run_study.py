@@ -1,0 +1,239 @@
+"""A study from its store to its page: run what is lacking, say what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+
+from rhobench.config import ConfigError, RunConfig
+from rhobench.config.experiment import Expectation, Experiment
+from rhobench.config.paths import from_dict
+from rhobench.results import Record, Store, metric, printable
+from rhobench.study.grid import chosen_run, values_on_axes, varied_paths
+from rhobench.study.known_runs import KnownRuns
+from rhobench.study.study import Study
+
+if TYPE_CHECKING:
+    from rhobench.cluster.search import OptunaSearch
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+"""Exit statuses of a study that was started; 130 is what shells give for Ctrl-C."""
+
+TOLD = 20
+"""Runs of one status that are named at the end; the page has all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a study left."""
+
+    store: str
+    report: Path
+    runs: list[dict[str, Any]]
+    """run_id, status, reason and number of failed attempts of each run of the study."""
+    exit_status: int
+    """0 when every run is completed, or was stopped early as it was meant to."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {"store": self.store, "report": str(self.report), "runs": self.runs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """How the command line wants a study to be run."""
+
+    address: str = "local"
+    """See ``--address``."""
+    without_token: bool = False
+    """See ``--without-token``."""
+    trackers: Sequence[str] = ()
+    """See ``--log-to``."""
+    retries: int = 2
+    """See ``--retries``."""
+    stuck_minutes: float = 60.0
+    """See ``--stuck-after``."""
+
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            raise ConfigError(f"--retries {self.retries} is not allowed: give 0 or more.")
+        if not self.stuck_minutes > 0:
+            raise ConfigError(f"--stuck-after {self.stuck_minutes} is not allowed: give minutes above 0.")
+
+
+def run_study(study: Study, place: str, how: How, console: Console) -> Outcome:
+    """Run what the store at ``place`` lacks, print the front, write the page.
+
+    Ctrl-C keeps every finished run; the page then shows those.
+
+    Raises:
+        ConfigError: a tracker is not known or not installed.
+        StoreOccupiedError: the store holds the experiment with other settings.
+        ClusterError: no cluster, or one that is too small.
+    """
+    from rhobench.cluster.address import read_address
+    from rhobench.cluster.board import Board
+    from rhobench.cluster.session import ray_session
+    from rhobench.cluster.supply import Run
+    from rhobench.cluster.sweep import Manner, run_sweep
+    from rhobench.cluster.trackers import require_trackers
+
+    require_trackers(how.trackers)
+    read_address(how.address)
+    store = Store(place)
+    store.claim(study.experiment)
+    study = study.in_store(store)
+    for sentence in study.of_others():
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    search = searched(study, store)
+    if search is not None:
+        study = study.of_runs(search.configs)
+    board = Board(study.run_ids, console, study.experiment.base.experiment)
+    interrupted = False
+    try:
+        statuses = store.statuses()
+        chooses = search is not None and not search.has_enough
+        if chooses or any(statuses.get(i) not in study.finished for i in study.run_ids):
+            with board.shown():
+                board.say("starting Ray")
+                with ray_session(how.address, without_token=how.without_token) as cluster:
+                    board.say(cluster.access)
+                    manner = Manner(
+                        base=study.experiment.base,
+                        trackers=how.trackers,
+                        retries=how.retries,
+                        early_stopping=study.experiment.early_stopping,
+                        chooser=search,
+                        stuck_seconds=60 * how.stuck_minutes,
+                    )
+                    runs = [Run(i, c) for i, c in zip(study.run_ids, study.configs, strict=True)]
+                    run_sweep(runs, store, cluster, board, manner)
+    except KeyboardInterrupt:
+        interrupted = True
+    if search is not None:
+        study = study.of_runs(search.configs)
+    return _conclude(study, store, interrupted, console)
+
+
+def searched(study: Study, store: Store) -> OptunaSearch | None:
+    """The search of a study whose runs Optuna chooses, with what the store knows of it; None for other studies."""
+    experiment = study.experiment
+    if experiment.sampling is None or experiment.sampling.method != "optuna":
+        return None
+    from rhobench.cluster.attempt import going_on
+    from rhobench.cluster.search import OptunaSearch
+    from rhobench.cluster.supply import Run
+
+    known, paths = KnownRuns.of(store), varied_paths(experiment)
+
+    def make(values: Mapping[str, Any]) -> Run | None:
+        try:
+            config = chosen_run(experiment, values)
+        except ConfigError:  # the experiment excludes it, or its values do not fit together
+            return None
+        named = known.name(config, paths)
+        return Run(named.run_id, named.config)
+
+    records = {record.run_id: record for record in store.records()}
+    configs = {run_id: record.config for run_id, record in records.items()}
+    begun = {run_id: going_on(store, run_id) for run_id in store.unrecorded()}
+    configs |= {run_id: left.config for run_id, left in begun.items() if left is not None}
+    past = []
+    for run_id, data in configs.items():
+        values = _values_on_axes(experiment, data)
+        run = None if values is None else make(values)
+        if run is not None and run.run_id == run_id:  # of several records of one run, the one that counts
+            past.append((run, records.get(run_id)))
+    return OptunaSearch(experiment.sampling, experiment.axes, make, past)
+
+
+def _values_on_axes(experiment: Experiment, data: Mapping[str, Any]) -> dict[str, Any] | None:
+    try:
+        return values_on_axes(experiment, from_dict(RunConfig, data))
+    except ConfigError:  # begun by another version, with settings that this one does not know
+        return None
+
+
+def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -> Outcome:
+    from rhobench.dashboards import front_table, write_report
+
+    records = {record.run_id: record for record in store.records()}
+    runs = [_in_short(i, records.get(i)) for i in study.run_ids]
+    frame = store.frame()
+    mine = frame[frame.run_id.isin(study.run_ids)]
+    for x in ("gflops", "latency_ms"):
+        if mine["ap"].notna().any() and mine[x].notna().any():
+            console.print(front_table(mine, x=x))
+    if not study.smoke:
+        check_expectations(study.experiment.expected, mine, console)
+    for line in _endings(runs):
+        console.print(line, highlight=False, soft_wrap=True)
+    unfinished = sum(run["status"] not in study.finished for run in runs)
+    if interrupted:
+        console.print(f"\nInterrupted: {len(runs) - unfinished} of {len(runs)} runs are finished and kept.")
+    if unfinished:
+        console.print("The same command continues: it repeats no finished run.", highlight=False)
+    # A page is for a browser on this machine.
+    report = write_report(store, store.path / "report.html" if store.is_local else Path(f"{store.name}.html"))
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    status = INTERRUPTED if interrupted else FAILED if unfinished else DONE
+    return Outcome(store=store.place, report=report, runs=runs, exit_status=status)
+
+
+def _in_short(run_id: str, record: Record | None) -> dict[str, Any]:
+    if record is None:
+        return {"run_id": run_id, "status": "not run", "reason": None, "attempts": 0}
+    return {
+        "run_id": run_id,
+        "status": record.status,
+        "reason": record.reason,
+        "attempts": len(record.attempts),
+    }
+
+
+def _endings(runs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """What is to be known of runs beside their numbers, in rich's markup: what was tried again, stopped, and failed."""
+    # The last attempt at a failed run is the failure itself.
+    again = [run for run in runs if run["attempts"] > (run["status"] == "failed")]
+    if again:
+        yield f"tried again: {len(again)} of {len(runs)} runs; the page says why their first attempts failed"
+    for status, style in (("stopped", "yellow"), ("failed", "bold red")):
+        ended = [run for run in runs if run["status"] == status]
+        for run in ended[:TOLD]:
+            attempts = f" after {run['attempts']} attempts" if status == "failed" and run["attempts"] > 1 else ""
+            reason = escape(printable(run["reason"] or "no reason was recorded"))
+            yield f"[{style}]{status}[/] {run['run_id']}{attempts}: {reason}"
+        if len(ended) > TOLD:
+            yield f"[{style}]{status}[/] {len(ended) - TOLD} more runs; the page lists them with their reasons"
+
+
+def check_expectations(expected: Sequence[Expectation], frame: pd.DataFrame, console: Console) -> None:
+    """Print, for each expectation of the experiment, the worst run and the verdict."""
+    for expectation in expected:
+        meant = frame
+        for column, value in expectation.where.items():
+            meant = meant[meant[column] == value]
+        values = meant[expectation.metric].dropna()
+        if values.empty:
+            continue
+        shown = metric(expectation.metric)
+        if expectation.at_least is not None:
+            worst, bound, met = values.min(), expectation.at_least, values.min() >= expectation.at_least
+            wanted = f"at least {shown.format(bound)}"
+        else:
+            assert expectation.at_most is not None
+            worst, bound, met = values.max(), expectation.at_most, values.max() <= expectation.at_most
+            wanted = f"at most {shown.format(bound)}"
+        verdict = "[green]met[/]" if met else "[red]not met[/]"
+        runs = "every run" + "".join(f" with {column} {value}" for column, value in expectation.where.items())
+        source = f" ({expectation.source})" if expectation.source else ""
+        console.print(
+            f"expected {shown.label} {wanted} in {runs}{source}: {verdict}, worst {shown.format(worst)}",
+            highlight=False,
+        )

@@ -1,0 +1,223 @@
+"""The command line as a user meets it: names, JSON, and the sentence for each wrong request."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+def rhobench(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from rhobench.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=240)
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The sentence of a wrong request: exit status 2, one line, no traceback."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("rhobench: ")]
+    assert len(sentences) == 1, done.stderr
+    return sentences[0]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Four images with one box each, as splits train and val."""
+    folder = tmp_path / "cells"
+    (folder / "images").mkdir(parents=True)
+    (folder / "annotations").mkdir()
+    images = [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 64} for i in range(1, 5)]
+    for image in images:
+        Image.new("RGB", (64, 64), (40 * image["id"], 80, 20)).save(folder / "images" / image["file_name"])
+    boxes = [
+        {"id": i, "image_id": i, "category_id": 7, "bbox": [8, 8, 30, 30], "area": 900, "iscrowd": 0}
+        for i in range(1, 5)
+    ]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 7, "name": "cell"}]}
+    for split in ("train", "val"):
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_experiments_lists_names_with_json() -> None:
+    done = rhobench("experiments", "--json")
+    assert done.returncode == 0
+    listed = json.loads(done.stdout.splitlines()[-1])["experiments"]
+    assert {"demo", "bccd"} <= {row["name"] for row in listed}
+    assert next(row for row in listed if row["name"] == "demo")["runs"] == 4
+
+
+def planned(*arguments: object, status: int = 0) -> tuple[dict, str]:
+    """What ``run ARGUMENTS --dry-run`` answers: the object, and what is written for people."""
+    done = rhobench("run", *arguments, "--dry-run", "--json")
+    assert done.returncode == status, done.stdout + done.stderr
+    *shown, last = done.stdout.splitlines()
+    return json.loads(last), "\n".join(shown)
+
+
+def names(plan: dict) -> list[str]:
+    """Of the runs, without their seeds and keys."""
+    return [run["run_id"].rsplit("-seed", 1)[0] for run in plan["runs"]]
+
+
+def test_another_family_may_be_set_in_place_of_the_varied_rho() -> None:
+    plan, _ = planned("demo", "--set", "model.name=efficient_detr", "--set", "model.rho=none")
+    assert names(plan) == ["demo-rhodense"]
+
+
+def test_dry_run_lists_runs_resources_rates_and_cost(tmp_path: Path) -> None:
+    batch = ["--set", "train.batch_size=32", "--set", "train.lr_rule=linear", "--set", "train.micro_batch_size=4"]
+    plan, shown = planned("demo", *batch, "--price-per-hour", 2, "--store", tmp_path / "new")
+    assert names(plan) == ["demo-rho1.0", "demo-rho0.5", "demo-rho0.25", "demo-rho0.1"]
+    for run in plan["runs"]:
+        assert run["run_id"].endswith(run["key"])
+        assert run["run_id"] in shown
+        assert (run["batch_size"], run["rates"]["base"], run["state"]) == (32, pytest.approx(0.002), "to do")
+        assert run["resources"] == {"workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 0.0}
+    hours = [run["estimated_hours"] for run in plan["runs"]]
+    assert hours == sorted(hours, reverse=True)
+    assert plan["estimated_hours"] == pytest.approx(sum(hours)) == pytest.approx(0.2)
+    assert plan["price"] == pytest.approx(0.4)
+    assert "that demo names" in plan["estimated_from"]
+    assert plan["fits"] is True
+    assert plan["at_once"] >= 1
+    assert (
+        "32 images a step on 1 worker, 4 at once on each; learning rates base 0.002, backbone 4e-05, "
+        "linear_proj 0.002 (linear from a batch of 16)"
+    ) in shown
+    assert not (tmp_path / "new").exists(), "a dry run writes nothing"
+
+
+def test_dry_run_tells_that_no_run_fits() -> None:
+    plan, shown = planned("demo", "--set", "train.cpus_per_worker=5000", status=1)
+    assert (plan["fits"], plan["at_once"]) == (False, 0)
+    assert "a run needs 1 x 5000 CPUs. Lower" in shown
+
+
+def test_setting_a_varied_field_pins_it() -> None:
+    assert names(planned("demo", "--set", "model.rho=0.2")[0]) == ["demo-rho0.2"]
+
+
+def test_a_run_beside_the_product_is_listed_and_takes_what_is_set() -> None:
+    sampled = f"-rho_choices{7 * '0.1_'}1.0-epochs5"
+    each = [f"rho_sampled-rho{rho}-epochs4" for rho in ("1.0", "0.5", "0.1", "0.25")]
+    assert names(planned("rho_sampled")[0]) == [*each, f"rho_sampled-rho0.25{sampled}"]
+    pinned = names(planned("rho_sampled", "--set", "model.rho=0.3")[0])
+    assert set(pinned) == {"rho_sampled-rho0.3-epochs4", f"rho_sampled-rho0.3{sampled}"}
+
+
+def test_what_varies_can_be_said_on_the_command_line() -> None:
+    grid = ["--axis", "model.rho=0.1,0.5", "--axis", "model.enc_layers=1,2", "--seeds", "3,4"]
+    plan, _ = planned("demo", *grid, "--exclude", "model.rho=0.5,model.enc_layers=2", "--order", "cheapest")
+    values = [tuple(run["varied"].values()) for run in plan["runs"]]
+    assert values == [(0.1, 1, 3), (0.1, 1, 4), (0.1, 2, 3), (0.1, 2, 4), (0.5, 1, 3), (0.5, 1, 4)]
+    drawn, _ = planned("demo", "--range", "train.lr=1e-4:1e-2:log", "--samples", 3)
+    again, _ = planned("demo", "--range", "train.lr=1e-4:1e-2:log", "--samples", 4)
+    assert [run["run_id"] for run in drawn["runs"]] == [run["run_id"] for run in again["runs"]][:3]
+    assert all(1e-4 <= run["varied"]["train.lr"] <= 1e-2 for run in again["runs"])
+
+
+def test_runs_that_optuna_will_choose_are_counted() -> None:
+    plan, shown = planned("search", "--smoke")
+    assert plan["runs"] == []
+    assert plan["chosen_later"]["count"] == 4
+    assert plan["chosen_later"]["objectives"] == {"ap": "max", "gflops": "min"}
+    assert plan["estimated_hours"] > 0
+    assert "4 runs: Optuna chooses them by the results of others, for high ap and low gflops" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["run", "demoo", "--dry-run"], "Did you mean 'demo'"),
+        (["run", "demo", "--dry-run", "--set", "train.epoch=3"], "Did you mean 'train.epochs'"),
+        (["run", "demo", "--dry-run", "--set", "train.epochs=three"], "takes a whole number"),
+        (["run", "demo", "--dry-run", "--set", "train.epochs"], "PATH=VALUE"),
+        (["run", "demo", "--dry-run", "--set", "model.rho=1.5"], "(0, 1]"),
+        (["run", "demo", "--dry-run", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["run", "bccd", "--dry-run"], "--data DIR"),
+        (["run", "demo", "--dry-run", "--fork", "/nowhere/at/all"], "no run at /nowhere/at/all"),
+        (["run", "demo", "--log-to", "comet"], "--log-to comet is not known"),
+        (["run", "demo", "--price-per-hour", "2"], "add one of them"),
+        (["run", "demo", "--range", "model.rho=0.1:1", "--dry-run"], "--samples N"),
+        (["run", "search", "--fit"], "--sampler sobol"),
+        (["pareto", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["report", "/nowhere/at/all"], "/nowhere/at/all"),
+    ],
+)
+def test_wrong_requests_get_one_sentence(arguments: list[str], wanted: str) -> None:
+    assert wanted in refused(rhobench(*arguments))
+
+
+def test_box_outside_its_image_is_named(dataset: Path) -> None:
+    file = dataset / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][2]["bbox"] = [50, 10, 40, 20]
+    file.write_text(json.dumps(content))
+    sentence = refused(rhobench("run", "demo", "--dry-run", "--data", dataset))
+    assert "instances_train.json" in sentence
+    assert "annotation 3" in sentence
+    checked = rhobench("data", "check", dataset)
+    assert checked.returncode == 1
+    assert "annotation 3" in checked.stdout
+
+
+def test_a_truncated_image_fails_the_check_unless_it_is_quick(dataset: Path) -> None:
+    file = dataset / "images" / "3.png"
+    file.write_bytes(file.read_bytes()[:-40])
+    checked = rhobench("data", "check", dataset, "--json")
+    assert checked.returncode == 1
+    *text, last = checked.stdout.splitlines()
+    found = json.loads(last)
+    assert (found["errors"], found["warnings"]) == (2, 1)  # in both splits, which share their images
+    assert [problem["level"] for problem in found["problems"]] == ["error", "error", "warning"]
+    assert all(problem["message"] in line for problem, line in zip(found["problems"], text, strict=False))
+    assert text[-1].endswith("2 errors, 1 warning, 0 notes in train, val")
+    quick = rhobench("data", "check", dataset, "--quick", "--json")
+    assert quick.returncode == 0
+    assert json.loads(quick.stdout.splitlines()[-1])["errors"] == 0
+
+
+def test_a_mistake_in_every_box_does_not_flood_the_terminal(dataset: Path) -> None:
+    file = dataset / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    box = content["annotations"][0]
+    content["annotations"] = [{**box, "id": number, "bbox": [8, 8, 300, 30]} for number in range(1, 151)]
+    file.write_text(json.dumps(content))
+    checked = rhobench("data", "check", dataset, "--split", "train", "--json")
+    assert checked.returncode == 1
+    *text, last = checked.stdout.splitlines()
+    assert len(text) == 102
+    assert text[-2].startswith("... and ")
+    assert json.loads(last)["errors"] == 150
+
+
+def test_scenes_are_a_valid_data_set(tmp_path: Path) -> None:
+    made = rhobench("data", "scenes", tmp_path / "scenes", "--images", 20, "--json")
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout.splitlines()[-1])["train_images"] == 20
+    assert rhobench("data", "check", tmp_path / "scenes").returncode == 0
+    again = rhobench("data", "scenes", tmp_path / "scenes", "--images", 20)
+    assert "scenes" in refused(again)
+
+
+def test_occupied_store_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    (store / "experiments").mkdir(parents=True)
+    from rhobench.config.paths import to_dict
+    from rhobench.experiments import EXPERIMENTS
+
+    base = to_dict(EXPERIMENTS["demo"]().base)
+    base["train"]["epochs"] = 77
+    (store / "experiments" / "demo.json").write_text(json.dumps({"base": base}))
+    sentence = refused(rhobench("run", "demo", "--store", store))
+    assert "train.epochs" in sentence
+    assert "77" in sentence
+    assert "--store" in sentence
+    shutil.rmtree(store)

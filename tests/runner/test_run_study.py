@@ -1,0 +1,166 @@
+"""From a store to what a study says at its end; what is trained in between is played."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rhobench.config import ConfigError, RunConfig
+from rhobench.config.experiment import Axis, EarlyStopping, Experiment, Sampling
+from rhobench.config.paths import run_id, to_dict, with_value
+from rhobench.results import Attempt, Point, Record, Store
+from rhobench.runner.run_study import TOLD, How, run_study, searched
+from rhobench.study.grid import runs_of, varied_paths
+from rhobench.study.study import Study
+
+SWEEP = Experiment(
+    summary="",
+    base=RunConfig(experiment="sweep"),
+    axes=(Axis(path="model.rho", values=(0.1, 0.3, 0.5, 1.0)), Axis(path="model.enc_layers", values=(2, 6))),
+    early_stopping=EarlyStopping(),
+)
+SEARCH = replace(
+    SWEEP, base=RunConfig(experiment="search"), sampling=Sampling(method="optuna", count=5), early_stopping=None
+)
+LOST = Attempt(reason="its process ended without a word", cause="machine")
+
+
+def study_of(experiment: Experiment) -> Study:
+    configs = runs_of(experiment)
+    ids = [run_id(config, varied_paths(experiment)) for config in configs]
+    return Study(experiment=experiment, designed=experiment, run_ids=ids, configs=configs, smoke=True)
+
+
+def record_of(config: RunConfig, name: str, status: Any, **more: Any) -> Record:
+    points = [Point(rho=config.model.rho, ap=0.5, gflops=1.0)] if status == "completed" else []
+    return Record(
+        run_id=name, experiment=config.experiment, status=status, config=to_dict(config), points=points, **more
+    )
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that trains nothing."""
+    from rhobench.cluster.session import Cluster
+
+    @contextmanager
+    def session(*arguments: Any, **options: Any) -> Iterator[Cluster]:
+        yield Cluster(cpus=2, gpus=0, nodes=1)
+
+    monkeypatch.setattr("rhobench.cluster.session.ray_session", session)
+    monkeypatch.setattr("rhobench.cluster.sweep.run_sweep", lambda *arguments: None)
+
+
+def said(study: Study, store: Store) -> tuple[str, Any]:
+    """What is printed, and the outcome."""
+    words = io.StringIO()
+    outcome = run_study(study, store.place, How(), Console(file=words, width=300))
+    return words.getvalue(), outcome
+
+
+@pytest.mark.parametrize(
+    ("wrong", "wanted"),
+    [
+        ({"retries": -1}, "--retries -1 is not allowed: give 0 or more."),
+        ({"stuck_minutes": 0.0}, "--stuck-after 0.0 is not allowed: give minutes above 0."),
+        ({"stuck_minutes": float("nan")}, "--stuck-after nan is not allowed"),
+    ],
+)
+def test_limits_that_cannot_be_meant_are_refused(wrong: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(ConfigError, match=wanted):
+        How(**wrong)
+    How(retries=0, stuck_minutes=0.1)
+
+
+def test_the_end_tells_what_was_stopped_failed_and_tried_again(tmp_path: Path, no_ray: None) -> None:
+    study, store = study_of(SWEEP), Store(tmp_path)
+    hostile = "its AP of 3.1 is too far behind \x1b]8;;http://example.org\x07[bold]it"
+    endings: list[tuple[Any, dict[str, Any]]] = [
+        ("stopped", {"reason": hostile}),
+        ("failed", {"reason": "lost", "attempts": [LOST, LOST, LOST]}),
+        ("failed", {"reason": "wrong", "attempts": [LOST]}),
+        ("completed", {"attempts": [LOST, LOST]}),
+    ] + [("completed", {})] * 4
+    for name, config, (status, more) in zip(study.run_ids, study.configs, endings, strict=True):
+        store.write(record_of(config, name, status, **more))
+    text, outcome = said(study, store)
+    lines = text.splitlines()
+    assert (
+        f"stopped {study.run_ids[0]}: its AP of 3.1 is too far behind \\x1b]8;;http://example.org\\x07[bold]it" in lines
+    )
+    assert f"failed {study.run_ids[1]} after 3 attempts: lost" in lines
+    assert f"failed {study.run_ids[2]}: wrong" in lines
+    assert "tried again: 2 of 8 runs; the page says why their first attempts failed" in lines
+    assert "\x1b]8" not in text
+    assert outcome.exit_status == 1
+    assert [run["attempts"] for run in outcome.runs] == [0, 3, 1, 2, 0, 0, 0, 0]
+    page = outcome.report.read_text(encoding="utf-8")
+    assert "Stopped runs" in page
+    assert "Failed runs" in page
+
+
+def test_runs_that_were_stopped_as_they_were_meant_to_are_a_success_without_ray(tmp_path: Path) -> None:
+    study, store = study_of(SWEEP), Store(tmp_path)
+    for name, config in zip(study.run_ids, study.configs, strict=True):
+        store.write(record_of(config, name, "stopped", reason="too far behind"))
+    text, outcome = said(study, store)
+    assert outcome.exit_status == 0
+    assert text.count("stopped ") == len(study.run_ids)
+    assert "tried again" not in text
+    assert "continues" not in text
+
+
+def test_many_endings_of_one_kind_are_counted(tmp_path: Path) -> None:
+    study, store = study_of(replace(SWEEP, seeds=(0, 1, 2))), Store(tmp_path)
+    for name, config in zip(study.run_ids, study.configs, strict=True):
+        store.write(record_of(config, name, "stopped", reason="too far behind"))
+    text, _ = said(study, store)
+    assert text.count(": too far behind") == TOLD
+    assert "stopped 4 more runs; the page lists them" in text
+
+
+def test_only_a_study_that_optuna_chooses_for_is_a_search(tmp_path: Path) -> None:
+    assert searched(study_of(SWEEP), Store(tmp_path)) is None
+
+
+def test_a_search_knows_what_lies_on_its_axes_whoever_computed_or_began_it(tmp_path: Path) -> None:
+    store, study = Store(tmp_path), study_of(SEARCH)
+    store.claim(SEARCH)
+    paths = varied_paths(SEARCH)
+
+    def put(config: RunConfig) -> str:
+        name = run_id(config, paths)
+        store.write(record_of(config, name, "completed"))
+        return name
+
+    def begin(config: dict[str, Any], name: str) -> None:
+        folder = store.run_dir(name)
+        folder.mkdir(parents=True)
+        (folder / "attempt.json").write_text(
+            json.dumps({"run_id": name, "config": config, "pid": 1, "started_at": "", "token": "t", "past": []})
+        )
+
+    base = with_value(SEARCH.base, "model.enc_layers", 2)
+    mine = put(with_value(base, "model.rho", 0.1))
+    of_another = put(replace(with_value(base, "model.rho", 0.3), experiment="other"))
+    put(with_value(base, "model.rho", 0.4))  # is not on the axis
+    put(with_value(with_value(base, "model.rho", 0.5), "train.lr", 1e-3))  # has other settings
+    put(replace(with_value(base, "model.rho", 0.5), seed=1))
+    begun_config = with_value(base, "model.rho", 1.0)
+    begun = run_id(begun_config, paths)
+    begin(to_dict(begun_config), begun)
+    begin({"experiment": "search", "nonsense": 1}, "search-of-another-version-0")
+    store.run_dir("search-empty-1").mkdir()
+    search = searched(study, store)
+    assert search is not None
+    assert set(search.runs) == {mine, of_another, begun}
+    assert search.runs[of_another].config.experiment == "other"
+    assert len([trial for trial in search._study.trials if trial.values]) == 2, "a run that was begun has no result"

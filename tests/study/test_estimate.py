@@ -1,0 +1,149 @@
+"""The work of runs, and the hours that it takes by what is known of its speed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rhobench.config import BackboneConfig, DataConfig, ModelConfig, RunConfig, ScenesConfig, TrainConfig
+from rhobench.config.experiment import Axis, Experiment, Sampling
+from rhobench.config.paths import to_dict, with_values
+from rhobench.measure.flops import count_flops
+from rhobench.model import build_model
+from rhobench.results import Point, Record
+from rhobench.study.estimate import designed_speed, estimated_runs, images_of, measured_speed, work_of, works_of
+from rhobench.study.grid import runs_of
+
+CONFIG = RunConfig(
+    experiment="test",
+    model=ModelConfig(
+        backbone=BackboneConfig(name="test_efficientnet", frozen="none"),
+        num_queries=10,
+        hidden_dim=32,
+        num_heads=4,
+        enc_layers=1,
+        dec_layers=1,
+        ffn_dim=64,
+        rho=0.5,
+    ),
+    data=DataConfig(scenes=ScenesConfig(train_images=40, val_images=4, size_px=64), resize_px=(64, 96)),
+    train=TrainConfig(epochs=3),
+)
+
+
+def gflops(config: RunConfig, rho: float | None = None) -> tuple[float, float]:
+    counted = count_flops(build_model(replace(config.model, num_classes=6)), 64, 96, rho=rho)
+    return counted.gflops, counted.parts["backbone"]
+
+
+def test_work_is_that_of_forward_and_backward_passes_of_all_images_and_epochs() -> None:
+    everything, backbone = gflops(CONFIG)
+    assert work_of(CONFIG) == pytest.approx(40 * 3 * 3 * everything, rel=0.01)
+    frozen = with_values(CONFIG, {"model.backbone.frozen": "all"})
+    assert work_of(frozen) == pytest.approx(40 * 3 * (3 * everything - 2 * backbone), rel=0.01)
+    cached = with_values(frozen, {"train.cache_features": True})
+    assert work_of(cached) == pytest.approx(40 * 3 * 3 * (everything - backbone), rel=0.01)
+
+
+def test_every_rho_and_the_dense_encoder_have_the_work_that_is_counted() -> None:
+    for rho in (0.25, 1.0, None):
+        config = with_values(CONFIG, {"model.rho": rho})
+        assert work_of(config) == pytest.approx(360 * gflops(config)[0], rel=0.01)
+    drawn = with_values(CONFIG, {"model.rho_choices": (0.25, 1.0)})
+    both = [gflops(CONFIG, rho)[0] for rho in (0.25, 1.0)]
+    assert work_of(drawn) == pytest.approx(360 * sum(both) / 2, rel=0.01)
+
+
+def test_work_that_cannot_be_counted_is_not_known() -> None:
+    assert work_of(with_values(CONFIG, {"model.num_queries": 10_000})) is None
+
+
+def test_runs_that_differ_in_their_seed_are_counted_once() -> None:
+    told: list[str] = []
+    works = works_of([replace(CONFIG, seed=seed) for seed in range(5)], told.append)
+    assert len(set(works)) == len(told) == 1
+
+
+def test_the_images_of_a_folder_are_those_of_its_annotations(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    sizes = [(480, 640), (480, 640), (100, 100), (1000, 1000)]
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": h, "width": w} for i, (h, w) in enumerate(sizes)]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 4, "name": "b"}]}
+    (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    known = images_of(DataConfig(dir=str(tmp_path)))
+    assert (known.count, known.height, known.width, known.num_classes) == (4, 800, 1066, 2)
+    smaller = images_of(DataConfig(dir=str(tmp_path), scales_px=(200, 240, 280)))
+    assert (smaller.height, smaller.width) == (240, 320)
+    fixed = images_of(DataConfig(dir=str(tmp_path), resize_px=(100, 50)))
+    assert (fixed.height, fixed.width) == (100, 50)
+
+
+def record(config: RunConfig, seconds: float, **fields: Any) -> Record:
+    base = Record(
+        run_id="run",
+        experiment="test",
+        status="completed",
+        config=to_dict(config),
+        environment={"cpu": "A"},
+        cost={"train_seconds": seconds, "eval_seconds": 0.0},
+        finished_at="2026-01-01T00:00:00",
+    )
+    return replace(base, **fields)
+
+
+def test_finished_runs_of_the_same_device_and_workers_tell_the_speed() -> None:
+    work = work_of(CONFIG)
+    assert work is not None
+    later = "2026-02-01T00:00:00"
+    records = [
+        *(record(CONFIG, seconds) for seconds in (10.0, 20.0, 90.0)),
+        record(CONFIG, 1.0, status="failed"),
+        record(CONFIG, 1.0, environment={"cpu": "B"}, finished_at=later),
+        record(with_values(CONFIG, {"train.cpus_per_worker": 4}), 1.0, finished_at=later),
+        record(with_values(CONFIG, {"data.dir": "/gone"}), 1.0),
+    ]
+    speed = measured_speed(records, "A", CONFIG.train)
+    assert speed is not None
+    assert speed.hours(2 * work) == pytest.approx(40.0 / 3600)
+    assert speed.hours(None) is None
+    assert "3 finished runs on A" in speed.source
+    assert measured_speed(records, "C", CONFIG.train) is None
+    latest = measured_speed(records, None, CONFIG.train)
+    assert latest is not None
+    assert "1 finished run on B" in latest.source
+
+
+def test_runs_on_a_gpu_are_known_by_the_gpu() -> None:
+    config = with_values(CONFIG, {"train.gpus_per_worker": 1})
+    measured = [record(config, 10.0, points=[Point(rho=0.5, device="NVIDIA X")])]
+    assert measured_speed(measured, "NVIDIA X", config.train) is not None
+    assert measured_speed(measured, "A", config.train) is None
+
+
+def test_the_hours_of_an_experiment_are_spread_over_its_runs_by_their_work() -> None:
+    axes = (Axis(path="train.epochs", values=(1, 3)),)
+    designed = Experiment(summary="", base=CONFIG, axes=axes, cpu_hours=2.0)
+    speed = designed_speed(designed, CONFIG.data, CONFIG.train)
+    assert speed is not None
+    works = [work_of(run) for run in runs_of(designed)]
+    assert [speed.hours(work) for work in works] == pytest.approx([0.5, 1.5])
+    two_cores = designed_speed(designed, CONFIG.data, replace(CONFIG.train, cpus_per_worker=2))
+    assert two_cores is not None
+    assert two_cores.hours(works[1]) == pytest.approx(0.75)
+    assert designed_speed(designed, CONFIG.data, replace(CONFIG.train, gpus_per_worker=1)) is None
+    assert designed_speed(replace(designed, cpu_hours=0.0), CONFIG.data, CONFIG.train) is None
+
+
+def test_hours_for_data_that_are_not_there_say_nothing() -> None:
+    elsewhere = with_values(CONFIG, {"data.dir": "coco"})
+    assert designed_speed(Experiment(summary="", base=elsewhere, cpu_hours=2.0), CONFIG.data, CONFIG.train) is None
+
+
+def test_runs_that_optuna_will_choose_are_estimated_by_as_many_others() -> None:
+    axes = (Axis(path="train.epochs", values=(1, 2, 3)),)
+    searched = Experiment(summary="", base=CONFIG, axes=axes, sampling=Sampling(method="optuna", count=2))
+    assert len(estimated_runs(searched)) == 2
