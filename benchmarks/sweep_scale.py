@@ -23,13 +23,15 @@ from typing import Any
 
 from rich.console import Console
 
-from rhobench.cluster.board import Board
-from rhobench.cluster.execute import Work, execute
+from rhobench.cluster.execute import RunTask, execute
+from rhobench.cluster.progress_table import ProgressTable
+from rhobench.cluster.run_queue import Run
 from rhobench.cluster.session import Cluster, ray_session
-from rhobench.cluster.supply import Run
-from rhobench.cluster.sweep import Manner, run_sweep
+from rhobench.cluster.sweep import run_sweep
+from rhobench.cluster.trial import Execute
 from rhobench.config import RunConfig
 from rhobench.config.paths import run_id, to_dict, with_values
+from rhobench.config.sweep import SweepOptions
 from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Point, Record, Store, write_record
 from rhobench.training import Report, Status
@@ -47,7 +49,7 @@ SHORT = {
 """Of trainings of some seconds."""
 
 
-def nothing(work: Work, report: Report) -> None:
+def nothing(work: RunTask, report: Report) -> None:
     """A run that is over at once."""
     epochs = work.config.train.epochs
     report(Status(epoch=epochs, epochs=epochs, step=1, loss=1.0, ap=0.5))
@@ -61,7 +63,7 @@ def nothing(work: Work, report: Report) -> None:
     write_record(work.folder, record)
 
 
-class Watched(Board):
+class Watched(ProgressTable):
     """A board that notes when runs begin and end, and the memory of the driver then."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
@@ -82,12 +84,12 @@ class Watched(Board):
                 del self.ended[run_id]
 
 
-def sweep(runs: Sequence[Run], base: RunConfig, cluster: Cluster, **manner: Any) -> tuple[Watched, Store]:
+def sweep(runs: Sequence[Run], base: RunConfig, cluster: Cluster, execute: Execute = execute) -> tuple[Watched, Store]:
     """Send runs through a sweep in a new store."""
-    board, store = Watched(runs), Store(Path(tempfile.mkdtemp(prefix="rhobench-scale-")))
+    progress, store = Watched(runs), Store(Path(tempfile.mkdtemp(prefix="rhobench-scale-")))
     store.claim(replace(EXPERIMENTS["demo"](), base=base))
-    run_sweep(runs, store, cluster, board, Manner(base=base, **manner))
-    return board, store
+    run_sweep(runs, store, cluster, progress, base=base, options=SweepOptions(), execute=execute)
+    return progress, store
 
 
 def runs_of(base: RunConfig, count: int) -> list[Run]:
@@ -99,8 +101,8 @@ def machinery(count: int, cluster: Cluster) -> dict[str, Any]:
     """Runs that do nothing."""
     few = {"data.scenes.train_images": 8, "data.scenes.val_images": 2, "train.cache_features": False}
     base = with_values(EXPERIMENTS["demo"]().base, few)
-    board, store = sweep(runs_of(base, count), base, cluster, execute=nothing)
-    ended = sorted(board.ended.values())
+    progress, store = sweep(runs_of(base, count), base, cluster, execute=nothing)
+    ended = sorted(progress.ended.values())
     early, late = ended[count // 4], ended[-1]  # the first quarter fills caches
     later = count - count // 4 - 1
     size = sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file())
@@ -118,9 +120,9 @@ def overhead(count: int, cluster: Cluster) -> dict[str, Any]:
     """Short trainings with and without Ray, by seconds of each."""
     base = with_values(EXPERIMENTS["demo"]().base, SHORT)
     runs = runs_of(base, count)
-    board, store = sweep(runs, base, cluster)
+    progress, store = sweep(runs, base, cluster)
     assert set(store.statuses().values()) == {"completed"}
-    swept = [board.ended[run.run_id][0] - board.begun[run.run_id] for run in runs]
+    swept = [progress.ended[run.run_id][0] - progress.begun[run.run_id] for run in runs]
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         bare = process.submit(alone, runs).result()
     # The first one of a process imports PyTorch and loads kernels, with Ray and without.
@@ -140,7 +142,7 @@ def alone(runs: Sequence[Run]) -> list[float]:
     for run in runs:
         folder = Path(tempfile.mkdtemp(prefix="rhobench-bare-"))
         started = time.perf_counter()
-        execute(Work(run_id=run.run_id, config=run.config, folder=folder), lambda status: None)
+        execute(RunTask(run_id=run.run_id, config=run.config, folder=folder), lambda status: None)
         seconds.append(time.perf_counter() - started)
     return seconds
 

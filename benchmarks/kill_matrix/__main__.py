@@ -41,7 +41,7 @@ from steps import (
     worker,
 )
 
-from rhobench.cluster.attempt import Try
+from rhobench.cluster.attempt import ActiveAttempt
 from rhobench.results import Store
 from rhobench.results.environment import cpu_model, usable_cores
 
@@ -138,7 +138,7 @@ def hit(stage: Stage, case: Case, store: Path, chooser: random.Random) -> None:
     """One sweep, one kill, and the same command until it is done."""
     driver, opened, began = stage.start(store), Store(store), time.monotonic()
     kept: dict[str, str | None] = {}
-    killed: list[Try] = []
+    killed: list[ActiveAttempt] = []
     if case.victim == "write":
         killed, kept = _in_a_write(stage, case, driver, opened, chooser)
     else:
@@ -165,7 +165,7 @@ def hit(stage: Stage, case: Case, store: Path, chooser: random.Random) -> None:
     case.retries = sum(len(record.attempts) for record in opened.records())
 
 
-def _strike(stage: Stage, case: Case, driver: Driver, store: Store, chooser: random.Random) -> list[Try]:
+def _strike(stage: Stage, case: Case, driver: Driver, store: Store, chooser: random.Random) -> list[ActiveAttempt]:
     """Kill the victim -> the tries that this ended in mid-run."""
     if case.victim == "driver":
         kill(driver.process.pid)
@@ -190,7 +190,7 @@ def _strike(stage: Stage, case: Case, driver: Driver, store: Store, chooser: ran
     return killed
 
 
-def _orphaned(store: Store) -> list[Try]:
+def _orphaned(store: Store) -> list[ActiveAttempt]:
     """Tries in mid-run after a driver's death: Ray ends its workers within seconds."""
     for _ in range(300):
         killed = in_mid_run(store)
@@ -203,7 +203,7 @@ def _orphaned(store: Store) -> list[Try]:
 
 def _in_a_write(
     stage: Stage, case: Case, driver: Driver, store: Store, chooser: random.Random
-) -> tuple[list[Try], dict[str, str | None]]:
+) -> tuple[list[ActiveAttempt], dict[str, str | None]]:
     """Let whoever writes the record die in the middle of it -> tries in mid-run, and results that were there."""
     program, status, when = case.phase.split()
     armed, killed = stage.folder / "armed", []

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from safetensors.numpy import load_file
 
-from rhobench.cluster.attempt import FILE, VANISHED, Try
+from rhobench.cluster.attempt import FILE, VANISHED, ActiveAttempt
 from rhobench.cluster.execute import DETECTIONS_FILE
 from rhobench.measure.artifact import FILE_NAME
 from rhobench.results import Record, Store
@@ -55,7 +55,7 @@ def finished(store: Store) -> dict[str, str | None]:
 
 
 def problems(
-    store: Store, reference: Mapping[str, Any], kept: Mapping[str, str | None], killed: Iterable[Try]
+    store: Store, reference: Mapping[str, Any], kept: Mapping[str, str | None], killed: Iterable[ActiveAttempt]
 ) -> Iterator[str]:
     """What is not as it must be.
 

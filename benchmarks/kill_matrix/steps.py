@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rhobench.cluster.attempt import Try, going_on
+from rhobench.cluster.attempt import ActiveAttempt, active_attempt
 from rhobench.results import Store
 
 HERE = Path(__file__).parent
@@ -170,7 +170,7 @@ def kill(*pids: int) -> None:
             continue
 
 
-def stop_and_look(pids: list[int], store: Store) -> list[Try]:
+def stop_and_look(pids: list[int], store: Store) -> list[ActiveAttempt]:
     """Stop processes, and kill them only when it is known which tries they were at in mid-run -> those tries."""
     for pid in pids:
         try:
@@ -183,12 +183,12 @@ def stop_and_look(pids: list[int], store: Store) -> list[Try]:
     return [one for one in found if one.pid in pids]
 
 
-def in_mid_run(store: Store) -> list[Try]:
+def in_mid_run(store: Store) -> list[ActiveAttempt]:
     """Tries that go on, of runs that have no result yet."""
     folder = store.path / "runs"
     ids = [entry.name for entry in os.scandir(folder)] if folder.exists() else []
     finished = {record.run_id for record in store.records() if record.status != "failed"} if ids else set()
-    return [one for run_id in ids if run_id not in finished and (one := going_on(store, run_id)) is not None]
+    return [one for run_id in ids if run_id not in finished and (one := active_attempt(store, run_id)) is not None]
 
 
 @dataclass

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rhobench.cluster.board import Board
-from rhobench.cluster.supply import Run
+from rhobench.cluster.progress_table import ProgressTable
+from rhobench.cluster.run_queue import Run
 from rhobench.config import RunConfig
 from rhobench.config.experiment import Experiment
 from rhobench.config.paths import run_id, with_values
@@ -18,7 +18,7 @@ from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Store
 
 
-class Told(Board):
+class Told(ProgressTable):
     """A board whose words can be read."""
 
     def __init__(self, runs: Sequence[Run]) -> None:

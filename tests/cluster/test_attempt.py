@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from rhobench.cluster import attempt
-from rhobench.cluster.attempt import VANISHED, SupersededError, Try
-from rhobench.cluster.supply import Run
+from rhobench.cluster.attempt import VANISHED, ActiveAttempt, SupersededError
+from rhobench.cluster.run_queue import Run
 from rhobench.results import Attempt, Store
 
 
@@ -27,15 +27,15 @@ def store(run: Run, claimed: Callable[..., Store]) -> Store:
     return claimed(run.config)
 
 
-def begin(store: Store, run: Run) -> Try:
+def begin(store: Store, run: Run) -> ActiveAttempt:
     return attempt.begin(store, run.run_id, run.config, "n1")
 
 
 def test_a_try_that_ends_well_leaves_nothing(store: Store, run: Run) -> None:
     mine = begin(store, run)
-    assert attempt.going_on(store, run.run_id) == mine
+    assert attempt.active_attempt(store, run.run_id) == mine
     attempt.end(store, mine)
-    assert attempt.going_on(store, run.run_id) is None
+    assert attempt.active_attempt(store, run.run_id) is None
     assert begin(store, run).past == []
 
 
@@ -60,7 +60,7 @@ def test_a_failure_is_recorded_with_its_traceback_and_counts_for_the_next_try(st
     assert [(a.reason, a.cause, a.node) for a in record.attempts] == [(record.reason, "machine", "n1")]
     assert record.attempts[0].ended_at == record.finished_at
     assert "test_attempt.py" in (store.run_dir(run.run_id) / "error.txt").read_text()
-    assert attempt.going_on(store, run.run_id) is None
+    assert attempt.active_attempt(store, run.run_id) is None
     assert begin(store, run).past == record.attempts
 
 
@@ -101,10 +101,10 @@ def test_a_damaged_file_is_no_try_and_keeps_no_run_from_being_tried(content: Any
     if isinstance(content, dict):
         content = json.dumps({"run_id": run.run_id, **{k: v for k, v in content.items() if v != ""}})
     file.write_bytes(content.encode(errors="surrogateescape"))
-    assert attempt.going_on(store, run.run_id) is None
+    assert attempt.active_attempt(store, run.run_id) is None
     assert attempt.past_attempts(store, run.run_id) == []
     mine = begin(store, run)
-    assert attempt.going_on(store, run.run_id) == mine
+    assert attempt.active_attempt(store, run.run_id) == mine
 
 
 def test_a_sound_file_is_a_try(store: Store, run: Run) -> None:
@@ -112,7 +112,7 @@ def test_a_sound_file_is_a_try(store: Store, run: Run) -> None:
     file = store.run_dir(run.run_id) / attempt.FILE
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(SOUND | {"run_id": run.run_id}))
-    assert attempt.going_on(store, run.run_id) is not None
+    assert attempt.active_attempt(store, run.run_id) is not None
 
 
 def test_a_try_goes_to_workers_and_back(store: Store, run: Run) -> None:

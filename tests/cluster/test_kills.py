@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from rhobench.cluster.attempt import VANISHED, Try
-from rhobench.cluster.execute import Work, execute
+from rhobench.cluster.attempt import VANISHED, ActiveAttempt
+from rhobench.cluster.execute import RunTask, execute
 from rhobench.config import RunConfig
 from rhobench.config.paths import from_dict
 from rhobench.results import Record, Store
@@ -29,10 +29,10 @@ def within(seconds: float, condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def trained_alone(killed: Try, store: Store) -> Record:
+def trained_alone(killed: ActiveAttempt, store: Store) -> Record:
     """The run of a try without Ray and without interruption, in a process of its own, whose threads are set."""
     config = from_dict(RunConfig, killed.config)
-    work = Work(run_id=killed.run_id, config=config, folder=store.run_dir(killed.run_id))
+    work = RunTask(run_id=killed.run_id, config=config, folder=store.run_dir(killed.run_id))
     with ProcessPoolExecutor(1, get_context("spawn")) as alone:
         alone.submit(execute, work, repr).result()
     record = store.read(killed.run_id)
@@ -57,7 +57,7 @@ def test_a_killed_process_and_a_killed_driver_change_nothing(
     monkeypatch.setenv("RHOBENCH_CACHE", str(tmp_path / "cache"))
     store = Store(tmp_path / "store")
 
-    def begun() -> list[Try]:
+    def begun() -> list[ActiveAttempt]:
         """Tries in mid-run whose runs have a checkpoint."""
         return [t for t in in_mid_run(store) if any(store.run_dir(t.run_id).glob("checkpoint-*"))]
 

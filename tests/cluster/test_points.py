@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from rhobench.cluster.execute import Work, execute
-from rhobench.cluster.measuring import measure_runs
+from rhobench.cluster.execute import RunTask, execute
+from rhobench.cluster.measurement import measure_runs
 from rhobench.config import (
     BackboneConfig,
     DataConfig,
@@ -52,7 +52,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RHOBENCH_CACHE", str(folder / "cache"))
         for name, config in (("sampled", CONFIG), ("plain", plain)):
-            execute(Work(run_id=name, config=config, folder=store.run_dir(name)), lambda status: None)
+            execute(RunTask(run_id=name, config=config, folder=store.run_dir(name)), lambda status: None)
         measure_runs(str(folder), ["sampled", "plain"], threads=1)
     # A run has its process to itself; here other tests follow, whose floats may be denormal.
     torch.set_flush_denormal(False)

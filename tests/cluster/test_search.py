@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from rhobench.cluster.run_queue import Run
 from rhobench.cluster.search import TIMED, OptunaSearch
-from rhobench.cluster.supply import Run
 from rhobench.config import ConfigError, RunConfig
 from rhobench.config.experiment import Axis, Range, Sampling
 from rhobench.config.paths import run_id, to_dict, with_values

@@ -47,13 +47,13 @@ TRIAL = SimpleNamespace(config={"run_id": "first"})
 
 
 def test_curves_are_written_into_the_folder_of_the_run_over_its_steps(tmp_path: Path) -> None:
-    board = TensorBoard(Store(tmp_path))
-    board.log_trial_result(1, TRIAL, reported(note="backbone features 3/8"))
+    progress = TensorBoard(Store(tmp_path))
+    progress.log_trial_result(1, TRIAL, reported(note="backbone features 3/8"))
     assert list(tmp_path.iterdir()) == []  # nothing to draw yet
     speed = {"lr": 0.25, "images_per_second": 8.0, "data_wait": 0.125, "memory_gib": 1.5}
-    board.log_trial_result(2, TRIAL, reported(step=10, loss=4.0, terms={"loss_ce": 1.5}, **speed))
-    board.log_trial_result(3, TRIAL, reported(step=20, loss=3.0, terms={"loss_ce": 1.0}, ap=0.5, **speed))
-    board.log_trial_end(TRIAL)
+    progress.log_trial_result(2, TRIAL, reported(step=10, loss=4.0, terms={"loss_ce": 1.5}, **speed))
+    progress.log_trial_result(3, TRIAL, reported(step=20, loss=3.0, terms={"loss_ce": 1.0}, ap=0.5, **speed))
+    progress.log_trial_end(TRIAL)
     assert curves(tmp_path / "runs" / "first" / "tensorboard") == {
         "loss": [(10, 4.0), (20, 3.0)],
         "terms/loss_ce": [(10, 1.5), (20, 1.0)],
@@ -64,19 +64,19 @@ def test_curves_are_written_into_the_folder_of_the_run_over_its_steps(tmp_path: 
 
 def test_a_run_that_is_taken_up_again_takes_back_the_steps_that_it_repeats(tmp_path: Path) -> None:
     for step in (20, 10):  # the second process begins at an earlier step
-        board = TensorBoard(Store(tmp_path))
-        board.log_trial_result(1, TRIAL, reported(step=step, loss=4.0, terms={"loss_ce": 1.5}))
-        board.log_trial_end(TRIAL)
+        progress = TensorBoard(Store(tmp_path))
+        progress.log_trial_result(1, TRIAL, reported(step=step, loss=4.0, terms={"loss_ce": 1.5}))
+        progress.log_trial_end(TRIAL)
         time.sleep(1.1)  # the name of a file is the second of its beginning
     starts = [e.step for e in events(tmp_path / "runs" / "first" / "tensorboard") if e.HasField("session_log")]
     assert sorted(starts) == [10, 20]
 
 
 def test_open_files_are_not_pickled(tmp_path: Path) -> None:
-    board = TensorBoard(Store(tmp_path))
-    board.log_trial_result(1, TRIAL, reported(step=1, loss=4.0, terms={"loss_ce": 1.5}))
-    assert pickle.loads(pickle.dumps(board)).store.path == tmp_path
-    board.log_trial_end(TRIAL)
+    progress = TensorBoard(Store(tmp_path))
+    progress.log_trial_result(1, TRIAL, reported(step=1, loss=4.0, terms={"loss_ce": 1.5}))
+    assert pickle.loads(pickle.dumps(progress)).store.path == tmp_path
+    progress.log_trial_end(TRIAL)
 
 
 def test_trackers_that_are_not_there_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,9 @@ import pytest
 
 from rhobench.cluster import attempt
 from rhobench.cluster.attempt import VANISHED
-from rhobench.cluster.supply import Run
+from rhobench.cluster.run_queue import Run
 from rhobench.config.experiment import EarlyStopping
+from rhobench.config.sweep import SweepOptions
 from rhobench.results import Record, Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -55,13 +56,15 @@ Sweep = Callable[..., tuple[dict[int, Record], str]]
 @pytest.fixture
 def sweep(cluster: Any, claimed: Callable[..., Store], told: Callable[..., Any]) -> Sweep:
     """Run a sweep in this process -> records by seed, and what was said."""
-    from rhobench.cluster.sweep import Manner, run_sweep
+    from rhobench.cluster.sweep import run_sweep
 
-    def run(runs: list[Run], execute: Any, **manner: Any) -> tuple[dict[int, Record], str]:
-        base, board = runs[0].config, told(runs)
+    def run(
+        runs: list[Run], execute: Any, options: SweepOptions | None = None, **more: Any
+    ) -> tuple[dict[int, Record], str]:
+        base, progress = runs[0].config, told(runs)
         store = claimed(base)
-        run_sweep(runs, store, cluster, board, Manner(base=base, execute=execute, **manner))
-        return {record.config["seed"]: record for record in store.records()}, board.text
+        run_sweep(runs, store, cluster, progress, base=base, options=options or SweepOptions(), execute=execute, **more)
+        return {record.config["seed"]: record for record in store.records()}, progress.text
 
     return run
 
@@ -126,7 +129,7 @@ def test_the_next_command_ends_a_try_that_was_killed_with_its_driver_when_its_ru
 def test_a_run_is_given_up_after_its_tries_and_the_others_are_done(
     runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType
 ) -> None:
-    records, text = sweep(runs_with(4), toys.always_die, retries=2)
+    records, text = sweep(runs_with(4), toys.always_die, SweepOptions(retries=2))
     assert records[0].status == "failed"
     assert len(records[0].attempts) == 3
     assert [records[seed].status for seed in (1, 2, 3)] == ["completed"] * 3
@@ -152,7 +155,7 @@ def test_a_run_that_hangs_is_spoken_of_stopped_and_tried_again(
 
     monkeypatch.setattr(watchdog, "EVERY_SECONDS", 0.5)
     monkeypatch.setattr(watchdog, "QUIET_SECONDS", 3.0)
-    records, text = sweep(runs_with(1), toys.hang, stuck_seconds=6.0)
+    records, text = sweep(runs_with(1), toys.hang, SweepOptions(stuck_minutes=0.1))
     assert records[0].status == "completed"
     assert len(records[0].attempts) == 1
     assert "has been silent for" in text
@@ -202,19 +205,19 @@ def test_measuring_says_what_it_waits_for(
     """A task of somebody else holds one CPU of the host, so the one that measures cannot begin."""
     import ray
 
-    from rhobench.cluster import measuring
+    from rhobench.cluster import measurement
 
     def busy(seconds: float) -> None:
         time.sleep(seconds)
 
-    monkeypatch.setattr(measuring, "PATIENCE_SECONDS", 0.5)
-    (host,) = measuring._hosts(gpu=False)
-    board = told(runs_with(1))
+    monkeypatch.setattr(measurement, "PATIENCE_SECONDS", 0.5)
+    (host,) = measurement._hosts(gpu=False)
+    progress = told(runs_with(1))
     other = ray.remote(num_cpus=1)(busy).remote(8.0)
     time.sleep(3)
-    measuring._wait(ray.remote(**host.options(0))(busy).remote(1.0), host, board)
+    measurement._wait(ray.remote(**host.options(0))(busy).remote(1.0), host, progress)
     ray.get(other)
     if host.cpus > 1:
         assert f"measuring waits for all {host.cpus:g} CPUs of node {host.node[:12]}; {host.cpus - 1:g} are free" in (
-            board.text
+            progress.text
         )

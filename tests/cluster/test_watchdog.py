@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from rhobench.cluster import attempt, watchdog
-from rhobench.cluster.placement import Need
-from rhobench.cluster.supply import Run, Supply
+from rhobench.cluster.placement import Resources
+from rhobench.cluster.run_queue import Run, RunQueue
 from rhobench.cluster.watchdog import LONGER, QUIET_SECONDS, Silence, View, Watchdog, concerns
 from rhobench.results import Store
 
-ONE, TWO = Need(cpus=1), Need(cpus=2)
+ONE, TWO = Resources(cpus=1), Resources(cpus=2)
 STUCK = 3600.0
-CALM = View(waiting=[], silences=[], idle_seconds=0.0, cluster=Need(cpus=4, gpus=1), nodes=2, lost=[], disk_gib=50.0)
+CALM = View(
+    waiting=[], silences=[], idle_seconds=0.0, cluster=Resources(cpus=4, gpus=1), nodes=2, lost=[], disk_gib=50.0
+)
 QUIET = Silence(run_id="slow", need=TWO, seconds=QUIET_SECONDS, began=True, last="epoch 1.0/4")
 
 
@@ -42,7 +44,7 @@ def test_nothing_is_said_of_a_sweep_that_goes_on() -> None:
         ([ONE, TWO], "2 runs wait for 1 CPU; the cluster has 4 CPUs and 1 GPU on 2 nodes. Add a node, and the sweep"),
     ],
 )
-def test_runs_that_wait_while_none_goes_on_are_spoken_of(waiting: list[Need], wanted: str) -> None:
+def test_runs_that_wait_while_none_goes_on_are_spoken_of(waiting: list[Resources], wanted: str) -> None:
     assert said(waiting=waiting, idle_seconds=QUIET_SECONDS / 2)["capacity"].startswith(wanted)
     assert said(waiting=[], idle_seconds=QUIET_SECONDS) == {}, "nothing waits, so nothing is lacking"
 
@@ -91,7 +93,9 @@ def watched(
     (run,) = runs_with(1)
     store = claimed(run.config)
     monkeypatch.setattr(watchdog, "_nodes_alive", lambda: frozenset({"n1"}))
-    dog = Watchdog(Supply([run], run.config, store, told([run]), 2), store, lambda text: dog.words.append(text), STUCK)
+    dog = Watchdog(
+        RunQueue([run], run.config, store, told([run]), 2), store, lambda text: dog.words.append(text), STUCK
+    )
     dog.words, dog.killed, dog.run, dog.view = [], [], run, CALM
     monkeypatch.setattr(dog, "_view", lambda: dog.view)
     monkeypatch.setattr(watchdog, "kill_process", lambda node, pid: dog.killed.append((node, pid)))
@@ -113,7 +117,7 @@ def silent(watched: Any, **changes: Any) -> View:
 
 def test_a_try_that_hangs_is_ended_once_and_the_next_one_may_be(watched: Any) -> None:
     attempt.begin(watched.store, watched.run.run_id, watched.run.config, "n1")
-    first = attempt.going_on(watched.store, watched.run.run_id)
+    first = attempt.active_attempt(watched.store, watched.run.run_id)
     assert first is not None
     watched.view = silent(watched, seconds=STUCK - 1)
     watched.look()

@@ -6,15 +6,15 @@ import os
 import signal
 import time
 
-from rhobench.cluster.execute import Work
-from rhobench.cluster.stopping import StoppedEarlyError
+from rhobench.cluster.early_stopping import StoppedEarlyError
+from rhobench.cluster.execute import RunTask
 from rhobench.config.paths import to_dict
 from rhobench.results import Point, Record, write_record
 from rhobench.training import Report, Status
 from rhobench.training.workers import worker_rank
 
 
-def learn(work: Work, report: Report) -> None:
+def learn(work: RunTask, report: Report) -> None:
     """Epochs in which the AP follows from the seed; a run that is told to stop says after which epoch it did."""
     epochs, history = work.config.train.epochs, []
     status, reason = "completed", None
@@ -29,7 +29,7 @@ def learn(work: Work, report: Report) -> None:
         write(work, status, reason, history)
 
 
-def die_once(work: Work, report: Report) -> None:
+def die_once(work: RunTask, report: Report) -> None:
     """The first try is killed without a word, the second is not."""
     report(Status(epoch=0, epochs=1))
     mark = work.folder / "tried"
@@ -39,7 +39,7 @@ def die_once(work: Work, report: Report) -> None:
     write(work, "completed", None, [])
 
 
-def die_with_the_last_word(work: Work, report: Report) -> None:
+def die_with_the_last_word(work: RunTask, report: Report) -> None:
     """Killed when everything is done, before it can tidy up."""
     report(Status(epoch=0, epochs=1))
     work.folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def die_with_the_last_word(work: Work, report: Report) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def always_die(work: Work, report: Report) -> None:
+def always_die(work: RunTask, report: Report) -> None:
     """Seed 0 is killed whenever it is tried; the others are not."""
     report(Status(epoch=0, epochs=1))
     if work.config.seed == 0:
@@ -56,12 +56,12 @@ def always_die(work: Work, report: Report) -> None:
     write(work, "completed", None, [])
 
 
-def refuse(work: Work, report: Report) -> None:
+def refuse(work: RunTask, report: Report) -> None:
     """A request that cannot be met."""
     raise ValueError("this can never be done: give another number")
 
 
-def break_down(work: Work, report: Report) -> None:
+def break_down(work: RunTask, report: Report) -> None:
     """An error of the machine, once."""
     mark = work.folder / "tried"
     if not mark.exists():
@@ -70,7 +70,7 @@ def break_down(work: Work, report: Report) -> None:
     write(work, "completed", None, [])
 
 
-def hang(work: Work, report: Report) -> None:
+def hang(work: RunTask, report: Report) -> None:
     """The first try says nothing any more, the second is quick."""
     report(Status(epoch=0, epochs=1))
     mark = work.folder / "tried"
@@ -80,7 +80,7 @@ def hang(work: Work, report: Report) -> None:
     write(work, "completed", None, [])
 
 
-def write(work: Work, status: str, reason: str | None, history: list) -> None:
+def write(work: RunTask, status: str, reason: str | None, history: list) -> None:
     record = Record(
         run_id=work.run_id,
         experiment=work.config.experiment,

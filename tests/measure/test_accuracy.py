@@ -13,7 +13,7 @@ from pycocotools import mask as coco_masks
 
 from rhobench.data import Categories, Target
 from rhobench.data.masks import encode_mask
-from rhobench.measure.accuracy import MASK_METRICS, METRICS, Found, found_objects, score
+from rhobench.measure.accuracy import MASK_METRICS, METRICS, Detection, found_objects, score
 from rhobench.model.heads import Prediction
 from rhobench.model.masks import MaskEmbeddings
 
@@ -48,7 +48,7 @@ def truth(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def perfect() -> list[Found]:
+def perfect() -> list[Detection]:
     return [{"image_id": n, "category_id": c, "bbox": box, "score": 0.9} for n, c, box in OBJECTS]
 
 

@@ -17,7 +17,7 @@ from rhobench.results import Attempt, Record, Store, write_record
 from rhobench.runner import dry_run as plan_module
 from rhobench.runner.dry_run import plan, runs_at_once
 from rhobench.runner.plan_report import Plan
-from rhobench.study.overrides import Variation
+from rhobench.study.overrides import Overrides
 from rhobench.study.resolve import resolve
 from rhobench.study.study import Study
 
@@ -109,7 +109,7 @@ def test_finished_runs_of_this_machine_replace_the_hours_of_the_experiment(study
 
 
 def test_the_order_of_the_plan_is_that_of_the_runs(tmp_path: Path) -> None:
-    study = resolve("demo", [], None, smoke=True, variation=Variation(order="informative", seeds="0,1"))
+    study = resolve("demo", [], None, smoke=True, variation=Overrides(order="informative", seeds="0,1"))
     planned = plan(study, Store(tmp_path), "local", None)
     assert [run.named.run_id for run in planned.runs] == study.run_ids
     assert [run.varied["model.rho"] for run in planned.runs[:2]] == [1.0, 0.1]
@@ -152,7 +152,7 @@ def test_runs_that_optuna_chose_before_are_no_longer_to_be_chosen(tmp_path: Path
     store, study = Store(tmp_path), resolve("search", [], None, smoke=True)
     before = plan(study, store, "local", None)
     assert before.later is not None
-    chosen = resolve("search", [], None, smoke=True, variation=Variation(sampler="random"))
+    chosen = resolve("search", [], None, smoke=True, variation=Overrides(sampler="random"))
     add(store, chosen, 0, "completed")
     after = plan(study, store, "local", None)
     assert after.later is not None

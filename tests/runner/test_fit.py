@@ -15,7 +15,7 @@ from rich.console import Console
 from rhobench.config import BackboneConfig, DataConfig, MeasureConfig, ModelConfig, RunConfig, ScenesConfig, TrainConfig
 from rhobench.config.paths import to_dict
 from rhobench.runner import fit as fit_module
-from rhobench.runner.fit import Fit, FitError, Fitted, fit, try_apart
+from rhobench.runner.fit import Fit, FitError, Fitted, fit, run_in_subprocess
 from rhobench.study.resolve import resolve
 from rhobench.training.trial_step import Tried
 from rhobench.training.workload import BatchShape, Workload
@@ -140,7 +140,7 @@ def test_memory_that_runs_out_ends_the_trial_and_not_the_parent() -> None:
 def test_a_trial_that_the_system_kills_is_one_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     killed = subprocess.CompletedProcess([], -9, "", "")
     monkeypatch.setattr(fit_module.subprocess, "run", lambda *a, **k: killed)
-    tried = try_apart(CONFIG, WORK, 4)
+    tried = run_in_subprocess(CONFIG, WORK, 4)
     assert (tried.fits, tried.reason) == (False, "killed by the system: out of memory")
 
 
@@ -148,7 +148,7 @@ def test_a_trial_that_fails_for_another_reason_says_which() -> None:
     """Not taken for a lack of memory, or the next smaller size would fail in the same way."""
     backbone = BackboneConfig(name="no_such_model")
     with pytest.raises(FitError, match=r"not for want of memory: timm has no model 'no_such_model'"):
-        try_apart(replace(CONFIG, model=replace(CONFIG.model, backbone=backbone)), WORK, 4)
+        run_in_subprocess(replace(CONFIG, model=replace(CONFIG.model, backbone=backbone)), WORK, 4)
 
 
 def test_fit_needs_no_ray_and_says_what_to_set(tmp_path: Any) -> None:

@@ -16,8 +16,9 @@ from rich.console import Console
 from rhobench.config import ConfigError, RunConfig
 from rhobench.config.experiment import Axis, EarlyStopping, Experiment, Sampling
 from rhobench.config.paths import run_id, to_dict, with_value
+from rhobench.config.sweep import SweepOptions
 from rhobench.results import Attempt, Point, Record, Store
-from rhobench.runner.run_study import TOLD, How, run_study, searched
+from rhobench.runner.run_study import TOLD, run_study, searched
 from rhobench.study.grid import runs_of, varied_paths
 from rhobench.study.study import Study
 
@@ -56,13 +57,13 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         yield Cluster(cpus=2, gpus=0, nodes=1)
 
     monkeypatch.setattr("rhobench.cluster.session.ray_session", session)
-    monkeypatch.setattr("rhobench.cluster.sweep.run_sweep", lambda *arguments: None)
+    monkeypatch.setattr("rhobench.cluster.sweep.run_sweep", lambda *arguments, **options: None)
 
 
 def said(study: Study, store: Store) -> tuple[str, Any]:
     """What is printed, and the outcome."""
     words = io.StringIO()
-    outcome = run_study(study, store.place, How(), Console(file=words, width=300))
+    outcome = run_study(study, store.place, SweepOptions(), Console(file=words, width=300))
     return words.getvalue(), outcome
 
 
@@ -76,8 +77,8 @@ def said(study: Study, store: Store) -> tuple[str, Any]:
 )
 def test_limits_that_cannot_be_meant_are_refused(wrong: dict[str, Any], wanted: str) -> None:
     with pytest.raises(ConfigError, match=wanted):
-        How(**wrong)
-    How(retries=0, stuck_minutes=0.1)
+        SweepOptions(**wrong)
+    SweepOptions(retries=0, stuck_minutes=0.1)
 
 
 def test_the_end_tells_what_was_stopped_failed_and_tried_again(tmp_path: Path, no_ray: None) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rhobench.config import ConfigError, RunConfig
 from rhobench.config.experiment import Axis, Experiment, Range, Sampling
 from rhobench.study.grid import runs_of
-from rhobench.study.overrides import Variation, read_axis, read_exclusion, read_range, read_seeds
+from rhobench.study.overrides import Overrides, read_axis, read_exclusion, read_range, read_seeds
 from rhobench.study.resolve import resolve
 
 EXPERIMENT = Experiment(
@@ -70,18 +70,18 @@ def test_a_value_of_an_exclusion_may_have_commas() -> None:
 
 
 def test_an_axis_takes_the_place_of_its_own_or_comes_last() -> None:
-    changed = Variation(axes=["train.epochs=3,5", "model.rho=0.2"]).applied_to(EXPERIMENT)
+    changed = Overrides(axes=["train.epochs=3,5", "model.rho=0.2"]).applied_to(EXPERIMENT)
     assert [axis.path for axis in changed.axes] == ["model.rho", "model.enc_layers", "train.epochs"]
     assert changed.exclude == (), "nothing has rho 0.1 any more"
     assert len(runs_of(changed)) == 4
 
 
 def test_what_is_not_varied_stays() -> None:
-    assert Variation().applied_to(EXPERIMENT) == EXPERIMENT
+    assert Overrides().applied_to(EXPERIMENT) == EXPERIMENT
 
 
 def test_exclusions_seeds_and_order_are_added() -> None:
-    varied = Variation(exclude=["model.rho=0.5,model.enc_layers=2"], seeds="1,2", order="informative")
+    varied = Overrides(exclude=["model.rho=0.5,model.enc_layers=2"], seeds="1,2", order="informative")
     changed = varied.applied_to(EXPERIMENT)
     assert [(r.model.rho, r.model.enc_layers, r.seed) for r in runs_of(changed)] == [
         (0.1, 2, 1),
@@ -90,11 +90,11 @@ def test_exclusions_seeds_and_order_are_added() -> None:
         (0.5, 1, 2),
     ]
     with pytest.raises(ConfigError, match="excludes nothing"):
-        runs_of(Variation(exclude=["model.rho=0.7"]).applied_to(EXPERIMENT))
+        runs_of(Overrides(exclude=["model.rho=0.7"]).applied_to(EXPERIMENT))
 
 
 def test_samples_draw_along_all_axes() -> None:
-    changed = Variation(ranges=["train.lr=1e-4:1e-2:log"], samples=5).applied_to(EXPERIMENT)
+    changed = Overrides(ranges=["train.lr=1e-4:1e-2:log"], samples=5).applied_to(EXPERIMENT)
     assert changed.axes[-1] == Range(path="train.lr", low=1e-4, high=1e-2, log=True)
     assert changed.sampling == Sampling(method="sobol", count=5)
     assert len({run.train.lr for run in runs_of(changed)}) == 5
@@ -118,31 +118,31 @@ def test_samples_draw_along_all_axes() -> None:
 )
 def test_what_does_not_fit_together_gets_a_sentence(varied: dict[str, Any], wanted: str) -> None:
     with pytest.raises(ConfigError, match=wanted):
-        runs_of(Variation(**varied).applied_to(EXPERIMENT))
+        runs_of(Overrides(**varied).applied_to(EXPERIMENT))
 
 
 def test_samples_need_something_to_draw_along() -> None:
     with pytest.raises(ConfigError, match="has no axis to draw from: give one"):
-        runs_of(Variation(samples=3).applied_to(Experiment(summary="", base=RunConfig(experiment="sweep"))))
+        runs_of(Overrides(samples=3).applied_to(Experiment(summary="", base=RunConfig(experiment="sweep"))))
 
 
 def test_a_field_is_set_or_varied_but_not_both() -> None:
     with pytest.raises(ConfigError, match="is set for all runs and varied as well"):
-        resolve("demo", ["model.rho=1"], None, smoke=False, variation=Variation(axes=["model.rho=0.1,0.2"]))
+        resolve("demo", ["model.rho=1"], None, smoke=False, overrides=Overrides(axes=["model.rho=0.1,0.2"]))
 
 
 def test_an_axis_goes_before_what_a_smoke_run_shrinks() -> None:
-    study = resolve("demo", [], None, smoke=True, variation=Variation(axes=["train.epochs=2,3", "model.rho=1"]))
+    study = resolve("demo", [], None, smoke=True, overrides=Overrides(axes=["train.epochs=2,3", "model.rho=1"]))
     assert [config.train.epochs for config in study.configs] == [2, 3]
     assert {config.data.scenes.train_images for config in study.configs} == {64}
 
 
 def test_the_samples_that_are_asked_for_are_those_of_a_smoke_run_too() -> None:
-    study = resolve("search", [], None, smoke=True, variation=Variation(samples=6, sampler="random"))
+    study = resolve("search", [], None, smoke=True, overrides=Overrides(samples=6, sampler="random"))
     assert len(study.configs) == 6
     assert len({config.model.rho for config in study.configs}) == 6
 
 
 def test_the_order_cheapest_goes_by_operations() -> None:
-    study = resolve("demo", [], None, smoke=True, variation=Variation(order="cheapest"))
+    study = resolve("demo", [], None, smoke=True, overrides=Overrides(order="cheapest"))
     assert [config.model.rho for config in study.configs] == [0.1, 0.25, 0.5, 1.0]

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from rhobench.config import BackboneConfig, RunConfig
 from rhobench.data import DatasetError
 from rhobench.data.masks import encode_mask
-from rhobench.measure.accuracy import MASK_METRICS, Found
+from rhobench.measure.accuracy import MASK_METRICS, Detection
 from rhobench.training import train
 
 SHAPES = ((3, "red", "ellipse", (8, 10, 50, 52)), (7, "blue", "polygon", (58, 14, 90, 58)))
@@ -75,7 +75,7 @@ def test_two_shapes_are_learnt(one_image: Path, small: Callable[..., RunConfig],
     assert all(encoded_size(found) == [64, 96] for found in trained.found)
 
 
-def encoded_size(found: Found) -> list[int]:
+def encoded_size(found: Detection) -> list[int]:
     size: list[int] = found["segmentation"]["size"]
     return size
 

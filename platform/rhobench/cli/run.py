@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rhobench.cli.options import FAILED, AsJson, full_place, warn
+from rhobench.config.sweep import SweepOptions
 
 if TYPE_CHECKING:
-    from rhobench.runner.run_study import How
     from rhobench.study.study import Study
+
+DEFAULTS = SweepOptions()
 
 
 def experiments(as_json: AsJson = False) -> None:
@@ -46,7 +48,7 @@ def run(
         str | None,
         typer.Option(metavar="DIR|URL", help="Folder or s3:// URL of the results. Default: rhobench-store/EXPERIMENT."),
     ] = None,
-    address: Annotated[str, typer.Option(help="Ray cluster: local, auto or HOST:PORT.")] = "local",
+    address: Annotated[str, typer.Option(help="Ray cluster: local, auto or HOST:PORT.")] = DEFAULTS.address,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="The smallest size that goes the whole way, in about a minute.")
     ] = False,
@@ -77,10 +79,12 @@ def run(
     stop: Annotated[
         str | None, typer.Option(metavar="RULE", help="End runs that are far behind: asha or median; none: no run.")
     ] = None,
-    retries: Annotated[int, typer.Option(help="Further tries at a run whose process or machine failed.")] = 2,
+    retries: Annotated[
+        int, typer.Option(help="Further tries at a run whose process or machine failed.")
+    ] = DEFAULTS.retries,
     stuck_after: Annotated[
         float, typer.Option(metavar="MINUTES", help="Stop a run that says nothing for so long, and try it again.")
-    ] = 60.0,
+    ] = DEFAULTS.stuck_minutes,
     data: Annotated[Path | None, typer.Option(help="Folder of a COCO-format data set.")] = None,
     fork: Annotated[
         Path | None,
@@ -109,15 +113,15 @@ def run(
     """Run an experiment: train, score, measure, record, report. The same command again continues it."""
     from rich.console import Console
 
-    from rhobench.runner.run_study import How, run_study
-    from rhobench.study.overrides import Variation
+    from rhobench.runner.run_study import run_study
+    from rhobench.study.overrides import Overrides
     from rhobench.study.resolve import resolve
 
     if price_per_hour is not None and not (fit or dry_run):
         raise ValueError("--price-per-hour is for the estimates of --fit and --dry-run: add one of them.")
     if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
         raise ValueError(f"--price-per-hour {price_per_hour:g} is no price: it is a number from 0 on.")
-    variation = Variation(
+    overrides = Overrides(
         axes=axis or [],
         ranges=range_ or [],
         samples=samples,
@@ -127,28 +131,28 @@ def run(
         order=order,
         stop=stop,
     )
-    how = How(
+    options = SweepOptions(
         address=address,
         without_token=without_token,
-        trackers=log_to or [],
+        trackers=tuple(log_to or ()),
         retries=retries,
         stuck_minutes=stuck_after,
     )
     if store is not None and not store.strip():
         raise ValueError("--store is empty: give a folder or a URL, or leave it out.")
-    study = resolve(experiment, set_ or [], data, smoke, fork, variation)
+    study = resolve(experiment, set_ or [], data, smoke, fork, overrides)
     place = full_place(store or f"rhobench-store/{experiment}{'-smoke' if smoke else ''}")
     if dry_run:
-        raise typer.Exit(_plan(study, place, how, price_per_hour, as_json))
+        raise typer.Exit(_plan(study, place, options, price_per_hour, as_json))
     if fit:
         raise typer.Exit(_fit(study, price_per_hour, as_json))
-    outcome = run_study(study, place, how, Console())
+    outcome = run_study(study, place, options, Console())
     if as_json:
         print(json.dumps(outcome.as_dict()))
     raise typer.Exit(outcome.exit_status)
 
 
-def _plan(study: Study, place: str, how: How, price_per_hour: float | None, as_json: bool) -> int:
+def _plan(study: Study, place: str, options: SweepOptions, price_per_hour: float | None, as_json: bool) -> int:
     """Say what would be run -> exit status."""
     from rich.console import Console
 
@@ -157,7 +161,9 @@ def _plan(study: Study, place: str, how: How, price_per_hour: float | None, as_j
 
     store = Store(place)
     with Console(stderr=True).status("reading the store") as status:
-        planned = plan(study, store, how.address, price_per_hour, status.update, without_token=how.without_token)
+        planned = plan(
+            study, store, options.address, price_per_hour, status.update, without_token=options.without_token
+        )
     warn(store.problems)
     console = Console(highlight=False)
     if not console.is_terminal:

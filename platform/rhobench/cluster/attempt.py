@@ -39,7 +39,7 @@ class SupersededError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Try:
+class ActiveAttempt:
     """A try that goes on."""
 
     run_id: str
@@ -67,14 +67,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def begin(store: Store, run_id: str, config: RunConfig, node: str | None) -> Try:
+def begin(store: Store, run_id: str, config: RunConfig, node: str | None) -> ActiveAttempt:
     """Start a try in this process; from now on every other try at the run is superseded."""
-    begun = Try(run_id=run_id, config=to_dict(config), node=node, past=past_attempts(store, run_id))
+    begun = ActiveAttempt(run_id=run_id, config=to_dict(config), node=node, past=past_attempts(store, run_id))
     store.files.write(_name(run_id), json.dumps(asdict(begun), indent=1).encode())
     return begun
 
 
-def going_on(store: Store, run_id: str) -> Try | None:
+def active_attempt(store: Store, run_id: str) -> ActiveAttempt | None:
     """The try whose file is there; whether somebody is at it is not known."""
     try:
         found = from_json(json.loads(store.files.read(_name(run_id))))
@@ -85,14 +85,14 @@ def going_on(store: Store, run_id: str) -> Try | None:
     return found if sound else None
 
 
-def from_json(data: dict[str, Any]) -> Try:
+def from_json(data: dict[str, Any]) -> ActiveAttempt:
     """The inverse of ``dataclasses.asdict``."""
-    return Try(**{**data, "past": [Attempt(**attempt) for attempt in data["past"]]})
+    return ActiveAttempt(**{**data, "past": [Attempt(**attempt) for attempt in data["past"]]})
 
 
 def past_attempts(store: Store, run_id: str) -> list[Attempt]:
     """Attempts at a run that failed, the last of them perhaps without a word."""
-    left = going_on(store, run_id)
+    left = active_attempt(store, run_id)
     if left is not None:
         return left.failed(VANISHED, "machine", None)
     record = record_of(store, run_id)
@@ -107,13 +107,13 @@ def record_of(store: Store, run_id: str) -> Record | None:
         return None
 
 
-def is_superseded(store: Store, mine: Try) -> bool:
+def is_superseded(store: Store, mine: ActiveAttempt) -> bool:
     """Whether another try has begun since."""
-    other = going_on(store, mine.run_id)
+    other = active_attempt(store, mine.run_id)
     return other is not None and other.token != mine.token
 
 
-def fail(store: Store, mine: Try, error: BaseException | str, cause: Cause) -> Record:
+def fail(store: Store, mine: ActiveAttempt, error: BaseException | str, cause: Cause) -> Record:
     """Write a record that says why a run failed, the traceback beside it, and end the try."""
     ended = now()
     reason = error if isinstance(error, str) else in_one_sentence(error)
@@ -141,7 +141,7 @@ def in_one_sentence(error: BaseException) -> str:
     return str(error) if isinstance(error, (ValueError, ArithmeticError)) else f"{type(error).__name__}: {error}"
 
 
-def end(store: Store, mine: Try) -> None:
+def end(store: Store, mine: ActiveAttempt) -> None:
     """The try is over, and the record of its run is written."""
     store.files.delete(_name(mine.run_id))
 

@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 
 from rhobench.cluster.attempt import ERROR_FILE, now
-from rhobench.cluster.stopping import StoppedEarlyError
+from rhobench.cluster.early_stopping import StoppedEarlyError
 from rhobench.config import RunConfig
 from rhobench.config.paths import to_dict
 from rhobench.data import Flip
-from rhobench.measure.accuracy import Accuracy, Found
+from rhobench.measure.accuracy import Accuracy, Detection
 from rhobench.measure.artifact import save_artifact
 from rhobench.measure.flops import count_flops
 from rhobench.ops import resolve_backend
@@ -37,7 +37,7 @@ DETECTIONS_FILE = "detections.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class RunTask:
     """A run, and what a try at it is given."""
 
     run_id: str
@@ -48,7 +48,7 @@ class Work:
     """Attempts that failed before."""
 
 
-def execute(work: Work, report: Report) -> None:
+def execute(work: RunTask, report: Report) -> None:
     """Train a run and write its artifact, its detections and, last, its record with status "trained" or "stopped".
 
     With several workers each calls this: all train and score, the first one writes.
@@ -86,12 +86,12 @@ def execute(work: Work, report: Report) -> None:
     (folder / ERROR_FILE).unlink(missing_ok=True)  # of an attempt that failed
 
 
-def _stopped(work: Work, reason: str, started: str) -> Record:
+def _stopped(work: RunTask, reason: str, started: str) -> Record:
     """Of a run that ended early. Its checkpoint stays: without early stopping it goes on from there."""
     return replace(_record(work, newest_progress(work.folder), "stopped", started), reason=reason)
 
 
-def _record(work: Work, progress: Progress, status: RunStatus, started: str) -> Record:
+def _record(work: RunTask, progress: Progress, status: RunStatus, started: str) -> Record:
     return Record(
         run_id=work.run_id,
         experiment=work.config.experiment,
@@ -107,7 +107,9 @@ def _record(work: Work, progress: Progress, status: RunStatus, started: str) -> 
     )
 
 
-def _scored(config: RunConfig, trained: Trained, report: Report) -> dict[float | None, tuple[list[Found], Accuracy]]:
+def _scored(
+    config: RunConfig, trained: Trained, report: Report
+) -> dict[float | None, tuple[list[Detection], Accuracy]]:
     """Detections and AP of the trained model at its own rho, which are known, and at each other of ``measure.rhos``.
 
     Every worker scores its share of the images.
@@ -115,7 +117,7 @@ def _scored(config: RunConfig, trained: Trained, report: Report) -> dict[float |
     rank, workers = worker_rank()
     model, images, epochs = trained.model, trained.val_images, config.train.epochs
     device = next(model.parameters()).device
-    scored: dict[float | None, tuple[list[Found], Accuracy]] = {config.model.rho: (trained.found, trained.accuracy)}
+    scored: dict[float | None, tuple[list[Detection], Accuracy]] = {config.model.rho: (trained.found, trained.accuracy)}
     for rho in config.measure.rhos:
         if rho in scored:
             continue
@@ -128,7 +130,7 @@ def _scored(config: RunConfig, trained: Trained, report: Report) -> dict[float |
     return scored
 
 
-def _keep_detections(folder: Path, found: Mapping[float | None, list[Found]]) -> None:
+def _keep_detections(folder: Path, found: Mapping[float | None, list[Detection]]) -> None:
     """All detections in one file; its column "rho" says at which rho each was made (none: the dense encoder).
 
     With masks, "mask" is the run-length code of each, at the size of its image.

@@ -10,27 +10,27 @@ from ray.util.placement_group import PlacementGroup
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
+class Resources:
     """CPUs and GPUs."""
 
     cpus: float = 0.0
     gpus: float = 0.0
 
     @classmethod
-    def of_cluster(cls) -> Need:
+    def of_cluster(cls) -> Resources:
         """What all nodes that are alive have."""
         total = ray.cluster_resources()
         return cls(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
 
-    def fits(self, free: Need) -> bool:
+    def fits(self, free: Resources) -> bool:
         """Whether there is as much."""
         return self.cpus <= free.cpus and self.gpus <= free.gpus
 
-    def __add__(self, other: Need) -> Need:
-        return Need(cpus=self.cpus + other.cpus, gpus=self.gpus + other.gpus)
+    def __add__(self, other: Resources) -> Resources:
+        return Resources(cpus=self.cpus + other.cpus, gpus=self.gpus + other.gpus)
 
-    def __sub__(self, other: Need) -> Need:
-        return Need(cpus=self.cpus - other.cpus, gpus=self.gpus - other.gpus)
+    def __sub__(self, other: Resources) -> Resources:
+        return Resources(cpus=self.cpus - other.cpus, gpus=self.gpus - other.gpus)
 
     def __str__(self) -> str:
         parts = [f"{self.cpus:g} CPU{'' if self.cpus == 1 else 's'}"] if self.cpus or not self.gpus else []

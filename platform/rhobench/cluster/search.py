@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection as Direction
 from optuna.trial import Trial, TrialState
 
-from rhobench.cluster.supply import Run
+from rhobench.cluster.run_queue import Run
 from rhobench.config import ConfigError, RunConfig
 from rhobench.config.experiment import Axis, Range, Sampling
 from rhobench.config.paths import number_at, value_at

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -12,45 +11,37 @@ from ray.exceptions import RayError
 
 from rhobench.cluster import attempt
 from rhobench.cluster.attempt import FINISHED
-from rhobench.cluster.board import Board
+from rhobench.cluster.data_preparation import prepare
+from rhobench.cluster.early_stopping import EarlyStoppingScheduler, run_id_of, start_stop_decisions
 from rhobench.cluster.execute import execute
-from rhobench.cluster.measuring import measure_trained
-from rhobench.cluster.placement import Need
-from rhobench.cluster.preparing import prepare
+from rhobench.cluster.measurement import measure_trained
+from rhobench.cluster.placement import Resources
+from rhobench.cluster.progress_table import ProgressTable
 from rhobench.cluster.ray_folder import ray_folder
+from rhobench.cluster.run_queue import Run, RunQueue, RunSearcher, resources_needed
 from rhobench.cluster.session import Cluster, ClusterError, last_line, remembered_interrupt
-from rhobench.cluster.stopping import EarlyStop, run_id_of, start_verdicts
-from rhobench.cluster.supply import Chooser, Run, Supply, need_of
 from rhobench.cluster.trackers import tracking
-from rhobench.cluster.trial import Execute, Setting, resources_of, trial
+from rhobench.cluster.trial import Execute, TrialContext, resources_of, trial
 from rhobench.cluster.watchdog import Watchdog
 from rhobench.config import RunConfig
 from rhobench.config.experiment import EarlyStopping
 from rhobench.config.paths import config_hash, to_dict, with_values
+from rhobench.config.sweep import SweepOptions
 from rhobench.results import Store
 
 
-@dataclass(frozen=True, kw_only=True)
-class Manner:
-    """How a sweep goes about its runs."""
-
-    base: RunConfig
-    """Configuration that the runs vary."""
-    trackers: Sequence[str] = ()
-    """Names of ``trackers.PACKAGES`` that the trainings are logged to, beside TensorBoard files."""
-    retries: int = 2
-    """Further tries at a run whose attempt the machine ended."""
-    early_stopping: EarlyStopping | None = None
-    """Which runs end early."""
-    chooser: Chooser | None = None
-    """Chooses further runs by the results of others."""
-    stuck_seconds: float = 3600.0
-    """A run that says nothing for so long is stopped and tried again."""
-    execute: Execute = execute
-    """Does a run."""
-
-
-def run_sweep(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board, manner: Manner) -> None:
+def run_sweep(
+    runs: Sequence[Run],
+    store: Store,
+    cluster: Cluster,
+    progress: ProgressTable,
+    *,
+    base: RunConfig,
+    options: SweepOptions,
+    early_stopping: EarlyStopping | None = None,
+    searcher: RunSearcher | None = None,
+    execute: Execute = execute,
+) -> None:
     """Train the runs that the store lacks, then measure those that are trained. Finished ones are left alone.
 
     Every result goes into the store as soon as it exists; an interruption loses what came after the last checkpoints.
@@ -60,39 +51,43 @@ def run_sweep(runs: Sequence[Run], store: Store, cluster: Cluster, board: Board,
         store: that every node can reach.
         cluster: of the session that is open.
         board: is told how it goes.
-        manner: the rest.
+        base: configuration that the runs vary.
+        options: retries, trackers and how long a run may stay silent.
+        early_stopping: which runs end early; None: every run trains to its last epoch.
+        searcher: proposes further runs from the results of finished ones.
+        execute: trains one run; tests replace it.
     """
     known = store.statuses()
     for run_id in attempt.begun(store):
         if known.get(run_id) in FINISHED:
             attempt.settle(store, run_id)
     # Without early stopping those that were stopped go on.
-    done = (*FINISHED, "stopped") if manner.early_stopping else FINISHED
+    done = (*FINISHED, "stopped") if early_stopping else FINISHED
     for run in runs:
         if known.get(run.run_id) in done:
-            board.set_state(run.run_id, known[run.run_id], "found in the store")
+            progress.set_state(run.run_id, known[run.run_id], "found in the store")
     waiting = [run for run in runs if known.get(run.run_id) not in done]
     _require_capacity(waiting, cluster)
-    if waiting or manner.chooser:
-        _prepare(waiting, cluster, board)
-        runs = [*runs, *_train(waiting, store, board, manner)]
+    if waiting or searcher:
+        _prepare(waiting, cluster, progress)
+        runs = [*runs, *_train(waiting, store, progress, base, options, early_stopping, searcher, execute)]
     statuses = store.statuses()
-    measure_trained([run for run in runs if statuses.get(run.run_id) == "trained"], store, board)
+    measure_trained([run for run in runs if statuses.get(run.run_id) == "trained"], store, progress)
 
 
 def _require_capacity(runs: Sequence[Run], cluster: Cluster) -> None:
     """Runs none of which can ever start would wait for ever. Where some can, the watchdog speaks of the others."""
-    have = Need(cpus=cluster.cpus, gpus=cluster.gpus)
-    if runs and not any(need_of(run).fits(have) for run in runs):
+    have = Resources(cpus=cluster.cpus, gpus=cluster.gpus)
+    if runs and not any(resources_needed(run).fits(have) for run in runs):
         raise ClusterError(
-            f"{runs[0].run_id} needs {need_of(runs[0])}, but the cluster has {have}: lower train.num_workers, "
+            f"{runs[0].run_id} needs {resources_needed(runs[0])}, but the cluster has {have}: lower train.num_workers, "
             "train.cpus_per_worker or train.gpus_per_worker."
         )
 
 
-def _prepare(runs: Sequence[Run], cluster: Cluster, board: Board) -> None:
+def _prepare(runs: Sequence[Run], cluster: Cluster, progress: ProgressTable) -> None:
     """Data and features that several runs share are made once, with all cores, before the first of them starts."""
-    board.say("preparing data and backbone features")
+    progress.say("preparing data and backbone features")
     shared = {config_hash(r.config.data) + config_hash(r.config.model.backbone): r.config for r in runs}
     task = ray.remote(num_cpus=cluster.cores_per_node, max_calls=1)(prepare)
     for config in shared.values():
@@ -101,34 +96,43 @@ def _prepare(runs: Sequence[Run], cluster: Cluster, board: Board) -> None:
         except RayError as error:
             problem = last_line(error)
         if problem:  # each run will meet it again and record it
-            board.say(f"preparation failed: {problem}")
+            progress.say(f"preparation failed: {problem}")
 
 
-def _train(waiting: Sequence[Run], store: Store, board: Board, manner: Manner) -> list[Run]:
+def _train(
+    waiting: Sequence[Run],
+    store: Store,
+    progress: ProgressTable,
+    base: RunConfig,
+    options: SweepOptions,
+    early_stopping: EarlyStopping | None,
+    searcher: RunSearcher | None,
+    execute: Execute,
+) -> list[Run]:
     """Try the runs -> those that were chosen by results on the way."""
-    board.say("training")
+    progress.say("training")
     with ray_folder(store) as folder, remembered_interrupt() as raise_again:
-        supply = Supply(waiting, manner.base, store, board, manner.retries, manner.chooser)
-        verdicts = scheduler = None
-        if manner.early_stopping is not None:
-            verdicts = start_verdicts()
-            epochs = max((run.config.train.epochs for run in waiting), default=manner.base.train.epochs)
-            known = [record for record in store.records() if record.experiment == manner.base.experiment]
-            scheduler = EarlyStop(manner.early_stopping, epochs, verdicts, known)
-        setting = Setting(
+        queue = RunQueue(waiting, base, store, progress, options.retries, searcher)
+        decisions = scheduler = None
+        if early_stopping is not None:
+            decisions = start_stop_decisions()
+            epochs = max((run.config.train.epochs for run in waiting), default=base.train.epochs)
+            known = [record for record in store.records() if record.experiment == base.experiment]
+            scheduler = EarlyStoppingScheduler(early_stopping, epochs, decisions, known)
+        context = TrialContext(
             store=store.place,
-            base=to_dict(manner.base),
+            base=to_dict(base),
             ray_storage=folder,
-            verdicts=verdicts,
-            execute=manner.execute,
+            decisions=decisions,
+            execute=execute,
         )
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(trial, setting=setting),
-                lambda parameters: resources_of(parameters, with_values(manner.base, parameters["values"]).train),
+                tune.with_parameters(trial, context=context),
+                lambda parameters: resources_of(parameters, with_values(base, parameters["values"]).train),
             ),
             tune_config=tune.TuneConfig(
-                search_alg=supply,
+                search_alg=queue,
                 scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,
@@ -139,19 +143,19 @@ def _train(waiting: Sequence[Run], store: Store, board: Board, manner: Manner) -
             run_config=tune.RunConfig(
                 storage_path=folder,
                 verbose=0,
-                callbacks=[_Beside(raise_again), *tracking(manner.trackers, store, manner.base.experiment)],
+                callbacks=[_TuneHooks(raise_again), *tracking(options.trackers, store, base.experiment)],
             ),
         )
-        with Watchdog(supply, store, board.warn, manner.stuck_seconds):
+        with Watchdog(queue, store, progress.warn, options.stuck_seconds):
             tuner.fit()
-        return supply.chosen
+        return queue.chosen
 
 
 def _folder_name(trial: Any) -> str:
     return f"{run_id_of(trial)}-{trial.trial_id}"
 
 
-class _Beside(tune.Callback):
+class _TuneHooks(tune.Callback):
     """Beside Tune's loop: raises Ctrl-C again where Ray lost it, and forgets what Tune would remember of ended trials.
 
     Of every number that a trial reports Tune keeps means and a history in the driver, 30 kB a trial.

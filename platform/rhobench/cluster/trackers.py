@@ -15,7 +15,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.logger import LoggerCallback
 
-from rhobench.cluster.stopping import run_id_of
+from rhobench.cluster.early_stopping import run_id_of
 from rhobench.config import ConfigError
 from rhobench.data import cache_dir
 from rhobench.results import Store

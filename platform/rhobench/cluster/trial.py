@@ -17,9 +17,9 @@ from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from rhobench.cluster import attempt
-from rhobench.cluster.attempt import SupersededError, Try
-from rhobench.cluster.execute import Work, execute
-from rhobench.cluster.stopping import StoppedEarlyError
+from rhobench.cluster.attempt import ActiveAttempt, SupersededError
+from rhobench.cluster.early_stopping import StoppedEarlyError
+from rhobench.cluster.execute import RunTask, execute
 from rhobench.config import RunConfig, TrainConfig
 from rhobench.config.paths import from_dict, with_values
 from rhobench.data import cache_dir
@@ -27,7 +27,7 @@ from rhobench.results import Store
 from rhobench.results.mirror import mirrored
 from rhobench.results.record import Cause
 from rhobench.training import Report, Status
-from rhobench.training.workers import of_first_worker, worker_rank
+from rhobench.training.workers import broadcast, worker_rank
 
 HEAD = {"node:__internal_head__": 0.001}
 """Of a trial that only waits for its workers: no CPU, or the workers may never get theirs."""
@@ -37,11 +37,11 @@ SCRATCH = "scratch"
 
 NODE_LABEL = "ray.io/node-id"
 
-Execute = Callable[[Work, Report], None]
+Execute = Callable[[RunTask, Report], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class TrialContext:
     """What all trials of a sweep share."""
 
     store: str
@@ -50,8 +50,8 @@ class Setting:
     """``RunConfig`` that the parameters of a trial change."""
     ray_storage: str
     """Folder for Ray's own files, which are never read."""
-    verdicts: Any = None
-    """The actor ``stopping.Verdicts``, when runs may be stopped early."""
+    decisions: Any = None
+    """The actor ``stopping.StopDecisions``, when runs may be stopped early."""
     execute: Execute = execute
     """Does the run."""
 
@@ -77,19 +77,19 @@ def avoiding(nodes: tuple[str, ...]) -> dict[str, str]:
     return {NODE_LABEL: f"!in({','.join(nodes)})"} if nodes else {}
 
 
-def trial(parameters: dict[str, Any], setting: Setting) -> None:
+def trial(parameters: dict[str, Any], context: TrialContext) -> None:
     """Try to run one configuration. A failure becomes a record; the other runs go on.
 
     Where another try may succeed the error is raised again, so that no later trial gets a process that may be ill.
     """
-    config = with_values(from_dict(RunConfig, setting.base), parameters["values"])
-    store, run_id = Store(setting.store), parameters["run_id"]
+    config = with_values(from_dict(RunConfig, context.base), parameters["values"])
+    store, run_id = Store(context.store), parameters["run_id"]
     mine = attempt.begin(store, run_id, config, ray.get_runtime_context().get_node_id())
     try:
         if config.train.num_workers > 1:
-            _train_with_workers(parameters, mine, config.train, setting)
+            _train_with_workers(parameters, mine, config.train, context)
         else:
-            _work(mine, setting, lambda status: tune.report(_result(status)))
+            _work(mine, context, lambda status: tune.report(_result(status)))
         attempt.end(store, mine)
     except Exception as error:
         root = _root_cause(error)
@@ -102,9 +102,9 @@ def trial(parameters: dict[str, Any], setting: Setting) -> None:
             raise
 
 
-def _work(mine: Try, setting: Setting, tell: Report) -> None:
+def _work(mine: ActiveAttempt, context: TrialContext, tell: Report) -> None:
     """Do the run in this process, one of its workers."""
-    store = Store(setting.store)
+    store = Store(context.store)
     rank, _ = worker_rank()
 
     def report(status: Status) -> None:
@@ -112,10 +112,10 @@ def _work(mine: Try, setting: Setting, tell: Report) -> None:
         superseded, verdict = False, None
         if rank == 0:
             superseded = attempt.is_superseded(store, mine)
-            if setting.verdicts is not None:
-                verdict = ray.get(setting.verdicts.reason.remote(mine.run_id))
+            if context.decisions is not None:
+                verdict = ray.get(context.decisions.reason.remote(mine.run_id))
         # All workers leave at the same report.
-        superseded, verdict = of_first_worker((superseded, verdict))
+        superseded, verdict = broadcast((superseded, verdict))
         if superseded:
             raise SupersededError(mine.run_id)
         if verdict is not None and status.epoch < status.epochs:
@@ -123,13 +123,15 @@ def _work(mine: Try, setting: Setting, tell: Report) -> None:
 
     config = from_dict(RunConfig, mine.config)
     with mirrored(store, mine.run_id, cache_dir() / SCRATCH) as folder:
-        setting.execute(Work(run_id=mine.run_id, config=config, folder=folder, past=mine.past), report)
+        context.execute(RunTask(run_id=mine.run_id, config=config, folder=folder, past=mine.past), report)
 
 
-def _train_with_workers(parameters: dict[str, Any], mine: Try, train: TrainConfig, setting: Setting) -> None:
+def _train_with_workers(
+    parameters: dict[str, Any], mine: ActiveAttempt, train: TrainConfig, context: TrialContext
+) -> None:
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"mine": asdict(mine), "setting": setting},
+        train_loop_config={"mine": asdict(mine), "setting": context},
         scaling_config=ray.train.ScalingConfig(
             num_workers=train.num_workers,
             use_gpu=train.gpus_per_worker > 0,
@@ -138,7 +140,7 @@ def _train_with_workers(parameters: dict[str, Any], mine: Try, train: TrainConfi
         ),
         run_config=ray.train.RunConfig(
             name=f"train-{tune.get_context().get_trial_id()}",
-            storage_path=setting.ray_storage,
+            storage_path=context.ray_storage,
             callbacks=[TuneReportCallback()],
             # The supply of the sweep decides whether there is another try.
             failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),

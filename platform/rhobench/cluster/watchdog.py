@@ -20,9 +20,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rhobench.cluster import attempt
-from rhobench.cluster.attempt import Try
-from rhobench.cluster.placement import Need
-from rhobench.cluster.supply import Supply, need_of
+from rhobench.cluster.attempt import ActiveAttempt
+from rhobench.cluster.placement import Resources
+from rhobench.cluster.run_queue import RunQueue, resources_needed
 from rhobench.results import Store
 
 EVERY_SECONDS = 5.0
@@ -44,7 +44,7 @@ class Silence:
     """A run that was started, and since when it has said nothing."""
 
     run_id: str
-    need: Need
+    need: Resources
     seconds: float
     began: bool
     """Whether it has ever reported."""
@@ -58,13 +58,13 @@ class Silence:
 class View:
     """What can be seen of a sweep at one moment."""
 
-    waiting: Sequence[Need]
+    waiting: Sequence[Resources]
     """Of the runs that wait."""
     silences: Sequence[Silence]
     """Of the runs that go on."""
     idle_seconds: float
     """Since when no run goes on, although some wait."""
-    cluster: Need
+    cluster: Resources
     """What all nodes that are alive have."""
     nodes: int
     """That are alive."""
@@ -117,9 +117,9 @@ def _size(view: View) -> str:
 class Watchdog:
     """Looks while the block runs: ``with Watchdog(...)``."""
 
-    def __init__(self, supply: Supply, store: Store, warn: Callable[[str], None], stuck_seconds: float) -> None:
-        self.supply, self.store, self.warn, self.stuck_seconds = supply, store, warn, stuck_seconds
-        self.told: set[str] = set()
+    def __init__(self, queue: RunQueue, store: Store, warn: Callable[[str], None], stuck_seconds: float) -> None:
+        self.queue, self.store, self.warn, self.stuck_seconds = queue, store, warn, stuck_seconds
+        self.progress: set[str] = set()
         self.ended: set[str] = set()
         self.first_nodes = _nodes_alive()
         self.idle_since = time.monotonic()
@@ -146,7 +146,7 @@ class Watchdog:
         """Once: say what is new, and end what hangs."""
         view = self._view()
         found = dict(concerns(view, self.stuck_seconds))
-        self.told &= found.keys()
+        self.progress &= found.keys()
         for key, sentence in found.items():
             self._say(key, sentence)
         for silence in view.silences:
@@ -154,31 +154,31 @@ class Watchdog:
                 self._end(silence)
 
     def _say(self, key: str, sentence: str) -> None:
-        if key not in self.told:
-            self.told.add(key)
+        if key not in self.progress:
+            self.progress.add(key)
             self.warn(sentence)
 
     def _view(self) -> View:
-        now, going = time.monotonic(), list(self.supply.going.values())
-        if going or not self.supply.waiting:
+        now, going = time.monotonic(), list(self.queue.going.values())
+        if going or not self.queue.waiting:
             self.idle_since = now
         alive = _nodes_alive()
         known, self.first_nodes = self.first_nodes, self.first_nodes | alive
         return View(
-            waiting=[need_of(run) for run in list(self.supply.waiting)],
+            waiting=[resources_needed(run) for run in list(self.queue.waiting)],
             silences=[
                 Silence(
                     run_id=one.run.run_id,
-                    need=need_of(one.run),
+                    need=resources_needed(one.run),
                     seconds=now - (one.heard or one.begun),
                     began=one.heard is not None,
                     longest=one.longest_silence,
-                    last=self.supply.board.last_word(one.run.run_id),
+                    last=self.queue.progress.last_word(one.run.run_id),
                 )
                 for one in going
             ],
             idle_seconds=now - self.idle_since,
-            cluster=Need.of_cluster(),
+            cluster=Resources.of_cluster(),
             nodes=len(alive),
             lost=sorted(known - alive),
             disk_gib=_free_gib(self.store),
@@ -186,7 +186,7 @@ class Watchdog:
 
     def _end(self, silence: Silence) -> None:
         """Kill the process that holds a try, wherever it is; its workers end with it, and Tune sees it die."""
-        mine = attempt.going_on(self.store, silence.run_id)
+        mine = attempt.active_attempt(self.store, silence.run_id)
         if mine is None or mine.node is None or mine.token in self.ended or _is_of_before(mine, silence):
             return
         self.ended.add(mine.token)
@@ -194,7 +194,7 @@ class Watchdog:
         kill_process(mine.node, mine.pid)
 
 
-def _is_of_before(mine: Try, silence: Silence) -> bool:
+def _is_of_before(mine: ActiveAttempt, silence: Silence) -> bool:
     """Whether a try was left by a command before this one: its process number may be another program's by now."""
     if silence.began:  # whoever has reported has written the file of its try
         return False

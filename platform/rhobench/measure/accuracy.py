@@ -28,7 +28,7 @@ METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
 MASK_METRICS = ("segm_ap", "segm_ap50", "segm_ap75")
 """The same of masks, for a model that has some."""
 
-Found = dict[str, Any]
+Detection = dict[str, Any]
 """One detection in COCO's result format: image_id, category_id, bbox (x, y, w, h in pixels), score; with masks also
 segmentation, run-length encoded at the size of the image."""
 
@@ -57,7 +57,7 @@ class Accuracy:
 
 def found_objects(
     prediction: Prediction, targets: Sequence[Target], categories: Categories, masks: MaskEmbeddings | None = None
-) -> list[Found]:
+) -> list[Detection]:
     """The detections of a batch, with the category ids of the data set, and with ``masks`` with theirs."""
     sizes = torch.tensor([t.original_size for t in targets])
     on_host = prediction._replace(logits=prediction.logits.float().cpu(), boxes=prediction.boxes.float().cpu())
@@ -86,7 +86,9 @@ def _segmentations(
     return (encoded[query] for query in queries.tolist())
 
 
-def score(annotation_file: Path, found: Sequence[Found], image_ids: Sequence[int], *, masks: bool = False) -> Accuracy:
+def score(
+    annotation_file: Path, found: Sequence[Detection], image_ids: Sequence[int], *, masks: bool = False
+) -> Accuracy:
     """COCO's bounding-box evaluation, and with ``masks`` that of segmentations.
 
     Args:
@@ -111,7 +113,7 @@ def score(annotation_file: Path, found: Sequence[Found], image_ids: Sequence[int
     return Accuracy(**values, per_class={name: _mean_known(precision[..., k]) for k, name in enumerate(names)})
 
 
-def _evaluated(truth: COCO, found: Sequence[Found], kind: Literal["bbox", "segm"]) -> COCOeval:
+def _evaluated(truth: COCO, found: Sequence[Detection], kind: Literal["bbox", "segm"]) -> COCOeval:
     shape = "segmentation" if kind == "segm" else "bbox"
     # One shape alone: from a box pycocotools would take the area, also where masks are compared. It adds to what it
     # is given, so these are copies.
@@ -132,7 +134,7 @@ def _ground_truth(file: Path) -> COCO:
     return truth
 
 
-def _results(truth: COCO, found: list[Found]) -> COCO:
+def _results(truth: COCO, found: list[Detection]) -> COCO:
     if found:
         return truth.loadRes(found)
     empty = COCO()  # loadRes refuses an empty list

@@ -39,7 +39,7 @@ class StoreAccessError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class FileInfo:
     """A file that a listing found."""
 
     size: int
@@ -51,10 +51,10 @@ class Found:
 
 
 @dataclass(kw_only=True)
-class Entries:
+class FolderListing:
     """The folders in a folder, by whether they hold a file of a certain name."""
 
-    found: dict[str, Found] = field(default_factory=dict)
+    found: dict[str, FileInfo] = field(default_factory=dict)
     """The file, by the name of its folder, in the order of the names."""
     without: list[str] = field(default_factory=list)
     """Names of the others."""
@@ -94,11 +94,11 @@ class Files(ABC):
         """Make a file -> whether it was not there before; a file that is there stays as it is."""
 
     @abstractmethod
-    def list(self, folder: str) -> dict[str, Found]:
+    def list(self, folder: str) -> dict[str, FileInfo]:
         """Every file below a folder, by its path; none when the folder is missing."""
 
     @abstractmethod
-    def entries(self, folder: str, name: str) -> Entries:
+    def entries(self, folder: str, name: str) -> FolderListing:
         """The folders in ``folder``, and of each its file ``name``."""
 
     @abstractmethod
@@ -167,7 +167,7 @@ class LocalFiles(Files):
             _make_durable(target.parent)
         return True
 
-    def list(self, folder: str) -> dict[str, Found]:
+    def list(self, folder: str) -> dict[str, FileInfo]:
         """Links are left out."""
         found = {}
         for parent, _, names in os.walk(self._path(folder)):
@@ -179,9 +179,9 @@ class LocalFiles(Files):
                         found[os.path.relpath(file, self.root).replace(os.sep, "/")] = _found(status)
         return found
 
-    def entries(self, folder: str, name: str) -> Entries:
+    def entries(self, folder: str, name: str) -> FolderListing:
         """One look at each folder; links are followed within ``folder`` only."""
-        entries, parent = Entries(), str(self._path(folder))
+        entries, parent = FolderListing(), str(self._path(folder))
         try:
             with os.scandir(parent) as scan:
                 looked_at = ((entry.name, entry.is_symlink(), entry) for entry in scan)
@@ -206,7 +206,7 @@ class LocalFiles(Files):
                 entries.refused.append(f"{printable(path)} cannot be read: {reason}.")
         return entries
 
-    def _status(self, file: str) -> Found:
+    def _status(self, file: str) -> FileInfo:
         status = os.lstat(file)
         if stat.S_ISLNK(status.st_mode):
             if self._leads_out(file):
@@ -251,9 +251,9 @@ class LocalFiles(Files):
         return not Path(path).resolve().is_relative_to((self.root / runs).resolve())
 
 
-def _found(status: os.stat_result) -> Found:
+def _found(status: os.stat_result) -> FileInfo:
     version = f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
-    return Found(size=status.st_size, modified=status.st_mtime, version=version)
+    return FileInfo(size=status.st_size, modified=status.st_mtime, version=version)
 
 
 def odd_name(path: str) -> str:

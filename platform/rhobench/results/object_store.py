@@ -16,9 +16,9 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rhobench.results.files import (
-    Entries,
+    FileInfo,
     Files,
-    Found,
+    FolderListing,
     StoreAccessError,
     StoreNotFoundError,
     inner_path,
@@ -109,23 +109,23 @@ class ObjectFiles(Files):
         self.write(path, content)
         return True
 
-    def list(self, folder: str) -> dict[str, Found]:
+    def list(self, folder: str) -> dict[str, FileInfo]:
         """One request for every thousand files."""
         selector = fs.FileSelector(self._path(folder), recursive=True, allow_not_found=True)
         with self._telling("read"):
             infos = self._system.get_file_info(selector)
         return {
-            info.path[len(self.root) + 1 :]: Found(
+            info.path[len(self.root) + 1 :]: FileInfo(
                 size=info.size, modified=info.mtime.timestamp(), version=f"{info.size} {info.mtime_ns}"
             )
             for info in infos
             if info.type == fs.FileType.File
         }
 
-    def entries(self, folder: str, name: str) -> Entries:
+    def entries(self, folder: str, name: str) -> FolderListing:
         """A listing of all files below ``folder``: it takes fewer requests than one for each folder."""
-        entries, start = Entries(), len(folder) + 1
-        listed: dict[str, Found | None] = {}
+        entries, start = FolderListing(), len(folder) + 1
+        listed: dict[str, FileInfo | None] = {}
         for path, found in sorted(self.list(folder).items()):
             inner, _, rest = path[start:].partition("/")
             if rest == name or (rest and inner not in listed):

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from rhobench.config import ConfigError, RunConfig
 from rhobench.config.experiment import Experiment
 from rhobench.config.paths import differences, from_dict, to_dict, without_execution
-from rhobench.results.files import Entries, LocalFiles, StoreAccessError, StoreNotFoundError
+from rhobench.results.files import FolderListing, LocalFiles, StoreAccessError, StoreNotFoundError
 from rhobench.results.index import read_index, write_index
 from rhobench.results.open_files import open_files
 from rhobench.results.record import FILE_NAME, MAX_BYTES, Record, RecordError, Status
@@ -185,7 +185,7 @@ class Store:
                 self.problems.append(f"{source} has a history that is not one of numbers by epoch; no curve is drawn.")
         return pd.DataFrame(rows, columns=None if rows else ["run_id", "epoch", "loss", "ap", "ap50", "seconds"])
 
-    def _entries(self) -> Entries:
+    def _entries(self) -> FolderListing:
         entries = self.files.entries("runs", FILE_NAME)
         if not entries.found:
             self.files.require()
@@ -202,7 +202,7 @@ class Store:
         self.problems += rows[PROBLEM].filter(bad).to_pylist()
         return rows.filter(pc.invert(bad))
 
-    def _known_rows(self, entries: Entries) -> pa.Table:
+    def _known_rows(self, entries: FolderListing) -> pa.Table:
         known = self._rows if self._rows is not None else read_index(self.files)
         if known is None:
             known = SCHEMA.empty_table()
@@ -224,7 +224,7 @@ class Store:
             self._unindexed = set()
         return known
 
-    def _read_rows(self, entries: Entries, names: list[str]) -> Iterator[pa.Table]:
+    def _read_rows(self, entries: FolderListing, names: list[str]) -> Iterator[pa.Table]:
         rows: list[tuple[Any, ...]] = []
         for read in self._read(entries, names):
             rows.extend(read.rows())
@@ -233,7 +233,7 @@ class Store:
                 rows = []
         yield table_of(rows)
 
-    def _read(self, entries: Entries, names: Iterable[str]) -> Iterator[_Read]:
+    def _read(self, entries: FolderListing, names: Iterable[str]) -> Iterator[_Read]:
         """The records of runs, in the order of ``names``, or what is wrong with them."""
         known = {n: r for n, r in self._parsed.items() if n in entries.found and r.version == entries.found[n].version}
         names = list(names)

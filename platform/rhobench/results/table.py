@@ -185,8 +185,8 @@ COLUMNS = tuple(_columns())
 """Columns of ``Store.frame()``."""
 
 VERSION, PROBLEM = "_version", "_problem"
-"""What is kept beside them: the version of the file (``Found.version``; empty: not to be relied on), and why it cannot
-be read; then the others are null but for run_id."""
+"""Columns kept besides: the version of the file (``FileInfo.version``; empty if it may still change), and why the
+record cannot be read, in which case every other column but run_id is null."""
 
 SCHEMA = pa.schema(
     [

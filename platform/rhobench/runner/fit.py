@@ -178,13 +178,13 @@ def _tried(config: RunConfig, work: Workload, name: str, tell: Tell) -> Iterator
     for size in range(share, 0, -1):
         if share % size == 0:
             tell(f"{name}: {size} images at once")
-            tried = try_apart(config, work, size)
+            tried = run_in_subprocess(config, work, size)
             yield tried
             if tried.fits:
                 return
 
 
-def try_apart(config: RunConfig, work: Workload, micro_batch_size: int) -> Tried:
+def run_in_subprocess(config: RunConfig, work: Workload, micro_batch_size: int) -> Tried:
     """``training.trial_step.try_size`` in a process of its own, which may die of what it tries.
 
     Raises:

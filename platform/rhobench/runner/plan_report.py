@@ -15,14 +15,14 @@ from rhobench.cluster.session import Cluster
 from rhobench.config import TrainConfig
 from rhobench.config.experiment import Sampling
 from rhobench.config.paths import run_key
-from rhobench.study.known_runs import Named
+from rhobench.study.known_runs import IdentifiedRun
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
     """One run, as it would be done."""
 
-    named: Named
+    named: IdentifiedRun
     varied: dict[str, Any]
     """Values by path of what tells it from the others."""
     by: str | None
@@ -66,8 +66,8 @@ class PlannedRun:
 
     def row(self) -> tuple[str, ...]:
         """Cells of the table."""
-        told = {path.rpartition(".")[2]: value for path, value in self.varied.items() if value != ()}
-        varied = ", ".join(f"{name} {_plain(value)}" for name, value in told.items())
+        progress = {path.rpartition(".")[2]: value for path, value in self.varied.items() if value != ()}
+        varied = ", ".join(f"{name} {_plain(value)}" for name, value in progress.items())
         state = self.named.state
         if self.attempts:
             state += f" ({self.attempts} attempt{'' if self.attempts == 1 else 's'})"

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rhobench.config import ConfigError, RunConfig
 from rhobench.config.experiment import Expectation, Experiment
 from rhobench.config.paths import from_dict
+from rhobench.config.sweep import SweepOptions
 from rhobench.results import Record, Store, metric, printable
 from rhobench.study.grid import chosen_run, values_on_axes, varied_paths
 from rhobench.study.known_runs import KnownRuns
@@ -45,29 +46,7 @@ class Outcome:
         return {"store": self.store, "report": str(self.report), "runs": self.runs}
 
 
-@dataclass(frozen=True, kw_only=True)
-class How:
-    """How the command line wants a study to be run."""
-
-    address: str = "local"
-    """See ``--address``."""
-    without_token: bool = False
-    """See ``--without-token``."""
-    trackers: Sequence[str] = ()
-    """See ``--log-to``."""
-    retries: int = 2
-    """See ``--retries``."""
-    stuck_minutes: float = 60.0
-    """See ``--stuck-after``."""
-
-    def __post_init__(self) -> None:
-        if self.retries < 0:
-            raise ConfigError(f"--retries {self.retries} is not allowed: give 0 or more.")
-        if not self.stuck_minutes > 0:
-            raise ConfigError(f"--stuck-after {self.stuck_minutes} is not allowed: give minutes above 0.")
-
-
-def run_study(study: Study, place: str, how: How, console: Console) -> Outcome:
+def run_study(study: Study, place: str, options: SweepOptions, console: Console) -> Outcome:
     """Run what the store at ``place`` lacks, print the front, write the page.
 
     Ctrl-C keeps every finished run; the page then shows those.
@@ -78,14 +57,14 @@ def run_study(study: Study, place: str, how: How, console: Console) -> Outcome:
         ClusterError: no cluster, or one that is too small.
     """
     from rhobench.cluster.address import read_address
-    from rhobench.cluster.board import Board
+    from rhobench.cluster.progress_table import ProgressTable
+    from rhobench.cluster.run_queue import Run
     from rhobench.cluster.session import ray_session
-    from rhobench.cluster.supply import Run
-    from rhobench.cluster.sweep import Manner, run_sweep
+    from rhobench.cluster.sweep import run_sweep
     from rhobench.cluster.trackers import require_trackers
 
-    require_trackers(how.trackers)
-    read_address(how.address)
+    require_trackers(options.trackers)
+    read_address(options.address)
     store = Store(place)
     store.claim(study.experiment)
     study = study.in_store(store)
@@ -94,26 +73,27 @@ def run_study(study: Study, place: str, how: How, console: Console) -> Outcome:
     search = searched(study, store)
     if search is not None:
         study = study.of_runs(search.configs)
-    board = Board(study.run_ids, console, study.experiment.base.experiment)
+    progress = ProgressTable(study.run_ids, console, study.experiment.base.experiment)
     interrupted = False
     try:
         statuses = store.statuses()
         chooses = search is not None and not search.has_enough
         if chooses or any(statuses.get(i) not in study.finished for i in study.run_ids):
-            with board.shown():
-                board.say("starting Ray")
-                with ray_session(how.address, without_token=how.without_token) as cluster:
-                    board.say(cluster.access)
-                    manner = Manner(
-                        base=study.experiment.base,
-                        trackers=how.trackers,
-                        retries=how.retries,
-                        early_stopping=study.experiment.early_stopping,
-                        chooser=search,
-                        stuck_seconds=60 * how.stuck_minutes,
-                    )
+            with progress.shown():
+                progress.say("starting Ray")
+                with ray_session(options.address, without_token=options.without_token) as cluster:
+                    progress.say(cluster.access)
                     runs = [Run(i, c) for i, c in zip(study.run_ids, study.configs, strict=True)]
-                    run_sweep(runs, store, cluster, board, manner)
+                    run_sweep(
+                        runs,
+                        store,
+                        cluster,
+                        progress,
+                        base=study.experiment.base,
+                        options=options,
+                        early_stopping=study.experiment.early_stopping,
+                        searcher=search,
+                    )
     except KeyboardInterrupt:
         interrupted = True
     if search is not None:
@@ -126,9 +106,9 @@ def searched(study: Study, store: Store) -> OptunaSearch | None:
     experiment = study.experiment
     if experiment.sampling is None or experiment.sampling.method != "optuna":
         return None
-    from rhobench.cluster.attempt import going_on
+    from rhobench.cluster.attempt import active_attempt
+    from rhobench.cluster.run_queue import Run
     from rhobench.cluster.search import OptunaSearch
-    from rhobench.cluster.supply import Run
 
     known, paths = KnownRuns.of(store), varied_paths(experiment)
 
@@ -142,7 +122,7 @@ def searched(study: Study, store: Store) -> OptunaSearch | None:
 
     records = {record.run_id: record for record in store.records()}
     configs = {run_id: record.config for run_id, record in records.items()}
-    begun = {run_id: going_on(store, run_id) for run_id in store.unrecorded()}
+    begun = {run_id: active_attempt(store, run_id) for run_id in store.unrecorded()}
     configs |= {run_id: left.config for run_id, left in begun.items() if left is not None}
     past = []
     for run_id, data in configs.items():

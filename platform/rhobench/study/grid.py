@@ -18,7 +18,7 @@ from rhobench.config.paths import number_at, read_value, run_key, value_at, with
 from rhobench.study.ordering import informative_order
 from rhobench.study.sampling import check_range, points, rounded
 
-Setting = dict[str, Any]
+GridSettings = dict[str, Any]
 """Values by path, in which a run differs from the base."""
 
 DRAWS_A_RUN = 200
@@ -72,7 +72,7 @@ def chosen_run(experiment: Experiment, values: Mapping[str, Any]) -> RunConfig:
     return replace(with_values(experiment.base, setting), seed=experiment.seeds[0])
 
 
-def values_on_axes(experiment: Experiment, config: RunConfig) -> Setting | None:
+def values_on_axes(experiment: Experiment, config: RunConfig) -> GridSettings | None:
     """Values by path at which ``chosen_run`` gives this run, whoever computed it; None where it never does.
 
     So a search that is continued knows the results that are there.
@@ -144,7 +144,7 @@ def _require_variable(path: str) -> None:
         raise ConfigError(f"{path} is no axis: runs that differ in it alone are one run, which is computed once.")
 
 
-def _settings(experiment: Experiment) -> list[Setting]:
+def _settings(experiment: Experiment) -> list[GridSettings]:
     sampling = experiment.sampling
     if sampling is None:
         return list(_product(experiment))
@@ -161,16 +161,16 @@ def _ends(axis: Axis | Range) -> tuple[Any, ...]:
     return axis.values if isinstance(axis, Axis) else (rounded(axis, axis.low), rounded(axis, axis.high))
 
 
-def _product(experiment: Experiment) -> Iterator[Setting]:
+def _product(experiment: Experiment) -> Iterator[GridSettings]:
     axes = [axis for axis in experiment.axes if isinstance(axis, Axis)]
     for values in itertools.product(*(axis.values for axis in axes)):
         yield {axis.path: value for axis, value in zip(axes, values, strict=True)}
 
 
-def _drawn(experiment: Experiment, sampling: Sampling) -> list[Setting]:
+def _drawn(experiment: Experiment, sampling: Sampling) -> list[GridSettings]:
     """The first ``count`` different points that are not excluded."""
     size = math.prod(_size(axis) for axis in experiment.axes)
-    kept: dict[tuple[Any, ...], Setting] = {}
+    kept: dict[tuple[Any, ...], GridSettings] = {}
     drawn = points(sampling.method, experiment.axes, sampling.seed)
     for setting in itertools.islice(drawn, DRAWS_A_RUN * sampling.count):
         if not is_excluded(experiment, setting):

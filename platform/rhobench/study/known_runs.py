@@ -14,7 +14,7 @@ _FURTHEST = ("completed", "trained", "stopped", "failed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Named:
+class IdentifiedRun:
     """A run with its identity in a store."""
 
     run_id: str
@@ -58,7 +58,7 @@ class KnownRuns:
             return cls(records={}, unrecorded={})
         return cls(records=records, unrecorded=unrecorded)
 
-    def name(self, config: RunConfig, paths: tuple[str, ...]) -> Named:
+    def name(self, config: RunConfig, paths: tuple[str, ...]) -> IdentifiedRun:
         """The identity of a run.
 
         Args:
@@ -69,11 +69,11 @@ class KnownRuns:
         same = sorted(self.records.get(key, ()), key=lambda r: (_FURTHEST.index(r.status), r.experiment != own))
         if same:
             found = same[0]
-            return Named(
+            return IdentifiedRun(
                 run_id=found.run_id, config=replace(config, experiment=found.experiment), record=found, begun=True
             )
         if key in self.unrecorded:
             name = self.unrecorded[key]
             # Names of experiments are those of functions, without a "-".
-            return Named(run_id=name, config=replace(config, experiment=name.partition("-")[0]), begun=True)
-        return Named(run_id=run_id(config, paths), config=config)
+            return IdentifiedRun(run_id=name, config=replace(config, experiment=name.partition("-")[0]), begun=True)
+        return IdentifiedRun(run_id=run_id(config, paths), config=config)

@@ -19,7 +19,7 @@ Order = Literal["given", "cheapest", "informative"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variation:
+class Overrides:
     """Changes to what an experiment varies, as they were typed; the defaults leave it as it is."""
 
     axes: Sequence[str] = ()

@@ -14,7 +14,7 @@ from rhobench.config.paths import parse_assignment, run_id, value_at, with_value
 from rhobench.data import require_valid
 from rhobench.experiments import EXPERIMENTS
 from rhobench.study.grid import runs_of, varied_paths
-from rhobench.study.overrides import Variation, still_needed
+from rhobench.study.overrides import Overrides, still_needed
 from rhobench.study.study import Study
 
 
@@ -24,7 +24,7 @@ def resolve(
     data: Path | None,
     smoke: bool,
     fork: Path | None = None,
-    variation: Variation | None = None,
+    overrides: Overrides | None = None,
 ) -> Study:
     """The experiment ``name`` with the user's settings.
 
@@ -40,7 +40,7 @@ def resolve(
         ConfigError: there is no such experiment, field, value, or run to start from.
         DatasetError: the data set cannot be used.
     """
-    study = configure(name, assignments, data, smoke, fork, variation)
+    study = configure(name, assignments, data, smoke, fork, overrides)
     base = study.experiment.base
     source = base.train.fork_from
     if source is not None and not Path(source).is_dir():
@@ -60,23 +60,23 @@ def configure(
     data: Path | None,
     smoke: bool,
     fork: Path | None = None,
-    variation: Variation | None = None,
+    overrides: Overrides | None = None,
 ) -> Study:
     """``resolve`` for another machine: no file of this one is looked at.
 
     Raises:
         ConfigError: there is no such experiment, field or value.
     """
-    designed, variation = _find(name), variation or Variation()
-    experiment = variation.applied_to(designed)
+    designed, overrides = _find(name), overrides or Overrides()
+    experiment = overrides.applied_to(designed)
     if smoke and data and "data.dir" in experiment.smoke:
         raise ConfigError(f"A smoke run of {name} makes its own images: leave out --data, or --smoke.")
     base, axes = experiment.base, {axis.path: axis for axis in experiment.axes}
     typed = [parse_assignment(text) for text in assignments]
-    varied = variation.paths() | ({"seed"} if variation.seeds is not None else set())
+    varied = overrides.paths() | ({"seed"} if overrides.seeds is not None else set())
     for path in varied & {path for path, _ in typed}:
         raise ConfigError(f"{path} is set for all runs and varied as well: leave out its --set, or its axis.")
-    shrunk = {path: value for path, value in experiment.smoke.items() if path not in variation.paths()}
+    shrunk = {path: value for path, value in experiment.smoke.items() if path not in overrides.paths()}
     settings: list[tuple[str, Any]] = list(shrunk.items()) if smoke else []
     settings += [("data.dir", str(data.absolute()))] if data else []
     settings += [("train.fork_from", str(fork.absolute()))] if fork else []

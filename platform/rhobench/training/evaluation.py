@@ -8,17 +8,17 @@ import torch
 from torch.utils.data import DataLoader
 
 from rhobench.data import CocoDetection
-from rhobench.measure.accuracy import Accuracy, Found, found_objects, score
+from rhobench.measure.accuracy import Accuracy, Detection, found_objects, score
 from rhobench.model import Detector
 from rhobench.training.batches import to_device
 from rhobench.training.objective import run_model
-from rhobench.training.workers import of_all_workers
+from rhobench.training.workers import all_gather
 
 
 @torch.inference_mode()
 def evaluate(
     model: Detector, loader: DataLoader[Any], images: CocoDetection, device: torch.device
-) -> tuple[list[Found], Accuracy]:
+) -> tuple[list[Detection], Accuracy]:
     """Detections and AP on the validation images.
 
     Args:
@@ -28,13 +28,13 @@ def evaluate(
         device: of the model.
     """
     model.eval()
-    share: list[Found] = []
+    share: list[Detection] = []
     ids: list[int] = []
     for batch in loader:
         output = run_model(model, to_device(batch, device))
         share += found_objects(output.prediction, batch.targets, images.categories, output.masks)
         ids += [t.image_id for t in batch.targets]
-    shares = of_all_workers((share, ids))
+    shares = all_gather((share, ids))
     found = [f for part, _ in shares for f in part]
     scored = [i for _, part in shares for i in part]
     return found, score(images.annotation_files[0], found, scored, masks=model.config.mask_head)

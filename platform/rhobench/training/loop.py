@@ -14,7 +14,7 @@ import torch
 
 from rhobench.config import RunConfig
 from rhobench.data import Categories, CocoDetection, prepare_data
-from rhobench.measure.accuracy import Accuracy, Found
+from rhobench.measure.accuracy import Accuracy, Detection
 from rhobench.model import Detector, build_model
 from rhobench.model.matcher import NonFiniteError
 from rhobench.training.batches import EpochBatches, check_targets, to_device
@@ -30,7 +30,7 @@ from rhobench.training.random_states import restore_random_states, seed_all
 from rhobench.training.sources import Sources, open_images, open_sources
 from rhobench.training.state import TrainingState, fingerprint
 from rhobench.training.step import OptimizerStep, Stepped
-from rhobench.training.workers import mean_over_workers, of_all_workers, worker_rank
+from rhobench.training.workers import all_gather, all_reduce_mean, worker_rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Trained:
     """At the end of a training in fp16."""
     val_images: CocoDetection
     """What the model was scored on."""
-    found: list[Found]
+    found: list[Detection]
     """Its detections on them."""
     accuracy: Accuracy
     """The AP of record: of the last epoch, from the image files through the whole model, never from cached features."""
@@ -224,7 +224,7 @@ def _train_epoch(
         progress.spend(train, training=now - started)
         started = now
         # Clocks differ between workers: when it is time for one, it is for all.
-        if mean_over_workers(float(now - saved >= train.checkpoint_every_seconds), state.device) > 0:
+        if all_reduce_mean(float(now - saved >= train.checkpoint_every_seconds), state.device) > 0:
             state.save(folder)
             saved = time.perf_counter()
         idle = time.perf_counter()
@@ -245,7 +245,7 @@ def _finish_epoch(state: TrainingState, sources: Sources, status: Status) -> Non
     """Score when it is time to, and write the history of the epoch, whose last status is given."""
     progress, train, (rank, workers) = state.progress, state.config.train, worker_rank()
     epoch = progress.epoch + 1
-    shares = of_all_workers({name: value.item() / progress.step for name, value in state.sums.items()})
+    shares = all_gather({name: value.item() / progress.step for name, value in state.sums.items()})
     means = {name: sum(share[name] for share in shares) / workers for name in shares[0]}
     entry: dict[str, float | None] = {"epoch": epoch, "seconds": progress.train_seconds, **means}
     entry |= {"lr": state.last_rate} | {name: getattr(status, name) for name in MEASURED}

@@ -30,7 +30,7 @@ from rhobench.training.checkpoint import (
 from rhobench.training.meter import SpikeWatch
 from rhobench.training.progress import Progress
 from rhobench.training.random_states import random_states
-from rhobench.training.workers import of_all_workers, of_first_worker, worker_rank
+from rhobench.training.workers import all_gather, broadcast, worker_rank
 
 AFTERWARDS = "measure."
 """What is measured after the training has no part in it."""
@@ -88,10 +88,10 @@ class TrainingState:
             "sums": {name: value.item() for name, value in self.sums.items()},
             "losses": list(self.spikes.losses),
         }
-        workers = of_all_workers(mine)
+        workers = all_gather(mine)
         rank, _ = worker_rank()
         problem = self._write(folder, workers) if rank == 0 else None
-        if problem := of_first_worker(problem):
+        if problem := broadcast(problem):
             self.warn(problem)
 
     def _write(self, folder: Path, workers: Sequence[Mapping[str, Any]]) -> str | None:
@@ -120,7 +120,7 @@ class TrainingState:
             CheckpointError: the checkpoint belongs to a run with other settings or other data.
         """
         rank, count = worker_rank()
-        file, warnings = of_first_worker(_take(folder) if rank == 0 else (None, []))
+        file, warnings = broadcast(_take(folder) if rank == 0 else (None, []))
         if file is None:
             self.warn(*warnings)
             return None

@@ -18,7 +18,7 @@ from rhobench.training.objective import Objective
 from rhobench.training.precision import COLLAPSED
 from rhobench.training.random_states import random_states, restore_random_states
 from rhobench.training.state import TrainingState
-from rhobench.training.workers import mean_over_workers, worker_rank
+from rhobench.training.workers import all_reduce_mean, worker_rank
 
 SUMMED = ("loss_bbox", "loss_giou", "loss_mask_focal", "loss_mask_dice", "loss_ce")
 """Beginnings of the terms that are sums over the images, divided by the objects of the whole batch. All others, and
@@ -96,7 +96,7 @@ class OptimizerStep:
         """Gradients of the whole batch, ``at_once`` images at a time -> its terms."""
         device, images = self.state.device, len(batch.targets)
         boxes = float(sum(len(target.labels) for target in batch.targets))
-        num_boxes = max(mean_over_workers(boxes, device), 1.0)  # spec section 13
+        num_boxes = max(all_reduce_mean(boxes, device), 1.0)  # spec section 13
         parts = micro_batches(batch, at_once)
         whole: dict[str, Tensor] = {}
         for number, part in enumerate(parts, start=1):

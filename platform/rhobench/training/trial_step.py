@@ -138,7 +138,7 @@ def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
-def _be_the_first_to_die() -> None:
+def _raise_oom_score() -> None:
     """Let memory run out in this process, not in the machine: by a limit, and as what the system would kill first."""
     available = available_memory()
     if available is not None:
@@ -169,7 +169,7 @@ def main() -> None:
     work = request["workload"]
     work |= {name: BatchShape(**work[name]) for name in ("worst", "typical", "scored")}
     if config.train.gpus_per_worker == 0:
-        _be_the_first_to_die()
+        _raise_oom_score()
     try:
         answer = asdict(try_size(config, Workload(**work), request["micro_batch_size"]))
     except ValueError as error:

@@ -15,7 +15,7 @@ def worker_rank() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def of_all_workers(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """What every worker gave, in the order of their ranks."""
     _, workers = worker_rank()
     values = [value] * workers
@@ -24,7 +24,7 @@ def of_all_workers(value: T) -> list[T]:
     return values
 
 
-def of_first_worker(value: T) -> T:
+def broadcast(value: T) -> T:
     """What the first worker gave; decisions that depend on a clock or a disk must not differ between workers."""
     _, workers = worker_rank()
     values = [value]
@@ -33,7 +33,7 @@ def of_first_worker(value: T) -> T:
     return values[0]
 
 
-def mean_over_workers(value: float, device: torch.device) -> float:
+def all_reduce_mean(value: float, device: torch.device) -> float:
     """The mean of what every worker gave."""
     _, workers = worker_rank()
     if workers == 1:

@@ -15,9 +15,9 @@ import ray
 from ray.tune.search import Searcher
 
 from rhobench.cluster import attempt
-from rhobench.cluster.attempt import FINISHED, VANISHED, Try
-from rhobench.cluster.board import Board
-from rhobench.cluster.placement import Need, release_left_behind
+from rhobench.cluster.attempt import FINISHED, VANISHED, ActiveAttempt
+from rhobench.cluster.placement import Resources, release_left_behind
+from rhobench.cluster.progress_table import ProgressTable
 from rhobench.config import RunConfig
 from rhobench.config.paths import differences, to_dict
 from rhobench.results import Record, Store
@@ -35,7 +35,7 @@ class Run:
     config: RunConfig
 
 
-class Chooser(Protocol):
+class RunSearcher(Protocol):
     """Chooses runs by the results of others."""
 
     def next(self) -> Run | None:
@@ -46,7 +46,7 @@ class Chooser(Protocol):
 
 
 @dataclass
-class Going:
+class ActiveTrial:
     """A try that Tune has a trial for."""
 
     run: Run
@@ -65,7 +65,7 @@ class Going:
         self.heard = at
 
 
-class Supply(Searcher):
+class RunQueue(Searcher):
     """Hands out runs to Tune.
 
     Attributes:
@@ -81,9 +81,9 @@ class Supply(Searcher):
         runs: Sequence[Run],
         base: RunConfig,
         store: Store,
-        board: Board,
+        progress: ProgressTable,
         retries: int,
-        chooser: Chooser | None = None,
+        searcher: RunSearcher | None = None,
     ) -> None:
         """
         Args:
@@ -95,8 +95,8 @@ class Supply(Searcher):
             chooser: gives runs when those are done.
         """
         super().__init__()
-        self.waiting, self.going = list(runs), dict[str, Going]()
-        self.base, self.store, self.board, self.retries, self.chooser = base, store, board, retries, chooser
+        self.waiting, self.going = list(runs), dict[str, ActiveTrial]()
+        self.base, self.store, self.progress, self.retries, self.searcher = base, store, progress, retries, searcher
         self.chosen: list[Run] = []
         self.tries: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
@@ -114,9 +114,9 @@ class Supply(Searcher):
         run = self._next()
         if run is None:
             return None if self.waiting or self.going else Searcher.FINISHED
-        self.going[trial_id] = Going(run, before=attempt.record_of(self.store, run.run_id))
+        self.going[trial_id] = ActiveTrial(run, before=attempt.record_of(self.store, run.run_id))
         self.tries[run.run_id] += 1
-        self.board.set_state(run.run_id, "starting")
+        self.progress.set_state(run.run_id, "starting")
         values = {difference.path: difference.second for difference in differences(self.base, run.config)}
         return {"run_id": run.run_id, "values": values, "avoid": self._avoided()}
 
@@ -126,11 +126,11 @@ class Supply(Searcher):
         if going is None or "epochs" not in result:
             return
         if going.heard is None:
-            self.board.set_state(going.run.run_id, "training")
+            self.progress.set_state(going.run.run_id, "training")
         going.hear()
         terms = {key.removeprefix("terms/"): value for key, value in result.items() if key.startswith("terms/")}
         fields = {name: result[name] for name in Status.__dataclass_fields__ if name in result}
-        self.board.update(going.run.run_id, Status(**{**fields, "terms": terms}))
+        self.progress.update(going.run.run_id, Status(**{**fields, "terms": terms}))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial has ended: there is a record, or its process ended without a word."""
@@ -140,10 +140,10 @@ class Supply(Searcher):
         run = going.run
         if run.config.train.num_workers > 1:
             release_left_behind(any(g.run.config.train.num_workers > 1 for g in self.going.values()))
-        left, record = attempt.going_on(self.store, run.run_id), attempt.record_of(self.store, run.run_id)
+        left, record = attempt.active_attempt(self.store, run.run_id), attempt.record_of(self.store, run.run_id)
         finished = record is not None and record.status in FINISHED
         if left is not None and not error and not finished:  # a try that ends of its own accord ends its file, too
-            self.board.set_state(run.run_id, "waiting", "another command has taken it; this one leaves it alone")
+            self.progress.set_state(run.run_id, "waiting", "another command has taken it; this one leaves it alone")
             return
         record = self._ended(going, left, record)
         last = record.attempts[-1] if record.status == "failed" and record.attempts else None
@@ -151,16 +151,16 @@ class Supply(Searcher):
             self._count(last.node)
             if self.tries[run.run_id] <= self.retries:
                 more = self.retries - self.tries[run.run_id] + 1
-                self.board.set_state(run.run_id, "waiting", f"to be tried again, {more} left: {record.reason}")
+                self.progress.set_state(run.run_id, "waiting", f"to be tried again, {more} left: {record.reason}")
                 self.waiting.append(run)
                 return
-        self.board.set_state(run.run_id, record.status, _in_words(record))
-        if self.chooser is not None:
-            self.chooser.tell(run, record)
+        self.progress.set_state(run.run_id, record.status, _in_words(record))
+        if self.searcher is not None:
+            self.searcher.tell(run, record)
 
-    def needed(self) -> Need:
+    def needed(self) -> Resources:
         """What the runs that go on occupy."""
-        return sum((need_of(going.run) for going in self.going.values()), Need())
+        return sum((resources_needed(going.run) for going in self.going.values()), Resources())
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store remembers."""
@@ -173,20 +173,20 @@ class Supply(Searcher):
         return {}
 
     def _next(self) -> Run | None:
-        if not self.waiting and self.chooser is not None:
-            chosen = self.chooser.next()
+        if not self.waiting and self.searcher is not None:
+            chosen = self.searcher.next()
             if chosen is not None:
-                self.board.add(chosen.run_id)
+                self.progress.add(chosen.run_id)
                 self.waiting.append(chosen)
                 self.chosen.append(chosen)
-        free = Need.of_cluster() - self.needed()
+        free = Resources.of_cluster() - self.needed()
         for run in self.waiting:
-            if need_of(run).fits(free):
+            if resources_needed(run).fits(free):
                 self.waiting.remove(run)
                 return run
         return None
 
-    def _ended(self, going: Going, left: Try | None, record: Record | None) -> Record:
+    def _ended(self, going: ActiveTrial, left: ActiveAttempt | None, record: Record | None) -> Record:
         """The record of a try that is over: its own, or one that says that there was none."""
         run = going.run
         if record is not None and record.status in FINISHED:
@@ -196,7 +196,9 @@ class Supply(Searcher):
         if record is not None and left is None and record != going.before:
             return record
         # No record, or that of a try before: the process ended without a word, or could not even begin.
-        mine = left or Try(run_id=run.run_id, config=to_dict(run.config), past=record.attempts if record else [])
+        mine = left or ActiveAttempt(
+            run_id=run.run_id, config=to_dict(run.config), past=record.attempts if record else []
+        )
         return attempt.fail(self.store, mine, VANISHED if left else "no process could be started for it", "machine")
 
     def _count(self, node: str | None) -> None:
@@ -204,7 +206,7 @@ class Supply(Searcher):
             return
         self.failures[node] += 1
         if self.failures[node] == FAILURES_OF_A_NODE:
-            self.board.warn(
+            self.progress.warn(
                 f"node {node[:12]} has ended {FAILURES_OF_A_NODE} attempts: look at its memory and its log. "
                 "No further run is sent there while there is another node"
             )
@@ -215,10 +217,10 @@ class Supply(Searcher):
         return tuple(sorted(bad & alive)) if alive - bad else ()
 
 
-def need_of(run: Run) -> Need:
+def resources_needed(run: Run) -> Resources:
     """CPUs and GPUs of all workers of a run."""
     train = run.config.train
-    return Need(cpus=train.cpus_per_worker * train.num_workers, gpus=train.gpus_per_worker * train.num_workers)
+    return Resources(cpus=train.cpus_per_worker * train.num_workers, gpus=train.gpus_per_worker * train.num_workers)
 
 
 def _in_words(record: Record) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rhobench.cluster.stopping import EarlyStop, Verdicts
+from rhobench.cluster.early_stopping import EarlyStoppingScheduler, StopDecisions
 from rhobench.config import RunConfig
 from rhobench.config.experiment import EarlyStopping
 from rhobench.config.paths import to_dict
@@ -23,15 +23,15 @@ MEDIAN = EarlyStopping(method="median", min_runs=2)
 class Actor:
     """The actor without Ray: what it is told."""
 
-    verdicts: Verdicts = field(default_factory=Verdicts)
+    decisions: StopDecisions = field(default_factory=StopDecisions)
 
     @property
     def stop(self) -> Any:
-        return SimpleNamespace(remote=self.verdicts.stop)
+        return SimpleNamespace(remote=self.decisions.stop)
 
     @property
     def stopped(self) -> list[str]:
-        return list(self.verdicts.reasons)
+        return list(self.decisions.reasons)
 
 
 class Played:
@@ -39,7 +39,7 @@ class Played:
 
     def __init__(self, rule: EarlyStopping, known: list[Record] | None = None) -> None:
         self.actor = Actor()
-        self.scheduler = EarlyStop(rule, EPOCHS, self.actor, known or [])
+        self.scheduler = EarlyStoppingScheduler(rule, EPOCHS, self.actor, known or [])
         self.trials: dict[str, Any] = {}
 
     def start(self, run_id: str) -> None:
@@ -66,10 +66,10 @@ def test_asha_ends_what_is_not_among_the_best_third_and_says_why() -> None:
     for run_id, ap in (("best", 0.5), ("good", 0.4), ("bad", 0.1)):
         assert played.report(run_id, 1, ap) == "CONTINUE", "no trial is killed: the run ends of its own accord"
     assert played.actor.stopped == ["good", "bad"]
-    assert played.actor.verdicts.reason("bad") == (
+    assert played.actor.decisions.reason("bad") == (
         "stopped early by asha after epoch 1 of 9: its AP of 10.0 is too far behind that of other runs at this point"
     )
-    assert played.actor.verdicts.reason("best") is None
+    assert played.actor.decisions.reason("best") is None
 
 
 def test_asha_looks_at_powers_of_the_reduction_factor() -> None:
@@ -93,7 +93,7 @@ def test_median_ends_what_is_worse_than_the_others_so_far() -> None:
     played.report("third", 1, 0.4)
     played.report("fourth", 1, 0.2)
     assert played.actor.stopped == ["fourth"]
-    assert "stopped early by median after epoch 1 of 9" in str(played.actor.verdicts.reason("fourth"))
+    assert "stopped early by median after epoch 1 of 9" in str(played.actor.decisions.reason("fourth"))
 
 
 @pytest.mark.parametrize("rule", [ASHA, MEDIAN])
@@ -146,7 +146,7 @@ def test_a_run_that_was_told_to_end_is_told_again_by_its_next_try() -> None:
         played.report(run_id, 1, ap)
     played.start("bad")
     played.report("bad", 1, 0.1)
-    assert played.actor.verdicts.reason("bad") is not None
+    assert played.actor.decisions.reason("bad") is not None
 
 
 @pytest.mark.parametrize("rule", [ASHA, MEDIAN])

@@ -9,25 +9,25 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from rhobench.cluster.board import Board
+from rhobench.cluster.progress_table import ProgressTable
 from rhobench.training import Status
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_warning_stays_on_the_screen(terminal: bool) -> None:
     screen = StringIO()
-    board = Board(["first"], Console(file=screen, force_terminal=terminal, width=200), "demo")
-    with board.shown():
-        board.update("first", Status(epoch=0, epochs=2, warning="checkpoint [3] is damaged"))
-        board.update("first", Status(epoch=0.5, epochs=2, loss=1.0))
+    progress = ProgressTable(["first"], Console(file=screen, force_terminal=terminal, width=200), "demo")
+    with progress.shown():
+        progress.update("first", Status(epoch=0, epochs=2, warning="checkpoint [3] is damaged"))
+        progress.update("first", Status(epoch=0.5, epochs=2, loss=1.0))
     assert screen.getvalue().count("warning: first: checkpoint [3] is damaged") == 1
 
 
 def test_an_epoch_is_told_with_what_it_cost() -> None:
     screen = StringIO()
-    board = Board(["first"], Console(file=screen, width=200), "demo")
+    progress = ProgressTable(["first"], Console(file=screen, width=200), "demo")
     speed = {"images_per_second": 41.25, "data_wait": 0.3, "memory_gib": 1.25}
-    board.update("first", Status(epoch=1, epochs=2, loss=1.0, ap=0.5, lr=2e-4, **speed))
+    progress.update("first", Status(epoch=1, epochs=2, loss=1.0, ap=0.5, lr=2e-4, **speed))
     assert screen.getvalue() == (
         "first: epoch 1.0/2, loss 1.00, AP 50.0, lr 0.0002, 41.2 images/s, 30 % waiting for data, 1.2 GiB\n"
     )
@@ -37,9 +37,9 @@ def test_an_epoch_is_told_with_what_it_cost() -> None:
 def test_the_table_shows_the_speed_and_a_wait_that_matters(wait: float, shown: str) -> None:
     screen = StringIO()
     console = Console(file=screen, force_terminal=True, width=200)
-    board = Board(["first"], console, "demo")
-    board.update("first", Status(epoch=1, epochs=2, loss=1.0, images_per_second=41.25, data_wait=wait))
-    console.print(board)
+    progress = ProgressTable(["first"], console, "demo")
+    progress.update("first", Status(epoch=1, epochs=2, loss=1.0, images_per_second=41.25, data_wait=wait))
+    console.print(progress)
     assert shown in screen.getvalue()
     assert ("% wait" in screen.getvalue()) == (wait == 0.3)
 
@@ -48,10 +48,10 @@ def test_the_table_shows_the_speed_and_a_wait_that_matters(wait: float, shown: s
 def test_words_of_others_are_no_commands_to_the_terminal(terminal: bool) -> None:
     screen = StringIO()
     console = Console(file=screen, force_terminal=terminal, width=200)
-    board = Board(["first"], console, "demo")
-    board.warn("a file named \x1b]0;title\x07 [bold]x")
-    board.set_state("first", "failed", "\x1b[2Jnothing is left\nof it")
-    console.print(board)
+    progress = ProgressTable(["first"], console, "demo")
+    progress.warn("a file named \x1b]0;title\x07 [bold]x")
+    progress.set_state("first", "failed", "\x1b[2Jnothing is left\nof it")
+    console.print(progress)
     text = screen.getvalue()
     assert "\x1b]0;" not in text
     assert "\x1b[2J" not in text
@@ -61,27 +61,27 @@ def test_words_of_others_are_no_commands_to_the_terminal(terminal: bool) -> None
 
 def test_what_the_watchdog_says_beside_a_live_table_is_read_once_and_whole() -> None:
     screen = StringIO()
-    board = Board([f"run{i}" for i in range(3)], Console(file=screen, force_terminal=True, width=60), "demo")
+    progress = ProgressTable([f"run{i}" for i in range(3)], Console(file=screen, force_terminal=True, width=60), "demo")
     sentence = "2 runs wait for 4 CPUs; the cluster has 2 CPUs on 1 node. Add a node, and the sweep goes on by itself"
-    with board.shown():
-        thread = threading.Thread(target=board.warn, args=(sentence,))
+    with progress.shown():
+        thread = threading.Thread(target=progress.warn, args=(sentence,))
         thread.start()
         thread.join()
         for i in range(3, 40):
-            board.add(f"run{i}")
-            board.set_state(f"run{i}", "training")
+            progress.add(f"run{i}")
+            progress.set_state(f"run{i}", "training")
     assert screen.getvalue().count(f"warning: {sentence}") == 1
 
 
 def test_of_more_runs_than_fit_on_the_screen_those_that_go_on_are_drawn_and_the_others_counted() -> None:
     screen = StringIO()
     console = Console(file=screen, force_terminal=True, width=100, height=16)
-    board = Board([f"run{i:04}" for i in range(3000)], console, "demo")
+    progress = ProgressTable([f"run{i:04}" for i in range(3000)], console, "demo")
     for i in range(1000):
-        board.set_state(f"run{i:04}", "completed")
+        progress.set_state(f"run{i:04}", "completed")
     for i in (2998, 2999):
-        board.set_state(f"run{i}", "training")
-    console.print(board)
+        progress.set_state(f"run{i}", "training")
+    console.print(progress)
     text = screen.getvalue()
     assert text.index("run2999") < text.index("run0999") < text.index("run0998")
     assert len(re.findall(r"run\d{4}", text)) == 10
@@ -93,9 +93,9 @@ def test_of_more_runs_than_fit_on_the_screen_those_that_go_on_are_drawn_and_the_
 def test_a_table_that_fits_keeps_the_order_of_the_runs() -> None:
     screen = StringIO()
     console = Console(file=screen, force_terminal=True, width=100, height=16)
-    board = Board([f"run{i}" for i in range(10)], console, "demo")
-    board.set_state("run9", "training")
-    console.print(board)
+    progress = ProgressTable([f"run{i}" for i in range(10)], console, "demo")
+    progress.set_state("run9", "training")
+    console.print(progress)
     text = screen.getvalue()
     assert [text.index(f"run{i}") for i in range(10)] == sorted(text.index(f"run{i}") for i in range(10))
     assert "more" not in text

@@ -34,7 +34,7 @@ class Row:
         return max(self.status.seconds_left - (time.monotonic() - self.updated), 0)
 
 
-class Board:
+class ProgressTable:
     """Rows by run id, in the order of the runs."""
 
     def __init__(self, run_ids: list[str], console: Console, title: str) -> None:

@@ -26,7 +26,7 @@ class StoppedEarlyError(Exception):
     """The run is to end; the text says why."""
 
 
-class Verdicts:
+class StopDecisions:
     """Which runs are to end: an actor, which the driver tells and every first worker asks."""
 
     def __init__(self) -> None:
@@ -41,9 +41,9 @@ class Verdicts:
         return self.reasons.get(run_id)
 
 
-def start_verdicts() -> Any:
+def start_stop_decisions() -> Any:
     """The actor, which occupies no CPU; it ends with the last handle to it."""
-    return ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})(Verdicts).remote()
+    return ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})(StopDecisions).remote()
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,19 @@ class _Run:
     trial_id: str
 
 
-class EarlyStop(FIFOScheduler):
+class EarlyStoppingScheduler(FIFOScheduler):
     """Asks one of Ray's schedulers, and passes on what it says of a run instead of killing a trial."""
 
-    def __init__(self, stopping: EarlyStopping, epochs: int, verdicts: Any, known: Iterable[Record]) -> None:
+    def __init__(self, stopping: EarlyStopping, epochs: int, decisions: Any, known: Iterable[Record]) -> None:
         """
         Args:
             stopping: the rule.
             epochs: of the longest run.
-            verdicts: the actor ``Verdicts``.
+            verdicts: the actor ``StopDecisions``.
             known: records whose histories count as those of runs before, after a restart above all.
         """
         super().__init__()
-        self._stopping, self._verdicts, self._rule = stopping, verdicts, _rule(stopping, epochs)
+        self._stopping, self._verdicts, self._rule = stopping, decisions, _rule(stopping, epochs)
         for record in known:
             self._learn(record)
 

@@ -17,9 +17,9 @@ from ray._private.state import available_resources_per_node  # the public state 
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rhobench.cluster.board import Board
+from rhobench.cluster.progress_table import ProgressTable
+from rhobench.cluster.run_queue import Run
 from rhobench.cluster.session import last_line
-from rhobench.cluster.supply import Run
 from rhobench.cluster.trial import SCRATCH
 from rhobench.config import DataConfig
 from rhobench.data import Batch, CocoDetection, Flip, cache_dir, collate, prepare_data
@@ -60,7 +60,7 @@ class Host:
         return {"num_cpus": self.cpus, "num_gpus": gpus, "max_calls": 1, "scheduling_strategy": there}
 
 
-def measure_trained(runs: Sequence[Run], store: Store, board: Board) -> None:
+def measure_trained(runs: Sequence[Run], store: Store, progress: ProgressTable) -> None:
     """Time trained runs, those of one device in groups that take turns, each in a fresh process that holds its host.
 
     A run that cannot be measured stays "trained": the same command measures it again.
@@ -68,25 +68,25 @@ def measure_trained(runs: Sequence[Run], store: Store, board: Board) -> None:
     for gpu in (False, True):
         kind = [run for run in runs if (run.config.train.gpus_per_worker > 0) == gpu]
         for start in range(0, len(kind), MEASURED_TOGETHER):
-            _measure_group(kind[start : start + MEASURED_TOGETHER], gpu, store, board)
+            _measure_group(kind[start : start + MEASURED_TOGETHER], gpu, store, progress)
 
 
-def _measure_group(group: Sequence[Run], gpu: bool, store: Store, board: Board) -> None:
-    board.say(f"measuring latency of {len(group)} run{'' if len(group) == 1 else 's'}, nothing else running")
+def _measure_group(group: Sequence[Run], gpu: bool, store: Store, progress: ProgressTable) -> None:
+    progress.say(f"measuring latency of {len(group)} run{'' if len(group) == 1 else 's'}, nothing else running")
     problem = "no node has what the runs were trained on"
     for host in _hosts(gpu):
         task = ray.remote(**host.options(1 if gpu else 0))(measure_runs)
         reference = task.remote(store.place, [run.run_id for run in group], int(host.cpus))
         try:
-            _wait(reference, host, board)
+            _wait(reference, host, progress)
         except RayError as error:  # perhaps the node died; the next one may do
             problem = last_line(error)
-            board.warn(f"measuring failed on node {host.node[:12]}: {problem}")
+            progress.warn(f"measuring failed on node {host.node[:12]}: {problem}")
             continue
         for run in group:
-            board.set_state(run.run_id, "completed")
+            progress.set_state(run.run_id, "completed")
         return
-    board.warn(f"{len(group)} runs are trained but not measured: {problem}. The same command measures them")
+    progress.warn(f"{len(group)} runs are trained but not measured: {problem}. The same command measures them")
 
 
 def _hosts(gpu: bool) -> list[Host]:
@@ -98,12 +98,12 @@ def _hosts(gpu: bool) -> list[Host]:
     return sorted(able, key=lambda host: (host.gpus > 0 and not gpu, -host.cpus, host.node))
 
 
-def _wait(reference: ray.ObjectRef, host: Host, board: Board) -> None:
+def _wait(reference: ray.ObjectRef, host: Host, progress: ProgressTable) -> None:
     """Until it is measured, saying what is waited for."""
     while not ray.wait([reference], timeout=PATIENCE_SECONDS)[0]:
         free = available_resources_per_node().get(host.node, {}).get("CPU", 0)
         if free > 0:  # the task has not begun: it takes them all
-            board.warn(f"measuring waits for all {host.cpus:g} CPUs of node {host.node[:12]}; {free:g} are free")
+            progress.warn(f"measuring waits for all {host.cpus:g} CPUs of node {host.node[:12]}; {free:g} are free")
     ray.get(reference)
 
 
