@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from rhobench.cli import app
+from rhobench.cli.app import app
 
 KINDS = {
     "kuberay": ["--image=i:1", "--volume=nfs:/nfs"],

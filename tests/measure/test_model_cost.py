@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rhobench.cli import app
+from rhobench.cli.app import app
 from rhobench.config.model_zoo import find_model
 
 SMALL = "sparse_detr_test_resnet"

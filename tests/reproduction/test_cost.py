@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rhobench.cli import app
+from rhobench.cli.app import app
 from rhobench.config.model_zoo import find_model
 from rhobench.data.val2017 import val2017_sizes
 from rhobench.experiments.published import FIRST_IMAGES, TABLES, table1

@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from rhobench.cli import app
+from rhobench.cli.app import app
 from rhobench.cluster.session import ClusterError
 from rhobench.ops.check import Comparison
 from rhobench.runner import doctor

@@ -154,7 +154,7 @@ def test_a_trial_that_fails_for_another_reason_says_which() -> None:
 def test_fit_needs_no_ray_and_says_what_to_set(tmp_path: Any) -> None:
     arguments = ["run", "official_50ep", "--smoke", "--fit", "--json", "--price-per-hour=2", "--set=model.rho=0.1"]
     code = (
-        "import sys; from rhobench.cli import app; status = app(sys.argv[1:], standalone_mode=False);"
+        "import sys; from rhobench.cli.app import app; status = app(sys.argv[1:], standalone_mode=False);"
         "assert 'ray' not in sys.modules; sys.exit(status)"
     )
     done = subprocess.run(

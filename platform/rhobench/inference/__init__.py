@@ -1,0 +1,1 @@
+"""Trained models on new images, and weights in and out of other formats."""

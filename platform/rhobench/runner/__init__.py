@@ -1,0 +1,1 @@
+"""What a command does with a study: run it, plan it, measure what fits; and the doctor."""
