@@ -251,7 +251,7 @@ class Choosing:
     def next(self) -> Run | None:
         return self.left.pop(0) if self.left else None
 
-    def tell(self, run: Run, record: Record | None) -> None:
+    def on_run_complete(self, run: Run, record: Record | None) -> None:
         assert record is not None
         self.told.append((run.run_id, record.status))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,11 +13,11 @@ import pytest
 from rich.console import Console
 
 from rhobench.config import ConfigError, RunConfig
-from rhobench.config.experiment import Axis, EarlyStopping, Experiment, Sampling
-from rhobench.config.paths import run_id, to_dict, with_value
+from rhobench.config.experiment import Axis, EarlyStopping, Experiment
+from rhobench.config.paths import run_id, to_dict
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Attempt, Point, Record, Store
-from rhobench.runner.run_study import TOLD, run_study, searched
+from rhobench.runner.run_study import TOLD, run_study
 from rhobench.study.grid import runs_of, varied_paths
 from rhobench.study.study import Study
 
@@ -27,9 +26,6 @@ SWEEP = Experiment(
     base=RunConfig(experiment="sweep"),
     axes=(Axis(path="model.rho", values=(0.1, 0.3, 0.5, 1.0)), Axis(path="model.enc_layers", values=(2, 6))),
     early_stopping=EarlyStopping(),
-)
-SEARCH = replace(
-    SWEEP, base=RunConfig(experiment="search"), sampling=Sampling(method="optuna", count=5), early_stopping=None
 )
 LOST = Attempt(reason="its process ended without a word", cause="machine")
 
@@ -126,42 +122,3 @@ def test_many_endings_of_one_kind_are_counted(tmp_path: Path) -> None:
     text, _ = said(study, store)
     assert text.count(": too far behind") == TOLD
     assert "stopped 4 more runs; the page lists them" in text
-
-
-def test_only_a_study_that_optuna_chooses_for_is_a_search(tmp_path: Path) -> None:
-    assert searched(study_of(SWEEP), Store(tmp_path)) is None
-
-
-def test_a_search_knows_what_lies_on_its_axes_whoever_computed_or_began_it(tmp_path: Path) -> None:
-    store, study = Store(tmp_path), study_of(SEARCH)
-    store.claim(SEARCH)
-    paths = varied_paths(SEARCH)
-
-    def put(config: RunConfig) -> str:
-        name = run_id(config, paths)
-        store.write(record_of(config, name, "completed"))
-        return name
-
-    def begin(config: dict[str, Any], name: str) -> None:
-        folder = store.run_dir(name)
-        folder.mkdir(parents=True)
-        (folder / "attempt.json").write_text(
-            json.dumps({"run_id": name, "config": config, "pid": 1, "started_at": "", "token": "t", "past": []})
-        )
-
-    base = with_value(SEARCH.base, "model.enc_layers", 2)
-    mine = put(with_value(base, "model.rho", 0.1))
-    of_another = put(replace(with_value(base, "model.rho", 0.3), experiment="other"))
-    put(with_value(base, "model.rho", 0.4))  # is not on the axis
-    put(with_value(with_value(base, "model.rho", 0.5), "train.lr", 1e-3))  # has other settings
-    put(replace(with_value(base, "model.rho", 0.5), seed=1))
-    begun_config = with_value(base, "model.rho", 1.0)
-    begun = run_id(begun_config, paths)
-    begin(to_dict(begun_config), begun)
-    begin({"experiment": "search", "nonsense": 1}, "search-of-another-version-0")
-    store.run_dir("search-empty-1").mkdir()
-    search = searched(study, store)
-    assert search is not None
-    assert set(search.runs) == {mine, of_another, begun}
-    assert search.runs[of_another].config.experiment == "other"
-    assert len([trial for trial in search._study.trials if trial.values]) == 2, "a run that was begun has no result"

@@ -36,13 +36,13 @@ class Run:
 
 
 class RunSearcher(Protocol):
-    """Chooses runs by the results of others."""
+    """Proposes runs from the results of finished ones."""
 
     def next(self) -> Run | None:
-        """The next run; None: there are enough."""
+        """Propose a run; None when there are enough."""
 
-    def tell(self, run: Run, record: Record | None) -> None:
-        """How a run ended."""
+    def on_run_complete(self, run: Run, record: Record | None) -> None:
+        """Take note of the final record of a run."""
 
 
 @dataclass
@@ -156,7 +156,7 @@ class RunQueue(Searcher):
                 return
         self.progress.set_state(run.run_id, record.status, _in_words(record))
         if self.searcher is not None:
-            self.searcher.tell(run, record)
+            self.searcher.on_run_complete(run, record)
 
     def needed(self) -> Resources:
         """What the runs that go on occupy."""

@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
-from rhobench.config import ConfigError, RunConfig
-from rhobench.config.experiment import Expectation, Experiment
-from rhobench.config.paths import from_dict
+from rhobench.config.experiment import Expectation
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Record, Store, metric, printable
-from rhobench.study.grid import chosen_run, values_on_axes, varied_paths
-from rhobench.study.known_runs import KnownRuns
 from rhobench.study.study import Study
-
-if TYPE_CHECKING:
-    from rhobench.cluster.search import OptunaSearch
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 """Exit statuses of a study that was started; 130 is what shells give for Ctrl-C."""
@@ -59,6 +52,7 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
     from rhobench.cluster.address import read_address
     from rhobench.cluster.progress_table import ProgressTable
     from rhobench.cluster.run_queue import Run
+    from rhobench.cluster.search import OptunaSearch
     from rhobench.cluster.session import ray_session
     from rhobench.cluster.sweep import run_sweep
     from rhobench.cluster.trackers import require_trackers
@@ -70,7 +64,7 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
     study = study.in_store(store)
     for sentence in study.of_others():
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-    search = searched(study, store)
+    search = OptunaSearch.from_store(study.experiment, store)
     if search is not None:
         study = study.of_runs(search.configs)
     progress = ProgressTable(study.run_ids, console, study.experiment.base.experiment)
@@ -99,45 +93,6 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
     if search is not None:
         study = study.of_runs(search.configs)
     return _conclude(study, store, interrupted, console)
-
-
-def searched(study: Study, store: Store) -> OptunaSearch | None:
-    """The search of a study whose runs Optuna chooses, with what the store knows of it; None for other studies."""
-    experiment = study.experiment
-    if experiment.sampling is None or experiment.sampling.method != "optuna":
-        return None
-    from rhobench.cluster.attempt import active_attempt
-    from rhobench.cluster.run_queue import Run
-    from rhobench.cluster.search import OptunaSearch
-
-    known, paths = KnownRuns.of(store), varied_paths(experiment)
-
-    def make(values: Mapping[str, Any]) -> Run | None:
-        try:
-            config = chosen_run(experiment, values)
-        except ConfigError:  # the experiment excludes it, or its values do not fit together
-            return None
-        named = known.name(config, paths)
-        return Run(named.run_id, named.config)
-
-    records = {record.run_id: record for record in store.records()}
-    configs = {run_id: record.config for run_id, record in records.items()}
-    begun = {run_id: active_attempt(store, run_id) for run_id in store.unrecorded()}
-    configs |= {run_id: left.config for run_id, left in begun.items() if left is not None}
-    past = []
-    for run_id, data in configs.items():
-        values = _values_on_axes(experiment, data)
-        run = None if values is None else make(values)
-        if run is not None and run.run_id == run_id:  # of several records of one run, the one that counts
-            past.append((run, records.get(run_id)))
-    return OptunaSearch(experiment.sampling, experiment.axes, make, past)
-
-
-def _values_on_axes(experiment: Experiment, data: Mapping[str, Any]) -> dict[str, Any] | None:
-    try:
-        return values_on_axes(experiment, from_dict(RunConfig, data))
-    except ConfigError:  # begun by another version, with settings that this one does not know
-        return None
 
 
 def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -> Outcome:
