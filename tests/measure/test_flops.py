@@ -187,7 +187,7 @@ def test_the_mean_over_sizes_is_that_of_single_counts_and_rows_share_the_passes(
 ) -> None:
     costs = SizeCosts(shallow(rho=0.3), SIZES, count="official")
     passes = costs.passes
-    assert costs.has_form
+    assert costs.has_closed_form
     own, low, high = (costs.mean_gflops(SIZES, rho) for rho in (None, 0.2, 0.7))
     assert low < own < high
     assert costs.passes == passes < 16
@@ -203,7 +203,7 @@ def test_a_backbone_that_follows_no_rule_is_counted_size_by_size(shallow: Callab
     model = shallow(rho=None, num_feature_levels=1)
     model.backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0][..., : inputs[0].shape[-1] * 5 // 7],))
     costs = SizeCosts(model, SIZES)
-    assert not costs.has_form
+    assert not costs.has_closed_form
     assert costs.mean_gflops(SIZES) == pytest.approx(counted(model, None, "standard"), rel=1e-12)
 
 

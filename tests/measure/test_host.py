@@ -9,18 +9,18 @@ import time
 import pytest
 
 from rhobench.measure import host
-from rhobench.measure.host import Busy, OtherWork
+from rhobench.measure.host import HostLoad, HostLoadSampler
 
 BURN = "import sys, time\nwhile time.process_time() < 0.5: pass\nprint('burnt', flush=True)\nsys.stdin.read()"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells what others use")
 def test_a_process_that_burns_a_core_is_seen() -> None:
-    started, others = time.perf_counter(), OtherWork()
+    started, others = time.perf_counter(), HostLoadSampler()
     with subprocess.Popen([sys.executable, "-c", BURN], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"burnt\n"
-        busy = others.until_now()
+        busy = others.sample()
         elapsed = time.perf_counter() - started
         child.communicate()
     assert busy.cores is not None
@@ -52,25 +52,25 @@ def test_programs_are_summed_and_the_busiest_named(seconds: list[dict[int, tuple
             8: ("ld", 0.15),
         },
     ]
-    busy = OtherWork().until_now()
+    busy = HostLoadSampler().sample()
     assert busy.programs == "python 0.8, new 0.2, gcc 0.1"
     assert busy.cores == pytest.approx((1.0 + 0.5 + 0.01 + 0.5 + 0.2 + 0.15) / 2)
 
 
 def test_a_quiet_host_names_nothing(seconds: list[dict[int, tuple[str, float]]]) -> None:
     seconds += [{2: ("python", 5.0)}, {2: ("python", 5.0)}]
-    assert OtherWork().until_now() == Busy(cores=0.0, programs=None)
+    assert HostLoadSampler().sample() == HostLoad(cores=0.0, programs=None)
 
 
 def test_a_number_that_a_new_process_took_over_gives_no_negative_time(
     seconds: list[dict[int, tuple[str, float]]],
 ) -> None:
     seconds += [{2: ("python", 50.0)}, {2: ("bash", 0.5)}]
-    busy = OtherWork().until_now()
+    busy = HostLoadSampler().sample()
     assert busy.cores is not None
     assert busy.cores >= 0
 
 
 def test_a_system_that_does_not_tell_is_not_taken_to_be_idle(seconds: list[dict[int, tuple[str, float]]]) -> None:
     seconds += [{}, {}]
-    assert OtherWork().until_now() == Busy(cores=None, programs=None)
+    assert HostLoadSampler().sample() == HostLoad(cores=None, programs=None)

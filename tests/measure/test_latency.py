@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rhobench.config import MeasureConfig
 from rhobench.data import Batch, Target
-from rhobench.measure.latency import Latency, Subject, measure_latency
+from rhobench.measure.latency import Latency, TimedModel, measure_latency
 from rhobench.model import Detector
 from rhobench.model.heads import Prediction
 from rhobench.model.masks import MaskEmbeddings
@@ -42,8 +42,8 @@ def batch(number: int) -> Batch:
     return Batch(torch.full((1, 3, 8, 8), float(number)), torch.zeros(1, 8, 8, dtype=torch.bool), (target,))
 
 
-def subject(fake: Fake, batches: int = 2) -> Subject:
-    return Subject(model=cast(Detector, fake), batches=[batch(n) for n in range(batches)])
+def subject(fake: Fake, batches: int = 2) -> TimedModel:
+    return TimedModel(model=cast(Detector, fake), batches=[batch(n) for n in range(batches)])
 
 
 def test_artifacts_take_turns_after_a_warm_up() -> None:
@@ -115,5 +115,5 @@ def test_a_detector_can_be_measured(build: Callable[..., Detector]) -> None:
     target = Target(1, torch.zeros(0), torch.zeros(0, 4), (64, 96))
     real = Batch(torch.randn(1, 3, 64, 96), torch.zeros(1, 64, 96, dtype=torch.bool), (target,))
     config = MeasureConfig(warmup_iterations=1, iterations=2, rounds=1)
-    (latency,) = measure_latency({"a": Subject(model=build(), batches=[real])}, config).values()
+    (latency,) = measure_latency({"a": TimedModel(model=build(), batches=[real])}, config).values()
     assert (latency.samples_ms > 0).all()

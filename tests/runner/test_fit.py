@@ -17,7 +17,7 @@ from rhobench.config.paths import to_dict
 from rhobench.runner import fit as fit_module
 from rhobench.runner.fit import Fit, FitError, Fitted, fit, run_in_subprocess
 from rhobench.study.resolve import resolve
-from rhobench.training.trial_step import Tried
+from rhobench.training.probe_step import StepProbe
 from rhobench.training.workload import BatchShape, Workload
 
 SHAPE = BatchShape(height=64, width=64, objects=2)
@@ -31,7 +31,9 @@ WORK = Workload(
     num_classes=2,
     load_seconds=0.01,
 )
-TRIED = Tried(micro_batch_size=4, fits=True, peak_gib=1.0, worst_step_seconds=2.0, step_seconds=0.5, score_seconds=0.05)
+TRIED = StepProbe(
+    micro_batch_size=4, fits=True, peak_gib=1.0, worst_step_seconds=2.0, step_seconds=0.5, score_seconds=0.05
+)
 CONFIG = RunConfig(
     experiment="test",
     model=ModelConfig(
@@ -47,7 +49,7 @@ CONFIG = RunConfig(
 )
 
 
-def fitted(config: RunConfig, *tried: Tried, runs: int = 1) -> Fitted:
+def fitted(config: RunConfig, *tried: StepProbe, runs: int = 1) -> Fitted:
     return Fitted(run_ids=[f"test-seed{i}-abc" for i in range(runs)], config=config, work=WORK, tried=list(tried))
 
 
@@ -94,7 +96,7 @@ def test_money_is_for_the_devices_of_all_workers_and_seeds() -> None:
 
 
 def test_a_run_that_does_not_fit_has_no_hours_and_no_price() -> None:
-    small = Tried(micro_batch_size=1, fits=False, reason="out of memory")
+    small = StepProbe(micro_batch_size=1, fits=False, reason="out of memory")
     whole = Fit(configurations=[fitted(CONFIG, TRIED), fitted(CONFIG, small)], price_per_hour=2.5)
     assert (whole.micro_batch_size, whole.device_hours, whole.price) == (None, None, None)
     assert any("Not every run fits" in sentence for sentence in whole.sentences())
@@ -103,7 +105,7 @@ def test_a_run_that_does_not_fit_has_no_hours_and_no_price() -> None:
 def test_sizes_go_down_until_one_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def tries(config: RunConfig, work: Workload, size: int) -> Tried:
+    def tries(config: RunConfig, work: Workload, size: int) -> StepProbe:
         seen.append(size)
         return replace(TRIED, micro_batch_size=size, fits=size <= 3)
 

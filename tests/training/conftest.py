@@ -112,12 +112,15 @@ def small() -> Callable[..., RunConfig]:
 
 @pytest.fixture
 def two_workers() -> Callable[[RunConfig, Path, int], list[dict[str, Any]]]:
-    """Train with two worker processes -> what each wrote; see ``some_workers.py``."""
+    """Train with two worker processes -> what each wrote; see ``data_parallel_worker.py``."""
 
     def train_in(config: RunConfig, folder: Path, stop: int) -> list[dict[str, Any]]:
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(to_dict(config)))
-        script, environment = Path(__file__).with_name("some_workers.py"), {"PYTHONPATH": os.pathsep.join(sys.path)}
+        script, environment = (
+            Path(__file__).with_name("data_parallel_worker.py"),
+            {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
         processes = [
             subprocess.Popen(
                 [sys.executable, str(script), str(rank), str(folder / "config.json"), str(folder), str(stop)],

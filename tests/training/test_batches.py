@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rhobench.data import Flip, Key
-from rhobench.training.batches import EpochBatches
+from rhobench.training.batches import EpochBatchSampler
 
 MIRRORED = (Flip.NONE, Flip.HORIZONTAL)
 
@@ -15,7 +15,7 @@ MIRRORED = (Flip.NONE, Flip.HORIZONTAL)
 def batches(
     images: int, size: int, *, seed: int = 0, epoch: int = 0, rank: int = 0, workers: int = 1
 ) -> list[list[Key]]:
-    order = EpochBatches(images, MIRRORED, size, seed, rank, workers)
+    order = EpochBatchSampler(images, MIRRORED, size, seed, rank, workers)
     order.epoch = epoch
     return list(order)
 
@@ -35,7 +35,7 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
 @given(images=st.integers(4, 60), size=st.integers(1, 4), epoch=st.integers(0, 5))
 def test_an_epoch_shows_each_image_once_and_drops_the_incomplete_batch(images: int, size: int, epoch: int) -> None:
     steps = batches(images, size, epoch=epoch)
-    assert len(steps) == len(EpochBatches(images, MIRRORED, size, 0, 0, 1)) == images // size
+    assert len(steps) == len(EpochBatchSampler(images, MIRRORED, size, 0, 0, 1)) == images // size
     assert {len(step) for step in steps} == {size}
     assert len(set(seen(steps))) == len(seen(steps))
     assert set(seen(steps)) <= set(range(images))
@@ -66,9 +66,9 @@ def test_all_images_of_an_epoch_are_augmented_by_one_seed_of_its_own() -> None:
 
 def test_fewer_images_than_a_batch_is_a_sentence() -> None:
     with pytest.raises(ValueError, match=r"has 3 images, fewer than train.batch_size=4"):
-        EpochBatches(3, MIRRORED, 4, 0, 0, 1)
+        EpochBatchSampler(3, MIRRORED, 4, 0, 0, 1)
 
 
 def test_a_batch_that_workers_cannot_share_is_a_sentence() -> None:
     with pytest.raises(ValueError, match=r"train.batch_size=4 cannot be shared by train.num_workers=3"):
-        EpochBatches(10, MIRRORED, 4, 0, 0, 3)
+        EpochBatchSampler(10, MIRRORED, 4, 0, 0, 3)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rhobench.config import DataConfig, RunConfig, ScenesConfig
 from rhobench.training import Status, checkpoint, train
-from rhobench.training.checkpoint import KEPT, NotWrittenError, find_checkpoint, write_checkpoint
+from rhobench.training.checkpoint import MAX_TO_KEEP, CheckpointWriteError, find_checkpoint, write_checkpoint
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -43,12 +43,12 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception, int], None]:
 def test_what_could_not_be_written_leaves_no_part_and_keeps_those_before(
     error: Exception, broken: Callable[..., None], tmp_path: Path
 ) -> None:
-    for step in range(1, KEPT + 1):
+    for step in range(1, MAX_TO_KEEP + 1):
         write_checkpoint(tmp_path, step, {"w": torch.ones(3)}, {})
     before = sorted(tmp_path.iterdir())
     broken(error, 1)
-    with pytest.raises(NotWrittenError, match=f"{tmp_path} takes no checkpoint"):
-        write_checkpoint(tmp_path, KEPT + 1, {"w": torch.ones(3)}, {})
+    with pytest.raises(CheckpointWriteError, match=f"{tmp_path} takes no checkpoint"):
+        write_checkpoint(tmp_path, MAX_TO_KEEP + 1, {"w": torch.ones(3)}, {})
     assert sorted(tmp_path.iterdir()) == before
     file, damaged = find_checkpoint(tmp_path)
     assert (file, damaged) == (before[-1], [])

@@ -18,11 +18,11 @@ from rhobench.config import RunConfig
 from rhobench.data import CocoDetection, Flip, Sample, collate
 from rhobench.model import Detector, build_model
 from rhobench.model.matcher import NonFiniteError
-from rhobench.training import Trained, train
+from rhobench.training import TrainingResult, train
 from rhobench.training.batches import TargetError, TrainBatch, check_targets
-from rhobench.training.diagnosis import diagnose, kept_files
-from rhobench.training.replay import load_step, replay, stopped_workers
-from rhobench.training.step import OptimizerStep, Stepped
+from rhobench.training.diagnosis import failed_step_files, find_nonfinite
+from rhobench.training.replay import failed_workers, load_failed_step, replay
+from rhobench.training.step import OptimizerStep, StepResult
 
 Write = Callable[..., Path]
 Small = Callable[..., RunConfig]
@@ -36,7 +36,7 @@ def disturbed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Detec
     def arrange(step: int, disturb: Callable[[Detector], None]) -> None:
         taken, take = 0, OptimizerStep.__call__
 
-        def counted(self: OptimizerStep, batch: TrainBatch) -> Stepped:
+        def counted(self: OptimizerStep, batch: TrainBatch) -> StepResult:
             nonlocal taken
             taken += 1
             if taken == step:
@@ -48,7 +48,7 @@ def disturbed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Detec
     return arrange
 
 
-def run(config: RunConfig, folder: Path) -> Trained:
+def run(config: RunConfig, folder: Path) -> TrainingResult:
     folder.mkdir(exist_ok=True)
     return train(config, folder, lambda status: None, CPU)
 
@@ -86,7 +86,7 @@ def test_the_step_that_failed_can_be_run_again(
         run(small(write_coco(), model=masked), tmp_path / "run")
     again = replay(tmp_path / "run")
     assert again in str(caught.value)
-    _, batch, config, scale, steps = load_step(tmp_path / "run")
+    _, batch, config, scale, steps = load_failed_step(tmp_path / "run")
     assert f"on images {[target.image_id for target in batch.targets]}" in str(caught.value)
     assert (config, scale, steps) == (small(tmp_path / "data", model=masked), 1.0, 1)
     module, folder = str(caught.value).partition("`python -m ")[2].partition("`")[0].split()
@@ -98,7 +98,7 @@ def test_the_step_that_failed_can_be_run_again(
 
 def test_a_folder_without_a_failed_step_has_nothing_to_run_again(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no step has failed there"):
-        stopped_workers(tmp_path)
+        failed_workers(tmp_path)
 
 
 def test_an_image_that_is_not_finite_is_named(
@@ -115,7 +115,7 @@ def test_an_image_that_is_not_finite_is_named(
     monkeypatch.setattr(CocoDetection, "__getitem__", spoilt)
     with pytest.raises(NonFiniteError, match=r"in step \d of epoch 1 .*the pixels of image 3 are not finite"):
         run(small(write_coco()), tmp_path / "run")
-    assert all(file.is_file() for file in kept_files(tmp_path / "run", 0))
+    assert all(file.is_file() for file in failed_step_files(tmp_path / "run", 0))
 
 
 def test_a_learning_rate_that_destroys_the_weights_stops_at_the_first_layer_that_overflows(
@@ -134,7 +134,7 @@ def test_a_gradient_that_is_not_finite_is_named_while_the_weights_are_still_good
     disturbed(2, spoil)
     with pytest.raises(NonFiniteError, match=r"norm of the gradients is (nan|inf) .*encoder.layers.0.norm.bias"):
         run(small(write_coco()), tmp_path / "run")
-    model, *_ = load_step(tmp_path / "run")
+    model, *_ = load_failed_step(tmp_path / "run")
     assert all(bool(value.isfinite().all()) for value in model.state_dict().values())
 
 
@@ -192,7 +192,7 @@ def test_nothing_is_found_where_nothing_is_wrong(
     config = small(root, model=family, precision=precision)
     config = replace(config, data=replace(config.data, resize_px=None, short_side_px=64))
     model = build_model(replace(config.model, num_classes=2)).train()
-    assert "everything is finite" in diagnose(model, batch_of(config, root, 3), config, 256.0, 0)
+    assert "everything is finite" in find_nonfinite(model, batch_of(config, root, 3), config, 256.0, 0)
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -225,4 +225,4 @@ def test_a_loss_scale_that_collapses_stops_the_run(
     assert "overflow even with a loss scale of 0.5, after 17 skipped steps in step 2 of epoch 9" in sentence
     assert "the gradient of level_embed" in sentence
     assert "or train.precision=bf16" in sentence
-    assert json.loads(kept_files(tmp_path / "run", 0)[1].read_text())["loss_scale"] == 0.5
+    assert json.loads(failed_step_files(tmp_path / "run", 0)[1].read_text())["loss_scale"] == 0.5

@@ -13,23 +13,23 @@ from safetensors.torch import load_file, save_file
 from rhobench.config import RunConfig
 from rhobench.config.paths import run_id, with_value, with_values
 from rhobench.measure.artifact import save_artifact, sha256_of
-from rhobench.training import Status, Trained, train
+from rhobench.training import Status, TrainingResult, train
 from rhobench.training.checkpoint import find_checkpoint
 from rhobench.training.fork import ForkError
-from rhobench.training.loop import build_for
+from rhobench.training.loop import build_detector
 from rhobench.training.random_states import seed_all
 
 Write = Callable[..., Path]
 Small = Callable[..., RunConfig]
 
 
-def run(config: RunConfig, folder: Path, report: Callable[[Status], None] = lambda status: None) -> Trained:
+def run(config: RunConfig, folder: Path, report: Callable[[Status], None] = lambda status: None) -> TrainingResult:
     folder.mkdir(exist_ok=True)
     return train(config, folder, report, torch.device("cpu"))
 
 
 @pytest.fixture
-def first(write_coco: Write, small: Small, tmp_path: Path) -> tuple[RunConfig, Path, Trained]:
+def first(write_coco: Write, small: Small, tmp_path: Path) -> tuple[RunConfig, Path, TrainingResult]:
     """A run whose last checkpoint is there."""
     config = small(write_coco(), ema_decay=0.5)
     return config, tmp_path / "first", run(config, tmp_path / "first")
@@ -42,7 +42,7 @@ def forked(config: RunConfig, folder: Path) -> RunConfig:
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_fork_starts_from_the_weights_that_would_be_scored(
-    first: tuple[RunConfig, Path, Trained], tmp_path: Path, finished: bool
+    first: tuple[RunConfig, Path, TrainingResult], tmp_path: Path, finished: bool
 ) -> None:
     config, folder, trained = first
     if finished:
@@ -62,7 +62,7 @@ def test_a_fork_starts_from_the_weights_that_would_be_scored(
 
 
 def test_a_fork_continues_from_its_own_checkpoint_and_remembers_its_origin(
-    first: tuple[RunConfig, Path, Trained], tmp_path: Path
+    first: tuple[RunConfig, Path, TrainingResult], tmp_path: Path
 ) -> None:
     config, folder, _ = first
     config = forked(config, folder)
@@ -80,12 +80,12 @@ def test_a_fork_continues_from_its_own_checkpoint_and_remembers_its_origin(
     assert again.progress.forked_from is not None
 
 
-def test_a_fork_is_another_run(first: tuple[RunConfig, Path, Trained]) -> None:
+def test_a_fork_is_another_run(first: tuple[RunConfig, Path, TrainingResult]) -> None:
     config, folder, _ = first
     assert run_id(config, ()) != run_id(with_value(config, "train.fork_from", str(folder)), ())
 
 
-def test_weights_of_another_model_are_a_sentence(first: tuple[RunConfig, Path, Trained], tmp_path: Path) -> None:
+def test_weights_of_another_model_are_a_sentence(first: tuple[RunConfig, Path, TrainingResult], tmp_path: Path) -> None:
     config, folder, _ = first
     for path, value, sentence in (
         ("model.ffn_dim", 64, r"is of another model: .*ffn.* is \(32.*\) there and \(64.*\) here"),
@@ -95,7 +95,9 @@ def test_weights_of_another_model_are_a_sentence(first: tuple[RunConfig, Path, T
             run(with_value(forked(config, folder), path, value), tmp_path / path)
 
 
-def test_a_new_mask_head_starts_fresh_and_is_named(first: tuple[RunConfig, Path, Trained], tmp_path: Path) -> None:
+def test_a_new_mask_head_starts_fresh_and_is_named(
+    first: tuple[RunConfig, Path, TrainingResult], tmp_path: Path
+) -> None:
     config, folder, trained = first
     told: list[str | None] = []
     masked = with_value(forked(config, folder), "model.mask_head", True)
@@ -106,7 +108,7 @@ def test_a_new_mask_head_starts_fresh_and_is_named(first: tuple[RunConfig, Path,
     for name, value in learnt.items():
         torch.testing.assert_close(weights[name], value, rtol=2e-3, atol=1e-5)
     seed_all(config.seed)
-    begun = build_for(masked, trained.categories).state_dict()
+    begun = build_detector(masked, trained.categories).state_dict()
     for name in new:
         torch.testing.assert_close(weights[name], begun[name], rtol=2e-3, atol=1e-5)
     (warning,) = fork.progress.warnings
@@ -117,11 +119,11 @@ def test_a_new_mask_head_starts_fresh_and_is_named(first: tuple[RunConfig, Path,
 
 
 def test_a_head_is_new_only_as_a_whole_and_none_is_dropped(
-    first: tuple[RunConfig, Path, Trained], tmp_path: Path
+    first: tuple[RunConfig, Path, TrainingResult], tmp_path: Path
 ) -> None:
     config, folder, trained = first
     masked = with_value(forked(config, folder), "model.mask_head", True)
-    model = build_for(masked, trained.categories)
+    model = build_detector(masked, trained.categories)
     source = save_artifact(folder, model, masked, trained.categories)
     with pytest.raises(ForkError, match=r"mask_head.* exists only there"):
         run(forked(config, folder), tmp_path / "without")
@@ -140,7 +142,7 @@ def test_a_folder_without_weights_is_a_sentence(write_coco: Write, small: Small,
 
 
 def test_cached_features_of_another_backbone_are_a_sentence(
-    first: tuple[RunConfig, Path, Trained], tmp_path: Path
+    first: tuple[RunConfig, Path, TrainingResult], tmp_path: Path
 ) -> None:
     config, folder, _ = first
     backbone = replace(config.model.backbone, frozen="all")

@@ -10,7 +10,7 @@ import torch
 
 from rhobench.config import BackboneConfig, RunConfig
 from rhobench.data import DatasetError, UnreadableImageError
-from rhobench.training import Status, Trained, train
+from rhobench.training import Status, TrainingResult, train
 from rhobench.training.meter import MEASURED, REPORTS_PER_EPOCH, EpochMeter
 
 Write = Callable[..., Path]
@@ -24,10 +24,12 @@ class Interrupted(Exception):
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Trained]:
+def run(tmp_path: Path) -> Callable[..., TrainingResult]:
     """Train in a folder named as asked for."""
 
-    def run_in(config: RunConfig, name: str = "run", report: Callable[[Status], None] = lambda status: None) -> Trained:
+    def run_in(
+        config: RunConfig, name: str = "run", report: Callable[[Status], None] = lambda status: None
+    ) -> TrainingResult:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         return train(config, folder, report, torch.device("cpu"))
@@ -41,7 +43,7 @@ def numbers(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_two_epochs_leave_a_history_of_losses_and_accuracy(
-    write_coco: Write, small: Small, run: Callable[..., Trained]
+    write_coco: Write, small: Small, run: Callable[..., TrainingResult]
 ) -> None:
     trained = run(small(write_coco()))
     history = trained.progress.history
@@ -59,11 +61,11 @@ def test_two_epochs_leave_a_history_of_losses_and_accuracy(
     assert 0 < history[0]["seconds"] < history[1]["seconds"]
     assert trained.progress.train_seconds == history[1]["seconds"]
     assert trained.accuracy.metrics().items() <= history[1].items()
-    assert {found["image_id"] for found in trained.found} == {101, 102, 103}
-    assert {found["category_id"] for found in trained.found} == {3, 7}
+    assert {found["image_id"] for found in trained.detections} == {101, 102, 103}
+    assert {found["category_id"] for found in trained.detections} == {3, 7}
 
 
-def test_a_few_images_are_learnt_by_heart(write_coco: Write, small: Small, run: Callable[..., Trained]) -> None:
+def test_a_few_images_are_learnt_by_heart(write_coco: Write, small: Small, run: Callable[..., TrainingResult]) -> None:
     config = small(write_coco(), data={"hflip": False, "val_split": "train"}, epochs=15, eval_every_epochs=15)
     history = run(config).progress.history
     assert history[-1]["loss"] < 0.75 * history[0]["loss"]
@@ -71,7 +73,7 @@ def test_a_few_images_are_learnt_by_heart(write_coco: Write, small: Small, run: 
 
 
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(
-    write_coco: Write, small: Small, run: Callable[..., Trained]
+    write_coco: Write, small: Small, run: Callable[..., TrainingResult]
 ) -> None:
     """To the last bit, with dropout, mirrored images and the learning rate in mid-schedule."""
     config = small(write_coco(), model={"dropout": 0.3}, epochs=3, schedule="cosine")
@@ -81,7 +83,7 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
             raise Interrupted
 
     def stop_before_the_last_scoring(status: Status) -> None:
-        if status.note == "scoring":
+        if status.note == "evaluating":
             raise Interrupted
 
     for stop in (stop_after_the_first_epoch, stop_before_the_last_scoring):
@@ -94,7 +96,7 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
     assert all(torch.equal(value, expected[key]) for key, value in resumed.model.state_dict().items())
 
 
-def test_the_seed_decides_the_result(write_coco: Write, small: Small, run: Callable[..., Trained]) -> None:
+def test_the_seed_decides_the_result(write_coco: Write, small: Small, run: Callable[..., TrainingResult]) -> None:
     config = small(write_coco(), model={"dropout": 0.3}, epochs=1)
     first, again = run(config, "a"), run(config, "b")
     other = run(replace(config, seed=1), "c")
@@ -103,7 +105,7 @@ def test_the_seed_decides_the_result(write_coco: Write, small: Small, run: Calla
 
 
 def test_a_training_reports_a_fixed_number_of_times(
-    write_coco: Write, small: Small, run: Callable[..., Trained]
+    write_coco: Write, small: Small, run: Callable[..., TrainingResult]
 ) -> None:
     reports: list[Status] = []
     run(small(write_coco(train=10), epochs=2), report=reports.append)
@@ -115,7 +117,7 @@ def test_a_training_reports_a_fixed_number_of_times(
     assert [status.step for status in reports] == [*range(1, 11), 10, 10]
     assert all(status.lr == 1e-3 and status.images_per_second for status in steps)
     assert {"loss_ce", "loss_bbox_0", "loss_mask_prediction"} <= set(steps[0].terms)
-    assert (scoring.note, scoring.epoch) == ("scoring", 2)
+    assert (scoring.note, scoring.epoch) == ("evaluating", 2)
     assert final.ap is not None
     assert final.epoch == 2
 
@@ -130,7 +132,9 @@ def test_long_epochs_report_no_more_often_than_short_ones(steps: int) -> None:
     assert meter.means() == {"loss": (steps - 1) / 2, "loss_ce": 2}
 
 
-def test_cached_features_train_as_images_do(write_coco: Write, small: Small, run: Callable[..., Trained]) -> None:
+def test_cached_features_train_as_images_do(
+    write_coco: Write, small: Small, run: Callable[..., TrainingResult]
+) -> None:
     config = small(write_coco(), model={"backbone": FROZEN})
     cached = replace(config, train=replace(config.train, cache_features=True))
     notes: list[str] = []
@@ -146,14 +150,14 @@ def test_cached_features_train_as_images_do(write_coco: Write, small: Small, run
 
 
 def test_features_of_a_trained_backbone_are_not_cached(
-    write_coco: Write, small: Small, run: Callable[..., Trained]
+    write_coco: Write, small: Small, run: Callable[..., TrainingResult]
 ) -> None:
     with pytest.raises(ValueError, match=r"train.cache_features=true needs model.backbone.frozen=all"):
         run(small(write_coco(), cache_features=True))
 
 
 def test_features_of_images_of_several_sizes_are_not_cached(
-    write_coco: Write, small: Small, run: Callable[..., Trained]
+    write_coco: Write, small: Small, run: Callable[..., TrainingResult]
 ) -> None:
     root = write_coco(sizes=((96, 64), (64, 64)))
     config = small(root, model={"backbone": FROZEN}, cache_features=True)
@@ -163,7 +167,7 @@ def test_features_of_images_of_several_sizes_are_not_cached(
 
 
 def test_an_image_that_breaks_during_the_training_stops_it(
-    write_coco: Write, small: Small, run: Callable[..., Trained]
+    write_coco: Write, small: Small, run: Callable[..., TrainingResult]
 ) -> None:
     root = write_coco()
 
@@ -176,14 +180,14 @@ def test_an_image_that_breaks_during_the_training_stops_it(
 
 
 def test_fewer_classes_than_the_data_has_is_a_sentence(
-    write_coco: Write, small: Small, run: Callable[..., Trained]
+    write_coco: Write, small: Small, run: Callable[..., TrainingResult]
 ) -> None:
     with pytest.raises(ValueError, match=r"model.num_classes=1, but the data set has 2 categories"):
         run(small(write_coco(), model={"num_classes": 1}))
 
 
 def test_splits_with_different_categories_are_refused(
-    write_coco: Write, small: Small, run: Callable[..., Trained]
+    write_coco: Write, small: Small, run: Callable[..., TrainingResult]
 ) -> None:
     root = write_coco()
     file = root / "annotations" / "instances_val.json"
@@ -194,7 +198,7 @@ def test_splits_with_different_categories_are_refused(
 
 @pytest.mark.parametrize(("resize", "warned"), [(None, 1), ((64, 96), 0)])
 def test_a_worker_that_sees_images_one_by_one_is_warned_of_padding(
-    write_coco: Write, small: Small, run: Callable[..., Trained], resize: tuple[int, int] | None, warned: int
+    write_coco: Write, small: Small, run: Callable[..., TrainingResult], resize: tuple[int, int] | None, warned: int
 ) -> None:
     """Of several sizes only: images of one size are never padded, in use either."""
     config = small(write_coco(), model={"num_feature_levels": 3}, epochs=1, batch_size=1)

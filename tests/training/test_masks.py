@@ -72,7 +72,7 @@ def test_two_shapes_are_learnt(one_image: Path, small: Callable[..., RunConfig],
     assert trained.accuracy.segm_ap > 0.8
     assert {name: last[name] for name in MASK_METRICS} == {n: getattr(trained.accuracy, n) for n in MASK_METRICS}
     assert last["loss_mask_dice"] < first["loss_mask_dice"] / 2
-    assert all(encoded_size(found) == [64, 96] for found in trained.found)
+    assert all(encoded_size(found) == [64, 96] for found in trained.detections)
 
 
 def encoded_size(found: Detection) -> list[int]:

@@ -13,11 +13,11 @@ from torch import Tensor
 from rhobench.config import RunConfig
 from rhobench.config.paths import with_value
 from rhobench.model import Detector, DetectorOutput
-from rhobench.training import Status, Trained, memory, objective, train
+from rhobench.training import Status, TrainingResult, memory, objective, train
 from rhobench.training.batches import TrainBatch
 from rhobench.training.memory import MemoryLimitError
-from rhobench.training.trial_step import try_size
-from rhobench.training.workload import workload_of
+from rhobench.training.probe_step import probe_step
+from rhobench.training.workload import estimate_workload
 
 Write = Callable[..., Path]
 Small = Callable[..., RunConfig]
@@ -51,20 +51,20 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[Holds], list[int]]:
     return to
 
 
-def run(config: RunConfig, folder: Path, report: Callable[[Status], None] = lambda status: None) -> Trained:
+def run(config: RunConfig, folder: Path, report: Callable[[Status], None] = lambda status: None) -> TrainingResult:
     folder.mkdir(exist_ok=True)
     return train(config, folder, report, torch.device("cpu"))
 
 
-def weights(trained: Trained) -> dict[str, Tensor]:
+def weights(trained: TrainingResult) -> dict[str, Tensor]:
     return trained.model.state_dict()
 
 
-def learnt(trained: Trained) -> list[dict[str, Any]]:
+def learnt(trained: TrainingResult) -> list[dict[str, Any]]:
     return [{k: v for k, v in e.items() if "loss" in k or k == "ap"} for e in trained.progress.history]
 
 
-def assert_equal(first: Trained, second: Trained) -> None:
+def assert_equal(first: TrainingResult, second: TrainingResult) -> None:
     assert learnt(first) == learnt(second)
     assert all(torch.equal(value, weights(second)[name]) for name, value in weights(first).items())
 
@@ -138,5 +138,5 @@ def test_one_of_several_workers_says_what_to_set(
 
 def test_a_trial_of_what_fits_does_not_help_itself(config: RunConfig, limit: Callable[[Holds], list[int]]) -> None:
     limit(lambda images: images <= 2)
-    work = workload_of(config)
-    assert [try_size(config, work, size).fits for size in (4, 2)] == [False, True]
+    work = estimate_workload(config)
+    assert [probe_step(config, work, size).fits for size in (4, 2)] == [False, True]

@@ -10,15 +10,15 @@ import torch
 
 from rhobench.config import RunConfig
 from rhobench.training import meter, train
-from rhobench.training.meter import SPIKE, WINDOW, EpochMeter, SpikeWatch, Status
+from rhobench.training.meter import SPIKE, WINDOW, EpochMeter, SpikeMonitor, Status
 
 
 def test_a_spike_is_a_loss_above_three_times_the_median_of_those_before() -> None:
-    watch = SpikeWatch()
-    assert [watch.see(100.0 if i == 0 else 2.0) for i in range(WINDOW)] == [None] * WINDOW  # too few to compare with
-    assert watch.see(SPIKE * 2.0) is None
-    assert watch.see(SPIKE * 2.0 + 0.1) == 2.0
-    assert watch.see(2.0) is None
+    watch = SpikeMonitor()
+    assert [watch.update(100.0 if i == 0 else 2.0) for i in range(WINDOW)] == [None] * WINDOW  # too few to compare with
+    assert watch.update(SPIKE * 2.0) is None
+    assert watch.update(SPIKE * 2.0 + 0.1) == 2.0
+    assert watch.update(2.0) is None
 
 
 def test_spikes_are_in_the_history(

@@ -16,13 +16,13 @@ from rhobench.data import Flip
 from rhobench.model import build_model
 from rhobench.model.criterion import losses
 from rhobench.model.matcher import matching_cost
-from rhobench.training import Trained, train
-from rhobench.training.batches import TrainBatch, objects_of
+from rhobench.training import TrainingResult, train
+from rhobench.training.batches import TrainBatch, to_objects
 from rhobench.training.checkpoint import find_checkpoint, read_checkpoint
+from rhobench.training.loaders import open_images, open_training_data
 from rhobench.training.objective import run_model
 from rhobench.training.precision import AUTOCAST, autocast
-from rhobench.training.sources import open_images, open_sources
-from rhobench.training.step import OptimizerStep, Stepped
+from rhobench.training.step import OptimizerStep, StepResult
 
 Write = Callable[..., Path]
 Small = Callable[..., RunConfig]
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 HALVES = ["bf16", "fp16"]
 
 
-def run(config: RunConfig, folder: Path) -> Trained:
+def run(config: RunConfig, folder: Path) -> TrainingResult:
     folder.mkdir(exist_ok=True)
     return train(config, folder, lambda status: None, CPU)
 
@@ -38,7 +38,7 @@ def run(config: RunConfig, folder: Path) -> Trained:
 def first_batch(config: RunConfig, root: Path) -> TrainBatch:
     images = open_images(config, root)
     model = build_model(replace(config.model, num_classes=2))
-    sources = open_sources(config, images, model, lambda note: None)
+    sources = open_training_data(config, images, model, lambda note: None)
     return sources.collate([images[0][index, Flip.NONE] for index in range(2)])
 
 
@@ -64,7 +64,7 @@ def test_the_transformer_is_half_and_locations_losses_and_costs_are_not(
     assert {sampling.locations.dtype for sampling in output.samplings} == {torch.float32}
     assert {reference.dtype for reference in [*taken, *output.references]} == {torch.float32}
     assert output.prediction.boxes.dtype == torch.float32
-    objects = objects_of(batch, CPU)
+    objects = to_objects(batch, CPU)
     terms = losses(output, objects, config.loss, 4.0)
     assert {value.dtype for value in terms.values()} == {torch.float32}
     labels, boxes = (torch.stack([getattr(of_image, name) for of_image in objects]) for name in ("labels", "boxes"))
@@ -105,7 +105,7 @@ def test_the_average_of_the_weights_is_scored_and_kept(
     weights: list[dict[str, Tensor]] = []
     take = OptimizerStep.__call__
 
-    def remembered(self: OptimizerStep, batch: TrainBatch) -> Stepped:
+    def remembered(self: OptimizerStep, batch: TrainBatch) -> StepResult:
         stepped = take(self, batch)
         weights.append({name: value.clone() for name, value in self.state.model.state_dict().items()})
         return stepped

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from rhobench.config import DataConfig, RunConfig, ScenesConfig
 from rhobench.config.paths import to_dict, with_value, with_values
-from rhobench.training import Status, Trained, loop, train
-from rhobench.training.checkpoint import KEPT, CheckpointError, find_checkpoint, read_checkpoint
+from rhobench.training import Status, TrainingResult, loop, train
+from rhobench.training.checkpoint import MAX_TO_KEEP, CheckpointError, find_checkpoint, read_checkpoint
 from rhobench.training.meter import MEASURED
 from rhobench.training.progress import Progress
 from rhobench.training.random_states import random_states, restore_random_states
@@ -96,7 +96,7 @@ def test_killed_in_mid_epoch_and_started_again_a_training_ends_the_same_bit_by_b
     subprocess.run(
         [
             sys.executable,
-            str(Path(__file__).with_name("killed.py")),
+            str(Path(__file__).with_name("kill_and_resume.py")),
             str(config_file),
             str(whole),
             str(killed),
@@ -123,7 +123,7 @@ def interrupt(config: RunConfig, folder: Path, at: float) -> None:
         train(config, folder, stop, CPU)
 
 
-def finish(config: RunConfig, folder: Path) -> tuple[Trained, list[str]]:
+def finish(config: RunConfig, folder: Path) -> tuple[TrainingResult, list[str]]:
     """Train to the end -> what came out, and the warnings that were reported."""
     warnings: list[str] = []
     folder.mkdir(exist_ok=True)
@@ -145,7 +145,7 @@ def test_weights_that_are_channels_last_continue_as_well(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file keeps no memory layout, and fused AdamW reads moments of another layout than the weights' as they lie."""
-    build = loop.build_for
+    build = loop.build_detector
     monkeypatch.setattr(loop, "build_for", lambda *given: build(*given).to(memory_format=torch.channels_last))
     interrupt(config, tmp_path / "broken", 0.6)
     for name in ("broken", "whole"):
@@ -200,11 +200,11 @@ def test_a_torn_checkpoint_is_skipped_with_a_warning_and_the_one_before_is_taken
 def test_when_every_checkpoint_is_torn_the_training_starts_anew_and_says_so(config: RunConfig, tmp_path: Path) -> None:
     interrupt(config, tmp_path / "broken", 0.8)
     torn = list((tmp_path / "broken").glob("checkpoint-*"))
-    assert len(torn) == KEPT
+    assert len(torn) == MAX_TO_KEEP
     for file in torn:
         truncate(file)
     trained, warnings = finish(config, tmp_path / "broken")
-    assert len(warnings) == KEPT
+    assert len(warnings) == MAX_TO_KEEP
     assert all("there is none before it, the training started anew" in warning for warning in warnings)
     assert trained.progress.restarts == 0
 

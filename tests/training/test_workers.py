@@ -18,18 +18,18 @@ from rhobench.config.paths import with_value
 from rhobench.data import Flip, collate
 from rhobench.model.criterion import weighted_sum
 from rhobench.training import train
-from rhobench.training.batches import TrainBatch, objects_of
+from rhobench.training.batches import TrainBatch, to_objects
 from rhobench.training.checkpoint import find_checkpoint, read_checkpoint
-from rhobench.training.loop import build_for
+from rhobench.training.loaders import open_images
+from rhobench.training.loop import build_detector
 from rhobench.training.objective import Objective
 from rhobench.training.random_states import restore_random_states
-from rhobench.training.sources import open_images
-from rhobench.training.step import OptimizerStep, Stepped
+from rhobench.training.step import OptimizerStep, StepResult
 
 Write = Callable[..., Path]
 Small = Callable[..., RunConfig]
 TwoWorkers = Callable[..., list[dict[str, Any]]]
-SCRIPT = Path(__file__).with_name("some_workers.py")
+SCRIPT = Path(__file__).with_name("data_parallel_worker.py")
 
 
 def without_some_objects(root: Path) -> None:
@@ -41,9 +41,9 @@ def without_some_objects(root: Path) -> None:
 
 
 @pytest.fixture
-def some_workers() -> ModuleType:
+def worker_script() -> ModuleType:
     """The script of a worker as a module."""
-    spec = importlib.util.spec_from_file_location("some_workers", SCRIPT)
+    spec = importlib.util.spec_from_file_location("data_parallel_worker", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -52,7 +52,7 @@ def some_workers() -> ModuleType:
 
 
 def test_two_workers_train_and_score_as_one_and_go_on_when_their_number_changes(
-    write_coco: Write, small: Small, tmp_path: Path, some_workers: ModuleType, two_workers: TwoWorkers
+    write_coco: Write, small: Small, tmp_path: Path, worker_script: ModuleType, two_workers: TwoWorkers
 ) -> None:
     """Losses, gradients and AP of one worker with the whole batch, on images of one size with none to two objects.
 
@@ -65,7 +65,7 @@ def test_two_workers_train_and_score_as_one_and_go_on_when_their_number_changes(
     shared = tmp_path / "shared"
     written = two_workers(with_value(config, "train.num_workers", 2), shared, stop=3)
     first, second = (worker["whole"] for worker in written)
-    alone = some_workers.watched_training(config, tmp_path / "alone")
+    alone = worker_script.watched_training(config, tmp_path / "alone")
 
     assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
     assert first["history"] == second["history"]
@@ -92,7 +92,7 @@ def test_two_workers_train_and_score_as_one_and_go_on_when_their_number_changes(
         restore_random_states(worker["random"], torch.device("cpu"))
         seeds.append(torch.initial_seed())
     assert seeds == [config.seed, config.seed + 1], "what a worker drops is its own (spec section 14)"
-    elastic = some_workers.watched_training(config, shared / "left")
+    elastic = worker_script.watched_training(config, shared / "left")
     (warning,) = elastic["warnings"]
     assert warning.startswith("the number of training workers changed from 2 to 1 at step 3:")
     assert (elastic["restarts"], len(elastic["losses"])) == (1, 1)
@@ -117,8 +117,8 @@ def test_every_parameter_that_is_trained_gets_a_gradient(write_coco: Write, smal
     config = small(root, model=family)
     images, _ = open_images(config, root)
     batch = collate([images[index, Flip.NONE] for index in range(2)])
-    model = build_for(config, images.categories).train()
-    terms = Objective(model, config.loss, "fp32")(batch, objects_of(batch, torch.device("cpu")), 4.0)
+    model = build_detector(config, images.categories).train()
+    terms = Objective(model, config.loss, "fp32")(batch, to_objects(batch, torch.device("cpu")), 4.0)
     weighted_sum(terms, config.loss).backward()
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
@@ -148,7 +148,7 @@ def test_micro_batches_add_up_to_the_whole_batch(
     seen: list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []
     take = OptimizerStep.__call__
 
-    def watched(self: OptimizerStep, batch: TrainBatch) -> Stepped:
+    def watched(self: OptimizerStep, batch: TrainBatch) -> StepResult:
         stepped = take(self, batch)
         named = self.state.model.named_parameters()
         seen.append((stepped.terms, {name: p.grad.clone() for name, p in named if p.grad is not None}))

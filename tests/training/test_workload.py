@@ -13,8 +13,8 @@ from rhobench.config import OFFICIAL_AUGMENTATION, BackboneConfig, DataConfig, R
 from rhobench.data import CocoDetection, Key
 from rhobench.data.augmentation import draw_view, largest_sides
 from rhobench.data.transforms import Flip, scaled_size
-from rhobench.training.trial_step import available_memory, try_size
-from rhobench.training.workload import BatchShape, workload_of
+from rhobench.training.probe_step import available_memory, probe_step
+from rhobench.training.workload import BatchShape, estimate_workload
 
 Write = Callable[..., Path]
 Small = Callable[..., RunConfig]
@@ -69,12 +69,12 @@ def test_the_size_of_a_sample_is_known_without_its_file(write_coco: Write) -> No
 def test_the_workload_of_a_small_training(write_coco: Write, small: Small) -> None:
     root = write_coco(train=5, val=3, sizes=((96, 64), (64, 96)))
     config = small(root, batch_size=4)
-    fixed = workload_of(config)
+    fixed = estimate_workload(config)
     shapes = [(shape.height, shape.width) for shape in (fixed.worst, fixed.typical, fixed.scored)]
     assert shapes == [(64, 96)] * 3
     assert (fixed.worst.objects, fixed.train_images, fixed.val_images, fixed.num_classes) == (2, 5, 3, 2)
     assert fixed.load_seconds > 0
-    free = workload_of(replace(config, data=replace(config.data, resize_px=None, short_side_px=64)))
+    free = estimate_workload(replace(config, data=replace(config.data, resize_px=None, short_side_px=64)))
     assert (free.worst.height, free.worst.width) == (96, 96)  # the wide one and the tall one together
     assert (free.scored.height, free.scored.width) == (96, 96)
 
@@ -83,7 +83,7 @@ def test_the_workload_of_a_small_training(write_coco: Write, small: Small) -> No
 def test_a_trial_says_what_a_step_takes(write_coco: Write, small: Small, cached: bool) -> None:
     backbone = BackboneConfig(name="test_efficientnet", frozen="all", weights="timm")  # which the trial does not fetch
     config = small(write_coco(), model={"backbone": backbone}, batch_size=4, cache_features=cached, ema_decay=0.9)
-    tried = try_size(config, workload_of(config), 2)
+    tried = probe_step(config, estimate_workload(config), 2)
     assert (tried.micro_batch_size, tried.fits) == (2, True)
     assert tried.peak_gib is not None
     assert 0.1 < tried.peak_gib < 50
@@ -94,11 +94,11 @@ def test_a_trial_says_what_a_step_takes(write_coco: Write, small: Small, cached:
 
 def test_a_larger_batch_takes_more_time(write_coco: Write, small: Small) -> None:
     config = small(write_coco(), batch_size=4)
-    work = workload_of(config)
+    work = estimate_workload(config)
     large = replace(work, worst=BatchShape(height=384, width=576, objects=2))
     ratios = []
     for _ in range(3):
-        tried = try_size(config, large, 2)
+        tried = probe_step(config, large, 2)
         assert tried.worst_step_seconds is not None
         assert tried.step_seconds is not None
         ratios.append(tried.worst_step_seconds / tried.step_seconds)

@@ -9,8 +9,8 @@ import torch
 from rhobench.config import RunConfig
 from rhobench.config.paths import from_dict
 from rhobench.data import prepare_data
-from rhobench.training.loop import build_for
-from rhobench.training.sources import open_images, open_sources
+from rhobench.training.loaders import open_images, open_training_data
+from rhobench.training.loop import build_detector
 
 
 def prepare(config: dict[str, Any], threads: int) -> str | None:
@@ -24,7 +24,7 @@ def prepare(config: dict[str, Any], threads: int) -> str | None:
         images = open_images(run, prepare_data(run.data))
         if run.train.cache_features:
             torch.manual_seed(run.seed)
-            open_sources(run, images, build_for(run, images[0].categories), lambda note: None)
+            open_training_data(run, images, build_detector(run, images[0].categories), lambda note: None)
     except Exception as error:
         return str(error)
     return None

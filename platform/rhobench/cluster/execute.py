@@ -23,13 +23,13 @@ from rhobench.ops import resolve_backend
 from rhobench.results.environment import describe_environment
 from rhobench.results.record import Attempt, Point, Record, write_record
 from rhobench.results.record import Status as RunStatus
-from rhobench.training import Report, Status, Trained, train
+from rhobench.training import Report, Status, TrainingResult, train
 from rhobench.training.checkpoint import remove_checkpoints
 from rhobench.training.device import training_device
 from rhobench.training.evaluation import evaluate
+from rhobench.training.loaders import image_loader
 from rhobench.training.meter import SPIKE, WINDOW
 from rhobench.training.progress import Progress
-from rhobench.training.sources import image_loader
 from rhobench.training.state import newest_progress
 from rhobench.training.workers import worker_rank
 
@@ -108,7 +108,7 @@ def _record(work: RunTask, progress: Progress, status: RunStatus, started: str) 
 
 
 def _scored(
-    config: RunConfig, trained: Trained, report: Report
+    config: RunConfig, trained: TrainingResult, report: Report
 ) -> dict[float | None, tuple[list[Detection], Accuracy]]:
     """Detections and AP of the trained model at its own rho, which are known, and at each other of ``measure.rhos``.
 
@@ -117,15 +117,17 @@ def _scored(
     rank, workers = worker_rank()
     model, images, epochs = trained.model, trained.val_images, config.train.epochs
     device = next(model.parameters()).device
-    scored: dict[float | None, tuple[list[Detection], Accuracy]] = {config.model.rho: (trained.found, trained.accuracy)}
+    scored: dict[float | None, tuple[list[Detection], Accuracy]] = {
+        config.model.rho: (trained.detections, trained.accuracy)
+    }
     for rho in config.measure.rhos:
         if rho in scored:
             continue
-        report(Status(epoch=epochs, epochs=epochs, ap=trained.accuracy.ap, note=f"scoring at rho {rho:g}"))
+        report(Status(epoch=epochs, epochs=epochs, ap=trained.accuracy.ap, note=f"evaluating at rho {rho:g}"))
         started = time.perf_counter()
         model.rho = rho
         scored[rho] = evaluate(model, image_loader(images, rank, workers), images, device)
-        trained.progress.spend(config.train, evaluating=time.perf_counter() - started)
+        trained.progress.add_time(config.train, evaluating=time.perf_counter() - started)
     model.rho = config.model.rho
     return scored
 
@@ -144,7 +146,7 @@ def _keep_detections(folder: Path, found: Mapping[float | None, list[Detection]]
     frame.to_parquet(folder / DETECTIONS_FILE)
 
 
-def _point(trained: Trained, rho: float | None, accuracy: Accuracy) -> Point:
+def _point(trained: TrainingResult, rho: float | None, accuracy: Accuracy) -> Point:
     height, width = trained.val_images[0, Flip.NONE].image.shape[1:]
     cost = count_flops(trained.model, height, width, rho=rho)
     return Point(
@@ -167,7 +169,7 @@ def _point(trained: Trained, rho: float | None, accuracy: Accuracy) -> Point:
     )
 
 
-def _backbone_weights(trained: Trained) -> dict[str, dict[str, Any]]:
+def _backbone_weights(trained: TrainingResult) -> dict[str, dict[str, Any]]:
     loaded = trained.model.backbone.loaded
     return {} if loaded is None else {"backbone_weights": loaded.as_record()}
 

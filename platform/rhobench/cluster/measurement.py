@@ -24,8 +24,8 @@ from rhobench.cluster.trial import SCRATCH
 from rhobench.config import DataConfig
 from rhobench.data import Batch, CocoDetection, Flip, cache_dir, collate, prepare_data
 from rhobench.measure.artifact import FILE_NAME, Artifact, load_artifact
-from rhobench.measure.host import Busy, OtherWork
-from rhobench.measure.latency import PROTOCOL, PROTOCOL_TEXT, Latency, Subject, measure_latency
+from rhobench.measure.host import HostLoad, HostLoadSampler
+from rhobench.measure.latency import PROTOCOL, PROTOCOL_TEXT, Latency, TimedModel, measure_latency
 from rhobench.ops import resolve_backend
 from rhobench.results import Point, Record, Store, read_record, write_record
 from rhobench.results.environment import cpu_model, usable_cores
@@ -127,18 +127,18 @@ def _measure(folders: Mapping[str, Path]) -> None:
         for run_id in folders
         for point in records[run_id].points
     }
-    others = OtherWork()
+    others = HostLoadSampler()
     measured = measure_latency(subjects, next(iter(artifacts.values())).config.measure)
-    busy = others.until_now()
+    busy = others.sample()
     for run_id, folder in folders.items():
         latencies = {rho: latency for (name, rho), latency in measured.items() if name == run_id}
         _complete(folder, records[run_id], artifacts[run_id], latencies, busy)
 
 
-def _subject(artifact: Artifact, point: Point) -> Subject:
+def _subject(artifact: Artifact, point: Point) -> TimedModel:
     device = torch.device("cuda" if artifact.config.train.gpus_per_worker else "cpu")
     batches = _batches(artifact.config.data, artifact.config.measure.batch_size)
-    return Subject(model=artifact.model.to(device), batches=batches, rho=point.rho)
+    return TimedModel(model=artifact.model.to(device), batches=batches, rho=point.rho)
 
 
 @cache
@@ -152,7 +152,7 @@ def _batches(data: DataConfig, size: int) -> list[Batch]:
 
 
 def _complete(
-    folder: Path, record: Record, artifact: Artifact, latencies: Mapping[float | None, Latency], busy: Busy
+    folder: Path, record: Record, artifact: Artifact, latencies: Mapping[float | None, Latency], busy: HostLoad
 ) -> None:
     """Add the latency at each rho to the record, its timed calls beside it."""
     samples = pd.concat([_samples(rho, latency) for rho, latency in latencies.items()])
@@ -169,7 +169,7 @@ def _samples(rho: float | None, latency: Latency) -> pd.DataFrame:
     return pd.DataFrame({"rho": rho, "latency_ms": latency.samples_ms.ravel()}, index=index).reset_index()
 
 
-def _timed(point: Point, artifact: Artifact, latency: Latency, busy: Busy) -> Point:
+def _timed(point: Point, artifact: Artifact, latency: Latency, busy: HostLoad) -> Point:
     device = next(artifact.model.parameters()).device
     return replace(
         point,

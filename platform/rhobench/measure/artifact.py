@@ -52,13 +52,13 @@ def write_artifact(file: Path, model: Detector, config: RunConfig, categories: C
         "num_classes": str(model.config.num_classes),
         "categories": json.dumps(categories.as_records()),
     }
-    with replacing(file) as temporary:
+    with atomic_replace(file) as temporary:
         save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, temporary, metadata)
     return file
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def atomic_replace(file: Path) -> Iterator[Path]:
     """A path beside ``file`` to write to, which takes its place when the block ends well and else is removed."""
     temporary = file.with_name(f".{file.name}.tmp")
     try:

@@ -124,20 +124,20 @@ def count_flops(
     convention = _convention(count, encoder_aux)
     if min(height, width) < 1:
         raise CountError(f"An image of {height}x{width} pixels (height x width) has no area: both must be at least 1.")
-    outline = meta_copy(model).eval().requires_grad_(False)
-    outline.rho = outline.rho if rho is None else rho
+    meta_model = meta_copy(model).eval().requires_grad_(False)
+    meta_model.rho = meta_model.rho if rho is None else rho
     if not encoder_aux:
-        outline.get_submodule("encoder").aux_heads = nn.ModuleList()
+        meta_model.get_submodule("encoder").aux_heads = nn.ModuleList()
     images = torch.empty(1, 3, height, width, device="meta")
     counter = FlopCounterMode(display=False, custom_mapping=dict(convention.rules))
     # Fused attention kernels have a name on every device, and PyTorch has no rule for some: count the matrix products.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _KnownShapes(), counter:
-        output: DetectorOutput = outline(images, with_aux=convention.every_head)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _MetaGridSample(), counter:
+        output: DetectorOutput = meta_model(images, with_aux=convention.every_head)
     counts = counter.get_flop_counts()
     tokens = output.source.shape[1]
-    parts = _parts(outline, counts, convention)
+    parts = _parts(meta_model, counts, convention)
     parts["projections"] += tokens * convention.per_token
-    parts["masks"] += _of_masks(output, convention)
+    parts["masks"] += _mask_operations(output, convention)
     return FlopCount(
         count=convention.name,
         height=height,
@@ -151,7 +151,7 @@ def count_flops(
     )
 
 
-def _of_masks(output: DetectorOutput, convention: Convention) -> int:
+def _mask_operations(output: DetectorOutput, convention: Convention) -> int:
     """Of the product that makes the masks of the detections, at most one for each, after the forward pass."""
     if output.masks is None:
         return 0
@@ -168,11 +168,11 @@ def meta_copy(model: Detector) -> Detector:
     weightless: dict[int, Any] = {id(t): torch.empty_like(t, device="meta") for t in tensors}
     for parameter in model.parameters():
         weightless[id(parameter)] = nn.Parameter(weightless[id(parameter)], requires_grad=parameter.requires_grad)
-    outline = copy.deepcopy(model, weightless)
-    for module in outline.modules():
+    meta_model = copy.deepcopy(model, weightless)
+    for module in meta_model.modules():
         if isinstance(module, DeformableAttention):
             module.backend = "reference"  # the definition of the operator runs on every device
-    return outline
+    return meta_model
 
 
 def _convention(count: str, encoder_aux: bool) -> Convention:
@@ -207,7 +207,7 @@ def _parts(model: Detector, counts: Mapping[str, Mapping[Any, int]], convention:
     return parts
 
 
-class _KnownShapes(TorchDispatchMode):
+class _MetaGridSample(TorchDispatchMode):
     """Spares ``grid_sample`` on the meta device, which PyTorch works out elementwise: two thirds of a whole pass."""
 
     def __torch_dispatch__(

@@ -15,7 +15,7 @@ NAMED_CORES = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Busy:
+class HostLoad:
     """Processor time of other processes over a while."""
 
     cores: float | None
@@ -24,18 +24,18 @@ class Busy:
     """The busiest of them by name, such as "python 0.9, raylet 0.1"; None: none is worth naming."""
 
 
-class OtherWork:
+class HostLoadSampler:
     """Starts to watch the other processes of this host. Linux tells what they use; elsewhere nothing is known."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
         self.before = _seconds_by_process()
 
-    def until_now(self) -> Busy:
+    def sample(self) -> HostLoad:
         """What they did since. A process that ended in between is not seen."""
         elapsed, after = time.perf_counter() - self.started, _seconds_by_process()
         if not after or elapsed <= 0:
-            return Busy(cores=None, programs=None)
+            return HostLoad(cores=None, programs=None)
         used: dict[str, float] = {}
         for process, (name, seconds) in after.items():
             if process != os.getpid():
@@ -43,7 +43,7 @@ class OtherWork:
                 used[name] = used.get(name, 0.0) + max(seconds - earlier, 0.0) / elapsed
         busiest = sorted(used.items(), key=lambda item: -item[1])[:PROGRAMS]
         named = ", ".join(f"{name} {cores:.1f}" for name, cores in busiest if cores >= NAMED_CORES)
-        return Busy(cores=sum(used.values()), programs=named or None)
+        return HostLoad(cores=sum(used.values()), programs=named or None)
 
 
 def _seconds_by_process() -> dict[int, tuple[str, float]]:

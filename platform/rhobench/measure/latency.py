@@ -29,7 +29,7 @@ Name = TypeVar("Name")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class TimedModel:
     """A trained model and the inputs that it is timed on."""
 
     model: Detector
@@ -62,7 +62,7 @@ class Latency:
         return float(np.percentile(self.samples_ms, percent))
 
 
-def measure_latency(subjects: Mapping[Name, Subject], config: MeasureConfig) -> dict[Name, Latency]:
+def measure_latency(subjects: Mapping[Name, TimedModel], config: MeasureConfig) -> dict[Name, Latency]:
     """Time models by name, in rounds in which they take turns.
 
     Args:
@@ -82,7 +82,7 @@ def measure_latency(subjects: Mapping[Name, Subject], config: MeasureConfig) -> 
     return {name: Latency(samples_ms=np.array(rows), batch_size=size) for name, rows in samples.items()}
 
 
-def _detector_call(subject: Subject) -> Callable[[int], None]:
+def _detector_call(subject: TimedModel) -> Callable[[int], None]:
     model = subject.model.eval()
     device = next(model.parameters()).device
     rho = model.rho if subject.rho is None else subject.rho

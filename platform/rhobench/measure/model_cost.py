@@ -64,7 +64,7 @@ class ModelCost:
         table.add_row("all", f"{cost.gflops:.3f}", "100.0%", style="bold")
         rules = f" Counted by rules of our own: {', '.join(cost.own_rules)}." if cost.own_rules else ""
         return Group(
-            f"{self.model}{_rho(self.rho)} at {cost.height}×{cost.width}: {cost.updated_tokens:,} of {cost.tokens:,} "
+            f"{self.model}{_rho_suffix(self.rho)} at {cost.height}×{cost.width}: {cost.updated_tokens:,} of {cost.tokens:,} "
             "tokens updated",
             f"{parameters.total / 1e6:.2f} M parameters, {parameters.trainable / 1e6:.2f} M of them trainable, "
             f"{parameters.encoder_aux / 1e6:.2f} M of these for losses on the encoder alone",
@@ -94,7 +94,7 @@ class MeanCost:
     def card(self) -> RenderableType:
         """For the terminal."""
         return (
-            f"{self.model}{_rho(self.rho)}: {self.gflops:.3f} GFLOPs, mean of {self.images:,} images of val2017 in "
+            f"{self.model}{_rho_suffix(self.rho)}: {self.gflops:.3f} GFLOPs, mean of {self.images:,} images of val2017 in "
             f"{self.different_sizes} sizes (exact, from {self.passes} counted passes)\n"
             f"{self.params_m:.2f} M parameters\n"
             f"{self.count}: {CONVENTIONS[self.count].sentence}"
@@ -107,7 +107,7 @@ def model_cost(name: str, rho: float | None, size: str, count: str) -> ModelCost
     Raises:
         ValueError: there is no such model, rho, size or convention.
     """
-    config, (height, width) = _config(name, rho), _parsed(size)
+    config, (height, width) = _config(name, rho), _parse_size(size)
     return ModelCost(model=name, rho=config.rho, cost=count_flops(_build(config), height, width, count=count))
 
 
@@ -151,12 +151,12 @@ def _build(config: ModelConfig) -> Detector:
         return build_model(replace(config, backbone=replace(config.backbone, frozen="none")))
 
 
-def _parsed(size: str) -> tuple[int, int]:
+def _parse_size(size: str) -> tuple[int, int]:
     sides = re.fullmatch(r"(\d+)[x×](\d+)", size)
     if sides is None:
         raise CostRequestError(f"--size {size!r} is no size: write HEIGHTxWIDTH in pixels, such as 800x1066.")
     return int(sides[1]), int(sides[2])
 
 
-def _rho(rho: float | None) -> str:
+def _rho_suffix(rho: float | None) -> str:
     return "" if rho is None else f" ρ {rho:g}"

@@ -69,12 +69,12 @@ class SizeCosts:
             sizes: sizes that will be asked for. The smallest, the largest and the most frequent check the multiples.
             count: the convention, as in ``count_flops``.
         """
-        _require_some(sizes)
-        self._outline, self._count = meta_copy(model), count
+        _require_sizes(sizes)
+        self._meta_model, self._count = meta_copy(model), count
         self._passes: dict[tuple[Size, float | None], tuple[int, int, int]] = {}
         by_area = sorted(set(sizes), key=lambda size: size[0] * size[1])
         self._held_out = {by_area[0], by_area[-1], Counter(sizes).most_common(1)[0][0]}
-        self._form = next(filter(None, map(self._find_form, _AREAS)), None)
+        self._closed_form = next(filter(None, map(self._fit_closed_form, _AREAS)), None)
 
     @property
     def passes(self) -> int:
@@ -82,9 +82,9 @@ class SizeCosts:
         return len(self._passes)
 
     @property
-    def has_form(self) -> bool:
+    def has_closed_form(self) -> bool:
         """Whether the multiples were found; otherwise every size is counted by a pass of its own."""
-        return self._form is not None
+        return self._closed_form is not None
 
     def operations(self, size: Size, rho: float | None = None) -> int:
         """Operations of one image. ``rho``: share of updated tokens; None takes the model's own.
@@ -92,19 +92,19 @@ class SizeCosts:
         Raises:
             CountError: a rho for a model that has none, or outside (0, 1].
         """
-        rho = self._checked(rho)
-        return self._form(size, rho) if self._form is not None else self._pass(size, rho)[0]
+        rho = self._resolve_rho(rho)
+        return self._closed_form(size, rho) if self._closed_form is not None else self._pass(size, rho)[0]
 
     def mean_gflops(self, sizes: Sequence[Size], rho: float | None = None) -> float:
         """Mean over ``sizes``, in 10^9 operations; ``rho`` as in ``operations``."""
-        _require_some(sizes)
+        _require_sizes(sizes)
         total = sum(images * self.operations(size, rho) for size, images in Counter(sizes).items())
         return total / len(sizes) / 1e9
 
-    def _checked(self, rho: float | None) -> float | None:
-        own = self._outline.rho
+    def _resolve_rho(self, rho: float | None) -> float | None:
+        own = self._meta_model.rho
         if rho is not None and own is None:
-            raise CountError(f"{self._outline.config.name} has no rho: it updates all tokens.")
+            raise CountError(f"{self._meta_model.config.name} has no rho: it updates all tokens.")
         if rho is not None and not 0 < rho <= 1:
             raise CountError(f"rho={rho!r} is not allowed: it is a share in (0, 1].")
         return own if rho is None else rho
@@ -112,19 +112,19 @@ class SizeCosts:
     def _pass(self, size: Size, rho: float | None) -> tuple[int, int, int]:
         """Operations, tokens and updated tokens, counted."""
         if (size, rho) not in self._passes:
-            own, self._outline.rho = self._outline.rho, rho
-            cost = count_flops(self._outline, *size, count=self._count)
-            self._outline.rho = own
+            own, self._meta_model.rho = self._meta_model.rho, rho
+            cost = count_flops(self._meta_model, *size, count=self._count)
+            self._meta_model.rho = own
             self._passes[size, rho] = round(cost.gflops * 1e9), cost.tokens, cost.updated_tokens
         return self._passes[size, rho]
 
-    def _find_form(self, areas: Callable[[Size], list[int]]) -> Callable[[Size, float | None], int] | None:
+    def _fit_closed_form(self, areas: Callable[[Size], list[int]]) -> Callable[[Size, float | None], int] | None:
         """The cost as multiples of ``areas``, of the updated tokens and of pairs of tokens; None where it is not."""
-        sparse = self._outline.rho is not None
+        sparse = self._meta_model.rho is not None
         unknown = len(areas(_PROBES[0])) + 1 + sparse
         rhos = _PROBE_RHOS if sparse else (None,)
         probes = [(size, rhos[i % len(rhos)]) for i, size in enumerate(_PROBES[:unknown])]
-        probes += [(size, self._outline.rho) for size in self._held_out]
+        probes += [(size, self._meta_model.rho) for size in self._held_out]
         passes = [self._pass(*probe) for probe in probes]
 
         tokens_of = _solve([areas(size) for size, _ in probes], [tokens for _, tokens, _ in passes])
@@ -150,7 +150,7 @@ def mean_flops(
     return {rho: costs.mean_gflops(sizes, rho) for rho in rhos}
 
 
-def _require_some(sizes: Sequence[Size]) -> None:
+def _require_sizes(sizes: Sequence[Size]) -> None:
     if not sizes:
         raise CountError("There is no image size to average over: give at least one.")
 

@@ -19,8 +19,8 @@ from rich.table import Table
 from rhobench.config import DataConfig, RunConfig
 from rhobench.config.paths import to_dict
 from rhobench.study.study import Study
-from rhobench.training.trial_step import Tried
-from rhobench.training.workload import Workload, workload_of
+from rhobench.training.probe_step import StepProbe
+from rhobench.training.workload import Workload, estimate_workload
 
 Tell = Callable[[str], None]
 
@@ -37,11 +37,11 @@ class Fitted:
     """Runs that differ in their seed alone."""
     config: RunConfig
     work: Workload
-    tried: list[Tried]
+    tried: list[StepProbe]
     """From the largest micro-batch down to the first that fits."""
 
     @property
-    def best(self) -> Tried | None:
+    def best(self) -> StepProbe | None:
         """What fits."""
         return self.tried[-1] if self.tried[-1].fits else None
 
@@ -166,13 +166,13 @@ def fit(study: Study, price_per_hour: float | None, tell: Tell = lambda text: No
         key = (config.data, train.batch_size, train.num_workers, train.cache_features)
         if key not in works:
             tell("reading annotations")
-            works[key] = workload_of(config)
+            works[key] = estimate_workload(config)
         tried = list(_tried(config, works[key], names[0], tell))
         fitted.append(Fitted(run_ids=names, config=config, work=works[key], tried=tried))
     return Fit(configurations=fitted, price_per_hour=price_per_hour)
 
 
-def _tried(config: RunConfig, work: Workload, name: str, tell: Tell) -> Iterator[Tried]:
+def _tried(config: RunConfig, work: Workload, name: str, tell: Tell) -> Iterator[StepProbe]:
     """From all images of a worker at once downwards, until it fits."""
     share = config.train.batch_size // config.train.num_workers
     for size in range(share, 0, -1):
@@ -184,28 +184,28 @@ def _tried(config: RunConfig, work: Workload, name: str, tell: Tell) -> Iterator
                 return
 
 
-def run_in_subprocess(config: RunConfig, work: Workload, micro_batch_size: int) -> Tried:
-    """``training.trial_step.try_size`` in a process of its own, which may die of what it tries.
+def run_in_subprocess(config: RunConfig, work: Workload, micro_batch_size: int) -> StepProbe:
+    """``training.probe_step.probe_step`` in a process of its own, which may die of what it tries.
 
     Raises:
         FitError: it ended for another reason than memory.
     """
     request = {"config": to_dict(config), "workload": asdict(work), "micro_batch_size": micro_batch_size}
     done = subprocess.run(
-        [sys.executable, "-m", "rhobench.training.trial_step"],
+        [sys.executable, "-m", "rhobench.training.probe_step"],
         input=json.dumps(request),
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode == KILLED:
-        return Tried(micro_batch_size=micro_batch_size, fits=False, reason="killed by the system: out of memory")
+        return StepProbe(micro_batch_size=micro_batch_size, fits=False, reason="killed by the system: out of memory")
     answer = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"error": _last_line(done)}
     if "error" in answer:
         raise FitError(
             f"Trying {micro_batch_size} images at once failed, and not for want of memory: {answer['error']}"
         )
-    return Tried(**answer)
+    return StepProbe(**answer)
 
 
 KILLED = -9

@@ -13,7 +13,7 @@ from rhobench.data import Batch, Flip, Key, Target
 from rhobench.model.matcher import Objects
 
 
-class EpochBatches(Sampler[list[Key]]):
+class EpochBatchSampler(Sampler[list[Key]]):
     """The batches of one epoch for one worker.
 
     A function of (seed, epoch) alone: a resumed training sees what an uninterrupted one would have seen, and the
@@ -61,14 +61,14 @@ TrainBatch = Batch | FeatureBatch
 
 
 def to_device(batch: TrainBatch, device: torch.device) -> TrainBatch:
-    """The batch with its tensors on ``device``; targets stay where they are until ``objects_of``."""
+    """The batch with its tensors on ``device``; targets stay where they are until ``to_objects``."""
     mask = batch.mask.to(device)
     if isinstance(batch, FeatureBatch):
         return FeatureBatch([f.to(device) for f in batch.features], mask, batch.targets)
     return Batch(batch.images.to(device), mask, batch.targets)
 
 
-def objects_of(batch: TrainBatch, device: torch.device) -> list[Objects]:
+def to_objects(batch: TrainBatch, device: torch.device) -> list[Objects]:
     """What is to be found in each image of the batch."""
     return [
         Objects(t.labels.to(device), t.boxes.to(device), None if t.masks is None else t.masks.to(device))

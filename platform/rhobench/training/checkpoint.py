@@ -21,13 +21,13 @@ from rhobench.measure.artifact import sha256_of
 
 FORMAT = "rhobench-checkpoint/1"
 """Changes with the names of what a checkpoint holds."""
-KEPT = 2
+MAX_TO_KEEP = 2
 """Newest checkpoints of a run that stay."""
-TEMPORARY = ".checkpoint-"
+TEMPORARY_PREFIX = ".checkpoint-"
 """A checkpoint that is being written has a name that starts so."""
-OF_SAFETENSORS = ".tmp"
+SAFETENSORS_PREFIX = ".tmp"
 """So starts the name of the file that safetensors itself writes to first; a process that was killed leaves it."""
-DIGITS = 16
+HASH_DIGITS = 16
 """Hexadecimal digits of the hash in a name."""
 
 
@@ -35,12 +35,12 @@ class CheckpointError(ValueError):
     """A checkpoint that this run cannot be continued from."""
 
 
-class NotWrittenError(OSError):
+class CheckpointWriteError(OSError):
     """A checkpoint that could not be written; those before it are as they were."""
 
 
 def write_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-    """Write a checkpoint into the folder of a run, then remove all but the newest ``KEPT``.
+    """Write a checkpoint into the folder of a run, then remove all but the newest ``MAX_TO_KEEP``.
 
     Args:
         folder: of the run.
@@ -52,18 +52,18 @@ def write_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], sta
         NotWrittenError: the disk is full, or cannot be written to.
     """
     # A process that was killed leaves its own file, and one that was replaced may still be writing.
-    temporary = folder / f"{TEMPORARY}{os.getpid()}.tmp"
+    temporary = folder / f"{TEMPORARY_PREFIX}{os.getpid()}.tmp"
     metadata = {"format": FORMAT, "state": json.dumps(state)}
     try:
         save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)
         _sync(temporary)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        raise NotWrittenError(f"{folder} takes no checkpoint ({error})") from error
-    file = folder / f"checkpoint-{step:09d}-{sha256_of(temporary)[:DIGITS]}.safetensors"
+        raise CheckpointWriteError(f"{folder} takes no checkpoint ({error})") from error
+    file = folder / f"checkpoint-{step:09d}-{sha256_of(temporary)[:HASH_DIGITS]}.safetensors"
     os.replace(temporary, file)
     _sync(folder)
-    for old in _newest_first(folder)[KEPT:]:
+    for old in _newest_first(folder)[MAX_TO_KEEP:]:
         old.unlink(missing_ok=True)
     return file
 
@@ -72,13 +72,13 @@ def find_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
     """The newest whole checkpoint of a folder, and the damaged ones that are newer."""
     damaged: list[Path] = []
     for file in _newest_first(folder):
-        if sha256_of(file)[:DIGITS] == file.stem.rpartition("-")[2]:
+        if sha256_of(file)[:HASH_DIGITS] == file.stem.rpartition("-")[2]:
             return file, damaged
         damaged.append(file)
     return None, damaged
 
 
-def set_aside(damaged: Sequence[Path], taken: Path | None) -> list[str]:
+def rename_damaged(damaged: Sequence[Path], taken: Path | None) -> list[str]:
     """Rename damaged checkpoints, so that they do not take the place of whole ones -> a sentence for each."""
     instead = "there is none before it, the training started anew"
     if taken is not None:
@@ -109,7 +109,7 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def remove_checkpoints(folder: Path) -> None:
     """Delete the checkpoints, whole, damaged and half written, of a training whose artifact exists."""
-    for start in ("checkpoint-", TEMPORARY, OF_SAFETENSORS):
+    for start in ("checkpoint-", TEMPORARY_PREFIX, SAFETENSORS_PREFIX):
         for file in folder.glob(f"{start}*"):
             file.unlink(missing_ok=True)
 

@@ -17,17 +17,19 @@ from torch.utils._pytree import tree_leaves
 
 from rhobench.config import RunConfig
 from rhobench.config.paths import to_dict
-from rhobench.measure.artifact import replacing
+from rhobench.measure.artifact import atomic_replace
 from rhobench.model import Detector
 from rhobench.model.criterion import weighted_sum
 from rhobench.model.matcher import NonFiniteError
-from rhobench.training.batches import FeatureBatch, TrainBatch, objects_of
+from rhobench.training.batches import FeatureBatch, TrainBatch, to_objects
 from rhobench.training.objective import Objective
 from rhobench.training.state import TrainingState
 from rhobench.training.workers import worker_rank
 
 
-def explain(error: NonFiniteError, state: TrainingState, batch: TrainBatch, folder: Path) -> NonFiniteError:
+def diagnose_failed_step(
+    error: NonFiniteError, state: TrainingState, batch: TrainBatch, folder: Path
+) -> NonFiniteError:
     """Find out where a step went wrong, and keep the batch and the weights in the folder of the run.
 
     Args:
@@ -38,7 +40,7 @@ def explain(error: NonFiniteError, state: TrainingState, batch: TrainBatch, fold
     """
     train, ids = state.config.train, [target.image_id for target in batch.targets]
     scale = state.scaler.get_scale()
-    cause = diagnose(state.model, batch, state.config, scale, state.steps)
+    cause = find_nonfinite(state.model, batch, state.config, scale, state.steps)
     step, epoch = state.progress.step + 1, state.progress.epoch + 1
     bf16 = ", or train.precision=bf16" if train.precision == "fp16" else ""
     sentence = (
@@ -47,11 +49,11 @@ def explain(error: NonFiniteError, state: TrainingState, batch: TrainBatch, fold
         f"to blame: Lower train.lr (it is {train.lr}) or train.clip_norm (it is {train.clip_norm}){bf16}. "
         f"`python -m rhobench.training.replay {folder}` runs the step again."
     )
-    keep(folder, state, batch, scale, sentence)
+    save_failed_step(folder, state, batch, scale, sentence)
     return NonFiniteError(sentence)
 
 
-def diagnose(model: Detector, batch: TrainBatch, config: RunConfig, loss_scale: float, step: int) -> str:
+def find_nonfinite(model: Detector, batch: TrainBatch, config: RunConfig, loss_scale: float, step: int) -> str:
     """The first number that is not finite when ``batch`` is run forward and backward, in words. Keeps no gradient.
 
     ``step``: optimiser steps taken before this one.
@@ -68,7 +70,7 @@ def diagnose(model: Detector, batch: TrainBatch, config: RunConfig, loss_scale: 
     with _first_bad_output(model) as layers, _first_bad_gradient(model) as gradients:
         try:
             boxes = sum(len(target.labels) for target in batch.targets)
-            terms = objective(batch, objects_of(batch, batch.mask.device), boxes)
+            terms = objective(batch, to_objects(batch, batch.mask.device), boxes)
             (weighted_sum(terms, config.loss, step) * loss_scale).backward()
         except NonFiniteError:
             pass  # of the matching, which cannot go on: the layer is known by now
@@ -138,12 +140,12 @@ def _first_bad_gradient(model: nn.Module) -> Iterator[list[str]]:
             handle.remove()
 
 
-def kept_files(folder: Path, rank: int) -> tuple[Path, Path]:
+def failed_step_files(folder: Path, rank: int) -> tuple[Path, Path]:
     """Tensors and description of the step that stopped a worker."""
     return folder / f"nonfinite-worker{rank}.safetensors", folder / f"nonfinite-worker{rank}.json"
 
 
-def keep(folder: Path, state: TrainingState, batch: TrainBatch, loss_scale: float, sentence: str) -> None:
+def save_failed_step(folder: Path, state: TrainingState, batch: TrainBatch, loss_scale: float, sentence: str) -> None:
     """Write all that ``rhobench.training.replay`` needs."""
     inputs = batch.features if isinstance(batch, FeatureBatch) else [batch.images]
     tensors = {f"input.{level}": values for level, values in enumerate(inputs)} | {"mask": batch.mask}
@@ -163,9 +165,9 @@ def keep(folder: Path, state: TrainingState, batch: TrainBatch, loss_scale: floa
         "features": isinstance(batch, FeatureBatch),
         "images": [{"id": target.image_id, "size": list(target.original_size)} for target in batch.targets],
     }
-    tensors_file, description_file = kept_files(folder, worker_rank()[0])
-    with replacing(tensors_file) as temporary:
+    tensors_file, description_file = failed_step_files(folder, worker_rank()[0])
+    with atomic_replace(tensors_file) as temporary:
         # Cached targets are views of one storage, which safetensors refuses.
         save_file({name: value.detach().contiguous().clone().cpu() for name, value in tensors.items()}, temporary)
-    with replacing(description_file) as temporary:
+    with atomic_replace(description_file) as temporary:
         temporary.write_text(json.dumps(description, indent=1))

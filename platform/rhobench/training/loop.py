@@ -17,24 +17,24 @@ from rhobench.data import Categories, CocoDetection, prepare_data
 from rhobench.measure.accuracy import Accuracy, Detection
 from rhobench.model import Detector, build_model
 from rhobench.model.matcher import NonFiniteError
-from rhobench.training.batches import EpochBatches, check_targets, to_device
-from rhobench.training.diagnosis import explain
+from rhobench.training.batches import EpochBatchSampler, check_targets, to_device
+from rhobench.training.diagnosis import diagnose_failed_step
 from rhobench.training.ema import weight_average
 from rhobench.training.evaluation import evaluate
 from rhobench.training.fork import fork
-from rhobench.training.meter import MEASURED, EpochMeter, Report, SpikeWatch, Status
+from rhobench.training.loaders import TrainingData, open_images, open_training_data
+from rhobench.training.meter import MEASURED, EpochMeter, Report, SpikeMonitor, Status
 from rhobench.training.optimizer import build_optimizer, build_schedule
 from rhobench.training.precision import loss_scaler
 from rhobench.training.progress import Progress
 from rhobench.training.random_states import restore_random_states, seed_all
-from rhobench.training.sources import Sources, open_images, open_sources
 from rhobench.training.state import TrainingState, fingerprint
-from rhobench.training.step import OptimizerStep, Stepped
+from rhobench.training.step import OptimizerStep, StepResult
 from rhobench.training.workers import all_gather, all_reduce_mean, worker_rank
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainingResult:
     """A finished training."""
 
     model: Detector
@@ -45,13 +45,13 @@ class Trained:
     """At the end of a training in fp16."""
     val_images: CocoDetection
     """What the model was scored on."""
-    found: list[Detection]
+    detections: list[Detection]
     """Its detections on them."""
     accuracy: Accuracy
     """The AP of record: of the last epoch, from the image files through the whole model, never from cached features."""
 
 
-def train(config: RunConfig, folder: Path, report: Report, device: torch.device) -> Trained:
+def train(config: RunConfig, folder: Path, report: Report, device: torch.device) -> TrainingResult:
     """Train one run to its end, from its newest whole checkpoint when there is one.
 
     On one CPU worker, an interrupted training ends with the same bits as one that was not interrupted.
@@ -74,7 +74,7 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
     rank, workers = worker_rank()
     images = open_images(config, prepare_data(config.data))
     categories = images[0].categories
-    model = build_for(config, categories).to(device)
+    model = build_detector(config, categories).to(device)
     epochs = config.train.epochs
 
     def tell(note: str) -> None:
@@ -82,10 +82,10 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
         if workers == 1:
             report(Status(epoch=0, epochs=epochs, note=note))
 
-    sources = open_sources(config, images, model, tell)
-    order = EpochBatches(len(images[0]), images[0].flips, config.train.batch_size, config.seed, rank, workers)
+    sources = open_training_data(config, images, model, tell)
+    order = EpochBatchSampler(len(images[0]), images[0].flips, config.train.batch_size, config.seed, rank, workers)
     data = fingerprint([file for part in images for file in part.annotation_files])
-    state = begin(config, model, len(order), data, device)
+    state = initial_state(config, model, len(order), data, device)
     random = state.restore(folder)
     _fork(state)
     _warn_of_single_images(state)
@@ -103,25 +103,25 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
         _report_warnings(state, report)
         report(replace(status, ap=_last_ap(state.progress)))
 
-    report(Status(epoch=epochs, epochs=epochs, step=state.steps, ap=_last_ap(state.progress), note="scoring"))
+    report(Status(epoch=epochs, epochs=epochs, step=state.steps, ap=_last_ap(state.progress), note="evaluating"))
     started = time.perf_counter()
     found, accuracy = evaluate(state.scored, sources.image_loader(rank, workers), sources.val_images, device)
-    state.progress.spend(config.train, evaluating=time.perf_counter() - started)
+    state.progress.add_time(config.train, evaluating=time.perf_counter() - started)
     entry = state.progress.history[-1]
     entry |= accuracy.metrics()
     report(Status(epoch=epochs, epochs=epochs, step=state.steps, loss=entry["loss"], ap=accuracy.ap))
-    return Trained(
+    return TrainingResult(
         model=state.scored,
         categories=categories,
         progress=state.progress,
         loss_scale=state.scaler.get_scale() if state.scaler.is_enabled() else None,
         val_images=sources.val_images,
-        found=found,
+        detections=found,
         accuracy=accuracy,
     )
 
 
-def build_for(config: RunConfig, categories: Categories) -> Detector:
+def build_detector(config: RunConfig, categories: Categories) -> Detector:
     """The model of a run, with as many classes as the data have unless the run says otherwise."""
     classes = config.model.num_classes
     if classes is not None and classes < len(categories):
@@ -132,7 +132,7 @@ def build_for(config: RunConfig, categories: Categories) -> Detector:
     return build_model(replace(config.model, num_classes=classes or len(categories)))
 
 
-def begin(config: RunConfig, model: Detector, steps: int, data: str, device: torch.device) -> TrainingState:
+def initial_state(config: RunConfig, model: Detector, steps: int, data: str, device: torch.device) -> TrainingState:
     """The state before the first step.
 
     Args:
@@ -152,7 +152,7 @@ def begin(config: RunConfig, model: Detector, steps: int, data: str, device: tor
         optimizer=optimizer,
         schedule=build_schedule(optimizer, config.train, steps),
         scaler=loss_scaler(device, config.train),
-        spikes=SpikeWatch(),
+        spikes=SpikeMonitor(),
         progress=Progress(),
         sums={},
     )
@@ -174,14 +174,14 @@ def _fork(state: TrainingState) -> None:
 def _report_warnings(state: TrainingState, report: Report) -> None:
     """Those that the user has not been told."""
     done, epochs = state.progress.epoch, state.config.train.epochs
-    while state.unreported:
-        report(Status(epoch=done, epochs=epochs, step=state.steps, warning=state.unreported.pop(0)))
+    while state.unreported_warnings:
+        report(Status(epoch=done, epochs=epochs, step=state.steps, warning=state.unreported_warnings.pop(0)))
 
 
 def _train_epoch(
     step: OptimizerStep,
-    sources: Sources,
-    order: EpochBatches,
+    sources: TrainingData,
+    order: EpochBatchSampler,
     folder: Path,
     report: Report,
     random: dict[str, Any] | None,
@@ -215,13 +215,13 @@ def _train_epoch(
         try:
             stepped = step(on_device)
         except NonFiniteError as error:
-            raise explain(error, state, on_device, folder) from error
-        meter.add(stepped.terms["loss"], stepped.terms, lr=state.last_rate, waited=waited)
+            raise diagnose_failed_step(error, state, on_device, folder) from error
+        meter.add(stepped.terms["loss"], stepped.terms, lr=state.last_lr, waited=waited)
         _note(state, stepped)
         _report_warnings(state, report)
         now = time.perf_counter()
         progress.step += 1
-        progress.spend(train, training=now - started)
+        progress.add_time(train, training=now - started)
         started = now
         # Clocks differ between workers: when it is time for one, it is for all.
         if all_reduce_mean(float(now - saved >= train.checkpoint_every_seconds), state.device) > 0:
@@ -231,24 +231,24 @@ def _train_epoch(
     return meter.status()
 
 
-def _note(state: TrainingState, stepped: Stepped) -> None:
+def _note(state: TrainingState, stepped: StepResult) -> None:
     """Count a skipped step, and remember a loss that stands out."""
     progress = state.progress
     progress.skipped_steps += stepped.skipped
-    median = state.spikes.see(stepped.loss)
+    median = state.spikes.update(stepped.loss)
     if median is not None:
         place = {"epoch": progress.epoch + 1, "step": progress.step + 1}
         progress.spikes.append(place | {"loss": stepped.loss, "median": median})
 
 
-def _finish_epoch(state: TrainingState, sources: Sources, status: Status) -> None:
+def _finish_epoch(state: TrainingState, sources: TrainingData, status: Status) -> None:
     """Score when it is time to, and write the history of the epoch, whose last status is given."""
     progress, train, (rank, workers) = state.progress, state.config.train, worker_rank()
     epoch = progress.epoch + 1
     shares = all_gather({name: value.item() / progress.step for name, value in state.sums.items()})
     means = {name: sum(share[name] for share in shares) / workers for name in shares[0]}
     entry: dict[str, float | None] = {"epoch": epoch, "seconds": progress.train_seconds, **means}
-    entry |= {"lr": state.last_rate} | {name: getattr(status, name) for name in MEASURED}
+    entry |= {"lr": state.last_lr} | {name: getattr(status, name) for name in MEASURED}
     entry["spikes"] = sum(spike["epoch"] == epoch for spike in progress.spikes)
     if state.scaler.is_enabled():
         before = sum(past["skipped_steps"] for past in progress.history)
@@ -256,7 +256,7 @@ def _finish_epoch(state: TrainingState, sources: Sources, status: Status) -> Non
     if epoch < train.epochs and epoch % train.eval_every_epochs == 0:
         started = time.perf_counter()
         _, accuracy = evaluate(state.scored, sources.val_loader(rank, workers), sources.val_images, state.device)
-        progress.spend(train, evaluating=time.perf_counter() - started)
+        progress.add_time(train, evaluating=time.perf_counter() - started)
         entry |= accuracy.metrics()
     progress.history.append(entry)
     progress.epoch, progress.step, state.sums = epoch, 0, {}

@@ -14,7 +14,7 @@ class MemoryLimitError(ValueError):
     """A step that the memory of a device cannot hold."""
 
 
-def images_at_once(state: TrainingState, images: int) -> int:
+def current_micro_batch(state: TrainingState, images: int) -> int:
     """Images of a micro-batch: what the settings say, or what memory has turned out to hold, whichever is less.
 
     Args:
@@ -25,7 +25,7 @@ def images_at_once(state: TrainingState, images: int) -> int:
     return wanted if held is None else _largest_divisor(images, min(wanted, held))
 
 
-def take_fewer(state: TrainingState, at_once: int, images: int) -> None:
+def reduce_micro_batch(state: TrainingState, at_once: int, images: int) -> None:
     """Let the training go on with the next smaller micro-batch that divides a worker's images, and warn of it.
 
     Workers cannot do so: while one of them runs out of memory, the others may already wait for its gradients, in an

@@ -116,13 +116,13 @@ class EpochMeter:
         )
 
 
-class SpikeWatch:
+class SpikeMonitor:
     """Compares each loss with the median of those before it."""
 
     def __init__(self) -> None:
         self.losses: deque[float] = deque(maxlen=WINDOW)
 
-    def see(self, loss: float) -> float | None:
+    def update(self, loss: float) -> float | None:
         """Remember ``loss`` -> the median before it when it is a spike, else None."""
         median = statistics.median(self.losses) if len(self.losses) == WINDOW else None
         self.losses.append(loss)

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from rhobench.config import TrainConfig
 
-SLOW_LAYERS = ("sampling_offsets", "reference_points")
+LINEAR_PROJ_LAYERS = ("sampling_offsets", "reference_points")
 """Parts of the names of layers that learn with ``lr_linear_proj_mult`` times the learning rate."""
 
 
@@ -20,7 +20,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        slow = any(layer in name for layer in SLOW_LAYERS)
+        slow = any(layer in name for layer in LINEAR_PROJ_LAYERS)
         groups["backbone" if "backbone" in name else "linear_proj" if slow else "base"].append(parameter)
     rates = config.rates
     parameters = [{"params": params, "lr": rates[name], "name": name} for name, params in groups.items() if params]

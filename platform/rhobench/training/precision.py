@@ -12,7 +12,7 @@ from rhobench.config import TrainConfig
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Dtype of autocast by ``train.precision``; the others do without."""
-COLLAPSED = 1.0
+MIN_LOSS_SCALE = 1.0
 """A loss scale below this cannot save any gradient: something else is wrong."""
 
 

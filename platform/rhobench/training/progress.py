@@ -33,7 +33,7 @@ class Progress:
     spikes: list[dict[str, float]] = field(default_factory=list)
     """Losses far above those before; see ``meter.SPIKE``."""
     micro_batch_size: int | None = None
-    """Images at once, since memory did not hold as many as the settings ask for; see ``memory.take_fewer``."""
+    """Images at once, since memory did not hold as many as the settings ask for; see ``memory.reduce_micro_batch``."""
     forked_from: dict[str, Any] | None = None
     """The checkpoint or artifact whose weights the training started from."""
     warnings: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Progress:
         best = max(scored, key=lambda entry: entry["ap"], default=None)
         return None if best is None else {"epoch": best["epoch"], "ap": best["ap"]}
 
-    def spend(self, config: TrainConfig, *, training: float = 0.0, evaluating: float = 0.0) -> None:
+    def add_time(self, config: TrainConfig, *, training: float = 0.0, evaluating: float = 0.0) -> None:
         """Add seconds of all workers."""
         self.train_seconds += training
         self.eval_seconds += evaluating

@@ -19,10 +19,10 @@ from rhobench.config.paths import from_dict
 from rhobench.data import Batch, Target
 from rhobench.model import Detector, build_model
 from rhobench.training.batches import FeatureBatch, TrainBatch
-from rhobench.training.diagnosis import diagnose, kept_files
+from rhobench.training.diagnosis import failed_step_files, find_nonfinite
 
 
-def stopped_workers(folder: Path) -> list[int]:
+def failed_workers(folder: Path) -> list[int]:
     """The workers of whom ``folder`` keeps a step.
 
     Raises:
@@ -35,13 +35,13 @@ def stopped_workers(folder: Path) -> list[int]:
     return workers
 
 
-def load_step(folder: Path, worker: int = 0) -> tuple[Detector, TrainBatch, RunConfig, float, int]:
+def load_failed_step(folder: Path, worker: int = 0) -> tuple[Detector, TrainBatch, RunConfig, float, int]:
     """Of the step that failed: model in training mode, batch, configuration, loss scale, steps before it.
 
     Raises:
-        FileNotFoundError: the folder keeps no step of this worker; see ``stopped_workers``.
+        FileNotFoundError: the folder keeps no step of this worker; see ``failed_workers``.
     """
-    tensors_file, description_file = kept_files(folder, worker)
+    tensors_file, description_file = failed_step_files(folder, worker)
     tensors, kept = load_file(tensors_file), json.loads(description_file.read_text())
     config = from_dict(RunConfig, kept["config"])
     changes = {"backbone": replace(config.model.backbone, weights=None), "num_classes": kept["num_classes"]}
@@ -65,7 +65,7 @@ def load_step(folder: Path, worker: int = 0) -> tuple[Detector, TrainBatch, RunC
 
 def replay(folder: Path, worker: int = 0) -> str:
     """What is found when the step of ``worker`` is run again, on the CPU."""
-    return diagnose(*load_step(folder, worker))
+    return find_nonfinite(*load_failed_step(folder, worker))
 
 
 def main(arguments: list[str]) -> None:
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> None:
         sys.exit("usage: python -m rhobench.training.replay RUN_FOLDER")
     folder = Path(arguments[0])
     try:
-        workers = stopped_workers(folder)
+        workers = failed_workers(folder)
     except ValueError as error:
         sys.exit(str(error))
     torch.manual_seed(0)

@@ -21,18 +21,18 @@ from rhobench.config.paths import differences, from_dict, to_dict
 from rhobench.model import Detector
 from rhobench.training.checkpoint import (
     CheckpointError,
-    NotWrittenError,
+    CheckpointWriteError,
     find_checkpoint,
     read_checkpoint,
-    set_aside,
+    rename_damaged,
     write_checkpoint,
 )
-from rhobench.training.meter import SpikeWatch
+from rhobench.training.meter import SpikeMonitor
 from rhobench.training.progress import Progress
 from rhobench.training.random_states import random_states
 from rhobench.training.workers import all_gather, broadcast, worker_rank
 
-AFTERWARDS = "measure."
+MEASURE_PREFIX = "measure."
 """What is measured after the training has no part in it."""
 
 
@@ -50,11 +50,11 @@ class TrainingState:
     optimizer: Optimizer
     schedule: LambdaLR
     scaler: GradScaler
-    spikes: SpikeWatch
+    spikes: SpikeMonitor
     progress: Progress
     sums: dict[str, Tensor]
     """Sums of the loss terms over the steps of the unfinished epoch, on this worker."""
-    unreported: list[str] = field(default_factory=list)
+    unreported_warnings: list[str] = field(default_factory=list)
     """Warnings that the user is still to be told."""
 
     @property
@@ -63,7 +63,7 @@ class TrainingState:
         return self.schedule.last_epoch
 
     @property
-    def last_rate(self) -> float:
+    def last_lr(self) -> float:
         """Learning rate of the last step, of the group "base"."""
         return float(self.schedule.base_lrs[0]) * self.schedule.lr_lambdas[0](max(self.steps - 1, 0))
 
@@ -76,7 +76,7 @@ class TrainingState:
         """Tell the user, once, and the record."""
         fresh = [sentence for sentence in sentences if sentence not in self.progress.warnings]
         self.progress.warnings += fresh
-        self.unreported += fresh
+        self.unreported_warnings += fresh
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint; where that fails the training goes on, with a warning.
@@ -107,7 +107,7 @@ class TrainingState:
         }
         try:
             write_checkpoint(folder, self.steps, dict(self._tensors()), state)
-        except NotWrittenError as error:
+        except CheckpointWriteError as error:
             return f"{error}: the training goes on, and would be taken up from the checkpoint before"
         return None
 
@@ -120,7 +120,7 @@ class TrainingState:
             CheckpointError: the checkpoint belongs to a run with other settings or other data.
         """
         rank, count = worker_rank()
-        file, warnings = broadcast(_take(folder) if rank == 0 else (None, []))
+        file, warnings = broadcast(_newest_checkpoint(folder) if rank == 0 else (None, []))
         if file is None:
             self.warn(*warnings)
             return None
@@ -152,10 +152,10 @@ class TrainingState:
             yield from ((f"optimizer.{index}.{name}", value) for name, value in moments.items())
 
     def _load(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(_below(tensors, "model."))
+        self.model.load_state_dict(_strip_prefix(tensors, "model."))
         if self.average is not None:
-            self.average.load_state_dict(_below(tensors, "average."))
-        self._load_moments(_below(tensors, "optimizer."))
+            self.average.load_state_dict(_strip_prefix(tensors, "average."))
+        self._load_moments(_strip_prefix(tensors, "optimizer."))
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
         for group, rate in zip(self.optimizer.param_groups, state["lr"], strict=True):
@@ -179,7 +179,7 @@ class TrainingState:
         others = [
             str(difference)
             for difference in differences(there, self.config)
-            if difference.path not in EXECUTION and not difference.path.startswith(AFTERWARDS)
+            if difference.path not in EXECUTION and not difference.path.startswith(MEASURE_PREFIX)
         ]
         if state["data"] != self.data:
             others.append("the annotations of the data set have changed since")
@@ -191,9 +191,9 @@ class TrainingState:
             )
 
 
-def _take(folder: Path) -> tuple[Path | None, list[str]]:
+def _newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     file, damaged = find_checkpoint(folder)
-    return file, set_aside(damaged, file)
+    return file, rename_damaged(damaged, file)
 
 
 def newest_progress(folder: Path) -> Progress:
@@ -211,5 +211,5 @@ def fingerprint(annotation_files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -12,15 +12,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rhobench.model.criterion import weighted_sum
 from rhobench.model.matcher import NonFiniteError
-from rhobench.training.batches import TrainBatch, micro_batches, objects_of
-from rhobench.training.memory import images_at_once, take_fewer
+from rhobench.training.batches import TrainBatch, micro_batches, to_objects
+from rhobench.training.memory import current_micro_batch, reduce_micro_batch
 from rhobench.training.objective import Objective
-from rhobench.training.precision import COLLAPSED
+from rhobench.training.precision import MIN_LOSS_SCALE
 from rhobench.training.random_states import random_states, restore_random_states
 from rhobench.training.state import TrainingState
 from rhobench.training.workers import all_reduce_mean, worker_rank
 
-SUMMED = ("loss_bbox", "loss_giou", "loss_mask_focal", "loss_mask_dice", "loss_ce")
+SUM_REDUCED = ("loss_bbox", "loss_giou", "loss_mask_focal", "loss_mask_dice", "loss_ce")
 """Beginnings of the terms that are sums over the images, divided by the objects of the whole batch. All others, and
 DETR's cross-entropy, are means over the images: micro-batches add up by their share of the images. For the
 cross-entropy, whose mean is weighted by the objects of each part, that is nearly the same and not equal, as it is
@@ -28,7 +28,7 @@ between data-parallel workers of the official code."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stepped:
+class StepResult:
     """What a step gave."""
 
     loss: float
@@ -43,16 +43,16 @@ class OptimizerStep:
     """Steps of one training; ``state`` is changed by each.
 
     Where a GPU's memory does not hold its images, a step begins anew with fewer at once, from the same random states:
-    it ends as if it had begun so. ``takes_fewer=False`` raises torch's exception instead.
+    it ends as if it had begun so. ``adapt_micro_batch=False`` raises torch's exception instead.
     """
 
-    def __init__(self, state: TrainingState, *, takes_fewer: bool = True) -> None:
-        self.state, self.config, self.takes_fewer = state, state.config, takes_fewer
+    def __init__(self, state: TrainingState, *, adapt_micro_batch: bool = True) -> None:
+        self.state, self.config, self.adapt_micro_batch = state, state.config, adapt_micro_batch
         objective = Objective(state.model, self.config.loss, self.config.train.precision)
-        self.summed = SUMMED[:-1] if self.config.model.name == "detr" else SUMMED
+        self.summed = SUM_REDUCED[:-1] if self.config.model.name == "detr" else SUM_REDUCED
         self.objective: nn.Module = DistributedDataParallel(objective) if worker_rank()[1] > 1 else objective
 
-    def __call__(self, batch: TrainBatch) -> Stepped:
+    def __call__(self, batch: TrainBatch) -> StepResult:
         """Learn from a batch on the device of the model.
 
         Raises:
@@ -73,7 +73,7 @@ class OptimizerStep:
         state.schedule.step()
         if state.average is not None and not skipped:
             state.average.update_parameters(state.model)
-        return Stepped(loss=loss, terms=terms, skipped=skipped)
+        return StepResult(loss=loss, terms=terms, skipped=skipped)
 
     def _gradients(self, batch: TrainBatch) -> dict[str, Tensor]:
         """Gradients of the whole batch, in micro-batches that memory holds -> its terms."""
@@ -81,13 +81,13 @@ class OptimizerStep:
         before = random_states(state.device)
         while True:
             state.optimizer.zero_grad(set_to_none=True)
-            at_once = images_at_once(state, images)
+            at_once = current_micro_batch(state, images)
             try:
                 return self._backward(batch, at_once)
             except torch.OutOfMemoryError:
-                if not self.takes_fewer:
+                if not self.adapt_micro_batch:
                     raise
-                take_fewer(state, at_once, images)
+                reduce_micro_batch(state, at_once, images)
             # Not in the handler: the exception keeps what the failed pass had computed in memory.
             torch.cuda.empty_cache()
             restore_random_states(before, state.device)
@@ -102,7 +102,7 @@ class OptimizerStep:
         for number, part in enumerate(parts, start=1):
             share = len(part.targets) / images
             with nullcontext() if number == len(parts) else self._unsynchronised():
-                found = self.objective(part, objects_of(part, device), num_boxes)
+                found = self.objective(part, to_objects(part, device), num_boxes)
                 terms = found if share == 1 else self._shares(found, share)
                 terms["loss"] = weighted_sum(terms, self.config.loss, self.state.steps)
                 self.state.scaler.scale(terms["loss"]).backward()
@@ -127,7 +127,7 @@ class OptimizerStep:
         scaler = self.state.scaler
         if not scaler.is_enabled():
             raise NonFiniteError(f"The norm of the gradients is {norm}")
-        if scaler.get_scale() < COLLAPSED:
+        if scaler.get_scale() < MIN_LOSS_SCALE:
             raise NonFiniteError(
                 f"The fp16 gradients overflow even with a loss scale of {scaler.get_scale():g}, "
                 f"after {self.state.progress.skipped_steps} skipped steps"

@@ -13,12 +13,12 @@ from itertools import islice
 
 from rhobench.config import RunConfig
 from rhobench.data import CocoDetection, Flip, Key, prepare_data
-from rhobench.training.batches import EpochBatches
-from rhobench.training.sources import EVAL_BATCH, open_images
+from rhobench.training.batches import EpochBatchSampler
+from rhobench.training.loaders import EVAL_BATCH, open_images
 
-LOOKED_AT = 100
+SAMPLED_BATCHES = 100
 """Batches of the first epoch of which the typical one is the median by area."""
-READ = 8
+TIMED_IMAGES = 8
 """Images that are read to know how long one takes."""
 
 
@@ -57,7 +57,7 @@ class Workload:
     """From the file of a training image to its tensor on one core; 0 with cached features."""
 
 
-def workload_of(config: RunConfig) -> Workload:
+def estimate_workload(config: RunConfig) -> Workload:
     """The workload of a run; generated data are made for it.
 
     Raises:
@@ -65,8 +65,8 @@ def workload_of(config: RunConfig) -> Workload:
     """
     train, val = open_images(config, prepare_data(config.data))
     workers = config.train.num_workers
-    order = EpochBatches(len(train), train.flips, config.train.batch_size, config.seed, 0, workers)
-    batches = list(islice(order, LOOKED_AT))
+    order = EpochBatchSampler(len(train), train.flips, config.train.batch_size, config.seed, 0, workers)
+    batches = list(islice(order, SAMPLED_BATCHES))
     drawn = sorted((_padded(train, keys) for keys in batches), key=lambda size: size[0] * size[1])
     height, width = drawn[len(drawn) // 2]
     tallest, widest = train.largest_sides()
@@ -93,7 +93,7 @@ def _padded(images: CocoDetection, keys: Iterable[Key | tuple[int, Flip]]) -> tu
 
 def _load_seconds(images: CocoDetection, keys: list[Key]) -> float:
     taken = []
-    for key in keys[:READ]:
+    for key in keys[:TIMED_IMAGES]:
         started = time.perf_counter()
         images[key]
         taken.append(time.perf_counter() - started)

@@ -10,8 +10,8 @@ import torch
 from rhobench.config import ConfigError, RunConfig
 from rhobench.data import Batch
 from rhobench.training import Status, train
-from rhobench.training.batches import EpochBatches
-from rhobench.training.sources import open_images, open_sources
+from rhobench.training.batches import EpochBatchSampler
+from rhobench.training.loaders import open_images, open_training_data
 
 AUGMENTED = {"scales_px": (48, 64), "crop_prob": 0.5, "crop_scales_px": (64,), "crop_px": (32, 64), "contrast": 0.2}
 
@@ -19,8 +19,8 @@ AUGMENTED = {"scales_px": (48, 64), "crop_prob": 0.5, "crop_scales_px": (64,), "
 def augmented_batches(config: RunConfig, root: Path, workers: int = 1, rank: int = 0) -> list[Batch]:
     """The first epoch of one of several workers."""
     images = open_images(config, root)
-    sources = open_sources(config, images, torch.nn.Identity(), lambda note: None)  # type: ignore[arg-type]
-    order = EpochBatches(len(images[0]), images[0].flips, config.train.batch_size, config.seed, rank, workers)
+    sources = open_training_data(config, images, torch.nn.Identity(), lambda note: None)  # type: ignore[arg-type]
+    order = EpochBatchSampler(len(images[0]), images[0].flips, config.train.batch_size, config.seed, rank, workers)
     return list(sources.train_loader(order))
 
 

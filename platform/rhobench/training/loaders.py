@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from rhobench.config import RunConfig
 from rhobench.data import CocoDetection, DatasetError, Flip, collate
 from rhobench.model import Detector
-from rhobench.training.batches import EpochBatches, TrainBatch
+from rhobench.training.batches import EpochBatchSampler, TrainBatch
 from rhobench.training.features import cached_features, collate_features
 
 EVAL_BATCH = 8
@@ -36,7 +36,7 @@ def open_images(config: RunConfig, root: Path) -> tuple[CocoDetection, CocoDetec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sources:
+class TrainingData:
     """Datasets with a ``Key`` for each sample, and how their samples become a batch."""
 
     train: Dataset[Any]
@@ -46,7 +46,7 @@ class Sources:
     collate: Callable[[Sequence[Any]], TrainBatch]
     loader_workers: int
 
-    def train_loader(self, order: EpochBatches) -> DataLoader[Any]:
+    def train_loader(self, order: EpochBatchSampler) -> DataLoader[Any]:
         """Batches in the order of ``order``."""
         return DataLoader(self.train, batch_sampler=order, collate_fn=self.collate, num_workers=self.loader_workers)
 
@@ -71,15 +71,15 @@ def _in_order(
     return DataLoader(dataset, batch_sampler=batches, collate_fn=join, num_workers=loader_workers)
 
 
-def open_sources(
+def open_training_data(
     config: RunConfig, images: tuple[CocoDetection, CocoDetection], model: Detector, tell: Callable[[str], None]
-) -> Sources:
+) -> TrainingData:
     """The images themselves, or with ``train.cache_features`` the features that the model's backbone gives for them."""
     train, val = images
     workers = config.data.loader_workers
     if not config.train.cache_features:
-        return Sources(train=train, val=val, val_images=val, collate=collate, loader_workers=workers)
-    return Sources(
+        return TrainingData(train=train, val=val, val_images=val, collate=collate, loader_workers=workers)
+    return TrainingData(
         train=cached_features(config, train, model.backbone, tell),
         val=cached_features(config, val, model.backbone, tell),
         val_images=val,

@@ -1,4 +1,4 @@
-"""Train in processes that kill themselves, one after the other: python killed.py CONFIG.json WHOLE KILLED MOMENT...
+"""Train in processes that kill themselves, one after the other: python kill_and_resume.py CONFIG.json WHOLE KILLED MOMENT...
 
 The folder WHOLE gets a training that nothing disturbs, the folder KILLED one that is killed at the moments.
 
@@ -21,7 +21,7 @@ import torch
 from rhobench.config import RunConfig
 from rhobench.config.paths import from_dict
 from rhobench.training import checkpoint, train
-from rhobench.training.step import OptimizerStep, Stepped
+from rhobench.training.step import OptimizerStep, StepResult
 
 
 def die() -> None:
@@ -32,7 +32,7 @@ def die_at(step: int, place: str) -> None:
     """Arrange for the death of this process."""
     taken, take, replace, save = 0, OptimizerStep.__call__, os.replace, checkpoint.save_file
 
-    def counted(self: OptimizerStep, batch: Any) -> Stepped:
+    def counted(self: OptimizerStep, batch: Any) -> StepResult:
         nonlocal taken
         result = take(self, batch)
         taken += 1

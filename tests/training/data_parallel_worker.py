@@ -1,4 +1,4 @@
-"""One of two data-parallel workers: python some_workers.py RANK CONFIG.json FOLDER STOP.
+"""One of two data-parallel workers: python data_parallel_worker.py RANK CONFIG.json FOLDER STOP.
 
 Trains in FOLDER/interrupted, where it leaves after STOP steps, and goes on there with what FOLDER/left keeps a copy of.
 Then it trains in FOLDER/whole without a break. Writes what both gave.
@@ -19,7 +19,7 @@ from rhobench.config import RunConfig
 from rhobench.config.paths import from_dict
 from rhobench.training import train
 from rhobench.training.meter import MEASURED
-from rhobench.training.step import OptimizerStep, Stepped
+from rhobench.training.step import OptimizerStep, StepResult
 
 
 def watched_training(config: RunConfig, folder: Path, stop: int | None = None) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def watched_training(config: RunConfig, folder: Path, stop: int | None = None) -
     warnings: list[str] = []
     take = OptimizerStep.__call__
 
-    def watched(self: OptimizerStep, batch: Any) -> Stepped:
+    def watched(self: OptimizerStep, batch: Any) -> StepResult:
         if len(losses) == stop:
             raise InterruptedError
         stepped = take(self, batch)

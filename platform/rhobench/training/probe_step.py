@@ -1,6 +1,6 @@
 """A few steps on made-up batches of the largest size, in a process that may run out of memory alone.
 
-``python -m rhobench.training.trial_step`` reads what to try as JSON from its standard input, and writes what it found
+``python -m rhobench.training.probe_step`` reads what to try as JSON from its standard input, and writes what it found
 as the last line of its output. `rhobench run --fit` calls it.
 """
 
@@ -25,14 +25,14 @@ from rhobench.data import Batch, Target
 from rhobench.model import Detector, build_model
 from rhobench.training.batches import FeatureBatch, TrainBatch, to_device
 from rhobench.training.device import peak_memory_gib, training_device
-from rhobench.training.loop import begin
+from rhobench.training.loop import initial_state
 from rhobench.training.objective import run_model
 from rhobench.training.step import OptimizerStep
 from rhobench.training.workload import BatchShape, Workload
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
+class StepProbe:
     """What one micro-batch size needs, if it fits."""
 
     micro_batch_size: int
@@ -51,7 +51,7 @@ class Tried:
     """A scored image, in the largest batch of them."""
 
 
-def try_size(config: RunConfig, work: Workload, micro_batch_size: int) -> Tried:
+def probe_step(config: RunConfig, work: Workload, micro_batch_size: int) -> StepProbe:
     """Take three steps as a worker of ``config`` would, and score a batch. Memory that runs out is an answer.
 
     Weights are random: what they are changes neither time nor memory.
@@ -65,10 +65,10 @@ def try_size(config: RunConfig, work: Workload, micro_batch_size: int) -> Tried:
     except (RuntimeError, MemoryError) as error:
         if not _out_of_memory(error):
             raise
-        return Tried(micro_batch_size=micro_batch_size, fits=False, reason="out of memory")
+        return StepProbe(micro_batch_size=micro_batch_size, fits=False, reason="out of memory")
 
 
-def _steps(config: RunConfig, work: Workload, size: int, device: torch.device) -> Tried:
+def _steps(config: RunConfig, work: Workload, size: int, device: torch.device) -> StepProbe:
     share = config.train.batch_size // config.train.num_workers
     backbone = replace(config.model.backbone, weights=None, weights_prefix=None)
     classes = config.model.num_classes or work.num_classes
@@ -76,8 +76,8 @@ def _steps(config: RunConfig, work: Workload, size: int, device: torch.device) -
     # The trial is one worker, whose step is its share.
     alone = replace(config.train, batch_size=share, num_workers=1, micro_batch_size=size)
     config = replace(config, train=alone)
-    state = begin(config, model, work.train_images // share, "", device)
-    step = OptimizerStep(state, takes_fewer=False)
+    state = initial_state(config, model, work.train_images // share, "", device)
+    step = OptimizerStep(state, adapt_micro_batch=False)
     model.train()
     # Moments and compiled kernels come with the first step; two micro-batches, so that one meets gradients.
     _seconds(lambda: step(_batch(config, model, work.worst, min(2 * size, share), device)), device)
@@ -88,7 +88,7 @@ def _steps(config: RunConfig, work: Workload, size: int, device: torch.device) -
     with torch.inference_mode():
         state.scored.eval()
         scoring = _seconds(lambda: run_model(state.scored, images), device)
-    return Tried(
+    return StepProbe(
         micro_batch_size=size,
         fits=True,
         peak_gib=peak_memory_gib(device),
@@ -163,7 +163,7 @@ def available_memory() -> int | None:
 
 
 def main() -> None:
-    """Read {"config", "workload", "micro_batch_size"}, write a ``Tried``, or {"error"} when the request is wrong."""
+    """Read {"config", "workload", "micro_batch_size"}, write a ``StepProbe``, or {"error"} when the request is wrong."""
     request = json.load(sys.stdin)
     config = from_dict(RunConfig, request["config"])
     work = request["workload"]
@@ -171,7 +171,7 @@ def main() -> None:
     if config.train.gpus_per_worker == 0:
         _raise_oom_score()
     try:
-        answer = asdict(try_size(config, Workload(**work), request["micro_batch_size"]))
+        answer = asdict(probe_step(config, Workload(**work), request["micro_batch_size"]))
     except ValueError as error:
         answer = {"error": str(error)}
     print(json.dumps(answer))
