@@ -17,15 +17,14 @@ from rhobench.config import (
     RunConfig,
     TrainConfig,
 )
+from rhobench.config.conversion import from_dict, to_dict
 from rhobench.config.paths import (
     differences,
-    from_dict,
     leaves,
     number_at,
     parse_assignment,
     run_id,
     run_key,
-    to_dict,
     value_at,
     with_value,
     with_values,
