@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rhobench.config import DataConfig, RunConfig
-from rhobench.config.experiment import Axis, Expectation, Experiment
+from rhobench.config.experiment import Axis, DataSize, Expectation, Experiment
 from rhobench.experiments.demo import LITE0_PIXELS, short_training, small_sparse_detr
+
+BCCD_TEST = DataSize(images=72, annotations=945, categories=3)
+"""Size of the test split of BCCD."""
 
 
 def bccd() -> Experiment:
@@ -33,6 +36,7 @@ def bccd() -> Experiment:
         ),
         axes=(Axis(path="model.rho", values=(1.0, 0.3, 0.1)),),
         smoke={"train.epochs": 1, "measure.iterations": 30},
+        data_size=BCCD_TEST,
         expected=(Expectation(metric="ap", at_least=0.50), Expectation(metric="ap50", at_least=0.85)),
         cpu_hours=0.5,
     )

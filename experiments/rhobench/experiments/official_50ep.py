@@ -7,7 +7,7 @@ workers there are: each takes its share, in micro-batches of two, the official i
 from __future__ import annotations
 
 from rhobench.config import OFFICIAL_AUGMENTATION, BackboneConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
-from rhobench.config.experiment import Axis, Expectation, Experiment
+from rhobench.config.experiment import Axis, DataSize, Expectation, Experiment
 from rhobench.experiments.published import table1
 
 TOLERANCE = 0.5
@@ -62,6 +62,7 @@ def official_50ep() -> Experiment:
         ),
         axes=(Axis(path="model.rho", values=(0.5, 0.4, 0.3, 0.2, 0.1)),),
         smoke=SMOKE,
+        data_size=DataSize(images=5000, annotations=36781, categories=80),
         expected=tuple(
             Expectation(
                 metric="ap",

@@ -1,4 +1,4 @@
-"""The commands. Each imports what it needs inside, so that ``rhobench --help`` is instant."""
+"""The commands. Each imports what it needs in its body, so that ``rhobench --help`` is instant."""
 
 from rhobench.cli.app import main
 

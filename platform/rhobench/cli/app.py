@@ -1,8 +1,10 @@
-"""The command line: which commands there are."""
+"""The command line: all commands, in the groups of its help page."""
 
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -13,27 +15,72 @@ from rhobench.cli.options import WRONG_REQUEST
 from rhobench.cli.results import pareto, report, reproduce
 from rhobench.cli.run import experiments, run
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-for command in (experiments, run, pareto, report, predict, cost, reproduce, doctor):
-    app.command()(command)
-app.add_typer(cluster.app, name="cluster")
-app.add_typer(data.app, name="data")
-app.add_typer(weights.app, name="weights")
+EXPERIMENTS, RESULTS, MODELS, SETUP = "Experiments", "Results", "Models", "Data and machines"
+
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich", invoke_without_command=True)
+for panel, commands in {
+    EXPERIMENTS: (run, experiments),
+    RESULTS: (pareto, report, reproduce),
+    MODELS: (predict, cost),
+}.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(weights.app, name="weights", rich_help_panel=MODELS)
+app.add_typer(data.app, name="data", rich_help_panel=SETUP)
+app.add_typer(cluster.app, name="cluster", rich_help_panel=SETUP)
+app.command(rich_help_panel=SETUP)(doctor)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"rhobench {version('rhobench')}")
+        raise typer.Exit
 
 
 @app.callback()
-def rhobench() -> None:
-    """Benchmark Sparse DETR: what accuracy does a given cost buy?"""
+def rhobench(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Benchmark Sparse DETR: what accuracy does a given cost buy?
+
+    Start with: rhobench run demo
+    """
+    if context.invoked_subcommand is None:
+        context.get_help()  # prints
 
 
 def main() -> None:
-    """Entry point: a ValueError is a wrong request, told in one sentence with exit status 2."""
+    """Entry point. A wrong request ends with one sentence on stderr and exit status 2."""
     try:
-        app(standalone_mode=True)
+        status = app(standalone_mode=False)
+    except typer.TyperException as error:  # an unknown command or option, a missing argument
+        sys.exit(_refuse(_usage_sentence(error)))
     except ValueError as error:
-        sys.exit(_complain(str(error)))
+        sys.exit(_refuse(str(error)))
+    sys.exit(status)
 
 
-def _complain(sentence: str) -> int:
+def _usage_sentence(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "rhobench"
+    hint = _field_hint(getattr(error, "option_name", ""))
+    return f"{error.format_message().rstrip('.')}. {hint}See `{command} --help`."
+
+
+def _field_hint(option: str) -> str:
+    """``--epochs`` is a field of the configuration, not an option."""
+    from rhobench.config import RunConfig
+    from rhobench.config.paths import leaves
+
+    name = option.lstrip("-").replace("-", "_")
+    path = next((path for path, _ in leaves(RunConfig(experiment="")) if path.rpartition(".")[2] == name), None)
+    return f"It is a field of the configuration: --set {path}=VALUE. " if path else ""
+
+
+def _refuse(sentence: str) -> int:
     print(f"rhobench: {sentence}", file=sys.stderr)
     return WRONG_REQUEST

@@ -8,28 +8,28 @@ from typing import Annotated
 
 import typer
 
-from rhobench.cli.options import FAILED, AsJson
+from rhobench.cli.options import FAILED, AsJson, command_group
 
-app = typer.Typer(no_args_is_help=True, help="Check a data set, or generate one.")
+app = command_group("Check a data set, or generate one.")
 
 SHOWN_PROBLEMS = 100
-"""Of a data set, as text: one mistake in a converter may give one for every object."""
+"""Problems printed as text at most; one mistake in a converter can cause one for every object."""
 
 
 @app.command("check")
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with images/ and annotations/.")],
-    split: Annotated[list[str] | None, typer.Option(help="Split to check; all of them without this.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Split to check; repeatable. Default: all splits.")] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Read headers only: truncated images and copies go unnoticed.")
+        bool, typer.Option("--quick", help="Read only image headers, which misses truncated images and duplicates.")
     ] = False,
-    num_queries: Annotated[int, typer.Option(help="Object queries of the model, model.num_queries.")] = 300,
+    num_queries: Annotated[int, typer.Option(help="Object queries of the model (model.num_queries).")] = 300,
     masks: Annotated[
-        bool, typer.Option("--masks", help="For model.mask_head: look at the segmentation of every object, too.")
+        bool, typer.Option("--masks", help="Also check the segmentation of every object, for model.mask_head.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a COCO-format data set, with its image files, before anything is trained on it."""
+    """Check the annotations and image files of a COCO-format data set before training on it."""
     from rich.console import Console
 
     from rhobench.data import check_dataset
@@ -42,16 +42,16 @@ def check(
             depth="headers" if quick else "pixels",
             num_queries=num_queries,
             masks=masks,
-            tell=lambda done, files: status.update(f"looking at images: {done:,} of {files:,}"),
+            tell=lambda done, files: status.update(f"checking images: {done:,} of {files:,}"),
         )
     problems.sort(key=lambda problem: ("error", "warning", "note").index(problem.level))
     for problem in problems[:SHOWN_PROBLEMS]:
         print(f"{problem.level}: {problem.message}")
     if len(problems) > SHOWN_PROBLEMS:
-        print(f"... and {len(problems) - SHOWN_PROBLEMS:,} more; --json gives them all")
+        print(f"... and {len(problems) - SHOWN_PROBLEMS:,} more; --json lists all of them")
     counts = {level: sum(problem.level == level for problem in problems) for level in ("error", "warning", "note")}
-    told = ", ".join(f"{count:,} {level}{'' if count == 1 else 's'}" for level, count in counts.items())
-    print(f"{folder}: {told} in {', '.join(split or found) or 'no split'}")
+    summary = ", ".join(f"{count:,} {level}{'' if count == 1 else 's'}" for level, count in counts.items())
+    print(f"{folder}: {summary} in {', '.join(split or found) or 'no split'}")
     if as_json:
         totals = {f"{level}s": count for level, count in counts.items()}
         print(json.dumps({**totals, "problems": [vars(problem) for problem in problems]}))
@@ -60,12 +60,12 @@ def check(
 
 @app.command("scenes")
 def scenes(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder.")],
-    images: Annotated[int, typer.Option(help="Training images; the validation split has 3 for every 20.")] = 2000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to create.")],
+    images: Annotated[int, typer.Option(help="Training images; the validation split gets 3 for every 20.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the generator; the same seed gives the same images.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Generate a detection data set of scenes with textured backgrounds and occluded objects."""
+    """Generate a detection data set with textured backgrounds and occluded objects."""
     from rhobench.config import ScenesConfig
     from rhobench.data import generate_scenes
 

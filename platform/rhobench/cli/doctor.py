@@ -10,13 +10,13 @@ from rhobench.cli.options import FAILED, AsJson
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Try what works on this machine: backends against float64, GPU, Ray, browser."""
+    """Test this machine: operator backends against the reference, GPU, Ray and browser."""
     from rich.console import Console
 
     from rhobench.runner.doctor import examine
 
     findings = []
-    with Console(stderr=True).status("trying"):
+    with Console(stderr=True).status("testing"):
         for finding in examine():
             findings.append(finding)
             print(f"{finding.verdict:<7} {finding.name}: {finding.sentence}", flush=True)

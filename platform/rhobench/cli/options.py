@@ -1,4 +1,4 @@
-"""What all commands share: ``--json``, exit statuses, what a store is called, how unreadable records are told."""
+"""Options, exit statuses and conventions that several commands share."""
 
 from __future__ import annotations
 
@@ -9,18 +9,42 @@ from typing import Annotated
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
-
 FAILED, WRONG_REQUEST = 1, 2
-"""Exit statuses: the work failed, or the request was wrong and a sentence says what to change."""
+"""Exit statuses: the work failed; the request was wrong and the message says what to change."""
+
+OUTPUT = "Output"
+"""Help panel of the options that change what is printed or written."""
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.", rich_help_panel=OUTPUT)
+]
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL that `rhobench run` wrote to.")]
+ExperimentArgument = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="Name of an experiment; `rhobench experiments` lists them.")
+]
+ArtifactArgument = Annotated[
+    Path, typer.Argument(metavar="ARTIFACT", help="model.safetensors of a run or of `rhobench weights import`.")
+]
 
 
-def warn(problems: Sequence[str]) -> None:
-    """Records that could not be read are named, never left out in silence."""
+def command_group(summary: str) -> typer.Typer:
+    """A group of commands that prints its help when it is called without one."""
+    group = typer.Typer(help=summary, invoke_without_command=True, rich_markup_mode="rich")
+
+    @group.callback(help=summary)
+    def show_help(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            context.get_help()  # prints
+
+    return group
+
+
+def report_problems(problems: Sequence[str]) -> None:
+    """Print to stderr what could not be read, so that nothing is skipped in silence."""
     for problem in problems:
         print(f"rhobench: {problem}", file=sys.stderr)
 
 
-def full_place(store: str) -> str:
-    """The URL of a store, or the absolute path of its folder, which other machines may know it by."""
+def absolute_place(store: str) -> str:
+    """The URL of a store, or the absolute path of its folder, by which other nodes may know it."""
     return store if "://" in store else str(Path(store).absolute())

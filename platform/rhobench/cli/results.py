@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
-from rhobench.cli.options import FAILED, AsJson, warn
+from rhobench.cli.options import FAILED, AsJson, StoreArgument, report_problems
 
 
 def pareto(
-    store: Annotated[str, typer.Argument(help="Folder or URL that `rhobench run` wrote to.")],
-    x: Annotated[str, typer.Option(help="Cost: gflops, latency_ms, fps or params_m.")] = "gflops",
-    y: Annotated[str, typer.Option(help="Accuracy: ap, ap50, ...")] = "ap",
+    store: StoreArgument,
+    x: Annotated[str, typer.Option(help="Metric of cost: gflops, latency_ms, fps or params_m.")] = "gflops",
+    y: Annotated[str, typer.Option(help="Metric of accuracy: ap, ap50, ap75, ap_s, ...")] = "ap",
     as_json: AsJson = False,
 ) -> None:
-    """Print the Pareto front of a store."""
+    """Print the Pareto front of a store: accuracy against cost."""
     from rich.console import Console
 
     from rhobench.dashboards.tables import front_table
@@ -25,36 +25,38 @@ def pareto(
 
     opened = Store(store)
     frame = opened.frame()
-    warn(opened.problems)
+    report_problems(opened.problems)
     Console().print(front_table(frame, x, y))
     if as_json:
         print(json.dumps({"front": json.loads(by_configuration(frame, x, y).to_json(orient="records"))}))
 
 
 def report(
-    store: Annotated[str, typer.Argument(help="Folder or URL that `rhobench run` wrote to.")],
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    store: StoreArgument,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file to write.")] = Path("report.html"),
     as_json: AsJson = False,
 ) -> None:
-    """Write a self-contained page that opens offline."""
+    """Write the report of a store as one HTML file that opens offline."""
     from rhobench.dashboards import write_report
     from rhobench.results import Store
 
     opened = Store(store)
     page = write_report(opened, out)
-    warn(opened.problems)
+    report_problems(opened.problems)
     print(page)
     if as_json:
         print(json.dumps({"report": str(page)}))
 
 
 def reproduce(
-    table: Annotated[str, typer.Argument(help="A published table: table1.")],
-    cost_only: Annotated[bool, typer.Option("--cost-only", help="Parameters and GFLOPs: no weights needed.")] = False,
-    form: Annotated[str, typer.Option("--format", help="text, markdown, latex or json.")] = "text",
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="Published table: table1.")],
+    cost_only: Annotated[
+        bool, typer.Option("--cost-only", help="Compare only parameters and GFLOPs, without weights.")
+    ] = False,
+    form: Annotated[str, typer.Option("--format", help="Output format: text, markdown, latex or json.")] = "text",
     as_json: AsJson = False,
 ) -> None:
-    """Put a published table beside our own numbers, with a verdict for every row."""
+    """Compare a published table with our own numbers, with a verdict for every row."""
     from rich.console import Console
 
     from rhobench.dashboards.reproduction import FORMATS, render
@@ -65,7 +67,7 @@ def reproduce(
     published_rows(table)
     if not cost_only:
         raise ValueError(
-            f"The accuracy of {table} needs trained models, which cannot be put beside it yet: "
+            f"The accuracy of {table} needs trained models, which cannot be compared with it yet: "
             f"`rhobench reproduce {table} --cost-only` reproduces its parameters and GFLOPs."
         )
     with Console(stderr=True).status("") as status:

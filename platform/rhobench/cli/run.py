@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from rhobench.cli.options import FAILED, AsJson, full_place, warn
+from rhobench.cli import run_options as of_run
+from rhobench.cli.options import FAILED, AsJson, ExperimentArgument, absolute_place, report_problems
 from rhobench.config.sweep import SweepOptions
 
 if TYPE_CHECKING:
@@ -19,108 +19,66 @@ DEFAULTS = SweepOptions()
 
 
 def experiments(as_json: AsJson = False) -> None:
-    """List the experiments: what each shows, its runs, its estimated time."""
+    """List the experiments: what each shows, its number of runs and its estimated time."""
     from rhobench.experiments import EXPERIMENTS
     from rhobench.study.grid import run_count
 
     rows = []
     for name, build in EXPERIMENTS.items():
         experiment = build()
-        runs = run_count(experiment)
-        rows.append(
-            {
-                "name": name,
-                "summary": experiment.summary,
-                "runs": runs,
-                "cpu_hours": experiment.cpu_hours,
-                "gpu_hours": experiment.gpu_hours,
-            }
-        )
+        row = {
+            "name": name,
+            "summary": experiment.summary,
+            "runs": run_count(experiment),
+            "cpu_hours": experiment.cpu_hours,
+            "gpu_hours": experiment.gpu_hours,
+        }
+        rows.append(row)
         cost = f"{experiment.gpu_hours:g} GPU h" if experiment.gpu_hours else f"{experiment.cpu_hours:g} CPU core h"
-        print(f"{name:<15} {experiment.summary}  [{runs} runs, about {cost}]")
+        print(f"{name:<15} {experiment.summary}  [{row['runs']} runs, about {cost}]")
     if as_json:
         print(json.dumps({"experiments": rows}))
 
 
 def run(
-    experiment: Annotated[str, typer.Argument(help="Name of an experiment; `rhobench experiments` lists them.")],
-    store: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|URL", help="Folder or s3:// URL of the results. Default: rhobench-store/EXPERIMENT."),
-    ] = None,
-    address: Annotated[str, typer.Option(help="Ray cluster: local, auto or HOST:PORT.")] = DEFAULTS.address,
-    smoke: Annotated[
-        bool, typer.Option("--smoke", help="The smallest size that goes the whole way, in about a minute.")
-    ] = False,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field, such as train.epochs=3.")
-    ] = None,
-    axis: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATH=V1,V2", help="Vary a field. Fields that take several values: PATH=V1,V2;V1,V2."),
-    ] = None,
-    range_: Annotated[
-        list[str] | None,
-        typer.Option("--range", metavar="PATH=LOW:HIGH[:log]", help="Vary a number, with --samples."),
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(metavar="N", help="Draw so many configurations along all axes.")
-    ] = None,
-    sampler: Annotated[
-        str | None, typer.Option(help="random, sobol (spread evenly) or optuna (chosen from results).")
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(metavar="PATH=V,PATH=V", help="Leave out runs that have all these values.")
-    ] = None,
-    seeds: Annotated[str | None, typer.Option(metavar="N,N", help="Seeds of every configuration.")] = None,
-    order: Annotated[
-        str | None, typer.Option(help="given, cheapest or informative (what is left out last tells least).")
-    ] = None,
-    stop: Annotated[
-        str | None, typer.Option(metavar="RULE", help="End runs that are far behind: asha or median; none: no run.")
-    ] = None,
-    retries: Annotated[
-        int, typer.Option(help="Further tries at a run whose process or machine failed.")
-    ] = DEFAULTS.retries,
-    stuck_after: Annotated[
-        float, typer.Option(metavar="MINUTES", help="Stop a run that says nothing for so long, and try it again.")
-    ] = DEFAULTS.stuck_minutes,
-    data: Annotated[Path | None, typer.Option(help="Folder of a COCO-format data set.")] = None,
-    fork: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="Start every run from the weights in the folder of this run."),
-    ] = None,
-    log_to: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TRACKER", help="Log to mlflow or wandb, too. TensorBoard files are always written."),
-    ] = None,
-    without_token: Annotated[
-        bool,
-        typer.Option("--without-token", help="Use Ray without a token: whoever reaches it can then run code on it."),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the runs, what they need and cost, and stop.")
-    ] = False,
-    fit: Annotated[
-        bool,
-        typer.Option("--fit", help="Try the largest batches on this machine, say what fits and what all runs take."),
-    ] = False,
-    price_per_hour: Annotated[
-        float | None, typer.Option(help="With --fit or --dry-run: of the device of one worker, a GPU or its cores.")
-    ] = None,
+    experiment: ExperimentArgument,
+    set_: of_run.SetOption = None,
+    data: of_run.DataOption = None,
+    smoke: of_run.SmokeOption = False,
+    axis: of_run.AxisOption = None,
+    range_: of_run.RangeOption = None,
+    exclude: of_run.ExcludeOption = None,
+    seeds: of_run.SeedsOption = None,
+    order: of_run.OrderOption = None,
+    fork: of_run.ForkOption = None,
+    store: of_run.StoreOption = None,
+    address: of_run.AddressOption = DEFAULTS.address,
+    without_token: of_run.WithoutTokenOption = DEFAULTS.without_token,
+    samples: of_run.SamplesOption = None,
+    sampler: of_run.SamplerOption = None,
+    stop: of_run.StopOption = None,
+    retries: of_run.RetriesOption = DEFAULTS.retries,
+    stuck_after: of_run.StuckAfterOption = DEFAULTS.stuck_minutes,
+    dry_run: of_run.DryRunOption = False,
+    fit: of_run.FitOption = False,
+    price_per_hour: of_run.PriceOption = None,
+    log_to: of_run.LogToOption = None,
+    require_expected: of_run.RequireExpectedOption = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run an experiment: train, score, measure, record, report. The same command again continues it."""
-    from rich.console import Console
+    """Run an experiment: train, evaluate, measure, record, report.
 
-    from rhobench.runner.run_study import run_study
+    The same command again continues it and repeats no finished run.
+
+    Examples:
+      rhobench run demo --smoke
+      rhobench run demo --axis model.rho=0.1,0.3,1 --seeds 0,1,2
+      rhobench run bccd --data DIR --address auto --store s3://bucket/bccd
+      rhobench run encoder_depth --stop asha --retries 5
+      rhobench run official_50ep --data COCO --fit --price-per-hour 2.5
+    """
     from rhobench.study.overrides import Overrides
-    from rhobench.study.resolve import resolve
 
-    if price_per_hour is not None and not (fit or dry_run):
-        raise ValueError("--price-per-hour is for the estimates of --fit and --dry-run: add one of them.")
-    if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
-        raise ValueError(f"--price-per-hour {price_per_hour:g} is no price: it is a number from 0 on.")
     overrides = Overrides(
         axes=axis or [],
         ranges=range_ or [],
@@ -138,22 +96,61 @@ def run(
         retries=retries,
         stuck_minutes=stuck_after,
     )
+    _require_price(price_per_hour, estimating=dry_run or fit)
     if store is not None and not store.strip():
         raise ValueError("--store is empty: give a folder or a URL, or leave it out.")
-    study = resolve(experiment, set_ or [], data, smoke, fork, overrides)
-    place = full_place(store or f"rhobench-store/{experiment}{'-smoke' if smoke else ''}")
+    from rhobench.study.request import StudyRequest
+    from rhobench.study.resolve import resolve_study
+
+    study = resolve_study(
+        StudyRequest(
+            experiment=experiment, assignments=set_ or (), data=data, smoke=smoke, fork=fork, overrides=overrides
+        )
+    )
+    place = absolute_place(store or f"rhobench-store/{experiment}{'-smoke' if smoke else ''}")
     if dry_run:
         raise typer.Exit(_plan(study, place, options, price_per_hour, as_json))
     if fit:
         raise typer.Exit(_fit(study, price_per_hour, as_json))
+    raise typer.Exit(_run(study, place, options, require_expected, as_json))
+
+
+def _require_price(price_per_hour: float | None, *, estimating: bool) -> None:
+    if price_per_hour is None:
+        return
+    if not estimating:
+        raise ValueError("--price-per-hour is used by the estimates of --fit and --dry-run: add one of them.")
+    if not 0 <= price_per_hour < math.inf:
+        raise ValueError(f"--price-per-hour {price_per_hour:g} is not a price: give a number of at least 0.")
+
+
+def _run(study: Study, place: str, options: SweepOptions, require_expected: bool, as_json: bool) -> int:
+    """Run the study -> exit status."""
+    from rich.console import Console
+
+    from rhobench.runner.run_study import run_study
+
+    if require_expected:
+        _require_expectations(study)
     outcome = run_study(study, place, options, Console())
     if as_json:
         print(json.dumps(outcome.as_dict()))
-    raise typer.Exit(outcome.exit_status)
+    if require_expected and not outcome.meets_expectations:
+        return outcome.exit_status or FAILED
+    return outcome.exit_status
+
+
+def _require_expectations(study: Study) -> None:
+    """Refuse ``--require-expected`` before anything runs, if nothing could be compared."""
+    from rhobench.study.expectations import expectation_scope
+
+    reason = expectation_scope(study).not_applicable
+    if reason is not None:
+        raise ValueError(f"--require-expected cannot be met: {reason}.")
 
 
 def _plan(study: Study, place: str, options: SweepOptions, price_per_hour: float | None, as_json: bool) -> int:
-    """Say what would be run -> exit status."""
+    """List what would run -> exit status."""
     from rich.console import Console
 
     from rhobench.results import Store
@@ -164,10 +161,10 @@ def _plan(study: Study, place: str, options: SweepOptions, price_per_hour: float
         planned = plan(
             study, store, options.address, price_per_hour, status.update, without_token=options.without_token
         )
-    warn(store.problems)
+    report_problems(store.problems)
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 1000  # a run is a line, so that programs can read the table, too
+        console.width = 1000  # one line a run, so that programs can read the table
     console.print(planned.card(), soft_wrap=True)
     if as_json:
         print(json.dumps(planned.as_dict()))
@@ -175,14 +172,14 @@ def _plan(study: Study, place: str, options: SweepOptions, price_per_hour: float
 
 
 def _fit(study: Study, price_per_hour: float | None, as_json: bool) -> int:
-    """Try what fits -> exit status."""
+    """Find the largest micro-batch that fits -> exit status."""
     from rich.console import Console
 
     from rhobench.runner.fit import fit
 
     if not study.configs:
-        raise ValueError("Optuna chooses these runs later: add --sampler sobol to try runs that are spread evenly.")
-    with Console(stderr=True).status("trying") as status:
+        raise ValueError("Optuna chooses these runs during the sweep: add --sampler sobol to probe evenly spread ones.")
+    with Console(stderr=True).status("probing batch sizes") as status:
         fitted = fit(study, price_per_hour, status.update)
     Console(highlight=False).print(fitted.card(), soft_wrap=True)
     if as_json:

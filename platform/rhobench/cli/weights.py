@@ -1,4 +1,4 @@
-"""``rhobench weights``: checkpoints of others as ours, and back."""
+"""``rhobench weights``: convert checkpoints from and to other formats."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from typing import Annotated
 
 import typer
 
-from rhobench.cli.options import AsJson, warn
+from rhobench.cli.options import ArtifactArgument, AsJson, command_group, report_problems
 
-app = typer.Typer(no_args_is_help=True, help="Read checkpoints of others, or write ours for the official code.")
+app = command_group("Import checkpoints of other code, or export to the official format.")
 
 
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="Official or transformers checkpoint: .pth, .pt, .bin, .safetensors.")],
-    model: Annotated[str, typer.Option(help="The model that it holds, such as sparse_detr_r50.")],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
-    rho: Annotated[float | None, typer.Option(help="Share of updated tokens, where the file does not say it.")] = None,
+    model: Annotated[str, typer.Option(help="Model that the file holds: sparse_detr_r50.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help=".safetensors file to write.")],
+    rho: Annotated[float | None, typer.Option(help="Share of updated tokens, if the file does not store it.")] = None,
     categories: Annotated[
-        Path | None, typer.Option(help="COCO json that the weights were trained on; COCO's own for 91 classes.")
+        Path | None,
+        typer.Option(
+            metavar="JSON",
+            help="COCO json with the categories. Default: COCO's own.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a model of rhobench from a checkpoint, without running any code in it."""
+    """Convert an official or Hugging Face checkpoint, without running any code in it."""
     from rhobench.inference.convert_weights import import_weights
 
     imported = import_weights(file, model, out, rho=rho, annotations=categories)
@@ -33,22 +37,22 @@ def import_(
     print(f"{out}: {model} from the {imported.layout} layout, {size}")
     print(f"  rho {config.rho}, encoder auxiliary heads {config.use_enc_aux_loss}, {config.num_classes} classes")
     if imported.ignored:
-        print(f"  {len(imported.ignored)} keys are no weights and were left out, first {imported.ignored[0]}")
-    warn(imported.notes)
+        print(f"  {len(imported.ignored)} keys are not weights and were ignored, such as {imported.ignored[0]}")
+    report_problems(imported.notes)
     if as_json:
         print(json.dumps(imported.as_dict()))
 
 
 @app.command("backbone")
 def backbone(
-    file: Annotated[Path, typer.Argument(help="A state_dict, or a checkpoint that holds one: .pth or .safetensors.")],
-    name: Annotated[str, typer.Argument(help="The backbone: r50, swin_t, swin_b, or any model of timm.")],
+    file: Annotated[Path, typer.Argument(help="File with a state_dict: .pth or .safetensors.")],
+    name: Annotated[str, typer.Argument(help="Backbone: r50, swin_t, swin_b or any timm model.")],
     prefix: Annotated[
-        str | None, typer.Option(help="What stands before its names in the file, where several networks fit.")
+        str | None, typer.Option(help="Prefix of the backbone's parameter names, if several networks in the file fit.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which tensors of a file a backbone takes: with model.backbone.weights=FILE a training starts from them."""
+    """Report which tensors of a file fit a backbone; train from them with --set model.backbone.weights=FILE."""
     from rhobench.inference.convert_weights import backbone_weights
 
     loaded = backbone_weights(file, name, prefix)
@@ -61,11 +65,11 @@ def backbone(
 
 @app.command("export")
 def export(
-    artifact: Annotated[Path, typer.Argument(help="A model.safetensors, of a run or of `rhobench weights import`.")],
-    out: Annotated[Path, typer.Option(help="The .pth file to write.")],
+    artifact: ArtifactArgument,
+    out: Annotated[Path, typer.Option(metavar="FILE", help=".pth file to write.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write a model with the names of the official code."""
+    """Write a model in the format of the official code."""
     from rhobench.inference.convert_weights import export_weights
 
     keys = export_weights(artifact, out)

@@ -106,6 +106,18 @@ class Expectation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataSize:
+    """Size of a split, by which other data are recognized."""
+
+    images: int
+    """Number of images."""
+    annotations: int
+    """Number of annotated objects."""
+    categories: int
+    """Number of categories."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """A named study: a base run, the axes that vary, the seeds, and what is expected."""
 
@@ -133,6 +145,8 @@ class Experiment:
     ``Sampling.smoke_count`` says how many are drawn."""
     expected: tuple[Expectation, ...] = ()
     """What the full size is expected to give."""
+    data_size: DataSize | None = None
+    """Size of the validation split that ``expected`` holds for. None: any data set."""
     cpu_hours: float = 0.0
     """Estimated CPU core hours of all runs, when it is made for CPUs."""
     gpu_hours: float = 0.0

@@ -7,7 +7,7 @@ that all runs of an experiment in this store share. ``<store>/index`` can be del
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,8 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rhobench.config import ConfigError, RunConfig
+from rhobench.config.conversion import from_dict, to_dict
 from rhobench.config.experiment import Experiment
-from rhobench.config.paths import differences, from_dict, to_dict, without_execution
+from rhobench.config.metrics import metric
+from rhobench.config.paths import differences, without_execution
+from rhobench.results.expectations import Verdict
 from rhobench.results.files import FolderListing, LocalFiles, StoreAccessError, StoreNotFoundError
 from rhobench.results.index import read_index, write_index
 from rhobench.results.open_files import open_files
@@ -37,6 +40,9 @@ from rhobench.results.table import (
 from rhobench.results.text import is_file_name, printable
 
 __all__ = ["Store", "StoreAccessError", "StoreNotFoundError", "StoreOccupiedError"]
+
+VERDICTS_SUFFIX = "-expectations.json"
+"""End of the names of files with verdicts; names of experiments have no hyphen."""
 
 INDEX_FROM = 64
 """So many records that the index lacks are read before it is written; small stores have none."""
@@ -132,6 +138,27 @@ class Store:
                 f"The store {self.place} already holds experiment {name!r} with other settings: {printable(shown)}. "
                 f"{way_out}"
             )
+
+    def write_verdicts(self, experiment: str, verdicts: Sequence[Verdict]) -> None:
+        """Replace the verdicts on what ``experiment`` expects of its results."""
+        assert is_file_name(experiment), experiment
+        content = {"verdicts": [verdict.as_dict() for verdict in verdicts]}
+        self.files.write(f"experiments/{experiment}{VERDICTS_SUFFIX}", json.dumps(content, indent=1).encode())
+
+    def verdicts(self) -> list[Verdict]:
+        """The verdicts of every experiment, by name; files that cannot be read are reported in ``problems``."""
+        verdicts: list[Verdict] = []
+        for path in sorted(self.files.list("experiments")):
+            if not path.endswith(VERDICTS_SUFFIX):
+                continue
+            try:
+                read = [from_dict(Verdict, entry) for entry in json.loads(self.files.read(path))["verdicts"]]
+                for verdict in read:
+                    metric(verdict.metric)  # raises MetricError, a ValueError, if there is no such metric
+                verdicts += read
+            except (ConfigError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+                self.problems.append(f"{self.files.full(path)} cannot be read: {printable(error)}.")
+        return verdicts
 
     def write(self, record: Record) -> None:
         """Make or replace the record of a run, whole or not at all; it is durable when this returns."""

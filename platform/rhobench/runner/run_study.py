@@ -11,9 +11,9 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
-from rhobench.config.experiment import Expectation
 from rhobench.config.sweep import SweepOptions
-from rhobench.results import Record, Store, metric, printable
+from rhobench.results import Record, Store, printable
+from rhobench.results.expectations import Verdict, compare_with_expectations
 from rhobench.study.study import Study
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -31,12 +31,24 @@ class Outcome:
     report: Path
     runs: list[dict[str, Any]]
     """run_id, status, reason and number of failed attempts of each run of the study."""
+    verdicts: list[Verdict]
+    """What the experiment expects of its results, and whether they meet it."""
     exit_status: int
-    """0 when every run is completed, or was stopped early as it was meant to."""
+    """0 if every run is completed, or was stopped by early stopping."""
+
+    @property
+    def meets_expectations(self) -> bool:
+        """Whether every expectation was checked and is met."""
+        return all(verdict.outcome == "met" for verdict in self.verdicts)
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        return {"store": self.store, "report": str(self.report), "runs": self.runs}
+        return {
+            "store": self.store,
+            "report": str(self.report),
+            "runs": self.runs,
+            "expected": [verdict.as_dict() for verdict in self.verdicts],
+        }
 
 
 def run_study(study: Study, place: str, options: SweepOptions, console: Console) -> Outcome:
@@ -61,18 +73,18 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
     read_address(options.address)
     store = Store(place)
     store.claim(study.experiment)
-    study = study.in_store(store)
-    for sentence in study.of_others():
+    study = study.resolved_in(store)
+    for sentence in study.describe_shared_runs():
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     search = OptunaSearch.from_store(study.experiment, store)
     if search is not None:
-        study = study.of_runs(search.configs)
+        study = study.with_runs(search.configs)
     progress = ProgressTable(study.run_ids, console, study.experiment.base.experiment)
     interrupted = False
     try:
         statuses = store.statuses()
         chooses = search is not None and not search.has_enough
-        if chooses or any(statuses.get(i) not in study.finished for i in study.run_ids):
+        if chooses or any(statuses.get(i) not in study.finished_statuses for i in study.run_ids):
             with progress.shown():
                 progress.say("starting Ray")
                 with ray_session(options.address, without_token=options.without_token) as cluster:
@@ -91,7 +103,7 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
     except KeyboardInterrupt:
         interrupted = True
     if search is not None:
-        study = study.of_runs(search.configs)
+        study = study.with_runs(search.configs)
     return _conclude(study, store, interrupted, console)
 
 
@@ -105,11 +117,10 @@ def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -
     for x in ("gflops", "latency_ms"):
         if mine["ap"].notna().any() and mine[x].notna().any():
             console.print(front_table(mine, x=x))
-    if not study.smoke:
-        check_expectations(study.experiment.expected, mine, console)
+    verdicts = _judge(study, store, frame, console)
     for line in _endings(runs):
         console.print(line, highlight=False, soft_wrap=True)
-    unfinished = sum(run["status"] not in study.finished for run in runs)
+    unfinished = sum(run["status"] not in study.finished_statuses for run in runs)
     if interrupted:
         console.print(f"\nInterrupted: {len(runs) - unfinished} of {len(runs)} runs are finished and kept.")
     if unfinished:
@@ -118,7 +129,22 @@ def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -
     report = write_report(store, store.path / "report.html" if store.is_local else Path(f"{store.name}.html"))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     status = INTERRUPTED if interrupted else FAILED if unfinished else DONE
-    return Outcome(store=store.place, report=report, runs=runs, exit_status=status)
+    return Outcome(store=store.place, report=report, runs=runs, verdicts=verdicts, exit_status=status)
+
+
+def _judge(study: Study, store: Store, frame: pd.DataFrame, console: Console) -> list[Verdict]:
+    """Compare the results with what the experiment expects; print and store the verdicts."""
+    from rhobench.study.expectations import expectation_scope
+
+    name, scope = study.original.base.experiment, expectation_scope(study)
+    rows = frame[frame.run_id.isin(scope.run_ids)]
+    verdicts = compare_with_expectations(name, study.original.expected, rows, scope.not_applicable)
+    for verdict in verdicts:
+        style = {"met": "green", "not met": "bold red", "not checked": "yellow"}[verdict.outcome]
+        console.print(f"expected {verdict.sentence()}", style=style, highlight=False, markup=False, soft_wrap=True)
+    if scope.run_ids:  # a smoke run or changed settings replace no verdict
+        store.write_verdicts(name, verdicts)
+    return verdicts
 
 
 def _in_short(run_id: str, record: Record | None) -> dict[str, Any]:
@@ -146,29 +172,3 @@ def _endings(runs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
             yield f"[{style}]{status}[/] {run['run_id']}{attempts}: {reason}"
         if len(ended) > TOLD:
             yield f"[{style}]{status}[/] {len(ended) - TOLD} more runs; the page lists them with their reasons"
-
-
-def check_expectations(expected: Sequence[Expectation], frame: pd.DataFrame, console: Console) -> None:
-    """Print, for each expectation of the experiment, the worst run and the verdict."""
-    for expectation in expected:
-        meant = frame
-        for column, value in expectation.where.items():
-            meant = meant[meant[column] == value]
-        values = meant[expectation.metric].dropna()
-        if values.empty:
-            continue
-        shown = metric(expectation.metric)
-        if expectation.at_least is not None:
-            worst, bound, met = values.min(), expectation.at_least, values.min() >= expectation.at_least
-            wanted = f"at least {shown.format(bound)}"
-        else:
-            assert expectation.at_most is not None
-            worst, bound, met = values.max(), expectation.at_most, values.max() <= expectation.at_most
-            wanted = f"at most {shown.format(bound)}"
-        verdict = "[green]met[/]" if met else "[red]not met[/]"
-        runs = "every run" + "".join(f" with {column} {value}" for column, value in expectation.where.items())
-        source = f" ({expectation.source})" if expectation.source else ""
-        console.print(
-            f"expected {shown.label} {wanted} in {runs}{source}: {verdict}, worst {shown.format(worst)}",
-            highlight=False,
-        )

@@ -1,0 +1,5 @@
+"""``python -m rhobench.cli`` is the command line."""
+
+from rhobench.cli.app import main
+
+main()
