@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from rhobench.config import RunConfig
-from rhobench.config.paths import to_dict, with_values
+from rhobench.config.conversion import to_dict
+from rhobench.config.paths import with_values
 from rhobench.results import Point, Record, Store, describe_environment
 from rhobench.results.files import SETTLED_SECONDS
 from rhobench.results.index import FILE as INDEX
@@ -54,7 +55,8 @@ def template(number: int) -> Record:
     points = [
         Point(
             rho=share,
-            **dict.fromkeys(("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l", "gflops", "params_m"), draw()),
+            accuracy=dict.fromkeys(("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l"), draw()),
+            **dict.fromkeys(("gflops", "params_m"), draw()),
             **dict.fromkeys(("latency_ms", "latency_p10_ms", "latency_p90_ms", "fps", "load_average"), 30 * draw()),
             protocol="latency-v1",
             device="a CPU, 2 cores",

@@ -30,7 +30,8 @@ from rhobench.cluster.session import Cluster, ray_session
 from rhobench.cluster.sweep import run_sweep
 from rhobench.cluster.trial import Execute
 from rhobench.config import RunConfig
-from rhobench.config.paths import run_id, to_dict, with_values
+from rhobench.config.conversion import to_dict
+from rhobench.config.paths import run_id, with_values
 from rhobench.config.sweep import SweepOptions
 from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Point, Record, Store, write_record
@@ -58,7 +59,7 @@ def nothing(work: RunTask, report: Report) -> None:
         experiment=work.config.experiment,
         status="completed",
         config=to_dict(work.config),
-        points=[Point(rho=work.config.model.rho, ap=0.5, gflops=1.0)],
+        points=[Point(rho=work.config.model.rho, accuracy={"ap": 0.5}, gflops=1.0)],
     )
     write_record(work.folder, record)
 

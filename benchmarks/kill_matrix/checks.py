@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -33,7 +32,7 @@ def result_of(store: Store, record: Record) -> dict[str, Any]:
     detections = pd.read_parquet(folder / DETECTIONS_FILE).to_csv(float_format="%r").encode()
     return {
         "history": [{name: value for name, value in entry.items() if name not in TIMES} for entry in record.history],
-        "points": [{name: value for name, value in asdict(p).items() if name in RESULTS} for p in record.points],
+        "points": [{name: value for name, value in p.flat().items() if name in RESULTS} for p in record.points],
         "categories": record.categories,
         "weights": weights.hexdigest(),
         "detections": hashlib.sha256(detections).hexdigest(),

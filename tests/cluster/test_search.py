@@ -14,8 +14,9 @@ from optuna.trial import TrialState
 from rhobench.cluster.run_queue import Run
 from rhobench.cluster.search import TIMED, OptunaSearch
 from rhobench.config import ConfigError, RunConfig
+from rhobench.config.conversion import to_dict
 from rhobench.config.experiment import Axis, Experiment, Range, Sampling
-from rhobench.config.paths import run_id, to_dict, with_value, with_values
+from rhobench.config.paths import run_id, with_value, with_values
 from rhobench.results import Point, Record, Store
 from rhobench.study.grid import varied_paths
 
@@ -29,8 +30,8 @@ def make(values: Mapping[str, Any]) -> Run:
     return Run(run_id(config, tuple(values)), config)
 
 
-def record_of(run: Run, **measured: float | None) -> Record:
-    points = [Point(rho=run.config.model.rho, **measured)] if measured else []
+def record_of(run: Run, ap: float | None = None, gflops: float | None = None) -> Record:
+    points = [Point(rho=run.config.model.rho, accuracy={"ap": ap}, gflops=gflops)] if ap is not None else []
     status = "trained" if points else "failed"
     return Record(run_id=run.run_id, experiment="search", status=status, config=to_dict(run.config), points=points)
 
@@ -57,7 +58,7 @@ def test_search_proposes_the_requested_number_of_distinct_runs_on_the_axes() -> 
     assert all(0.1 <= run.config.model.rho <= 1.0 and run.config.model.enc_layers in (1, 2, 6) for run in runs)
     assert states(search) == [TrialState.COMPLETE] * 12
     assert [trial.values for trial in search._study.trials] == [
-        [synthetic(run).points[0].ap, synthetic(run).points[0].gflops] for run in runs
+        [synthetic(run).points[0].accuracy["ap"], synthetic(run).points[0].gflops] for run in runs
     ]
 
 

@@ -8,7 +8,7 @@ import time
 
 from rhobench.cluster.early_stopping import StoppedEarlyError
 from rhobench.cluster.execute import RunTask
-from rhobench.config.paths import to_dict
+from rhobench.config.conversion import to_dict
 from rhobench.results import Point, Record, write_record
 from rhobench.training import Report, Status
 from rhobench.training.workers import worker_rank
@@ -89,7 +89,7 @@ def write(work: RunTask, status: str, reason: str | None, history: list) -> None
         attempts=list(work.past),
         config=to_dict(work.config),
         history=history,
-        points=[Point(rho=work.config.model.rho, ap=0.5)] if status == "completed" else [],
+        points=[Point(rho=work.config.model.rho, accuracy={"ap": 0.5})] if status == "completed" else [],
     )
     work.folder.mkdir(parents=True, exist_ok=True)
     write_record(work.folder, record)

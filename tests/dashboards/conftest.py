@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 
 from rhobench.config import RunConfig
-from rhobench.config.paths import run_id, to_dict, with_value
+from rhobench.config.conversion import to_dict
+from rhobench.config.paths import run_id, with_value
 from rhobench.results import Point, Record, Store, write_record
 
 REASON = "Out of memory </script><img src=x onerror=alert(1)>"
 
 
-def add(store: Store, rho: float | None, seed: int = 0, backbone: str = "resnet50", **point: Any) -> str:
-    """One run with one point; a failed run when ``point`` is empty."""
+def add(
+    store: Store, rho: float | None, seed: int = 0, backbone: str = "resnet50", ap: float | None = None, **point: Any
+) -> str:
+    """Write the record of a run with one point, or without ``point`` that of a failed run."""
     base = with_value(RunConfig(experiment="sweep", seed=seed), "model.backbone.name", backbone)
     config = with_value(base, "model.rho", rho)
     name = run_id(config, ("model.backbone.name", "model.rho"))
@@ -34,8 +37,8 @@ def add(store: Store, rho: float | None, seed: int = 0, backbone: str = "resnet5
         reason=None if point else REASON,
         config=to_dict(config),
         environment={"packages": {"torch": "9.8.7"}},
-        history=[{"epoch": e, "loss": 1 / e, "ap": point.get("ap", 0.1) * e / 3} for e in (1, 2, 3)],
-        points=[replace(standard, **point)] if point else [],
+        history=[{"epoch": e, "loss": 1 / e, "ap": (ap or 0.1) * e / 3} for e in (1, 2, 3)],
+        points=[replace(standard, accuracy={"ap": ap}, **point)] if point else [],
         protocols={"latency-v1": "One call, image decoding not included."},
     )
     write_record(store.run_dir(name), record)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rhobench.config import RunConfig
-from rhobench.config.paths import run_id, to_dict, with_values
+from rhobench.config.conversion import to_dict
+from rhobench.config.paths import run_id, with_values
 from rhobench.dashboards import one_training, pareto, write_report
 from rhobench.results import Point, Record, Store, by_configuration, write_record
 
@@ -19,7 +20,7 @@ def add(store: Store, aps: dict[float, float], seed: int = 0, **settings: Any) -
     values = {path.replace("__", "."): value for path, value in settings.items()}
     config = with_values(RunConfig(experiment="sweep", seed=seed), values)
     name = run_id(config, tuple(values))
-    points = [Point(rho=rho, ap=ap, gflops=1 + rho, flops_count="standard") for rho, ap in aps.items()]
+    points = [Point(rho=rho, accuracy={"ap": ap}, gflops=1 + rho, flops_count="standard") for rho, ap in aps.items()]
     record = Record(run_id=name, experiment="sweep", status="completed", config=to_dict(config), points=points)
     write_record(store.run_dir(name), record)
     return name

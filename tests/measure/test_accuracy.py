@@ -11,11 +11,14 @@ import pytest
 import torch
 from pycocotools import mask as coco_masks
 
+from rhobench.config.metrics import accuracy_metrics
 from rhobench.data import Categories, Target
 from rhobench.data.masks import encode_mask
-from rhobench.measure.accuracy import MASK_METRICS, METRICS, Detection, found_objects, score
+from rhobench.measure.accuracy import Detection, found_objects, score
 from rhobench.model.heads import Prediction
 from rhobench.model.masks import MaskEmbeddings
+
+BOXES, MASKS = accuracy_metrics("bbox"), accuracy_metrics("segm")
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "evaluator"
 
@@ -58,29 +61,29 @@ def test_ap_is_that_of_the_coco_tools_to_the_last_digit() -> None:
     file = PUBLISHED / "instances_val2014_100.json"
     ids = [image["id"] for image in json.loads(file.read_text())["images"]]
     found = json.loads((PUBLISHED / "instances_val2014_fakebbox100_results.json").read_text())
-    expected = json.loads((PUBLISHED / "expected.json").read_text())["bbox"][: len(METRICS)]
+    expected = json.loads((PUBLISHED / "expected.json").read_text())["bbox"][: len(BOXES)]
     accuracy = score(file, found, ids)
-    assert accuracy.metrics() == dict(zip(METRICS, expected, strict=True))
+    assert accuracy.metrics == dict(zip(BOXES, expected, strict=True))
     known = [ap for ap in accuracy.per_class.values() if ap is not None]
     assert sum(known) / len(known) == pytest.approx(expected[0], abs=1e-12)
 
 
 def test_perfect_detections_have_an_ap_of_1(truth: Callable[..., Path]) -> None:
     accuracy = score(truth(), perfect(), [1, 2, 3])
-    assert accuracy.metrics() == pytest.approx(dict.fromkeys(METRICS, 1.0))
+    assert accuracy.metrics == pytest.approx(dict.fromkeys(BOXES, 1.0))
     assert accuracy.per_class == {"red": pytest.approx(1), "blue": pytest.approx(1), "unseen": None}
 
 
 def test_no_detections_have_an_ap_of_0(truth: Callable[..., Path]) -> None:
     accuracy = score(truth(), [], [3, 2, 1])
-    assert accuracy.metrics() == dict.fromkeys(METRICS, 0.0)
+    assert accuracy.metrics == dict.fromkeys(BOXES, 0.0)
     assert accuracy.per_class["red"] == 0
 
 
 def test_a_size_without_objects_has_no_ap(truth: Callable[..., Path]) -> None:
     small_only = json.loads(truth().read_text())["annotations"][:1]
     accuracy = score(truth(annotations=small_only), perfect()[:1], [1, 2, 3])
-    assert (accuracy.ap_s, accuracy.ap_m, accuracy.ap_l) == (pytest.approx(1), None, None)
+    assert tuple(accuracy.metrics[name] for name in ("ap_s", "ap_m", "ap_l")) == (pytest.approx(1), None, None)
 
 
 def test_a_detection_of_the_wrong_class_counts_for_nothing(truth: Callable[..., Path]) -> None:
@@ -119,21 +122,21 @@ def test_perfect_masks_have_an_ap_of_1_whatever_the_boxes(truth: Callable[..., P
     before = copy.deepcopy(found)
     accuracy = score(segmented(truth), found, [1, 2, 3], masks=True)
     assert found == before  # pycocotools writes into what it is given
-    assert (accuracy.segm_ap, accuracy.segm_ap50, accuracy.segm_ap75) == pytest.approx((1, 1, 1))
+    assert [accuracy.metrics[name] for name in MASKS] == pytest.approx((1, 1, 1))
     assert accuracy.ap == 0
-    assert list(accuracy.metrics()) == [*METRICS, *MASK_METRICS]
+    assert list(accuracy.metrics) == [*BOXES, *MASKS]
 
 
 def test_shifted_masks_count_up_to_the_iou_that_they_reach(truth: Callable[..., Path]) -> None:
     """A tenth of its width aside a mask has an IoU of 0.9 / 1.1 = 0.82: 7 of the 10 thresholds."""
     found = [f | {"segmentation": outlined([x + w // 10, y, w, h])} for f in perfect() for x, y, w, h in [f["bbox"]]]
     accuracy = score(segmented(truth), found, [1, 2, 3], masks=True)
-    assert (accuracy.segm_ap, accuracy.segm_ap50, accuracy.segm_ap75) == pytest.approx((0.7, 1, 1))
+    assert [accuracy.metrics[name] for name in MASKS] == pytest.approx((0.7, 1, 1))
     assert accuracy.ap == pytest.approx(1)
 
 
 def test_no_masks_found_have_an_ap_of_0(truth: Callable[..., Path]) -> None:
-    assert score(segmented(truth), [], [1, 2, 3], masks=True).segm_ap == 0
+    assert score(segmented(truth), [], [1, 2, 3], masks=True).metrics["segm_ap"] == 0
 
 
 def test_detections_carry_masks_of_the_size_of_their_image() -> None:

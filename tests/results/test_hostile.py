@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from rhobench.config import RunConfig
-from rhobench.config.paths import to_dict
+from rhobench.config.conversion import to_dict
 from rhobench.dashboards import front_table, write_report
 from rhobench.results import Point, Record, RecordError, Store, read_record, write_record
 from rhobench.results.record import MAX_BYTES
@@ -39,7 +39,14 @@ def hostile(run_id: str, **fields: Any) -> Record:
     config["model"]["backbone"]["name"] = NASTY
     config["data"]["dir"] = "/data/" + NASTY.replace("/", "|")
     point = Point(
-        rho=0.3, ap=0.5, gflops=1.0, latency_ms=3.0, device=NASTY, protocol=NASTY, backend=NASTY, precision=NASTY
+        rho=0.3,
+        accuracy={"ap": 0.5},
+        gflops=1.0,
+        latency_ms=3.0,
+        device=NASTY,
+        protocol=NASTY,
+        backend=NASTY,
+        precision=NASTY,
     )
     values: dict[str, Any] = {
         "run_id": run_id,
@@ -135,6 +142,12 @@ def point(**fields: Any) -> str:
     return changed(points=[SOUND["points"][0] | fields])
 
 
+def old_point(**fields: Any) -> str:
+    """A record of schema 1, in which accuracy metrics are fields of a point."""
+    others = {name: value for name, value in SOUND["points"][0].items() if name != "accuracy"}
+    return changed(schema=1, points=[others | fields])
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -153,7 +166,11 @@ def point(**fields: Any) -> str:
         changed(cost={"train_seconds": "long"}),
         changed(protocols={"a": 1}),
         changed(environment={"a": json.loads("[" * 20 + "]" * 20)}),
-        point(ap="<b>"), point(ap=True), point(ap=2**60), point(threads=1.5), point(threads=2**70), point(device=1),
+        point(accuracy={"ap": "<b>"}), point(accuracy={"ap": True}), point(accuracy={"ap": 2**60}),
+        point(accuracy=[0.5]), point(accuracy=None), point(ap=0.5),
+        old_point(ap="<b>"), old_point(ap=True), old_point(ap=2**60), old_point(accuracy={"ap": 0.5}),
+        changed(schema=1, points=[3]), changed(schema=1, points={"a": 1}), changed(schema=1, points=7.5),
+        point(threads=1.5), point(threads=2**70), point(device=1),
         point(flops_count="mine"), point(rho=[0.1]),
         point(samples_file="../../secret"), point(samples_file="/etc/passwd"), point(samples_file=".."),
         point(samples_file="a\\b"),

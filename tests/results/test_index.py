@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rhobench.config import RunConfig
-from rhobench.config.paths import run_key, to_dict, with_values
+from rhobench.config.conversion import to_dict
+from rhobench.config.paths import run_key, with_values
 from rhobench.results import Point, Record, Store, index, store
 from rhobench.results.files import SETTLED_SECONDS
 
@@ -38,7 +39,8 @@ def record(name: str, number: int = 0, points: int = 1, **fields: object) -> Rec
     }
     config = with_values(RunConfig(experiment="e", seed=number), values)
     measured = [
-        Point(rho=0.1 * (i + 1), ap=0.5 + number / 1000, threads=None if number % 2 else 2) for i in range(points)
+        Point(rho=0.1 * (i + 1), accuracy={"ap": 0.5 + number / 1000}, threads=None if number % 2 else 2)
+        for i in range(points)
     ]
     entry = Record(run_id=name, experiment="e", status="completed", config=to_dict(config), points=measured)
     return replace(entry, **fields)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rhobench.config import RunConfig
-from rhobench.config.paths import to_dict
+from rhobench.config.conversion import to_dict
 from rhobench.results import Record, Store, write_record
 from rhobench.results import mirror as mirror_module
 from rhobench.results.mirror import MirrorError, mirrored

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rhobench.results import METRICS, MetricError, by_configuration, front_mask, metric
-from rhobench.results.pareto import Better
+from rhobench.config.metrics import METRICS, Better, MetricError, metric
+from rhobench.results import by_configuration, front_mask
 
 # Few distinct values, so that ties are common.
 numbers = st.integers(-4, 4).map(float) | st.floats(-5, 5) | st.sampled_from([math.inf, -math.inf])

@@ -19,7 +19,7 @@ RECORD = Record(
     config={"experiment": "demo", "model": {"rho": 0.1}},
     categories=[{"label": 0, "id": 3, "name": "четырёхугольник"}, {"label": 1, "id": 7, "name": "</script>"}],
     history=[{"epoch": 1, "loss": 3.25, "ap": 0.4}],
-    points=[Point(rho=0.1, protocol="latency-v1", ap=0.52, latency_ms=31.0), Point(rho=None)],
+    points=[Point(rho=0.1, protocol="latency-v1", accuracy={"ap": 0.52}, latency_ms=31.0), Point(rho=None)],
     protocols={"latency-v1": "One call."},
     cost={"train_seconds": 12.5},
 )
@@ -39,18 +39,36 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
 )
 def test_every_number_and_text_survives(ap: float, loss: float, text: str, keys: list[str]) -> None:
     record = replace(
-        RECORD, reason=text, points=[Point(rho=0.3, ap=ap)], history=[{"epoch": 1, **dict.fromkeys(keys, loss)}]
+        RECORD,
+        reason=text,
+        points=[Point(rho=0.3, accuracy={"ap": ap})],
+        history=[{"epoch": 1, **dict.fromkeys(keys, loss)}],
     )
     assert Record.from_json(record.to_json()) == record
 
 
+def test_a_record_of_schema_1_is_read_completely() -> None:
+    """Schema 1 had accuracy metrics as fields of a point, null where they were not measured."""
+    accuracy = {"ap": 0.52, "ap50": 0.7, "ap75": 0.6, "ap_s": 0.1, "ap_m": 0.4, "ap_l": 0.8}
+    content = json.loads(RECORD.to_json()) | {"schema": 1}
+    for point, values in zip(content["points"], (accuracy | {"segm_ap": 0.3}, {}), strict=True):
+        del point["accuracy"]
+        point |= dict.fromkeys((*accuracy, "segm_ap", "segm_ap50", "segm_ap75")) | values
+    record = Record.from_json(json.dumps(content))
+    expected = [accuracy | {"segm_ap": 0.3}, {}]
+    assert record == replace(
+        RECORD, points=[replace(p, accuracy=a) for p, a in zip(RECORD.points, expected, strict=True)]
+    )
+    assert Record.from_json(record.to_json()) == record, "it is written in the current schema"
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_finite_is_null(value: float) -> None:
-    record = replace(RECORD, points=[Point(rho=0.1, ap=value)], history=[{"epoch": 1, "loss": value}])
+    record = replace(RECORD, points=[Point(rho=0.1, accuracy={"ap": value})], history=[{"epoch": 1, "loss": value}])
     text = record.to_json()
     json.loads(text, parse_constant=pytest.fail)
     again = Record.from_json(text)
-    assert again.points[0].ap is None
+    assert again.points[0].accuracy == {"ap": None}
     assert again.history == [{"epoch": 1, "loss": None}]
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from rhobench.config import RunConfig
+from rhobench.config.conversion import to_dict
 from rhobench.config.experiment import Axis, Experiment
-from rhobench.config.paths import run_id, to_dict, with_value
+from rhobench.config.paths import run_id, with_value
 from rhobench.results import Point, Record, Store, StoreNotFoundError, StoreOccupiedError, write_record
 
 BASE = RunConfig(experiment="sweep")
@@ -24,7 +25,12 @@ def add(store: Store, rho: float | None, seed: int = 0, points: tuple[Point, ...
 
 def test_frame_has_one_row_per_point_and_one_for_a_run_without(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    add(store, 0.3, points=(Point(rho=0.3, ap=0.5, gflops=100.0), Point(rho=0.1, ap=0.4)), cost={"train_seconds": 9.0})
+    add(
+        store,
+        0.3,
+        points=(Point(rho=0.3, accuracy={"ap": 0.5}, gflops=100.0), Point(rho=0.1, accuracy={"ap": 0.4})),
+        cost={"train_seconds": 9.0},
+    )
     add(store, None, status="failed", reason="Out of memory.")
     frame = store.frame().set_index("status")
     assert len(frame) == 3

@@ -21,7 +21,7 @@ import os
 os.environ.clear()
 os.environ.update(environment)  # that of the server which starts the writers is another test's
 from rhobench.config import RunConfig
-from rhobench.config.paths import to_dict
+from rhobench.config.conversion import to_dict
 from rhobench.results import Point, Record, Store
 
 store = Store(place)
@@ -32,7 +32,7 @@ with open(log, "a", buffering=1) as promised:
         name = f"many-{writer}-{number:04d}"
         if store.read(name) is None:  # as a sweep that is started again
             store.write(Record(run_id=name, experiment="many", status="completed", config=config,
-                               history=history, points=[Point(rho=0.3, ap=0.5)]))
+                               history=history, points=[Point(rho=0.3, accuracy={"ap": 0.5})]))
             print(name, file=promised)  # only now it is promised to be there
 """
 

@@ -12,9 +12,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from rhobench.config import BackboneConfig, RunConfig
+from rhobench.config.metrics import accuracy_metrics
 from rhobench.data import DatasetError
 from rhobench.data.masks import encode_mask
-from rhobench.measure.accuracy import MASK_METRICS, Detection
+from rhobench.measure.accuracy import Detection
 from rhobench.training import train
 
 SHAPES = ((3, "red", "ellipse", (8, 10, 50, 52)), (7, "blue", "polygon", (58, 14, 90, 58)))
@@ -68,9 +69,11 @@ def test_two_shapes_are_learnt(one_image: Path, small: Callable[..., RunConfig],
     )
     trained = train(config, tmp_path, lambda status: None, CPU)
     first, *_, last = trained.progress.history
-    assert trained.accuracy.segm_ap is not None
-    assert trained.accuracy.segm_ap > 0.8
-    assert {name: last[name] for name in MASK_METRICS} == {n: getattr(trained.accuracy, n) for n in MASK_METRICS}
+    assert trained.accuracy.metrics["segm_ap"] is not None
+    assert trained.accuracy.metrics["segm_ap"] > 0.8
+    assert {name: last[name] for name in accuracy_metrics("segm")} == {
+        n: trained.accuracy.metrics[n] for n in accuracy_metrics("segm")
+    }
     assert last["loss_mask_dice"] < first["loss_mask_dice"] / 2
     assert all(encoded_size(found) == [64, 96] for found in trained.detections)
 

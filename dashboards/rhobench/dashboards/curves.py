@@ -7,8 +7,9 @@ import html
 import pandas as pd
 import plotly.graph_objects as go
 
+from rhobench.config.metrics import Metric, metric
 from rhobench.dashboards.figures import FEW, MUTED, RAMP, SURFACE, SYMBOLS, canvas, say_empty
-from rhobench.results import Metric, configuration_labels, metric
+from rhobench.results import configuration_labels
 
 
 def learning_curves(curves: pd.DataFrame, frame: pd.DataFrame, y: str = "ap", highlighted: int = 5) -> go.Figure:

@@ -14,13 +14,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from rhobench.results import (
-    BESIDE_OTHER_WORK,
-    ENDED_EARLY,
-    Metric,
-    by_configuration,
-    metric,
-)
+from rhobench.config.metrics import Metric, metric
+from rhobench.results import BESIDE_OTHER_WORK, ENDED_EARLY, by_configuration
 
 INK, MUTED, GRID, SURFACE = "#1c2431", "#5b6676", "#e4e9ef", "#ffffff"
 

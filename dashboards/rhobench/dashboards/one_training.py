@@ -7,8 +7,9 @@ import html
 import pandas as pd
 import plotly.graph_objects as go
 
+from rhobench.config.metrics import Metric, metric
 from rhobench.dashboards.figures import MUTED, SERIES, SURFACE, SYMBOLS, canvas, say_empty, seeds_text
-from rhobench.results import ENDED_EARLY, Metric, configuration_labels, metric, samples_rho
+from rhobench.results import ENDED_EARLY, configuration_labels, samples_rho
 
 _THE_DIAL = {"model.rho", "model.rho_choices", "measure.rhos", "train.epochs"}
 """Fields in which a training for every rho and the trainings for one each differ by design. Cheap steps buy more

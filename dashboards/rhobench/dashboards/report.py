@@ -19,11 +19,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from rhobench.config.metrics import METRICS, metric
 from rhobench.dashboards.curves import learning_curves
 from rhobench.dashboards.figures import DARK, pareto
 from rhobench.dashboards.one_training import one_training
 from rhobench.dashboards.run_cards import environment_lines, run_cards, show
-from rhobench.results import BESIDE_OTHER_WORK, METRICS, Record, Store, by_configuration, metric, samples_rho
+from rhobench.results import BESIDE_OTHER_WORK, Record, Store, by_configuration, samples_rho
 
 PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -67,7 +68,7 @@ COLUMNS = (
     ("rho", "ρ trained"),
     ("rho_infer", "ρ"),
     ("seed", "Seed"),
-    *((name, m.title) for name, m in METRICS.items() if name not in {"ap_s", "ap_m", "ap_l"}),
+    *((name, m.title) for name, m in METRICS.items() if m.in_runs_table),
     ("batch_size", "Batch"),
     ("precision", "Precision"),
     ("backend", "Backend"),

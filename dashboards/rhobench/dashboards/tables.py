@@ -7,7 +7,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from rhobench.results import BESIDE_OTHER_WORK, ENDED_EARLY, by_configuration, metric, printable
+from rhobench.config.metrics import metric
+from rhobench.results import BESIDE_OTHER_WORK, ENDED_EARLY, by_configuration, printable
 
 MARK = " *"
 """After a time that was measured beside other work."""

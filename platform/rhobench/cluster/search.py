@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
 from typing import Any
 
 import optuna
@@ -19,9 +18,11 @@ from optuna.trial import Trial, TrialState
 from rhobench.cluster.attempt import active_attempt
 from rhobench.cluster.run_queue import Run
 from rhobench.config import ConfigError, RunConfig
+from rhobench.config.conversion import from_dict
 from rhobench.config.experiment import Axis, Experiment, Range, Sampling
-from rhobench.config.paths import from_dict, number_at, value_at
-from rhobench.results import Point, Record, Store
+from rhobench.config.metrics import METRICS
+from rhobench.config.paths import number_at, value_at
+from rhobench.results import Record, Store
 from rhobench.study.grid import chosen_run, values_on_axes, varied_paths
 from rhobench.study.known_runs import KnownRuns
 
@@ -89,14 +90,14 @@ class OptunaSearch:
         """
         if experiment.sampling is None or experiment.sampling.method != "optuna":
             return None
-        known, paths = KnownRuns.of(store), varied_paths(experiment)
+        known, paths = KnownRuns.from_store(store), varied_paths(experiment)
 
         def make_run(values: Mapping[str, Any]) -> Run | None:
             try:
                 config = chosen_run(experiment, values)
             except ConfigError:  # excluded, or an invalid combination of values
                 return None
-            identified = known.name(config, paths)
+            identified = known.resolve(config, paths)
             return Run(identified.run_id, identified.config)
 
         return cls(experiment.sampling, experiment.axes, make_run, _past_runs(experiment, store, make_run))
@@ -139,7 +140,8 @@ class OptunaSearch:
         """Value of every objective at the rho that the run was trained with; None where one is missing."""
         if record is None or not record.points:
             return None
-        values = [getattr(record.points[0], name) for name in self.objectives]
+        measured = record.points[0].flat()
+        values: list[Any] = [measured.get(name) for name in self.objectives]
         return None if None in values else values
 
 
@@ -161,7 +163,7 @@ def _past_runs(experiment: Experiment, store: Store, make_run: MakeRun) -> Itera
 
 
 def _require_known(objectives: Iterable[str]) -> None:
-    known = [field.name for field in fields(Point) if field.name not in TIMED and "float" in str(field.type)]
+    known = [name for name, metric in METRICS.items() if not metric.timed]
     for name in objectives:
         if name not in known:
             reason = "it is measured only after all runs are trained" if name in TIMED else "runs have no such metric"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,17 +16,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
+from rhobench.config.metrics import METRICS, IouType, accuracy_metrics
 from rhobench.data import Categories, Target
 from rhobench.data.masks import encode_mask
 from rhobench.model.heads import Prediction
 from rhobench.model.masks import MaskEmbeddings
 from rhobench.model.postprocess import detection_masks, detections
-
-METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
-"""In the order of COCOeval's summary."""
-
-MASK_METRICS = ("segm_ap", "segm_ap50", "segm_ap75")
-"""The same of masks, for a model that has some."""
 
 Detection = dict[str, Any]
 """One detection in COCO's result format: image_id, category_id, bbox (x, y, w, h in pixels), score; with masks also
@@ -35,24 +30,17 @@ segmentation, run-length encoded at the size of the image."""
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """AP as COCO defines it, each in [0, 1]; None where a size has no objects, and of masks where there are none."""
+    """AP as COCO defines it; every value is in [0, 1], and None where there are no objects to average over."""
 
-    ap: float | None
-    ap50: float | None
-    ap75: float | None
-    ap_s: float | None
-    ap_m: float | None
-    ap_l: float | None
+    metrics: dict[str, float | None]
+    """Value of each accuracy metric by name; mask metrics only where masks were evaluated."""
     per_class: dict[str, float | None]
     """AP of each category by name."""
-    segm_ap: float | None = None
-    segm_ap50: float | None = None
-    segm_ap75: float | None = None
 
-    def metrics(self) -> dict[str, float | None]:
-        """All but the classes; those of masks only where there are some."""
-        values = asdict(self)
-        return {name: values[name] for name in (*METRICS, *(m for m in MASK_METRICS if values[m] is not None))}
+    @property
+    def ap(self) -> float | None:
+        """Box AP over IoU 0.50:0.95."""
+        return self.metrics["ap"]
 
 
 def found_objects(
@@ -100,20 +88,30 @@ def score(
     Raises:
         ValueError: an image was evaluated twice, or is not in the split, or is missing.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks to stdout
+    evaluations: dict[IouType, COCOeval] = {}
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its summary
         truth = _ground_truth(annotation_file)
         _require_each_once(image_ids, truth.getImgIds(), annotation_file)
         names = [truth.cats[i]["name"] for i in sorted(truth.getCatIds())]
-        boxes = _evaluated(truth, found, "bbox")
-        # After the boxes: pycocotools puts encoded masks into the annotations.
-        segments = _evaluated(truth, found, "segm").stats[:3] if masks else []
-    precision = boxes.eval["precision"][:, :, :, 0, -1]  # (IoU thresholds, recalls, categories)
-    values = dict(zip(METRICS, map(_known, boxes.stats[:6]), strict=True))
-    values |= dict(zip(MASK_METRICS, map(_known, segments), strict=False))
-    return Accuracy(**values, per_class={name: _mean_known(precision[..., k]) for k, name in enumerate(names)})
+        evaluations["bbox"] = _evaluate(truth, found, "bbox")
+        if masks:  # after the boxes: pycocotools writes encoded masks into the annotations
+            evaluations["segm"] = _evaluate(truth, found, "segm")
+    precision = evaluations["bbox"].eval["precision"][:, :, :, 0, -1]  # (IoU thresholds, recalls, categories)
+    return Accuracy(
+        metrics={name: _stat(evaluations, name) for name in accuracy_metrics(*evaluations)},
+        per_class={name: _mean_known(precision[..., k]) for k, name in enumerate(names)},
+    )
 
 
-def _evaluated(truth: COCO, found: Sequence[Detection], kind: Literal["bbox", "segm"]) -> COCOeval:
+def _stat(evaluations: Mapping[IouType, COCOeval], name: str) -> float | None:
+    """Value of an accuracy metric; None where there is nothing to average, for which pycocotools writes -1."""
+    coco = METRICS[name].coco
+    assert coco is not None, name
+    value = evaluations[coco.iou_type].stats[coco.index]
+    return None if value < 0 else float(value)
+
+
+def _evaluate(truth: COCO, found: Sequence[Detection], kind: IouType) -> COCOeval:
     shape = "segmentation" if kind == "segm" else "bbox"
     # One shape alone: from a box pycocotools would take the area, also where masks are compared. It adds to what it
     # is given, so these are copies.
@@ -149,11 +147,6 @@ def _require_each_once(evaluated: Sequence[int], wanted: Sequence[int], file: Pa
             f"{len(evaluated)} images were evaluated ({len(set(evaluated))} different ones), but {file.name} has "
             f"{len(wanted)}: AP counts only over all images, each once."
         )
-
-
-def _known(value: float) -> float | None:
-    """pycocotools writes -1 where there is nothing to average."""
-    return None if value < 0 else float(value)
 
 
 def _mean_known(precision: np.ndarray) -> float | None:

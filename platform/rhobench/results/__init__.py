@@ -4,13 +4,9 @@ from rhobench.results.environment import describe_environment
 from rhobench.results.pareto import (
     BESIDE_OTHER_WORK,
     ENDED_EARLY,
-    METRICS,
-    Metric,
-    MetricError,
     by_configuration,
     configuration_labels,
     front_mask,
-    metric,
     rho_label,
     samples_rho,
 )
@@ -21,11 +17,8 @@ from rhobench.results.text import printable
 __all__ = [
     "BESIDE_OTHER_WORK",
     "ENDED_EARLY",
-    "METRICS",
     "SCHEMA",
     "Attempt",
-    "Metric",
-    "MetricError",
     "Point",
     "Record",
     "RecordError",
@@ -37,7 +30,6 @@ __all__ = [
     "configuration_labels",
     "describe_environment",
     "front_mask",
-    "metric",
     "printable",
     "read_record",
     "rho_label",

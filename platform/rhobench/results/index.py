@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rhobench.config import data, errors, model, paths, run, train
-from rhobench.results import record, shape, table
+from rhobench.config import conversion, data, errors, metrics, model, paths, run, train
+from rhobench.results import record, table, upgrade
 from rhobench.results.files import Files, StoreAccessError, StoreNotFoundError
 from rhobench.results.table import SCHEMA
 
@@ -46,5 +46,5 @@ def write_index(files: Files, rows: pa.Table) -> None:
 
 def _code() -> bytes:
     """Hash of the code that turns records into rows."""
-    modules = (data, errors, model, paths, run, train, record, shape, table)
+    modules = (conversion, data, errors, metrics, model, paths, run, train, record, table, upgrade)
     return hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in modules)).hexdigest().encode()

@@ -1,19 +1,18 @@
 """Metrics, configurations (seeds averaged) and their Pareto fronts.
 
 A front over single runs rewards lucky seeds and timing noise, so a front is one over configurations. It never joins
-values that cannot be compared: ``Metric.setting`` names the columns that must agree, and each setting has
+values that cannot be compared: ``Metric.must_agree`` names the columns that must agree, and each setting has
 its own front.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-Better = Literal["higher", "lower"]
+from rhobench.config.metrics import Better, metric
 
 DIALS = ("configuration", "rho_infer", "precision", "height", "width")
 """Columns that tell two ways of running apart, and may be compared on one front."""
@@ -24,93 +23,6 @@ ENDED_EARLY = ("failed", "stopped")
 
 BESIDE_OTHER_WORK = 0.2
 """A time is marked where other processes of the host used more cores than this while it was measured."""
-
-
-class MetricError(ValueError):
-    """A metric that does not exist."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A column of ``Store.frame()`` that can be an axis of a front."""
-
-    name: str
-    """The column."""
-    label: str
-    """How an axis or a table head calls it."""
-    unit: str = ""
-    """Unit of what is shown, after ``scale``."""
-    better: Better
-    """Which direction is wanted."""
-    digits: int = 1
-    """Decimals shown; at most one from 100 up."""
-    scale: float = 1.0
-    """Shown value over stored value: 100 for AP."""
-    setting: tuple[str, ...] = ()
-    """Columns that must agree for two values to be comparable."""
-    interval: tuple[str, str] | None = None
-    """Columns with a low and a high percentile of the repeated measurement behind one value."""
-    timed: bool = False
-    """Whether it is a time, which other work on the machine changes."""
-
-    @property
-    def title(self) -> str:
-        """Label with its unit."""
-        return f"{self.label} ({self.unit})" if self.unit else self.label
-
-    @property
-    def noun(self) -> str:
-        """Label inside a sentence: "GFLOPs", "latency"."""
-        return self.label if self.label[1].isupper() else self.label.lower()
-
-    def format(self, value: float) -> str:
-        """The value as it is shown, or a dash where there is none."""
-        if pd.isna(value):
-            return "–"
-        shown = value * self.scale
-        return f"{shown:.{min(self.digits, 1) if abs(shown) >= 100 else self.digits}f}"
-
-
-def _accuracy(name: str, label: str) -> Metric:
-    return Metric(name=name, label=label, better="higher", scale=100, setting=("dataset",))
-
-
-_TIMING = ("device", "protocol", "backend", "threads", "batch_size")
-
-METRICS: dict[str, Metric] = {
-    m.name: m
-    for m in (
-        _accuracy("ap", "AP"),
-        _accuracy("ap50", "AP50"),
-        _accuracy("ap75", "AP75"),
-        _accuracy("ap_s", "AP small"),
-        _accuracy("ap_m", "AP medium"),
-        _accuracy("ap_l", "AP large"),
-        _accuracy("segm_ap", "Mask AP"),
-        _accuracy("segm_ap50", "Mask AP50"),
-        _accuracy("segm_ap75", "Mask AP75"),
-        Metric(name="gflops", label="GFLOPs", unit="per image", better="lower", digits=2, setting=("flops_count",)),
-        Metric(name="params_m", label="Parameters", unit="M", better="lower"),
-        Metric(
-            name="latency_ms",
-            label="Latency",
-            unit="ms",
-            better="lower",
-            setting=_TIMING,
-            interval=("latency_p10_ms", "latency_p90_ms"),
-            timed=True,
-        ),
-        Metric(name="fps", label="FPS", unit="images/s", better="higher", setting=_TIMING, timed=True),
-    )
-}
-"""Every metric, by column; this table is the one place to add one."""
-
-
-def metric(name: str) -> Metric:
-    """The metric of a column; MetricError lists those that exist."""
-    if name not in METRICS:
-        raise MetricError(f"There is no metric {name!r}; choose one of {', '.join(METRICS)}.")
-    return METRICS[name]
 
 
 def front_mask(x: np.ndarray, y: np.ndarray, x_better: Better, y_better: Better) -> np.ndarray:
@@ -142,7 +54,7 @@ def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> p
     others); ``on_front``, within its setting.
     """
     metrics = [metric(x), metric(y)]
-    settings = list(dict.fromkeys(column for m in metrics for column in m.setting))
+    settings = list(dict.fromkeys(column for m in metrics for column in m.must_agree))
     keys = [*DIALS, *settings]
     known = frame[~frame["status"].isin(ENDED_EARLY) & frame[[x, y]].notna().all(axis=1)].copy()
     known["setting"] = _texts(known, _varying(known, settings))

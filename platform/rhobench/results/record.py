@@ -11,21 +11,35 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Annotated, Any, Literal, NoReturn, get_args
 
-import orjson
+import msgspec
 
+from rhobench.config import ConfigError
+from rhobench.config.conversion import from_dict
 from rhobench.results.files import write_whole
-from rhobench.results.shape import misfit
 from rhobench.results.text import is_file_name, printable
+from rhobench.results.upgrade import upgrade
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised whenever a reader of the old number would misunderstand the file."""
 
 FILE_NAME = "record.json"
 
 MAX_BYTES = 2**24
 """Size of the largest record that is written or read: 16 MiB, about ten thousand epochs."""
+
+MAX_DEPTH = 8
+"""Levels of lists and dictionaries in a field of arbitrary content; deeper nesting would break recursive readers."""
+
+LARGEST = 2**53
+"""Whole numbers up to this one are exact in JSON, in data frames and in a browser."""
+
+Count = Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+"""A whole number whose size is checked when a record is read."""
+
+Number = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+"""A number whose size is checked when a record is read."""
 
 Status = Literal["trained", "completed", "stopped", "failed"]
 """trained: artifact and AP exist, cost is not yet measured. completed: both. stopped: ended early, as too far behind
@@ -43,7 +57,7 @@ class RecordError(ValueError):
 class Point:
     """One way of running a trained artifact, and what was measured that way. None: not measured."""
 
-    rho: float | None
+    rho: Number | None
     """Share of the encoder tokens updated at inference; None: the dense encoder."""
     protocol: str | None = None
     """Name and version of the way of measuring, explained in ``Record.protocols``."""
@@ -51,58 +65,51 @@ class Point:
     """The processor that ran it, such as "AMD EPYC 9654" or "NVIDIA H100"."""
     backend: str | None = None
     """Backend of deformable attention that ran, not the one that was asked for."""
-    threads: int | None = None
+    threads: Count | None = None
     """CPU threads of the process."""
-    load_average: float | None = None
+    load_average: Number | None = None
     """Runnable processes over the minute before the measurement ended; much above ``threads``: it was not alone."""
-    busy_cores: float | None = None
+    busy_cores: Number | None = None
     """Cores that other processes of the host used while it was measured, in the mean. Ray cannot see them."""
     co_running: str | None = None
     """The programs among them that used most, with their cores, such as "python 0.9, raylet 0.1"."""
-    batch_size: int | None = None
+    batch_size: Count | None = None
     """Images of one call."""
     precision: str | None = None
     """"fp32", "bf16" or "fp16"."""
-    height: int | None = None
+    height: Count | None = None
     """Height of the input in pixels; None: it varies from image to image."""
-    width: int | None = None
+    width: Count | None = None
     """Width of the input in pixels; None: it varies from image to image."""
-    ap: float | None = None
-    """COCO AP over IoU 0.50:0.95, in [0, 1]."""
-    ap50: float | None = None
-    """AP at IoU 0.50."""
-    ap75: float | None = None
-    """AP at IoU 0.75."""
-    ap_s: float | None = None
-    """AP of small objects."""
-    ap_m: float | None = None
-    """AP of medium objects."""
-    ap_l: float | None = None
-    """AP of large objects."""
-    segm_ap: float | None = None
-    """AP of masks over IoU 0.50:0.95; None for a model without a mask head."""
-    segm_ap50: float | None = None
-    """AP of masks at IoU 0.50."""
-    segm_ap75: float | None = None
-    """AP of masks at IoU 0.75."""
-    gflops: float | None = None
+    accuracy: dict[str, Number | None] = field(default_factory=dict)
+    """Accuracy metrics by name (``rhobench.config.metrics``), in [0, 1]; None where there are no objects to average
+    over. Mask metrics only for a model with a mask head."""
+    gflops: Number | None = None
     """10^9 operations of one image, counted as ``flops_count`` says."""
     flops_count: Literal["standard", "official"] | None = None
     """"standard": 2 per multiply-add. "official": the counter of the official Sparse DETR code."""
-    params_m: float | None = None
+    params_m: Number | None = None
     """Millions of parameters."""
-    latency_ms: float | None = None
+    latency_ms: Number | None = None
     """Median of the timed calls."""
-    latency_p10_ms: float | None = None
+    latency_p10_ms: Number | None = None
     """10th percentile of the timed calls."""
-    latency_p90_ms: float | None = None
+    latency_p90_ms: Number | None = None
     """90th percentile of the timed calls."""
-    latency_samples: int | None = None
+    latency_samples: Count | None = None
     """How many calls were timed."""
-    fps: float | None = None
+    fps: Number | None = None
     """Images per second at ``batch_size``."""
     samples_file: str | None = None
-    """File beside the record with every timed call."""
+    """File in the folder of the run with every timed call."""
+
+    def flat(self) -> dict[str, Any]:
+        """Every field by name, with each accuracy metric under its own name."""
+        return {
+            key: item
+            for name, value in vars(self).items()
+            for key, item in (value.items() if name == "accuracy" else ((name, value),))
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,13 +157,13 @@ class Record:
     training: dict[str, Any] = field(default_factory=dict)
     """How it went: precision and loss scale, learning rates by group, skipped steps, loss spikes, best epoch, restarts
     with their warnings."""
-    cost: dict[str, float | None] = field(default_factory=dict)
+    cost: dict[str, Number | None] = field(default_factory=dict)
     """train_seconds, eval_seconds, cpu_seconds, gpu_seconds, restarts, summed over all restarts."""
     started_at: str | None = None
     """UTC, ISO 8601."""
     finished_at: str | None = None
     """UTC, ISO 8601."""
-    schema: int = SCHEMA
+    schema: Count = SCHEMA
     """Version of this layout."""
 
     def to_json(self) -> str:
@@ -190,21 +197,22 @@ class Record:
             raise RecordError(
                 f"{source} has schema {schema}, but this version of rhobench reads up to {SCHEMA}: upgrade rhobench."
             )
-        try:
-            points = [Point(**point) for point in data.get("points", [])]
-            attempts = [Attempt(**attempt) for attempt in data.get("attempts", [])]
-            record = cls(**{**data, "points": points, "attempts": attempts})
-        except TypeError as error:
-            detail = printable(error).partition("() ")[2] or printable(error)
-            raise RecordError(f"{source} does not fit schema {schema}: {detail}; write it again.") from error
-        if record.status not in get_args(Status):
+        status = data.get("status")
+        if status not in get_args(Status):
             raise RecordError(
-                f"{source} has status {printable(repr(record.status))}, which is none of {', '.join(get_args(Status))}."
+                f"{source} has status {printable(repr(status))}, which is none of {', '.join(get_args(Status))}."
             )
-        for part in (record, *points, *attempts):
-            if wrong := misfit(part):
-                raise RecordError(f"{source} does not fit schema {schema}: {wrong}; write it again.")
-        for point in points:
+        try:
+            record = from_dict(cls, upgrade(data, SCHEMA))
+        except (ConfigError, TypeError) as error:  # TypeError: points that cannot be upgraded
+            raise RecordError(f"{source} does not fit schema {schema}: {printable(error)} Write it again.") from error
+        for name in ("config", "environment", "training"):
+            if not _is_shallow(getattr(record, name)):
+                raise RecordError(
+                    f"{source} does not fit schema {schema}: {name} is nested more than {MAX_DEPTH} levels deep; "
+                    "write it again."
+                )
+        for point in record.points:
             if point.samples_file is not None and not is_file_name(point.samples_file):
                 name = printable(repr(point.samples_file))
                 raise RecordError(f"{source} names the samples file {name}, which is no file beside it.")
@@ -225,11 +233,11 @@ def read_record(path: Path) -> Record:
 
 def _parsed(content: str | bytes, source: str) -> Any:
     try:
-        return orjson.loads(content)  # five times as fast as Python's own, and as strict as the standard
-    except orjson.JSONDecodeError as error:
+        return msgspec.json.decode(content)  # several times as fast as Python's parser, and as strict as the standard
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         reason = str(error)
     try:
-        # Python's own knows better what to call it.
+        # Python's parser gives the better description of the problem.
         json.loads(content if isinstance(content, str) else content.decode(), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise RecordError(f"{source} is not a text file ({error.reason}); move it out of the store.") from error
@@ -248,6 +256,14 @@ def _nulls_for_nan(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_nulls_for_nan(item) for item in value]
     return value
+
+
+def _is_shallow(value: Any, levels: int = MAX_DEPTH + 1) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    return levels > 0 and all(
+        _is_shallow(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value)
+    )
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import operator
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
+import msgspec
 import pyarrow as pa
 
 from rhobench.config import EXECUTION, ConfigError, DataConfig, RunConfig
-from rhobench.config.paths import config_hash, from_dict, leaves, to_dict
-from rhobench.results.record import Point, Record, RecordError
-from rhobench.results.shape import LARGEST
+from rhobench.config.conversion import from_dict, to_dict
+from rhobench.config.metrics import accuracy_metrics
+from rhobench.config.paths import config_hash, leaves
+from rhobench.results.record import LARGEST, Point, Record, RecordError
 from rhobench.results.text import printable
 
 COSTS = ("train_seconds", "eval_seconds", "cpu_seconds", "gpu_seconds")
@@ -31,6 +33,13 @@ COSTS = ("train_seconds", "eval_seconds", "cpu_seconds", "gpu_seconds")
 
 SAME_CONFIGURATION = frozenset({"experiment", "seed"})
 """Fields in which runs of one configuration may differ, beside ``EXECUTION``."""
+
+_ACCURACY = accuracy_metrics()
+
+_POINT = [field.name for field in dataclasses.fields(Point)]
+_AT = _POINT.index("accuracy")
+_BEFORE, _AFTER = _POINT[1:_AT], _POINT[_AT + 1 :]  # rho, the first field, stands elsewhere among the columns
+_before_accuracy, _after_accuracy = operator.attrgetter(*_BEFORE), operator.attrgetter(*_AFTER)
 
 _FIELDS = {field.name for field in dataclasses.fields(RunConfig)}
 _SECTIONS: dict[str, Any] = {
@@ -89,8 +98,8 @@ def rows_of(record: Record, settings: Settings, version: str) -> Iterator[tuple[
     second = (config.seed, model.enc_layers, model.use_enc_aux_loss)
     last = (*map(cost.get, COSTS), record.started_at, record.finished_at, *settings.columns, version, None)
     for point in record.points or [Point(rho=model.rho)]:
-        rho_infer, *measured = vars(point).values()  # rho is its first field
-        yield (*first, rho_infer, *second, *measured, *last)
+        accuracy = map(point.accuracy.get, _ACCURACY)
+        yield (*first, point.rho, *second, *_before_accuracy(point), *accuracy, *_after_accuracy(point), *last)
 
 
 def problem_row(run_id: str, version: str, problem: str) -> tuple[Any, ...]:
@@ -108,11 +117,11 @@ def _settings(data: Mapping[str, Any]) -> Settings:
     """``from_dict(RunConfig, data)`` with the sections that are known already."""
     if not (data.keys() <= _FIELDS and type(data.get("experiment")) is str and type(data.get("seed", 0)) is int):
         data = to_dict(from_dict(RunConfig, data))  # the slow way, which says what is wrong
-    sections = {name: _section(name, orjson.dumps(data.get(name, {}))) for name in _SECTIONS}
+    sections = {name: _section(name, msgspec.json.encode(data.get(name, {}))) for name in _SECTIONS}
     config = RunConfig(**{**data, **{name: section.config for name, section in sections.items()}})
     _require_exact("seed", config.seed)
     top = [getattr(config, name) for name in ("experiment", "seed") if name not in SAME_CONFIGURATION]
-    identity = b"".join([orjson.dumps(top), *(section.identity for section in sections.values())])
+    identity = b"".join([msgspec.json.encode(top), *(section.identity for section in sections.values())])
     return Settings(
         config=config,
         columns=tuple(itertools.chain.from_iterable(section.columns for section in sections.values())),
@@ -122,7 +131,7 @@ def _settings(data: Mapping[str, Any]) -> Settings:
 
 @functools.lru_cache(maxsize=8192)
 def _section(name: str, text: bytes) -> _Section:
-    config: Any = from_dict(_SECTIONS[name], orjson.loads(text))
+    config: Any = from_dict(_SECTIONS[name], msgspec.json.decode(text))
     columns, identity = [], []
     for path, value in leaves(config):
         _require_exact(path, value)
@@ -130,12 +139,12 @@ def _section(name: str, text: bytes) -> _Section:
             identity.append(value)
         # Tuples cannot be told apart from sequences of values by pandas.
         columns.append(str(value) if isinstance(value, tuple) else value)
-    return _Section(config=config, columns=tuple(columns), identity=orjson.dumps(identity))
+    return _Section(config=config, columns=tuple(columns), identity=msgspec.json.encode(identity))
 
 
 def _require_exact(path: str, value: Any) -> None:
     if type(value) is int and abs(value) > LARGEST:
-        raise ConfigError(f"{path}={value} is not allowed: whole numbers go up to 2^53 here.")
+        raise ConfigError(f"{path} is a whole number beyond 2^53, which other readers of JSON cannot hold exactly.")
 
 
 @functools.lru_cache
@@ -148,7 +157,7 @@ def _dataset(data: DataConfig) -> str:
 def _columns() -> dict[str, Any]:
     """Every column with the type of its values, as annotated."""
     point = typing.get_type_hints(Point)
-    rho = point.pop("rho")
+    rho = point["rho"]
     texts = ("run_id", "experiment", "status", "reason", "configuration", "dataset", "model", "backbone")
     config = {path: hint for path, hint in _leaf_types(RunConfig) if "." in path}
     return {
@@ -158,7 +167,9 @@ def _columns() -> dict[str, Any]:
         "seed": int,
         "enc_layers": int,
         "use_enc_aux_loss": bool,
-        **point,
+        **{name: point[name] for name in _BEFORE},
+        **dict.fromkeys(_ACCURACY, float),
+        **{name: point[name] for name in _AFTER},
         **dict.fromkeys(COSTS, float),
         "started_at": str,
         "finished_at": str,
