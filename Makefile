@@ -1,4 +1,4 @@
-# `make` lists the targets.
+# Running make without arguments lists the targets.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,15 +9,15 @@ BIN := $(VENV)/bin
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/.installed  ## Make .venv with rhobench in it.
+install: $(VENV)/.installed  ## Create .venv and install rhobench into it.
 
-demo: install  ## Sweep rho on generated scenes: four runs, the Pareto front, a page. About ten minutes.
+demo: install  ## Sweep rho on generated images: four runs, the Pareto front, a page. About 8 minutes on two cores.
 	$(BIN)/rhobench run demo
 
-test: $(VENV)/.installed-dev  ## Install what the tests need and run them.
+test: $(VENV)/.installed-dev  ## Install the test dependencies and run the tests. About 12 minutes on two cores.
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.installed-dev  ## Linter, formatter and type checker.
+check: $(VENV)/.installed-dev  ## Run the linter, the formatter and the type checker.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy platform cuda_ops dashboards experiments
