@@ -1,29 +1,33 @@
-"""Every experiment that is listed can be run, at full size and as a smoke run."""
+"""Every experiment can be run, at full size and as a smoke run, and is found by the name of its file."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from rich.console import Console
 
+import rhobench.experiments
+from rhobench.cli import main
 from rhobench.config import ConfigError
 from rhobench.config.paths import differences, run_key, with_values
 from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Store
-from rhobench.runner.run_study import check_expectations
-from rhobench.study.grid import run_count, runs_of
-from rhobench.study.resolve import resolve
+from rhobench.results.expectations import compare_with_expectations
+from rhobench.study.grid import expand_runs, run_count
+from rhobench.study.request import StudyRequest
+from rhobench.study.resolve import resolve_study
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_has_its_name_and_different_runs(name: str) -> None:
+def test_an_experiment_has_its_own_name_and_distinct_runs(name: str) -> None:
     experiment = EXPERIMENTS[name]()
-    runs = runs_of(experiment)
+    runs = expand_runs(experiment)
     assert len(set(runs)) == len(runs)
     assert run_count(experiment) >= 2
     assert {experiment.base.experiment, *(run.experiment for run in runs)} == {name}
@@ -32,34 +36,34 @@ def test_an_experiment_has_its_name_and_different_runs(name: str) -> None:
     assert experiment.cpu_hours + experiment.gpu_hours > 0
 
 
-def _makes_its_data(name: str) -> bool:
+def _generates_its_data(name: str) -> bool:
     experiment = EXPERIMENTS[name]()
     return with_values(experiment.base, experiment.smoke).data.dir is None
 
 
 def _shape(run_id: str) -> str:
-    """The readable part of a run's name without its epochs, of which smoke runs have one."""
+    """The readable part of a run id without the number of epochs, which is one in a smoke run."""
     return re.sub(r"-epochs\d+", "", run_id.rpartition("-")[0])
 
 
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if _makes_its_data(name)])
-def test_a_smoke_run_has_the_runs_of_the_full_size(name: str) -> None:
-    small, full = resolve(name, [], None, smoke=True), EXPERIMENTS[name]()
-    assert len(small.run_ids) == len(runs_of(full))
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if _generates_its_data(name)])
+def test_a_smoke_run_has_the_same_runs_as_the_full_size(name: str) -> None:
+    small, full = resolve_study(StudyRequest(experiment=name, smoke=True)), EXPERIMENTS[name]()
+    assert len(small.run_ids) == len(expand_runs(full))
     assert len(set(small.run_ids)) == len(small.run_ids)
     if full.base.data.dir is None:  # the full size can be resolved without a data set
-        resolved = resolve(name, [], None, smoke=False)
+        resolved = resolve_study(StudyRequest(experiment=name))
         assert [_shape(i) for i in small.run_ids] == [_shape(i) for i in resolved.run_ids]
         assert not set(small.run_ids) & set(resolved.run_ids)
 
 
-def test_a_smoke_run_on_made_images_does_not_take_a_data_set_in_silence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="leave out --data"):
-        resolve("official_50ep", [], tmp_path, smoke=True)
+def test_a_smoke_run_on_generated_images_refuses_a_data_set(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="remove --data or --smoke"):
+        resolve_study(StudyRequest(experiment="official_50ep", data=tmp_path, smoke=True))
 
 
-def test_the_official_training_is_that_of_the_specification() -> None:
-    """Spec sections 14 and 15, and what was decided: timm's name of torchvision's weights, 16 images a step."""
+def test_the_official_training_matches_the_specification() -> None:
+    """Spec sections 14 and 15; the weights are torchvision's, and a step has 16 images."""
     base = EXPERIMENTS["official_50ep"]().base
     train, data = base.train, base.data
     assert (train.epochs, train.lr_drop_epoch, train.schedule, train.warmup_fraction) == (50, 40, "step", 0.0)
@@ -74,19 +78,19 @@ def test_the_official_training_is_that_of_the_specification() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4, 8])
-def test_the_official_step_is_shared_by_any_usual_number_of_workers(workers: int) -> None:
+def test_the_official_batch_is_the_same_for_any_usual_number_of_workers(workers: int) -> None:
     base = with_values(EXPERIMENTS["official_50ep"]().base, {"train.num_workers": workers})
     assert (base.train.batch_size, base.train.rates["base"]) == (16, 2e-4)
 
 
-def test_the_modern_training_differs_in_the_training_alone() -> None:
+def test_the_modern_experiment_differs_only_in_its_training() -> None:
     official, modern = (EXPERIMENTS[name]() for name in ("official_50ep", "modern_50ep"))
     changed = {difference.path for difference in differences(official.base, modern.base)}
     assert changed == {"experiment", "train.schedule", "train.warmup_fraction", "train.ema_decay", "train.precision"}
     assert official.axes == modern.axes
 
 
-def test_official_and_modern_runs_live_in_one_store(tmp_path: Path) -> None:
+def test_official_and_modern_runs_share_a_store(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for name in ("official_50ep", "modern_50ep", "official_50ep"):
         store.claim(EXPERIMENTS[name]())
@@ -97,32 +101,89 @@ def test_each_rho_is_expected_to_reach_its_own_published_row() -> None:
     assert {e.where["rho"]: e.at_least for e in expected} == pytest.approx(
         {0.1: 0.448, 0.2: 0.451, 0.3: 0.455, 0.4: 0.457, 0.5: 0.458}
     )
-    frame = pd.DataFrame({"rho": [0.1, 0.5], "ap": [0.449, 0.449]})
-    console = Console(file=StringIO(), width=200)
-    check_expectations(expected, frame, console)
-    verdicts = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert len(verdicts) == 2
-    assert "rho 0.1" in verdicts[0]
-    assert ": met" in verdicts[0]
-    assert "rho 0.5" in verdicts[1]
-    assert ": not met" in verdicts[1]
-    assert "46.3 in Table 1" in verdicts[1]
+    frame = pd.DataFrame({"run_id": ["a", "b"], "rho": [0.1, 0.5], "ap": [0.449, 0.449]})
+    verdicts = compare_with_expectations("official_50ep", expected, frame)
+    compared = {v.where["rho"]: v for v in verdicts if v.outcome != "not checked"}
+    assert {rho: v.outcome for rho, v in compared.items()} == {0.1: "met", 0.5: "not met"}
+    assert "rho 0.1" in compared[0.1].sentence()
+    assert "46.3 in Table 1" in compared[0.5].sentence()
 
 
-def test_the_auxiliary_loss_is_never_asked_for_where_it_would_be_on_no_layer() -> None:
-    runs = runs_of(EXPERIMENTS["encoder_depth"]())
+def test_the_auxiliary_loss_is_excluded_for_a_single_layer() -> None:
+    runs = expand_runs(EXPERIMENTS["encoder_depth"]())
     assert len(runs) == 10
     assert not any(run.model.enc_layers == 1 and run.model.use_enc_aux_loss for run in runs)
     assert {(run.model.rho, run.model.enc_layers) for run in runs[:4]} == {(0.5, 4), (0.1, 4), (0.5, 1), (0.1, 1)}
-    pinned = resolve("encoder_depth", ["model.enc_layers=2"], None, smoke=False)
+    pinned = resolve_study(StudyRequest(experiment="encoder_depth", assignments=["model.enc_layers=2"]))
     assert len(pinned.run_ids) == 4, "its exclusion has nothing left to exclude, which is no error"
 
 
 def test_a_smoke_run_of_the_search_has_fewer_runs() -> None:
-    full, small = (resolve("search", [], None, smoke=smoke).experiment for smoke in (False, True))
+    full, small = (resolve_study(StudyRequest(experiment="search", smoke=smoke)).experiment for smoke in (False, True))
     assert (run_count(full), run_count(small)) == (12, 4)
 
 
 def test_three_runs_of_rho_sampled_are_those_of_the_demo() -> None:
-    demo, sampled = ({run_key(run) for run in runs_of(EXPERIMENTS[name]())} for name in ("demo", "rho_sampled"))
+    demo, sampled = ({run_key(run) for run in expand_runs(EXPERIMENTS[name]())} for name in ("demo", "rho_sampled"))
     assert len(demo & sampled) == 3
+
+
+ADDED = """
+from dataclasses import replace
+
+from rhobench.experiments.demo import demo
+
+
+def added():
+    scenes = demo()
+    return replace(scenes, summary="Added as one file", base=replace(scenes.base, experiment="added"))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A further folder in which experiments are found."""
+    monkeypatch.setattr(rhobench.experiments, "__path__", [*rhobench.experiments.__path__, str(tmp_path)])
+    yield tmp_path
+    for file in tmp_path.glob("*.py"):
+        sys.modules.pop(f"rhobench.experiments.{file.stem}", None)
+
+
+def test_an_experiment_is_added_by_one_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "added.py").write_text(ADDED)
+    (folder / "_shared.py").write_text("")
+    assert list(EXPERIMENTS) == ["demo", *sorted(set(EXPERIMENTS) - {"demo"})]
+    assert EXPERIMENTS["added"]().base.experiment == "added"
+    assert len(resolve_study(StudyRequest(experiment="added", smoke=True)).run_ids) == 4
+    monkeypatch.setattr(sys, "argv", ["rhobench", "experiments"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert not stopped.value.code
+    assert re.search(r"^added +Added as one file +\[4 runs, ", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_file_without_its_function_is_reported(folder: Path) -> None:
+    (folder / "empty.py").write_text("")
+    assert "empty" in EXPERIMENTS
+    with pytest.raises(ConfigError, match=r"empty\.py is not an experiment: define a function empty\(\) there"):
+        EXPERIMENTS["empty"]
+
+
+def test_an_unknown_name_is_a_key_error() -> None:
+    assert "demos" not in EXPERIMENTS
+    assert "published" not in EXPERIMENTS, "a package is not an experiment"
+    with pytest.raises(KeyError):
+        EXPERIMENTS["demos"]
+
+
+def test_a_lookup_imports_neither_other_experiments_nor_heavy_packages() -> None:
+    code = (
+        "import sys; from rhobench.experiments import EXPERIMENTS; assert 'demos' not in EXPERIMENTS;"
+        "EXPERIMENTS['scoring'](); print(*sorted(m for m in sys.modules if m.startswith('rhobench.experiments.')));"
+        "EXPERIMENTS.keys() and [build() for build in EXPERIMENTS.values()];"
+        "print(*sorted({'torch', 'ray', 'numpy', 'pandas', 'pyarrow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["rhobench.experiments.demo rhobench.experiments.scoring", ""]

@@ -1,34 +1,42 @@
-"""Every study, one module each: a function that returns an ``Experiment``, listed here by its name."""
+"""Experiments, found by themselves: each module NAME.py has a function NAME that returns an ``Experiment``."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+
+from rhobench.config import ConfigError
 from rhobench.config.experiment import Experiment
-from rhobench.experiments.bccd import bccd
-from rhobench.experiments.bccd_finetuned import bccd_finetuned
-from rhobench.experiments.dam_target import dam_target
-from rhobench.experiments.demo import demo
-from rhobench.experiments.encoder_depth import encoder_depth
-from rhobench.experiments.masks import masks
-from rhobench.experiments.modern_50ep import modern_50ep
-from rhobench.experiments.official_50ep import official_50ep
-from rhobench.experiments.pretraining import pretraining
-from rhobench.experiments.rho_sampled import rho_sampled
-from rhobench.experiments.scoring import scoring
-from rhobench.experiments.search import search
 
-EXPERIMENTS: dict[str, Callable[[], Experiment]] = {
-    "demo": demo,
-    "bccd": bccd,
-    "bccd_finetuned": bccd_finetuned,
-    "rho_sampled": rho_sampled,
-    "encoder_depth": encoder_depth,
-    "search": search,
-    "scoring": scoring,
-    "dam_target": dam_target,
-    "pretraining": pretraining,
-    "masks": masks,
-    "official_50ep": official_50ep,
-    "modern_50ep": modern_50ep,
-}
+
+class _Experiments(Mapping[str, Callable[[], Experiment]]):
+    """Functions that build the experiments, by name. A lookup imports the module of that experiment only."""
+
+    def __getitem__(self, name: str) -> Callable[[], Experiment]:
+        if name not in self:
+            raise KeyError(name)
+        module = importlib.import_module(f"{__name__}.{name}")
+        build = getattr(module, name, None)
+        if not callable(build):
+            raise ConfigError(
+                f"{module.__file__} is not an experiment: define a function {name}() there that returns an Experiment."
+            )
+        return build
+
+    def __iter__(self) -> Iterator[str]:
+        found = (module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+        names = [name for name in found if not name.startswith("_")]  # an underscore marks shared helpers
+        return iter(sorted(names, key=lambda name: (name != "demo", name)))  # the one to try first comes first
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(self)  # the default of Mapping would import the module
+
+
+EXPERIMENTS: Mapping[str, Callable[[], Experiment]] = _Experiments()
+"""Every experiment by name: ``EXPERIMENTS["demo"]()`` builds the experiment "demo"."""
 
 __all__ = ["EXPERIMENTS"]

@@ -1,7 +1,7 @@
-"""Real images: blood cells under a microscope, three classes, 292 images to train on and 72 to test on.
+"""Real images: blood cells under a microscope, with three classes, 292 training images and 72 test images.
 
-Data: BCCD (MIT licence) as COCO json, given with ``--data DIR``. The schedule was fixed before the test images were
-looked at; the last epoch is the one that counts.
+Data: BCCD (MIT licence) in COCO format, given with ``--data DIR``. The schedule was fixed before the test split was
+evaluated for the first time; the result is that of the last epoch.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ BCCD_TEST = DataSize(images=72, annotations=945, categories=3)
 
 
 def bccd() -> Experiment:
-    """rho in {0.1, 0.3, 1.0}, trained on train and val, scored on test."""
+    """Train on the splits train and val at rho 0.1, 0.3 and 1.0; evaluate on the split test."""
     return Experiment(
-        summary="AP of a small Sparse DETR at three rho on real blood-cell images; needs --data",
+        summary="AP of a small Sparse DETR at three values of rho on blood-cell images (BCCD); needs --data",
         base=RunConfig(
             experiment="bccd",
             model=small_sparse_detr(width=96, ffn_dim=256, num_queries=60),
@@ -28,7 +28,7 @@ def bccd() -> Experiment:
                 train_splits=("train", "val"),
                 val_split="test",
                 resize_px=(256, 320),
-                vflip=True,  # cells have no up and down
+                vflip=True,  # cells have no preferred orientation
                 pixel_mean=LITE0_PIXELS,
                 pixel_std=LITE0_PIXELS,
             ),

@@ -1,9 +1,10 @@
-"""Blood cells again, with a backbone that learns, too, and images that differ from epoch to epoch.
+"""Blood cells with a trained backbone, data augmentation and averaged weights, over three seeds.
 
-With a frozen backbone every epoch of ``bccd`` shows the same images, mirrored at most, and soon teaches nothing new.
-Here crops and colours make them new, all stages of the backbone with stride 8 or more are trained, and the average of
-the weights is what counts. Images keep three quarters of their side lengths, for platelets are small, and a third
-decoder layer tells apart cells that overlap. The schedule is fixed beforehand; the last epoch is scored.
+``bccd`` caches the features of a frozen backbone, so its images are only mirrored from epoch to epoch, and training
+saturates early. Here random crops and colour jitter vary the images, every backbone stage of stride 8 or more is
+trained, and the moving average of the weights is evaluated. Images keep three quarters of their side lengths because
+platelets are small, and a third decoder layer helps to separate overlapping cells. The schedule was fixed beforehand;
+the result is that of the last epoch.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from rhobench.experiments.bccd import bccd
 
 
 def bccd_finetuned() -> Experiment:
-    """rho 0.3, three seeds."""
+    """Train at rho 0.3 with three seeds."""
     frozen = bccd()
     model, data, train = frozen.base.model, frozen.base.data, frozen.base.train
     return replace(
         frozen,
-        summary="AP of a small Sparse DETR trained with its backbone on augmented blood-cell images; needs --data",
+        summary="bccd with a trained backbone, augmentation and averaged weights, over three seeds; needs --data",
         base=replace(
             frozen.base,
             experiment="bccd_finetuned",
@@ -28,7 +29,7 @@ def bccd_finetuned() -> Experiment:
             data=replace(
                 data,
                 resize_px=(360, 480),
-                # Of images of 480x640. Half of them stay whole, as those that are scored are.
+                # Images are 480x640. Half of them stay whole, like the images of the evaluation.
                 crop_prob=0.5,
                 crop_scales_px=(480,),
                 crop_px=(360, 640),
@@ -39,9 +40,9 @@ def bccd_finetuned() -> Experiment:
             train=replace(
                 train,
                 epochs=36,
-                batch_size=4,  # so few images give too few steps otherwise
+                batch_size=4,  # a larger batch leaves too few steps with 292 images
                 lr_backbone=1e-4,
-                ema_decay=0.998,  # over about 7 epochs
+                ema_decay=0.998,  # averages over about 7 epochs
                 cache_features=False,
                 eval_every_epochs=10,
                 cpus_per_worker=2,

@@ -1,7 +1,7 @@
-"""Two changes to what the scoring network learns: a weight that warms up, and a target with a soft step.
+"""Two changes to the loss of the scoring network: a weight that warms up, and a target with a soft step.
 
-At first the decoder looks anywhere, and its attention map is noise that reaches the backbone through the scoring
-network. Later tokens at the edge of the chosen share enter and leave it from step to step.
+Early in training the attention map of the decoder is noise, which reaches the backbone through the scoring network.
+Later, tokens at the boundary of the selected share enter and leave it from step to step.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from rhobench.experiments.demo import demo
 
 
 def dam_target() -> Experiment:
-    """With and without each, at rho 0.1."""
+    """Train with and without each of the two changes at rho 0.1."""
     scenes = demo()
     return replace(
         scenes,
-        summary="AP with a warmed-up and a soft target of the scoring network at rho 0.1, on generated scenes",
+        summary="AP with loss warm-up and a soft target for the scoring network at rho 0.1, on generated scenes",
         base=replace(scenes.base, experiment="dam_target", model=replace(scenes.base.model, rho=0.1)),
         axes=(
             # An epoch has 250 steps.

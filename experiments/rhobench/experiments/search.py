@@ -1,6 +1,6 @@
-"""Which detector buys most accuracy for its operations: a search over rho and the depth of encoder and decoder.
+"""Search for the best trade-off between AP and GFLOPs over rho and the depth of encoder and decoder.
 
-Optuna chooses each run from the results of those before it, for a high AP at few GFLOPs.
+Optuna chooses each run from the results of the earlier ones, maximising AP and minimising GFLOPs.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from rhobench.experiments.demo import demo
 
 
 def search() -> Experiment:
-    """Twelve runs with rho from 0.05 to 1 and one to four layers in encoder and decoder."""
+    """Sample twelve runs with rho from 0.05 to 1 and one to four layers in encoder and decoder."""
     scenes = demo()
     return replace(
         scenes,
-        summary="AP against GFLOPs, searched by Optuna over rho and layers, on generated scenes",
+        summary="Optuna search over rho and the number of layers: AP against GFLOPs on generated scenes",
         base=replace(scenes.base, experiment="search"),
         axes=(
             Range(path="model.rho", low=0.05, high=1.0),

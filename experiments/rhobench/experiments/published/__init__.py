@@ -1,4 +1,4 @@
-"""Published numbers that ours are compared with, as they were printed."""
+"""Published results of Sparse DETR and its relatives, as printed, for comparison with our own runs."""
 
 from __future__ import annotations
 
@@ -8,46 +8,51 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 FIRST_IMAGES = "first100"
-"""In ``PublishedRow.counted_on``: the mean over the first 100 images of val2017."""
+"""Value of ``PublishedRow.counted_on``: GFLOPs are the mean over the first 100 images of val2017."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
-    """One row of a table of Sparse DETR."""
+    """One row of a published table."""
 
     method: str
-    """As printed."""
+    """Name of the method, as printed."""
     backbone: str
-    """As printed."""
+    """Name of the backbone, as printed."""
     model: str
-    """Our name of it, for ``rhobench.config.model_zoo.find_model``."""
+    """Name of the model in rhobench, for ``rhobench.config.model_zoo.find_model``."""
     rho: float | None
-    """Share of updated encoder tokens; None for dense encoders."""
+    """Share of the encoder tokens that are updated; None: a dense encoder."""
     epochs: int
-    """Of its training."""
+    """Epochs of the training."""
     ap: float
-    """AP on COCO val2017 in percent, like the following."""
+    """AP on COCO val2017 over IoU 0.50:0.95, in percent."""
     ap50: float
+    """AP at IoU 0.50, in percent."""
     ap75: float
+    """AP at IoU 0.75, in percent."""
     ap_s: float
+    """AP of small objects, in percent."""
     ap_m: float
+    """AP of medium objects, in percent."""
     ap_l: float
+    """AP of large objects, in percent."""
     fps: float
-    """On a V100; the rows mix batches of 1 and 4."""
+    """Images per second on a V100; batch size 1 in some rows and 4 in others."""
     params_m: str
     """Millions of parameters, with the printed decimals."""
     gflops: str
-    """10^9 operations, with the printed decimals."""
+    """10^9 operations per image, with the printed decimals."""
     counted_on: str
-    """What image ``gflops`` fits: HEIGHTxWIDTH (spec section 17), or ``FIRST_IMAGES``."""
+    """Input size that reproduces ``gflops``: HEIGHTxWIDTH (spec section 17), or ``FIRST_IMAGES``."""
     source: str
-    """Where accuracy and FPS stand; where parameters and GFLOPs do."""
+    """Source of accuracy and FPS, then source of parameters and GFLOPs."""
 
 
 def table1() -> list[PublishedRow]:
-    """Table 1 of the paper, its rows of the DETR family.
+    """Read the rows of the DETR family in Table 1 of the paper.
 
-    AP and FPS are those of the paper, GFLOPs and parameters those of the official README, which prints a decimal more.
+    AP and FPS come from the paper, GFLOPs and parameters from the official README, which prints one more decimal.
     """
     with (files(__name__) / "table1.csv").open() as file:
         return [_row(cells) for cells in csv.DictReader(file)]
@@ -62,6 +67,6 @@ def _row(cells: Mapping[str, str]) -> PublishedRow:
 
 
 TABLES: Mapping[str, Callable[[], list[PublishedRow]]] = {"table1": table1}
-"""Every table, by the name that the command line knows it by."""
+"""Functions that read the published tables, by name on the command line."""
 
 __all__ = ["FIRST_IMAGES", "TABLES", "PublishedRow", "table1"]
