@@ -7,6 +7,7 @@ from pathlib import Path
 import generate_tree
 import pytest
 from doc_checks import broken_links, invalid_commands, missing_paths, unknown_settings
+from doc_symbols import unknown_symbols
 from markdown_page import Page
 
 
@@ -104,6 +105,42 @@ def test_unknown_option_in_a_sentence_is_reported() -> None:
 )
 def test_valid_command_is_accepted(command: str) -> None:
     assert list(invalid_commands(page(f"Run `{command}`.\n\n```\n{command}\n```\n"))) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "rhobench.nothing",
+        "rhobench.config.nothing",
+        "rhobench.config.run.Nothing",
+        "no_such_function()",
+        "RunConfig.nothing",
+        "Store.nothing()",
+        "NoSuchClass",
+    ],
+)
+def test_undefined_name_is_reported(code: str) -> None:
+    (problem,) = unknown_symbols(page(f"See `{code}`."))
+    assert code in problem
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "rhobench.config",
+        "rhobench.config.run",
+        "rhobench.config.run.RunConfig",
+        "rhobench.ops.resolve_backend",
+        "demo()",
+        "RunConfig.seed",
+        "Store.frame()",
+        "Store.problems",
+        "RunConfig",
+        "Ray",
+    ],
+)
+def test_defined_name_is_accepted(code: str) -> None:
+    assert list(unknown_symbols(page(f"See `{code}`."))) == []
 
 
 def test_outdated_block_is_replaced() -> None:

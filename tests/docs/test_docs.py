@@ -7,6 +7,7 @@ from pathlib import Path
 import generate_tree
 import pytest
 from doc_checks import ROOT, broken_links, invalid_commands, missing_paths, unknown_settings
+from doc_symbols import unknown_symbols
 from markdown_page import Page
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -36,6 +37,12 @@ def test_settings_exist(path: Path) -> None:
 @each_page
 def test_commands_parse(path: Path) -> None:
     assert list(invalid_commands(Page.read(path))) == []
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if path.name != "CHANGELOG.md"], ids=lambda path: path.name)
+def test_python_names_are_defined(path: Path) -> None:
+    """The changelog is exempt, since it also names what was removed."""
+    assert list(unknown_symbols(Page.read(path))) == []
 
 
 def test_readme_is_short() -> None:
