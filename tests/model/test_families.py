@@ -71,9 +71,9 @@ def test_heads_for_losses_do_not_change_the_prediction(
 
 
 @pytest.mark.parametrize("family", SMALL)
-def test_without_a_mask_nothing_is_padded(build: Build, images: Tensor, whole: Tensor, family: str) -> None:
+def test_without_a_mask_nothing_is_padded(build: Build, images: Tensor, unpadded: Tensor, family: str) -> None:
     model = build(name=family, **SMALL[family])
-    given, left_out = model(images, whole), model(images)
+    given, left_out = model(images, unpadded), model(images)
     assert torch.equal(given.prediction.boxes, left_out.prediction.boxes)
     assert torch.equal(given.prediction.logits, left_out.prediction.logits)
 
@@ -120,11 +120,11 @@ def test_boxes_of_single_stage_queries_start_small(build: Build, images: Tensor)
 
 
 def test_tokens_compete_by_class_0_alone_without_their_own_head(
-    build: Build, images: Tensor, whole: Tensor, objects: Make
+    build: Build, images: Tensor, unpadded: Tensor, objects: Make
 ) -> None:
     model = build(name="two_stage_deformable_detr", **SMALL["two_stage_deformable_detr"])
     torch.nn.init.normal_(model.get_parameter("query_selector.head.classify.weight"))
-    output = model(images, whole, with_aux=True)
+    output = model(images, unpadded, with_aux=True)
     assert output.token_prediction is not None
     best = output.token_prediction.logits[..., 0].topk(12, dim=1).indices
     assert torch.equal(output.queries.tokens, best)

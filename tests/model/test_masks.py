@@ -17,7 +17,7 @@ from rhobench.model.criterion import losses, weighted_sum
 from rhobench.model.masks import MaskEmbeddings, mask_losses
 from rhobench.model.matcher import Objects
 from rhobench.model.official import official_state
-from rhobench.model.postprocess import MASKS_AT_ONCE, detection_masks
+from rhobench.model.postprocess import MASK_CHUNK_SIZE, detection_masks
 
 Build = Callable[..., Detector]
 
@@ -189,6 +189,6 @@ def test_masks_of_a_padded_image_are_cut_where_the_image_ends() -> None:
 def test_masks_come_a_few_at_a_time() -> None:
     masks = replace(embeddings(), queries=torch.randn(2, 20, 4))
     parts = list(detection_masks(masks, 0, torch.arange(20).flip(0), (10, 10)))
-    assert [len(shapes) for _, shapes in parts] == [MASKS_AT_ONCE, MASKS_AT_ONCE, 20 - 2 * MASKS_AT_ONCE]
+    assert [len(shapes) for _, shapes in parts] == [MASK_CHUNK_SIZE, MASK_CHUNK_SIZE, 20 - 2 * MASK_CHUNK_SIZE]
     assert torch.cat([queries for queries, _ in parts]).tolist() == list(range(20))
     assert next(detection_masks(masks, 0, torch.arange(0), (10, 10)))[1].shape == (0, 10, 10)

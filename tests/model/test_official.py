@@ -193,8 +193,8 @@ def test_shapes_and_types_must_fit(build: Build) -> None:
     state["transformer.level_embed"] = state["transformer.level_embed"][:3]
     state["transformer.enc_output.bias"] = state["transformer.enc_output.bias"].long()
     sentence = refusal(small(build, "sparse_detr"), state)
-    assert "transformer.level_embed is float32 (3, 32) and not float32 (4, 32)" in sentence
-    assert "transformer.enc_output.bias is int64 (32,) and not float32 (32,)" in sentence
+    assert "transformer.level_embed is float32 (3, 32) instead of float32 (4, 32)" in sentence
+    assert "transformer.enc_output.bias is int64 (32,) instead of float32 (32,)" in sentence
     with pytest.raises(WeightsError, match="level_embed"):
         load_official(small(build, "sparse_detr"), state, strict=False)
 
@@ -205,7 +205,7 @@ def test_a_table_of_indices_must_be_the_one_that_the_model_computes_with(build: 
     key = "backbone.0.body.layers.0.blocks.0.attn.relative_position_index"
     state[key] = state[key].flip(0)
     sentence = refusal(small(build, "deformable_detr", backbone=backbone), state)
-    assert f"1 wrong: {key} is another table of indices" in sentence
+    assert f"1 wrong: {key} differs from the index table of the model" in sentence
 
 
 @pytest.mark.parametrize("in_file", [False, True])

@@ -16,7 +16,7 @@ from rhobench.ops import cuda
 
 @pytest.fixture(autouse=True)
 def gpu(monkeypatch):
-    reason = cuda.why_not()
+    reason = cuda.unavailable_reason()
     if reason is not None:
         pytest.skip(reason)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

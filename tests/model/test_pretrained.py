@@ -56,10 +56,10 @@ def load(tmp_path: Path) -> Load:
 @pytest.mark.parametrize(
     ("wrap", "prefix", "names"),
     [
-        (lambda state: state, "", "timm's names"),
-        (lambda state: under("module.", state), "module.", "timm's names"),
-        (lambda state: {"state_dict": under("module.backbone.", state)}, "state_dict.module.backbone.", "timm's names"),
-        (lambda state: {"model": under("backbone.0.body.", state)}, "model.backbone.0.body.", "timm's names"),
+        (lambda state: state, "", "timm names"),
+        (lambda state: under("module.", state), "module.", "timm names"),
+        (lambda state: {"state_dict": under("module.backbone.", state)}, "state_dict.module.backbone.", "timm names"),
+        (lambda state: {"model": under("backbone.0.body.", state)}, "model.backbone.0.body.", "timm names"),
         (
             lambda state: {
                 "online_network_state_dict": under("encoder.", numbered(state)),
@@ -68,7 +68,7 @@ def load(tmp_path: Path) -> Load:
                 "epoch": 200,
             },
             "online_network_state_dict.encoder.",
-            "numbers for names",
+            "Sequential indices",
         ),
         (
             lambda state: {
@@ -76,12 +76,12 @@ def load(tmp_path: Path) -> Load:
                 "args": argparse.Namespace(arch="resnet"),
             },
             "state_dict.module.encoder_q.",
-            "timm's names",
+            "timm names",
         ),
         (
             lambda state: {"student": under("backbone.", weights(1)), "teacher": under("backbone.", state)},
             "teacher.backbone.",
-            "timm's names",
+            "timm names",
         ),
     ],
     ids=["plain", "data-parallel", "nested", "DETR", "SCRL", "MoCo", "DINO"],
@@ -119,25 +119,29 @@ def test_counters_of_norms_are_not_needed(load: Load) -> None:
 def test_one_missing_tensor_is_refused_and_named(load: Load) -> None:
     state = under("encoder_q.", weights())
     del state["encoder_q.layer3.0.bn2.weight"]
-    with pytest.raises(BackboneError, match=r"after 'encoder_q.', 74 of its 75 .*missing: layer3.0.bn2.weight; of"):
+    with pytest.raises(
+        BackboneError, match=r"with the prefix 'encoder_q.', has 74 of its 75 .*missing: layer3.0.bn2.weight; wrong"
+    ):
         load(state)
 
 
 def test_a_tensor_of_another_shape_is_refused_and_named(load: Load) -> None:
-    with pytest.raises(BackboneError, match=r"missing: none; of another shape: bn1.bias\. Use weights of that model"):
+    with pytest.raises(BackboneError, match=r"missing: none; wrong shape: bn1.bias\. Use weights of that model"):
         load(weights() | {"bn1.bias": torch.zeros(3)})
 
 
 def test_of_several_networks_the_user_chooses(load: Load) -> None:
     first, second = weights(0), weights(1)
     content = {"model": first, "model_ema": second}
-    with pytest.raises(BackboneError, match=r"'model.', 'model_ema.' .*choose one with model.backbone.weights_prefix"):
+    with pytest.raises(
+        BackboneError, match=r"the prefixes 'model.', 'model_ema.': choose one with model.backbone.weights_prefix"
+    ):
         load(content)
     for prefix, state in (("model", first), ("model_ema.", second)):
         body, loaded = load(content, prefix=prefix)
         assert loaded.prefix == prefix.rstrip(".") + "."
         assert torch.equal(body["bn1.weight"], state["bn1.weight"])
-    with pytest.raises(BackboneError, match="under no prefix like 'mode' it has half"):
+    with pytest.raises(BackboneError, match="less than half of the timm model's names under the prefix 'mode'"):
         load(content, prefix="mode")
 
 
@@ -154,7 +158,7 @@ def test_a_swin_with_the_official_names_is_read(load: Load, prefix: str) -> None
     }
     tables = {"layers.0.blocks.0.attn.relative_position_index": torch.zeros(49, 49, dtype=torch.int64)}
     body, loaded = load(under(prefix, official | tables), name=SWIN)
-    assert loaded.names == "the official Swin's names"
+    assert loaded.names == "official Swin names"
     assert torch.equal(body["layers.0.downsample.reduction.weight"], state["layers.1.downsample.reduction.weight"])
     assert torch.equal(body["layers.2.blocks.5.mlp.fc2.weight"], state["layers.2.blocks.5.mlp.fc2.weight"])
     assert body["layers.0.blocks.0.attn.relative_position_index"][0, 0] == 84
@@ -164,8 +168,8 @@ def test_a_swin_with_the_official_names_is_read(load: Load, prefix: str) -> None
 
 
 def test_code_in_a_checkpoint_is_not_run(load: Load, tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match=r"file.pth would run pathlib.*save its state_dict alone"):
+    with pytest.raises(BackboneError, match=r"file.pth would execute pathlib.*save only its state_dict"):
         load(weights() | {"path": tmp_path})
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(BackboneError, match=r"text.pth is damaged or no file of weights"):
+    with pytest.raises(BackboneError, match=r"text.pth is damaged or not a weights file"):
         Backbone(BackboneConfig(name=NAME, weights=str(tmp_path / "text.pth")))

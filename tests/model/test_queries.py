@@ -28,9 +28,11 @@ def selector() -> QuerySelector:
     return QuerySelector(ModelConfig(hidden_dim=DIM, num_queries=QUERIES), classes=3)
 
 
-def test_fewer_tokens_than_queries_is_a_sentence(build: Callable[..., Detector], images: Tensor, whole: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"128 tokens, but model.num_queries is 129: use larger images or fewer"):
-        build(num_queries=129)(images, whole)
+def test_fewer_tokens_than_queries_is_a_sentence(
+    build: Callable[..., Detector], images: Tensor, unpadded: Tensor
+) -> None:
+    with pytest.raises(ValueError, match=r"128 tokens, fewer than model.num_queries=129: use larger images or fewer"):
+        build(num_queries=129)(images, unpadded)
 
 
 def test_blank_tokens_are_padding_and_the_border_of_wide_maps(grid: TokenGrid) -> None:

@@ -45,42 +45,42 @@ def test_every_parameter_learns_whatever_scores_the_tokens(
 
 
 def test_objectness_keeps_the_tokens_of_the_best_class_score(
-    build: Build, images: Tensor, whole: Tensor, objects: Make
+    build: Build, images: Tensor, unpadded: Tensor, objects: Make
 ) -> None:
     model = build(scoring="objectness")
     torch.nn.init.normal_(model.get_parameter("scorer.head.classify.weight"))
-    output = model(images, whole, with_aux=True)
+    output = model(images, unpadded, with_aux=True)
     assert output.scorer_prediction is not None
     best = output.scorer_prediction.logits.amax(-1)
     assert torch.equal(output.selection.index, best.topk(output.selection.index.shape[1], dim=1).indices)
-    lean = model(images, whole, with_aux=False)
+    lean = model(images, unpadded, with_aux=False)
     assert lean.scorer_prediction is None
     assert torch.equal(lean.selection.index, output.selection.index)
 
 
 def test_objectness_learns_from_the_objects_and_not_from_the_decoder(
-    build: Build, images: Tensor, whole: Tensor, objects: Make
+    build: Build, images: Tensor, unpadded: Tensor, objects: Make
 ) -> None:
     model = build(scoring="objectness").train()
-    terms = losses(model(images, whole), [objects(2), objects(2)], LossConfig(), 4)
+    terms = losses(model(images, unpadded), [objects(2), objects(2)], LossConfig(), 4)
     sum(value for name, value in terms.items() if name.endswith("_backbone")).backward()
     reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {"scorer", "token_norm", "level_embed", "projection", "backbone"}
-    assert "_backbone" in dict(prediction_sets(model(images, whole)))
+    assert "_backbone" in dict(prediction_sets(model(images, unpadded)))
 
 
 def test_random_tokens_are_the_same_for_every_image_batch_and_device(
-    build: Build, images: Tensor, whole: Tensor
+    build: Build, images: Tensor, unpadded: Tensor
 ) -> None:
     model = build(scoring="random")
-    together = kept(model, images, whole)
+    together = kept(model, images, unpadded)
     assert together[0] == together[1]
-    assert kept(model, images[1:].flip(3), whole[1:]) == [together[0]]
-    assert kept(copy.deepcopy(model), images, whole) == together
-    assert kept(build(scoring="random"), images, whole) == together, "the seed of the run decides"
+    assert kept(model, images[1:].flip(3), unpadded[1:]) == [together[0]]
+    assert kept(copy.deepcopy(model), images, unpadded) == together
+    assert kept(build(scoring="random"), images, unpadded) == together, "the seed of the run decides"
     other = build(scoring="random")
     other.load_state_dict(model.state_dict() | {"scorer.key": torch.tensor(1)})
-    assert kept(other, images, whole) != together
+    assert kept(other, images, unpadded) != together
 
 
 def test_random_places_do_not_depend_on_padding() -> None:
@@ -108,22 +108,22 @@ def test_random_scores_are_uniform_and_distinct() -> None:
         assert level.mean() == pytest.approx(0.5, abs=0.05)
 
 
-def test_random_tokens_change_with_the_step_in_training_alone(build: Build, images: Tensor, whole: Tensor) -> None:
+def test_random_tokens_change_with_the_step_in_training_alone(build: Build, images: Tensor, unpadded: Tensor) -> None:
     model = build(scoring="random")
-    fixed = kept(model, images, whole)
+    fixed = kept(model, images, unpadded)
     model.train()
 
     def at(seed: int, step: int) -> list[list[int]]:
         model.begin_step(seed, step)
-        return kept(model, images, whole)
+        return kept(model, images, unpadded)
 
     assert at(0, 1) == at(0, 1)
     assert len({str(tokens) for tokens in (at(0, 1), at(0, 2), at(1, 1), fixed)}) == 4
     model.eval()
-    assert kept(model, images, whole) == fixed
+    assert kept(model, images, unpadded) == fixed
 
 
-def test_the_rho_of_a_step_depends_on_seed_and_step_alone(build: Build, images: Tensor, whole: Tensor) -> None:
+def test_the_rho_of_a_step_depends_on_seed_and_step_alone(build: Build, images: Tensor, unpadded: Tensor) -> None:
     """So workers agree, and a restarted training goes on as it would have."""
     model, other = build(rho_choices=CHOICES).train(), build(rho_choices=CHOICES).train()
 
@@ -150,25 +150,25 @@ def test_a_rho_that_is_listed_twice_is_drawn_twice_as_often(build: Build) -> Non
 
 
 def test_a_step_updates_the_share_that_it_drew_and_evaluation_the_wanted_one(
-    build: Build, images: Tensor, whole: Tensor
+    build: Build, images: Tensor, unpadded: Tensor
 ) -> None:
     model = build(rho=0.3, rho_choices=CHOICES).train()
     seen = set()
     for step in range(20):
         model.begin_step(0, step)
         assert model.active_rho is not None
-        assert len(kept(model, images, whole)[0]) == min(int(128 * model.active_rho) + 1, 128)
+        assert len(kept(model, images, unpadded)[0]) == min(int(128 * model.active_rho) + 1, 128)
         seen.add(model.active_rho)
     assert seen == set(CHOICES)
     model.eval()
     for rho in (0.3, 0.05):
         model.rho = rho
-        assert len(kept(model, images, whole)[0]) == int(128 * rho) + 1
+        assert len(kept(model, images, unpadded)[0]) == int(128 * rho) + 1
 
 
-def test_a_step_that_was_not_begun_has_no_rho(build: Build, images: Tensor, whole: Tensor) -> None:
-    with pytest.raises(RuntimeError, match=r"call begin_step\(seed, step\) before it"):
-        build(rho_choices=CHOICES).train()(images, whole)
+def test_a_step_that_was_not_begun_has_no_rho(build: Build, images: Tensor, unpadded: Tensor) -> None:
+    with pytest.raises(RuntimeError, match=r"call begin_step\(seed, step\) before forward"):
+        build(rho_choices=CHOICES).train()(images, unpadded)
 
 
 @pytest.mark.parametrize("scoring", SCORINGS[1:])

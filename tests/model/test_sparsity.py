@@ -78,8 +78,8 @@ def test_padding_gets_the_minimum_of_the_batch_and_its_gradient_goes_there() -> 
     assert gradient.flatten()[logits.argmin()] == 10 + (0 if padding.flatten()[logits.argmin()] else 1)
 
 
-def test_rho_1_updates_every_token(build: Build, images: Tensor, whole: Tensor) -> None:
-    output = build(rho=1.0)(images, whole)
+def test_rho_1_updates_every_token(build: Build, images: Tensor, unpadded: Tensor) -> None:
+    output = build(rho=1.0)(images, unpadded)
     assert output.selection is not None
     assert output.selection.index.sort().values.tolist() == [list(range(128))] * 2
     assert (output.memory != output.source).any(-1).all()

@@ -1,4 +1,4 @@
-"""DETR, Deformable DETR and Sparse DETR as PyTorch modules. Knows no Ray, no files of data, no experiment."""
+"""DETR, Deformable DETR and Sparse DETR as PyTorch modules, independent of Ray, datasets and experiments."""
 
 from rhobench.config import ModelConfig
 from rhobench.config.model_zoo import MODELS
@@ -8,7 +8,12 @@ from rhobench.model.sparse_detr import SparseDETR
 
 
 def build_model(config: ModelConfig) -> Detector:
-    """The detector that ``config`` describes, freshly initialised."""
+    """Build the detector that ``config`` describes, with newly initialised transformer weights.
+
+    Raises:
+        ValueError: ``config.num_classes`` is None.
+        BackboneError: the backbone does not exist or its weights do not fit.
+    """
     return DETR(config) if config.name == "detr" else SparseDETR(config)
 
 

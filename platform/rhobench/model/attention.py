@@ -1,4 +1,7 @@
-"""Attention to the memory: deformable (spec section 5), whose sampling itself is ``rhobench.ops``, or dense."""
+"""Cross-attention to the memory: deformable (spec section 5; the sampling is in ``rhobench.ops``) and dense.
+
+Shapes: B images, N tokens over all levels, Q queries, C channels, M heads, L levels, P points per head and level.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,19 @@ from rhobench.ops import fused_deformable_attention, sampling_points
 
 
 class Sampling(NamedTuple):
-    """Where a layer looked, and how strongly."""
+    """Sampling locations and attention weights of one deformable attention layer."""
 
     locations: Tensor
-    """(B, Q, M, L, P, 2): xy in 0..1 of each level's padded map."""
+    """(B, Q, M, L, P, 2) xy, relative to the width and height of each level's padded map; may lie outside 0..1."""
     weights: Tensor
-    """(B, Q, M, L, P): sum to 1 over levels and points."""
+    """(B, Q, M, L, P) attention weights; they sum to 1 over levels and points."""
 
 
 class DeformableAttention(nn.Module):
-    """M heads that each read P points on each of L levels around a reference."""
+    """Multi-scale deformable attention: each head samples P points on each of L levels around a reference.
+
+    Offsets and weights are linear in the query (Zhu et al. 2021; spec section 5).
+    """
 
     def __init__(self, dim: int, heads: int, levels: int, points: int, backend: str = "auto") -> None:
         super().__init__()
@@ -34,7 +40,11 @@ class DeformableAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Heads look in evenly spread directions, point p at distance p; all points weigh the same."""
+        """Initialise as in Deformable DETR (spec section 5).
+
+        The offsets of the heads point in evenly spaced directions, with point p at a distance of p cells, and all
+        points have the same weight. The value and output projections are Xavier-uniform.
+        """
         for projection in (self.value_proj, self.output_proj):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
@@ -59,23 +69,24 @@ class DeformableAttention(nn.Module):
         query_index: Tensor | None = None,
         with_sampling: bool = False,
     ) -> tuple[Tensor, Sampling | None]:
-        """Read ``source`` around ``reference``.
+        """Attend to ``source`` around ``reference``.
 
         Args:
-            query: (B, Q, C), decides offsets and weights.
-            reference: (B, R, L, 2) points, or (B, R, L, 4) boxes cxcywh, in 0..1 of each level.
-            source: (B, N, C), tokens that are read.
+            query: (B, Q, C) queries with their position embedding; they determine offsets and weights.
+            reference: (B, R, L, 2) points or (B, R, L, 4) cxcywh boxes, in 0..1 relative to each padded level.
+            source: (B, N, C) tokens to sample from.
             grid: geometry of ``source``; padded tokens are read as zero.
-            query_index: (B, Q) rows of ``reference`` that the queries have; None: R = Q, in order.
-            with_sampling: also return where it looked, without gradient.
+            query_index: (B, Q) row of ``reference`` for each query; None: R = Q, in order.
+            with_sampling: also return the sampling, without gradient.
 
         Returns:
-            (B, Q, C), and where it looked.
+            The output (B, Q, C), and the sampling or None.
         """
         per_head = (*query.shape[:2], self.heads, self.levels, self.points)
         value = self.value_proj(source)
         if grid.has_padding:
-            value = value.masked_fill_(grid.padding[..., None], 0.0)  # nothing else has seen it
+            # In place, to save a copy of the map: the output of a linear layer is not needed for its gradient.
+            value = value.masked_fill_(grid.padding[..., None], 0.0)
         value = value.unflatten(-1, (self.heads, -1))  # (B, N, M, C / M)
         offsets = self.sampling_offsets(query).view(*per_head, 2)
         logits = self.attention_weights(query).view(per_head)
@@ -89,7 +100,7 @@ class DeformableAttention(nn.Module):
 
 
 class DenseAttention(nn.Module):
-    """Attention of DETR: every query reads all tokens, wherever they lie."""
+    """Multi-head attention of DETR: every query attends to all tokens."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -105,9 +116,13 @@ class DenseAttention(nn.Module):
         query_index: Tensor | None = None,
         with_sampling: bool = False,
     ) -> tuple[Tensor, Sampling | None]:
-        """Read ``source``, found by its content and position; arguments as in ``DeformableAttention``.
+        """Attend to ``source``, whose keys are content plus position embedding.
 
-        Those on where to look have no effect. Padded tokens are not read.
+        The signature is that of ``DeformableAttention``; ``reference``, ``query_index`` and ``with_sampling`` have no
+        effect. Padded tokens are masked.
+
+        Returns:
+            The output (B, Q, C), and None.
         """
         padding = grid.padding if grid.has_padding else None
         read, _ = self.attend(query, source + grid.positions, source, key_padding_mask=padding, need_weights=False)

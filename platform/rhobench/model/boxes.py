@@ -1,4 +1,4 @@
-"""Box arithmetic that torchvision does not have. Boxes are (cx, cy, w, h) divided by the image size unless said."""
+"""Box operations that torchvision lacks. Boxes are cxcywh relative to the image size unless stated otherwise."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from torchvision.ops import box_convert
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Logit of ``x`` clamped to 0..1, with both odds bounded by ``eps`` (spec section 10)."""
+    """Logit of ``x`` clamped to 0..1, with ``x`` and ``1 - x`` each at least ``eps`` (spec section 10)."""
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
 def to_xyxy(boxes: Tensor) -> Tensor:
-    """(..., 4) cxcywh to corners x0, y0, x1, y1."""
+    """Convert boxes (..., 4) from cxcywh to x0, y0, x1, y1."""
     return box_convert(boxes, "cxcywh", "xyxy")
 
 
 def generalized_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Generalised IoU of boxes given by corners (..., 4), which broadcast against each other -> (...).
+    """Generalised IoU of x0, y0, x1, y1 boxes (..., 4), broadcast against each other -> (...).
 
-    torchvision has it for all pairs of two flat lists, and for rows with an epsilon in both denominators, which moves
-    the loss of small boxes by more than the parity tolerance. Matching needs all pairs within each image of a batch.
+    torchvision offers it for all pairs of two flat lists, and elementwise with an epsilon in both denominators, which
+    changes the loss of small boxes by more than the parity tolerance. Matching needs all pairs within each image.
     """
     top_left = torch.maximum(first[..., :2], second[..., :2])
     bottom_right = torch.minimum(first[..., 2:], second[..., 2:])

@@ -1,4 +1,4 @@
-"""Everything that is minimised (spec section 13). The names of the terms are the official ones."""
+"""The training losses and their weighted sum (spec section 13), under the names of the official code."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ from rhobench.model.matcher import Objects, match
 from rhobench.model.sparsity import dam_correlation, dam_target, decoder_attention_map, mask_prediction_loss
 
 FOCAL_GAMMA = 2.0
+"""Exponent of the focal losses of classes and masks."""
 
 
 def prediction_sets(output: DetectorOutput) -> Iterator[tuple[str, Prediction]]:
-    """Every set of predictions that has a loss of its own, with the suffix of its terms."""
+    """Yield every set of predictions that is matched and trained separately, with the suffix of its loss names.
+
+    The suffixes are those of spec section 13: none for the last decoder layer, ``_<layer>`` for the others, ``_enc``
+    for the query selection, ``_enc_<layer>`` for the encoder layers and ``_backbone`` for objectness scoring.
+    """
     yield "", output.prediction
     yield from ((f"_{depth}", prediction) for depth, prediction in enumerate(output.decoder_aux))
     if output.token_prediction is not None:
@@ -34,26 +39,34 @@ def prediction_sets(output: DetectorOutput) -> Iterator[tuple[str, Prediction]]:
 def losses(
     output: DetectorOutput, objects: Sequence[Objects], config: LossConfig, num_boxes: float
 ) -> dict[str, Tensor]:
-    """Unweighted loss terms, and logged numbers without gradient; all in float32, as are the costs of the matching.
+    """Compute the unweighted losses and the logged metrics of a batch.
+
+    All terms and the matching costs are computed in float32, also under autocast.
 
     Args:
-        output: of the model in training mode (``with_aux=True``).
-        objects: one for each image.
+        output: output of the model with ``with_aux=True``.
+        objects: ground truth of each image.
         config: matching costs, focal alpha and softness of the scoring network's target.
-        num_boxes: objects of the batch, averaged over the training workers; at least 1 is used.
+        num_boxes: number of objects in the batch, averaged over the training workers; values below 1 count as 1.
+
+    Returns:
+        Scalars by name: ``loss_*`` with gradient; ``class_error``, ``cardinality_error*`` and ``corr_*`` without.
+
+    Raises:
+        NonFiniteError: a prediction is not finite.
     """
     num_boxes = max(num_boxes, 1.0)
     terms: dict[str, Tensor] = {}
-    for suffix, predicted in prediction_sets(output):
-        # Autocast leaves half precision here: 8 bits of a logit are not enough for a sum over thousands of tokens.
-        prediction = predicted._replace(logits=predicted.logits.float(), boxes=predicted.boxes.float())
-        wanted = [_without_class(o) for o in objects] if suffix == "_enc" and output.objectness_only else objects
-        pairs = match(prediction, wanted, config)
-        found = set_losses(prediction, wanted, pairs, config, num_boxes)
-        terms |= {name + suffix: value for name, value in found.items()}
-        terms["cardinality_error" + suffix] = cardinality_error(prediction, wanted)
+    for suffix, raw in prediction_sets(output):
+        # bfloat16 keeps 8 bits of a logit, too few for a sum over thousands of tokens.
+        prediction = raw._replace(logits=raw.logits.float(), boxes=raw.boxes.float())
+        targets = [_class_agnostic(o) for o in objects] if suffix == "_enc" and output.objectness_only else objects
+        pairs = match(prediction, targets, config)
+        set_terms = set_losses(prediction, targets, pairs, config, num_boxes)
+        terms |= {name + suffix: value for name, value in set_terms.items()}
+        terms["cardinality_error" + suffix] = cardinality_error(prediction, targets)
         if not suffix:
-            terms["class_error"] = class_error(prediction, wanted, pairs)
+            terms["class_error"] = class_error(prediction, targets, pairs)
             if output.masks is not None:
                 terms |= _mask_losses(output.masks, objects, pairs, config, num_boxes)
     if output.selection is not None:
@@ -66,21 +79,24 @@ def losses(
 
 
 def weighted_sum(terms: dict[str, Tensor], config: LossConfig, step: int | None = None) -> Tensor:
-    """What is minimised: every ``loss_*`` term times its weight.
+    """Sum the ``loss_*`` terms with their weights: the quantity that training minimises.
 
     Args:
-        terms: of ``losses``.
+        terms: output of ``losses``.
         config: the weights.
-        step: optimiser steps taken before this one, for a weight that warms up; None: after all warm-up.
+        step: number of optimiser steps completed before this one, for weights that warm up; None: warm-up is over.
+
+    Returns:
+        A scalar.
     """
     warmup = config.mask_prediction_warmup_steps
-    # Never 0, so that every parameter of the scorer has a gradient.
-    grown = 1.0 if step is None or step >= warmup else (step + 1) / warmup
+    # Starts above 0: data-parallel training requires a gradient for every parameter of the scorer.
+    warmup_factor = 1.0 if step is None or step >= warmup else (step + 1) / warmup
     weights = {
         "loss_ce": config.class_weight,
         "loss_bbox": config.box_weight,
         "loss_giou": config.giou_weight,
-        "loss_mask_prediction": config.mask_prediction_weight * grown,
+        "loss_mask_prediction": config.mask_prediction_weight * warmup_factor,
         "loss_mask_focal": config.mask_focal_weight,
         "loss_mask_dice": config.mask_dice_weight,
     }
@@ -100,9 +116,18 @@ def set_losses(
     config: LossConfig,
     num_boxes: float,
 ) -> dict[str, Tensor]:
-    """Class, L1 and GIoU loss of one set of predictions.
+    """Compute the classification, L1 and GIoU losses of one set of predictions (spec section 13).
 
-    Each is summed and divided by ``num_boxes``, except DETR's cross-entropy, which is a mean over the predictions.
+    Args:
+        prediction: n predictions for each image.
+        objects: ground truth of each image.
+        pairs: output of ``match``.
+        config: focal alpha, or the weight of "no object" for a softmax.
+        num_boxes: number of objects that the sums are divided by.
+
+    Returns:
+        Scalars ``loss_ce``, ``loss_bbox`` and ``loss_giou``. Each is a sum divided by ``num_boxes``, except the
+        cross-entropy of DETR, which is a weighted mean over the predictions.
     """
     image, row = _matched_rows(pairs)
     labels = torch.cat([o.labels[columns] for o, (_, columns) in zip(objects, pairs, strict=True)])
@@ -123,7 +148,7 @@ def set_losses(
 
 
 def _cross_entropy(logits: Tensor, matched: tuple[Tensor, Tensor], labels: Tensor, no_object_weight: float) -> Tensor:
-    """Weighted mean over all predictions (B, n, classes + 1), of which those not ``matched`` are "no object"."""
+    """Weighted mean cross-entropy over all predictions (B, n, classes + 1); unmatched ones are "no object"."""
     no_object = logits.shape[-1] - 1
     target = torch.full(logits.shape[:2], no_object, device=logits.device)
     target[matched] = labels
@@ -139,18 +164,19 @@ def _mask_losses(
     config: LossConfig,
     num_boxes: float,
 ) -> dict[str, Tensor]:
-    targets = [wanted.masks for wanted in objects if wanted.masks is not None]
-    assert len(targets) == len(objects), "a model with mask_head learns from objects with masks"
+    targets = [o.masks for o in objects if o.masks is not None]
+    assert len(targets) == len(objects), "training with model.mask_head needs objects with masks"
     return mask_losses(masks, targets, pairs, config.focal_alpha, FOCAL_GAMMA, num_boxes)
 
 
-def _without_class(objects: Objects) -> Objects:
+def _class_agnostic(objects: Objects) -> Objects:
+    """The same boxes, all of class 0."""
     return Objects(torch.zeros_like(objects.labels), objects.boxes)
 
 
 @torch.no_grad()
 def class_error(prediction: Prediction, objects: Sequence[Objects], pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Percentage of matched predictions whose best class is wrong; 100 without objects."""
+    """Percentage of matched predictions whose highest-scoring class is wrong; 100 if there are no objects."""
     labels = torch.cat([o.labels[columns] for o, (_, columns) in zip(objects, pairs, strict=True)])
     correct = prediction.logits[_matched_rows(pairs)].argmax(-1) == labels
     return 100 - 100 * correct.float().sum() / max(len(labels), 1)
@@ -158,16 +184,17 @@ def class_error(prediction: Prediction, objects: Sequence[Objects], pairs: Seque
 
 @torch.no_grad()
 def cardinality_error(prediction: Prediction, objects: Sequence[Objects]) -> Tensor:
-    """Distance between the count of predictions whose best class is not the last one and the count of objects.
+    """Mean absolute difference between the number of predicted and of annotated objects per image.
 
-    A left-over of DETR's "no object" class, kept because the official logs carry it (spec section 13).
+    A prediction counts as an object if its highest-scoring class is not the last one. This assumes DETR's "no object"
+    class; it is kept for models without one because the official logs contain it (spec section 13).
     """
     counts = (prediction.logits.argmax(-1) != prediction.logits.shape[-1] - 1).sum(1)
-    wanted = counts.new_tensor([len(o.labels) for o in objects])
-    return (counts - wanted).abs().float().mean()
+    targets = counts.new_tensor([len(o.labels) for o in objects])
+    return (counts - targets).abs().float().mean()
 
 
 def _matched_rows(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Image and prediction index of every match of the batch."""
+    """Image index and prediction index of every matched pair of the batch, for advanced indexing."""
     image = torch.cat([torch.full_like(rows, i) for i, (rows, _) in enumerate(pairs)])
     return image, torch.cat([rows for rows, _ in pairs])

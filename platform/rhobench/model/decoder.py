@@ -1,4 +1,4 @@
-"""The decoder: queries attend to each other, then to the memory, and find boxes (spec section 10)."""
+"""The decoder: queries attend to each other and to the memory, and predict boxes (spec section 10)."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ from rhobench.config import ModelConfig
 from rhobench.model.attention import Sampling
 from rhobench.model.boxes import inverse_sigmoid
 from rhobench.model.heads import Prediction, PredictionHead
-from rhobench.model.layers import FeedForward, memory_attention
+from rhobench.model.layers import FeedForward, build_memory_attention
 from rhobench.model.queries import Queries
 from rhobench.model.tokens import TokenGrid
 
 
 class DecoderOutput(NamedTuple):
-    """What every layer gave, first layer first."""
+    """Outputs of the decoder layers, first layer first."""
 
     predictions: list[Prediction]
+    """Predictions of every layer; of the last layer only without ``with_aux``."""
     samplings: list[Sampling]
-    """Empty without ``with_aux``, and where the layers attend to all tokens."""
+    """Sampling of every layer; empty without ``with_aux``, and for dense attention."""
     states: list[Tensor]
-    """(B, Q, C) each."""
+    """(B, Q, C) query states after every layer, normalised for DETR."""
     references: list[Tensor]
-    """What the next layer starts from: (B, Q, 4) refined boxes in 0..1, detached; or (B, Q, 2) points that stay.
-    Empty for DETR."""
+    """Reference of the next layer: (B, Q, 4) refined boxes in 0..1, detached, or (B, Q, 2) points, the same after every
+    layer. Empty for DETR."""
 
 
 class DecoderLayer(nn.Module):
-    """Attention among the queries, attention to the memory and a feed-forward block, each followed by its norm."""
+    """Post-norm decoder layer: self-attention, attention to the memory, feed-forward block (spec section 10)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim = config.hidden_dim
         self.self_attn = nn.MultiheadAttention(dim, config.num_heads, config.dropout, batch_first=True)
-        self.cross_attn = memory_attention(config)
+        self.cross_attn = build_memory_attention(config)
         self.self_norm, self.cross_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
         self.ffn = FeedForward(config)
@@ -51,18 +52,31 @@ class DecoderLayer(nn.Module):
         *,
         with_sampling: bool,
     ) -> tuple[Tensor, Sampling | None]:
-        """Tokens (B, Q, C), references (B, Q, L, 2 or 4), memory (B, N, C) -> (B, Q, C) and where it looked."""
-        located = tokens + positions
-        mixed, _ = self.self_attn(located, located, tokens, need_weights=False)
-        tokens = self.self_norm(tokens + self.dropout(mixed))
+        """Update the queries.
+
+        Args:
+            tokens: (B, Q, C) content of the queries.
+            positions: (B, Q, C) position embedding of the queries.
+            reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes relative to each padded level; None for DETR.
+            memory: (B, N, C) output of the encoder.
+            grid: geometry of the memory.
+            with_sampling: also return the sampling of the attention to the memory.
+
+        Returns:
+            The updated content (B, Q, C), and the sampling or None.
+        """
+        query = tokens + positions
+        attended, _ = self.self_attn(query, query, tokens, need_weights=False)
+        tokens = self.self_norm(tokens + self.dropout(attended))
         read, sampling = self.cross_attn(tokens + positions, reference, memory, grid, with_sampling=with_sampling)
         return self.ffn(self.cross_norm(tokens + self.dropout(read))), sampling
 
 
 class Decoder(nn.Module):
-    """Layers with a prediction each, by a head of their own or one that all share.
+    """Decoder layers, each followed by a prediction head, separate or shared (spec sections 10 and 11).
 
-    Refined boxes are detached between layers: each layer learns its own step.
+    With box refinement, the boxes of one layer are the references of the next. They are detached in between, so that
+    gradients reach a box only through its own layer.
     """
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
@@ -75,13 +89,20 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_dim) if dense else nn.Identity()
 
     def forward(self, queries: Queries, memory: Tensor, grid: TokenGrid, *, with_aux: bool) -> DecoderOutput:
-        """Decode the queries. Without ``with_aux`` only the last layer classifies, and none says where it looked."""
+        """Decode the queries.
+
+        Args:
+            queries: initial queries.
+            memory: (B, N, C) output of the encoder.
+            grid: geometry of the memory.
+            with_aux: also return the predictions of the earlier layers and the samplings of all layers.
+        """
         tokens, reference = queries.content, queries.reference
         output = DecoderOutput([], [], [], [])
         for depth, layer in enumerate(self.layers):
-            places = _of_levels(reference, grid)
-            tokens, sampling = layer(tokens, queries.positions, places, memory, grid, with_sampling=with_aux)
-            state, anchor = self.norm(tokens), _anchor(reference)
+            level_reference = _reference_per_level(reference, grid)
+            tokens, sampling = layer(tokens, queries.positions, level_reference, memory, grid, with_sampling=with_aux)
+            state, anchor = self.norm(tokens), _anchor_logits(reference)
             head = self.heads[depth % len(self.heads)]
             assert isinstance(head, PredictionHead)
             refined = None
@@ -98,16 +119,19 @@ class Decoder(nn.Module):
         return output
 
 
-def _of_levels(reference: Tensor | None, grid: TokenGrid) -> Tensor | None:
-    """(B, Q, 2 or 4) in shares of the image -> (B, Q, L, 2 or 4) in shares of each padded level."""
+def _reference_per_level(reference: Tensor | None, grid: TokenGrid) -> Tensor | None:
+    """Convert references from image to level coordinates.
+
+    (B, Q, 2 or 4) relative to the image without padding -> (B, Q, L, 2 or 4) relative to each padded level.
+    """
     if reference is None:
         return None
     ratios = grid.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)  # (B, L, 2 or 4)
     return reference[:, :, None] * ratios[:, None]
 
 
-def _anchor(reference: Tensor | None) -> Tensor | float:
-    """What a head adds its change to, in logits: the box, or the point without a size, or nothing."""
+def _anchor_logits(reference: Tensor | None) -> Tensor | float:
+    """Logits (B, Q, 4) that a head's box offsets are added to: of the box, of the point with size 0, or 0 for DETR."""
     if reference is None:
         return 0.0
     logits = inverse_sigmoid(reference)

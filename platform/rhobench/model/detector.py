@@ -1,4 +1,4 @@
-"""What every detector takes and gives."""
+"""Base class of all detectors, and their output."""
 
 from __future__ import annotations
 
@@ -19,59 +19,76 @@ from rhobench.model.tokens import TokenGrid
 
 @dataclass(kw_only=True)
 class DetectorOutput:
-    """Predictions, and what the losses and the curious need beside them."""
+    """Predictions of a detector, with the intermediate results that losses and analyses need.
+
+    Shapes: B images, N tokens over all levels, Q queries, C channels.
+    """
 
     prediction: Prediction
-    """Of the last decoder layer."""
+    """Predictions of the last decoder layer, for Q queries."""
     grid: TokenGrid
+    """Geometry of the tokens."""
     source: Tensor
     """(B, N, C) tokens before the encoder."""
     memory: Tensor
     """(B, N, C) tokens after the encoder."""
     selection: TokenSelection | None
-    """The tokens that were updated; None for a dense encoder."""
+    """Tokens that the encoder updated; None for a dense encoder."""
     queries: Queries
+    """Initial queries of the decoder."""
     samplings: list[Sampling]
-    """Where each decoder layer looked; only with ``with_aux``, and empty for DETR."""
+    """Sampling of each decoder layer; empty without ``with_aux``, and for DETR."""
     states: list[Tensor]
-    """(B, Q, C) after each decoder layer."""
+    """(B, Q, C) query states after each decoder layer."""
     references: list[Tensor]
-    """(B, Q, 4) refined boxes of each decoder layer; (B, Q, 2) points where none is refined; empty for DETR."""
+    """(B, Q, 4) boxes after each decoder layer; (B, Q, 2) points if boxes are not refined; empty for DETR."""
     decoder_aux: list[Prediction] = field(default_factory=list)
-    """Of the decoder layers before the last. This and the following only with ``with_aux``."""
+    """Predictions of the decoder layers before the last; empty without ``with_aux``."""
     token_prediction: Prediction | None = None
-    """Of every token, from which the queries were chosen."""
+    """Predictions of all N memory tokens, from which the queries were selected; None without ``with_aux`` and for
+    single-stage models."""
     objectness_only: bool = False
-    """The tokens compete by class 0 alone, so their loss knows no other (without ``eff_specific_head``)."""
+    """Whether queries are selected by class 0 alone (no ``eff_specific_head``); the loss of ``token_prediction`` then
+    treats every object as class 0."""
     encoder_aux: list[Prediction] = field(default_factory=list)
-    """Of the encoder layers before the last, on the updated tokens."""
+    """Predictions of the encoder layers before the last on the updated tokens; empty without ``with_aux``."""
     scored_by: Scoring = "dam"
-    """What ``selection`` was made by."""
+    """Scoring method of ``selection``."""
     scorer_prediction: Prediction | None = None
-    """Of every token before the encoder; only where the tokens were scored by objectness."""
+    """Predictions of all N tokens before the encoder, for the loss of objectness scoring; None without ``with_aux`` and
+    for other scorings."""
     masks: MaskEmbeddings | None = None
-    """Of the queries; only with ``mask_head``."""
+    """Mask embeddings of the queries; None without ``mask_head``."""
 
 
 class Detector(nn.Module):
-    """A detector of any family: images in, ``DetectorOutput`` out."""
+    """Base class of the detectors of all families.
+
+    ``rho`` is an attribute and not a weight: it may be changed on a trained model.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
+        """Build the backbone; subclasses add the transformer.
+
+        Raises:
+            ValueError: ``config.num_classes`` is None.
+            BackboneError: the backbone cannot be built.
+        """
         super().__init__()
         if config.num_classes is None:
-            raise ValueError("model.num_classes is None: set it to the number of categories of the data set.")
+            raise ValueError("model.num_classes is None: set it to the number of categories of the dataset.")
         self.config, self.num_classes = config, config.num_classes
         self.rho = config.rho
         self._draw: int | None = None
         self.backbone = Backbone(config.backbone)
 
     def forward(self, images: Tensor, mask: Tensor | None = None, *, with_aux: bool | None = None) -> DetectorOutput:
-        """Detect objects.
+        """Detect objects in a batch of images.
 
         Args:
-            images: (B, 3, H, W) normalised, zero-padded at the right and bottom.
-            mask: (B, H, W) bool, True at padding. None: nothing is padded; this spares waiting for the device.
-            with_aux: evaluate the heads that only losses need. None: when in training mode.
+            images: (B, 3, H, W) normalised images, zero-padded at the right and bottom.
+            mask: (B, H, W) bool, True at padding. None: no padding; this avoids a device synchronisation.
+            with_aux: also evaluate the auxiliary heads that only losses need. None: only in training mode.
         """
         has_padding = None
         if mask is None:
@@ -79,34 +96,43 @@ class Detector(nn.Module):
         return self.detect(self.backbone(images), mask, has_padding=has_padding, with_aux=with_aux)
 
     def begin_step(self, seed: int, step: int) -> None:
-        """Draw what is drawn anew for each training step: rho from ``rho_choices``, and the tokens of random scoring.
+        """Draw the random choices of a training step: rho from ``rho_choices``, and the tokens of random scoring.
 
-        A function of its arguments alone: the same on every worker that gives the same, and after a restart.
-        Evaluation does not depend on it.
+        The draw is a function of the arguments alone, hence the same on all workers and after a restart. Evaluation
+        does not depend on it.
 
         Args:
-            seed: of the run.
-            step: optimiser steps taken before this one, over all restarts.
+            seed: seed of the run.
+            step: number of optimiser steps completed before this one, over all restarts.
         """
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         self._draw = int(torch.randint(2**31, (), generator=generator))
 
     @property
     def active_rho(self) -> float | None:
-        """Share of the tokens that the next call updates: that of the step in training, else ``rho``.
+        """Share of tokens that the next forward pass updates; None for a dense encoder.
+
+        In training with ``rho_choices`` it is the share drawn by ``begin_step``, otherwise ``rho``.
 
         Raises:
-            RuntimeError: a training step that was not begun.
+            RuntimeError: ``begin_step`` was not called before a training step that draws rho.
         """
         choices = self.config.rho_choices
         if not (self.training and choices):
             return self.rho
         if self._draw is None:
-            raise RuntimeError("model.rho_choices draws a rho for each step: call begin_step(seed, step) before it.")
+            raise RuntimeError("model.rho_choices draws rho for each step: call begin_step(seed, step) before forward.")
         return choices[self._draw % len(choices)]
 
     def detect(
         self, features: list[Tensor], mask: Tensor, *, has_padding: bool | None = None, with_aux: bool | None = None
     ) -> DetectorOutput:
-        """``forward`` from the backbone's maps (B, C_l, H_l, W_l) on; ``has_padding`` as in ``token_grid``."""
+        """Run everything after the backbone.
+
+        Args:
+            features: maps (B, C_l, H_l, W_l) of the backbone, finest first.
+            mask: (B, H, W) bool of the images, True at padding.
+            has_padding: whether ``mask`` is True anywhere. None: determined from it, with a device synchronisation.
+            with_aux: as in ``forward``.
+        """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""DETR: the parts of the others with dense attention, one map, and a softmax over classes and "no object"."""
+"""DETR: one feature map, dense attention, and a softmax over the classes and "no object"."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rhobench.model.tokens import flatten_levels, token_grid
 
 
 class DETR(Detector):
-    """DETR (Carion et al. 2020) on the backbone's last map, at stride 32, or 16 when it is dilated ("DC5")."""
+    """DETR (Carion et al. 2020) on the last map of the backbone: stride 32, or 16 with dilation ("DC5")."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -28,7 +28,7 @@ class DETR(Detector):
     def detect(
         self, features: list[Tensor], mask: Tensor, *, has_padding: bool | None = None, with_aux: bool | None = None
     ) -> DetectorOutput:
-        """``forward`` from the backbone's maps (B, C_l, H_l, W_l) on, of which only the last is read."""
+        """Project, encode and decode the last of ``features``; arguments as in ``Detector.detect``."""
         with_aux = self.training if with_aux is None else with_aux
         last = self.projection(features[-1])  # (B, C, h, w)
         shape, dim = (last.shape[2], last.shape[3]), self.config.hidden_dim

@@ -1,4 +1,4 @@
-"""The encoder: all tokens are read, and all or the chosen ones are updated (paper section 3; spec section 8)."""
+"""The encoder: queries are all tokens or the selected ones, values are always all tokens (paper section 3; spec 8)."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch import Tensor, nn
 
 from rhobench.config import ModelConfig
 from rhobench.model.heads import Prediction, PredictionHead
-from rhobench.model.layers import FeedForward, memory_attention
+from rhobench.model.layers import FeedForward, build_memory_attention
 from rhobench.model.sparsity import TokenSelection
 from rhobench.model.tokens import TokenGrid, gather_tokens
 
 
 class EncoderLayer(nn.Module):
-    """Attention to the memory and a feed-forward block, each followed by its norm."""
+    """Post-norm encoder layer: attention to the memory, then a feed-forward block (spec section 8)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention = memory_attention(config)
+        self.attention = build_memory_attention(config)
         self.norm = nn.LayerNorm(config.hidden_dim)
         self.dropout = nn.Dropout(config.dropout)
         self.ffn = FeedForward(config)
@@ -25,13 +25,28 @@ class EncoderLayer(nn.Module):
     def forward(
         self, tokens: Tensor, positions: Tensor, index: Tensor | None, memory: Tensor, grid: TokenGrid
     ) -> Tensor:
-        """Update ``tokens`` (B, k, C), rows ``index`` (B, k) of the grid or all, by reading ``memory`` (B, N, C)."""
+        """Update ``tokens`` by attending to ``memory``.
+
+        Args:
+            tokens: (B, k, C) content of the tokens to update.
+            positions: (B, k, C) their position and level embedding.
+            index: (B, k) their indices in the grid; None: k = N, in order.
+            memory: (B, N, C) current content of all tokens.
+            grid: geometry of the tokens.
+
+        Returns:
+            (B, k, C)
+        """
         read, _ = self.attention(tokens + positions, grid.reference_points, memory, grid, query_index=index)
         return self.ffn(self.norm(tokens + self.dropout(read)))
 
 
 class Encoder(nn.Module):
-    """Layers that update either all tokens or the selected ones, with detection heads on all layers but the last."""
+    """Encoder that updates all tokens or, if sparse, the selected ones (paper section 3.1; spec section 8).
+
+    With ``use_enc_aux_loss``, every layer but the last has a detection head for the encoder auxiliary loss (paper
+    section 3.3).
+    """
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
@@ -44,25 +59,29 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, list[Prediction]]:
         """Encode the tokens.
 
+        In each layer of a sparse encoder the selected tokens attend to the current content of all N tokens, and the
+        result is written back to the rows that each image owns.
+
         Args:
             source: (B, N, C) projected features.
-            positions: (B, N, C) with level embedding.
+            positions: (B, N, C) position plus level embedding.
             grid: geometry of the tokens.
-            selection: tokens to update, or None for all.
-            with_aux: evaluate the detection heads.
+            selection: tokens to update; None updates all.
+            with_aux: evaluate the auxiliary detection heads.
 
         Returns:
-            Memory (B, N, C), in which tokens that were not selected are ``source`` unchanged, and the predictions of
-            layers 0 to ``enc_layers - 2`` on the updated tokens: in the order of ``selection.index``, or of ``source``
-            when all are updated.
+            The memory (B, N, C), which equals ``source`` at tokens that are not updated, and the predictions of layers
+            0 to ``enc_layers - 2`` on the updated tokens, in the order of ``selection.index`` (of ``source`` if all
+            tokens are updated).
         """
         tokens, anchors, index = source, grid.proposals, None
         if selection is not None and selection.index.shape[1] == source.shape[1] and not grid.has_padding:
-            selection = None  # every token is selected: their order does not matter, so spare the copies
+            selection = None  # every token is selected: gathering them would only permute and copy
         if selection is not None:
             index = selection.index
             tokens, positions, anchors = (gather_tokens(rows, index) for rows in (source, positions, anchors))
-        overwrite = selection is not None and not torch.is_grad_enabled()  # a gradient needs every layer's memory
+        # Backpropagation needs the memory of every layer; without gradient one buffer is enough.
+        overwrite = selection is not None and not torch.is_grad_enabled()
         memory, aux = source.clone() if overwrite else source, []
         for depth, layer in enumerate(self.layers):
             tokens = layer(tokens, positions, index, memory, grid)
@@ -73,8 +92,11 @@ class Encoder(nn.Module):
 
 
 def _write_back(memory: Tensor, tokens: Tensor, selection: TokenSelection, grid: TokenGrid, overwrite: bool) -> Tensor:
-    """Replace the rows of ``memory`` that each image owns, in place or in a copy; surplus rows stay as they were."""
-    if grid.has_padding:  # without it all images own the same number, and nothing is surplus
+    """Scatter ``tokens`` (B, k, C) to the rows of ``memory`` (B, N, C) that each image owns, in place or in a copy.
+
+    Surplus rows keep their content (spec section 7.6).
+    """
+    if grid.has_padding:  # otherwise all images own k tokens, and none is surplus
         tokens = torch.where(selection.owned[..., None], tokens, gather_tokens(memory, selection.index))
     scatter = memory.scatter_ if overwrite else memory.scatter
     return scatter(1, selection.index[..., None].expand_as(tokens), tokens)

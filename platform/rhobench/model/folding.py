@@ -1,7 +1,7 @@
-"""Frozen batch norm as a part of the convolution that it follows: the map is written once instead of three times.
+"""Folding of frozen batch norms into the preceding convolutions, which saves two passes over every feature map.
 
-A frozen norm is y = x * scale + shift for each channel. Scaling the weights of the convolution is the same up to
-rounding, and gradients flow through the scaling, so that training gains too.
+A frozen norm is y = x * scale + shift per channel. Scaling the weights of the convolution gives the same result up to
+rounding, and gradients flow through the scaling, so that training benefits as well.
 """
 
 from __future__ import annotations
@@ -20,40 +20,45 @@ from torchvision.ops import FrozenBatchNorm2d
 
 
 class FoldedBody:
-    """A network whose frozen norms are computed by the convolutions before them. Parameters keep their names."""
+    """Callable that runs a network with its frozen norms folded into the preceding convolutions.
+
+    Names and values of parameters and buffers in the ``state_dict`` of the network stay the same.
+    """
 
     def __init__(self, body: nn.Module) -> None:
-        """Fold what can be folded in ``body``, a network of timm, which from now on is called through this object."""
+        """Prepare the timm network ``body`` in place; from now on it must be called through this object."""
         self._body = body
-        self._pairs: list[_Pair] = []
-        self._kept: tuple[object, dict[str, Tensor]] | None = None
+        self._pairs: list[_FoldedPair] = []
+        self._cache: tuple[object, dict[str, Tensor]] | None = None
         names = {module: name for name, module in body.named_modules()}
         for convolution, norm in _convolutions_with_norms(body):
-            if convolution.bias is None:  # a place for the shift, which is not saved
+            if convolution.bias is None:  # functional_call needs a tensor to replace by the shift; it is not saved
                 del convolution.bias
                 convolution.register_buffer("bias", torch.zeros_like(norm.bias), persistent=False)
             activation = _Activation(norm)
             body.set_submodule(names[norm], activation)
-            self._pairs.append(_Pair(names[convolution], convolution, activation))
+            self._pairs.append(_FoldedPair(names[convolution], convolution, activation))
 
     def __call__(self, images: Tensor) -> Any:
-        """What ``body`` gives for (B, 3, H, W) images."""
-        return functional_call(self._body, self._weights(), (images,)) if self._pairs else self._body(images)
+        """Return the output of the network for images (B, 3, H, W)."""
+        return functional_call(self._body, self._folded_parameters(), (images,)) if self._pairs else self._body(images)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy folds for itself."""
+        """State without the cache, which refers to the tensors of the original: a copy folds its own."""
         return self.__dict__ | {"_kept": None}
 
-    def _weights(self) -> dict[str, Tensor]:
-        """Weights and biases of the convolutions. Without gradient they are kept until one of their sources changes."""
+    def _folded_parameters(self) -> dict[str, Tensor]:
+        """Folded weights and biases by name; cached without gradient until one of their sources changes."""
         sources = [t for pair in self._pairs for t in pair.sources]
         if torch.is_grad_enabled() or any(t.is_inference() for t in sources):
-            self._kept = None  # a fused optimiser changes its parameters without raising their version
+            # Fused optimisers update parameters without incrementing their version, so a forward pass with gradient,
+            # which may be followed by an update, invalidates the cache. Inference tensors have no version at all.
+            self._cache = None
             return self._fold()
         key = [(t.data_ptr(), t._version, t.dtype) for t in sources]
-        if self._kept is None or self._kept[0] != key:
-            self._kept = key, self._fold()
-        return self._kept[1]
+        if self._cache is None or self._cache[0] != key:
+            self._cache = key, self._fold()
+        return self._cache[1]
 
     def _fold(self) -> dict[str, Tensor]:
         folded: dict[str, Tensor] = {}
@@ -64,21 +69,23 @@ class FoldedBody:
         return folded
 
 
-class _Pair(NamedTuple):
+class _FoldedPair(NamedTuple):
+    """A convolution and the frozen norm that is folded into it."""
+
     name: str
-    """Of the convolution in the body."""
+    """Name of the convolution within the network."""
     convolution: Any
     norm: Any
 
     @property
     def sources(self) -> tuple[Tensor, ...]:
-        """All that the folded weights are made of."""
+        """Tensors that the folded weight and bias are computed from."""
         convolution, norm = self.convolution, self.norm
         return convolution.weight, convolution.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var
 
 
 class _Activation(nn.Module):
-    """What remains of a frozen norm: its activation, and its numbers under their names."""
+    """Replacement of a folded norm: applies its activation, and keeps its buffers under their names."""
 
     def __init__(self, norm: Any) -> None:
         super().__init__()
@@ -92,12 +99,12 @@ class _Activation(nn.Module):
         return self.act(self.drop(x))
 
 
-class _Uses(TorchDispatchMode):
-    """Every tensor that was an argument, as often as it was one."""
+class _ArgumentRecorder(TorchDispatchMode):
+    """Dispatch mode that records every tensor argument of every operation, with repetitions."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.arguments: list[Tensor] = []  # kept alive, so that no two have one id
+        self.arguments: list[Tensor] = []  # references, so that no id is reused
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -108,28 +115,35 @@ class _Uses(TorchDispatchMode):
 
 @torch.no_grad()
 def _convolutions_with_norms(body: Any) -> list[tuple[Any, Any]]:
-    """Pairs of a convolution and the frozen norm that nothing but reads its map, found on the meta device."""
+    """Find the pairs of a convolution and a frozen norm that is the only consumer of its output.
+
+    The network is traced once on the meta device. Modules that are called more than once are excluded.
+    """
     norms = [m for m in body.modules() if isinstance(m, (FrozenBatchNorm2d, FrozenBatchNormAct2d))]
     if not norms:
         return []
-    maps: list[tuple[Any, Tensor]] = []
-    read: list[tuple[Any, Tensor]] = []
-    hooks = [m.register_forward_pre_hook(lambda norm, inputs: read.append((norm, inputs[0]))) for m in norms]
+    conv_outputs: list[tuple[Any, Tensor]] = []
+    norm_inputs: list[tuple[Any, Tensor]] = []
+    hooks = [m.register_forward_pre_hook(lambda norm, inputs: norm_inputs.append((norm, inputs[0]))) for m in norms]
     hooks += [
-        m.register_forward_hook(lambda convolution, _, output: maps.append((convolution, output)))
+        m.register_forward_hook(lambda convolution, _, output: conv_outputs.append((convolution, output)))
         for m in body.modules()
         if isinstance(m, nn.Conv2d)
     ]
     weightless = {name: t.to("meta") for name, t in [*body.named_parameters(), *body.named_buffers()]}
     try:
-        with _Uses() as uses:
+        with _ArgumentRecorder() as recorder:
             images = torch.zeros(1, *body.pretrained_cfg["input_size"], device="meta")
             outputs = functional_call(body, weightless, (images,))
     finally:
         for hook in hooks:
             hook.remove()
-    times_used = Counter(map(id, [*uses.arguments, *tree_leaves(outputs)]))
-    calls = Counter(module for module, _ in [*maps, *read])
-    makers = {id(output): convolution for convolution, output in maps}
-    pairs = [(makers[id(given)], norm) for norm, given in read if times_used[id(given)] == 1 and id(given) in makers]
+    use_counts = Counter(map(id, [*recorder.arguments, *tree_leaves(outputs)]))
+    calls = Counter(module for module, _ in [*conv_outputs, *norm_inputs])
+    producers = {id(output): convolution for convolution, output in conv_outputs}
+    pairs = [
+        (producers[id(tensor)], norm)
+        for norm, tensor in norm_inputs
+        if use_counts[id(tensor)] == 1 and id(tensor) in producers
+    ]
     return [pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1]

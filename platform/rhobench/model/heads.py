@@ -1,4 +1,4 @@
-"""Prediction heads, and what a set of predictions is (spec section 11)."""
+"""Prediction heads for classes and boxes, and the container for their output (spec section 11)."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from torch import Tensor, nn
 
 
 class Prediction(NamedTuple):
-    """Boxes with class scores, for n queries or tokens of each image."""
+    """Class logits and boxes of n queries or tokens of each image."""
 
     logits: Tensor
-    """(B, n, classes), or (B, n, classes + 1) with ``softmax``."""
+    """(B, n, classes) class logits, or (B, n, classes + 1) with ``softmax``."""
     boxes: Tensor
-    """(B, n, 4) cxcywh in 0..1."""
+    """(B, n, 4) cxcywh boxes in 0..1, relative to the image without padding."""
     softmax: bool = False
-    """The classes exclude each other and a last one means "no object", as in DETR; otherwise each is a sigmoid."""
+    """True if the logits are those of a softmax whose last class is "no object", as in DETR; otherwise every class has
+    its own sigmoid."""
 
     @property
     def probabilities(self) -> Tensor:
-        """(B, n, classes), without "no object"."""
+        """(B, n, classes) class probabilities, without "no object"."""
         return self.logits.softmax(-1)[..., :-1] if self.softmax else self.logits.sigmoid()
 
 
 class BoxHead(nn.Sequential):
-    """Three linear layers that give the change of a box, in logits."""
+    """Three linear layers that predict the offset of a box from its anchor, in logits."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 4))
 
 
 class PredictionHead(nn.Module):
-    """Class logits and box of a token, the box relative to an anchor."""
+    """Class logits, and a box relative to an anchor, for each token or query."""
 
     def __init__(self, dim: int, classes: int, *, softmax: bool = False) -> None:
         super().__init__()
@@ -40,12 +41,18 @@ class PredictionHead(nn.Module):
         self.classify = nn.Linear(dim, classes + 1 if softmax else classes)
         self.box = BoxHead(dim)
         if not softmax:
-            # Focal loss starts near a probability of 0.01 for every class, so that background does not swamp it, and
-            # boxes start at their anchor.
+            # Every class starts at a probability of 0.01, so that background does not dominate the focal loss at first;
+            # boxes start at their anchors.
             nn.init.constant_(self.classify.bias, -math.log(99))
             for parameter in self.box[-1].parameters():
                 nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor, anchor: Tensor | float) -> Prediction:
-        """Tokens (B, n, C), anchor boxes as logits (B, n, 4), +inf for none (the box is then (1, 1, 1, 1))."""
+        """Predict classes and boxes.
+
+        Args:
+            tokens: (B, n, C)
+            anchor: (B, n, 4) logits that the box offsets are added to; +inf gives the box (1, 1, 1, 1), without
+                gradient.
+        """
         return Prediction(self.classify(tokens), (self.box(tokens) + anchor).sigmoid(), self.softmax)

@@ -1,8 +1,8 @@
-"""Weights under the names of Hugging Face transformers, renamed to those of the official code.
+"""Conversion of Hugging Face transformers checkpoints to the parameter names of the official code.
 
-Read are ``DetrForObjectDetection`` and ``DeformableDetrForObjectDetection``, as they are published and saved
-("model.backbone.conv_encoder.model.*") and as ``state_dict()`` of transformers 5 names them ("model.backbone.model.*"),
-each with a ResNet of timm or of transformers itself.
+Supported are ``DetrForObjectDetection`` and ``DeformableDetrForObjectDetection`` with the names of published and saved
+checkpoints ("model.backbone.conv_encoder.model.*") and those of ``state_dict()`` in transformers 5
+("model.backbone.model.*"), each with a ResNet of timm or of transformers itself.
 """
 
 from __future__ import annotations
@@ -54,37 +54,46 @@ _HEAD = re.compile(r"(?:transformer\.decoder\.)?(class_embed|bbox_embed)\.(\d+)\
 
 
 def is_hugging_face(keys: Iterable[str]) -> bool:
-    """Whether these are the keys of a DETR or Deformable DETR of transformers."""
+    """Whether ``keys`` are those of a DETR or Deformable DETR of Hugging Face transformers."""
     return any(key.startswith(("model.backbone.", "model.encoder.layers.")) for key in keys)
 
 
 def to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights under official names, for ``load_official``; names that nobody knows stay as they are.
+    """Rename the weights to the official names, for ``load_official``; unknown names are kept.
 
-    Query, key and value projections become the one matrix of ``nn.MultiheadAttention``, and a head that transformers
-    leaves out of a file, because it is tied to the first, is written out.
+    Separate query, key and value projections are joined to the single matrix of ``nn.MultiheadAttention``. Heads that
+    transformers omits from a file because they are tied to the first are added under their own names.
+
+    Args:
+        state_dict: transformers key -> tensor.
+
+    Returns:
+        Official key -> tensor; tensors are not copied, except joined projections.
 
     Raises:
-        WeightsError: a weight is there under two names.
+        WeightsError: two keys are names of the same weight.
     """
     detr = any(key.startswith("class_labels_classifier.") for key in state_dict)
     rules = _RULES + (_DETR_RULES if detr else _DEFORMABLE_RULES)
     sources: dict[str, str] = {}
     for key in state_dict:
-        twin = sources.setdefault(_renamed(key, rules), key)
-        if twin != key:
-            raise WeightsError(f"{twin} and {key} are names of the same weight: save the model again with one of them.")
-    state = _with_joint_projections({name: state_dict[key] for name, key in sources.items()})
-    return state if detr else _with_tied_heads(state)
+        first = sources.setdefault(_rename(key, rules), key)
+        if first != key:
+            raise WeightsError(
+                f"{first} and {key} are names of the same weight: save the model again with one of them."
+            )
+    state = _join_projections({name: state_dict[key] for name, key in sources.items()})
+    return state if detr else _untie_heads(state)
 
 
-def _renamed(key: str, rules: Iterable[tuple[str, Replacement]]) -> str:
+def _rename(key: str, rules: Iterable[tuple[str, Replacement]]) -> str:
     for pattern, replacement in rules:
         key = re.sub(pattern, replacement, key)
     return key
 
 
-def _with_joint_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _join_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Concatenate the query, key and value projections of each attention layer to ``in_proj``."""
     joint = {}
     for key, tensor in state.items():
         match = re.fullmatch(r"(.*\.)([qkv])_proj\.(weight|bias)", key)
@@ -96,15 +105,15 @@ def _with_joint_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return joint
 
 
-def _with_tied_heads(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Write head 0 under the numbers of decoder layers that have none."""
+def _untie_heads(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add head 0 under the indices of all decoder layers without a head."""
     layers = sorted({m[1] for key in state if (m := re.match(r"transformer\.decoder\.layers\.(\d+)\.", key))})
     heads = {key: m.groups() for key in state if (m := _HEAD.fullmatch(key))}
-    there = {(kind, index) for kind, index, _ in heads.values()}
+    present = {(kind, index) for kind, index, _ in heads.values()}
     tied = {
         f"{kind}.{layer}.{rest}": state[key]
         for key, (kind, index, rest) in heads.items()
         for layer in layers
-        if index == "0" and (kind, layer) not in there
+        if index == "0" and (kind, layer) not in present
     }
     return {**state, **tied}

@@ -1,4 +1,4 @@
-"""The parts that encoder and decoder layers share, whatever they attend to."""
+"""Parts shared by encoder and decoder layers: feed-forward block, choice of attention, initialisation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from torch.nn import functional as F
 from rhobench.config import ModelConfig
 from rhobench.model.attention import DeformableAttention, DenseAttention
 
-TOKENS_AT_ONCE = 2048
-"""Without gradient, on a CPU: so few that their hidden features stay in a cache."""
+CPU_CHUNK_TOKENS = 2048
+"""Tokens that a feed-forward block processes at once on a CPU without gradient: few enough that their hidden features
+stay in the cache."""
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a residual, then the norm."""
+    """Two linear layers with a ReLU, a residual connection and a LayerNorm."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -24,18 +25,19 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, n, C) -> (B, n, C)."""
+        """Update tokens (B, n, C) -> (B, n, C)."""
         if torch.is_grad_enabled() or tokens.device.type != "cpu":
             return self._update(tokens)
-        return torch.cat([self._update(some) for some in tokens.split(TOKENS_AT_ONCE, dim=1)], dim=1)
+        return torch.cat([self._update(chunk) for chunk in tokens.split(CPU_CHUNK_TOKENS, dim=1)], dim=1)
 
     def _update(self, tokens: Tensor) -> Tensor:
-        hidden = self.dropout(F.relu(self.linear1(tokens), inplace=True))  # nothing else has seen it
+        # In place, to save a copy: the output of a linear layer is not needed for its gradient.
+        hidden = self.dropout(F.relu(self.linear1(tokens), inplace=True))
         return self.norm(tokens + self.dropout(self.linear2(hidden)))
 
 
-def memory_attention(config: ModelConfig) -> DeformableAttention | DenseAttention:
-    """How the layers of a family read the memory."""
+def build_memory_attention(config: ModelConfig) -> DeformableAttention | DenseAttention:
+    """Build the attention to the memory: dense for DETR, deformable for all other families."""
     if config.name == "detr":
         return DenseAttention(config.hidden_dim, config.num_heads, config.dropout)
     return DeformableAttention(
@@ -44,7 +46,7 @@ def memory_attention(config: ModelConfig) -> DeformableAttention | DenseAttentio
 
 
 def init_transformer_weights(module: nn.Module) -> None:
-    """Xavier-uniform for every matrix, then deformable attention's own start (spec section 11)."""
+    """Initialise every matrix Xavier-uniform, then reset the deformable attention (spec section 11)."""
     for parameter in module.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)

@@ -1,17 +1,17 @@
-"""Weights under the names of the official code: to our model and back (spec sections 1 and 11).
+"""Conversion between the parameter names of the official code and of this package (spec sections 1 and 11).
 
-The official state_dict lists its prediction heads up to three times, under ``class_embed.i``,
+The official state_dict lists its prediction heads up to three times: as ``class_embed.i``,
 ``transformer.decoder.class_embed.i`` and ``transformer.encoder.class_embed.j``. Head i belongs to decoder layer i for
-i < dec_layers, to the query selection for i = dec_layers, and to encoder layer i - dec_layers - 1 after that (without a
-query selection one earlier). Where one head is shared, all these names mean the same tensor. DETR has the names of its
-own code, and one head without a number.
+i < dec_layers, to the query selection for i = dec_layers, and to encoder layer i - dec_layers - 1 beyond that (without
+query selection, to encoder layer i - dec_layers). A shared head is one tensor under all these names. DETR uses the
+names of its own official code, with a single unnumbered head.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,61 +54,71 @@ _DEFORMABLE_RULES = [
     (r"(decoder\.layers\..*)", r"transformer.\1"),
 ]
 _HEAD = re.compile(r"(?:decoder\.heads\.(\d+)|(query_selector)\.head|encoder\.aux_heads\.(\d+))\.(.*)")
-_LEFTOVERS = ("total_ops", "total_params", "num_batches_tracked")
-"""Ends of keys that FLOP counters and unfrozen batch norms leave in a checkpoint; they are no weights."""
-_SHOWN = 10
-"""Keys that an error lists before it counts the others."""
+_NON_WEIGHT_SUFFIXES = ("total_ops", "total_params", "num_batches_tracked")
+"""Suffixes of checkpoint keys that are not weights: those of FLOP counters and of the counters of batch norms."""
+_MAX_LISTED_KEYS = 10
+"""Keys that a message lists; it only counts the others."""
 
 
 class WeightsError(ValueError):
-    """Weights that do not fit the model they are meant for."""
+    """Raised for weights that cannot be read or do not fit the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """What a file and a model did not share."""
+class LoadResult:
+    """Keys on which a checkpoint and the model it was loaded into differ."""
 
     missing: list[str]
-    """Official keys that the file lacks; the model keeps its own values. Always empty when strict."""
+    """Official keys that the checkpoint lacks; the model keeps its values. Always empty with ``strict=True``."""
     ignored: list[str]
-    """Keys of the file that were not read: counters left in it, and with ``strict=False`` the unexpected ones."""
+    """Keys of the checkpoint that were not loaded: counters and, with ``strict=False``, unexpected keys."""
 
 
-def load_official(model: Detector, state_dict: Mapping[str, Tensor], *, strict: bool = True) -> Loaded:
-    """Load weights with the official names into ``model``.
+def load_official(model: Detector, state_dict: Mapping[str, Tensor], *, strict: bool = True) -> LoadResult:
+    """Load weights with official names into ``model``.
 
-    A head that is listed under several names needs only one of them, and the prefix "module." of a data-parallel
-    training is taken off.
+    Of a head that is listed under several names, one is enough. The prefix "module." of data-parallel training is
+    removed.
 
     Args:
-        model: of any family.
-        state_dict: official key -> tensor; ``checkpoint["model"]`` of an official checkpoint.
-        strict: refuse missing and unexpected keys. Shapes must fit in any case.
+        model: a detector of any family.
+        state_dict: official key -> tensor, such as ``checkpoint["model"]`` of an official checkpoint.
+        strict: reject missing and unexpected keys. Shapes must always fit.
 
     Raises:
-        WeightsError: the keys or shapes do not fit; the sentence names them, and the model that they do fit.
+        WeightsError: keys or shapes do not fit; the message lists them and, if there is one, the named model that the
+            weights do fit. ``model`` is unchanged.
     """
     state = without_prefix(state_dict)
-    found = _compare(model.state_dict(), model.config, state)
-    if found.misfits or (strict and (found.missing or found.unexpected)):
-        raise WeightsError(_refusal(found, model.config, state))
-    unexpected = model.load_state_dict({key: state[name] for key, name in found.sources.items()}, strict=False)
-    assert not unexpected.unexpected_keys
-    return Loaded(missing=found.missing, ignored=sorted(found.leftovers + found.unexpected))
+    keys = _compare_keys(model.state_dict(), model.config, state)
+    if keys.mismatches or (strict and (keys.missing or keys.unexpected)):
+        raise WeightsError(_mismatch_message(keys, model.config, state))
+    incompatible = model.load_state_dict({key: state[name] for key, name in keys.sources.items()}, strict=False)
+    assert not incompatible.unexpected_keys
+    return LoadResult(missing=keys.missing, ignored=sorted(keys.non_weights + keys.unexpected))
 
 
 def official_state(model: Detector) -> dict[str, Tensor]:
-    """The state_dict of ``model`` with the official names, every name of a head included; tensors are not copied."""
+    """Return the state_dict of ``model`` under official names, heads under all of theirs; tensors are not copied.
+
+    Raises:
+        WeightsError: the model has weights that the official code does not have.
+    """
     return {name: tensor for key, tensor in model.state_dict().items() for name in official_keys(key, model.config)}
 
 
 def official_key(key: str, config: ModelConfig) -> str:
-    """The first official name of our parameter ``key``; heads are named at the top level (``class_embed.i``)."""
+    """Return the first official name of the parameter ``key``; for heads that is the top-level ``class_embed.i``."""
     return official_keys(key, config)[0]
 
 
 def official_keys(key: str, config: ModelConfig) -> list[str]:
-    """All official names of our parameter or buffer ``key``; more than one for a head alone."""
+    """Return all official names of the parameter or buffer ``key``; only heads have more than one.
+
+    Raises:
+        WeightsError: the official code has no such weight.
+        KeyError: no model of this package has such a key.
+    """
     if head := _HEAD.fullmatch(key):
         return list(_head_keys(head, config))
     for pattern, replacement in _COMMON_RULES + (_DETR_RULES if config.name == "detr" else _DEFORMABLE_RULES):
@@ -116,8 +126,8 @@ def official_keys(key: str, config: ModelConfig) -> list[str]:
             return [re.sub(pattern, replacement, key)]
     if key.startswith("scorer."):
         raise WeightsError(
-            f"The official code has no model.scoring={config.scoring!r}, so its weights have no official names: "
-            "it knows 'dam' alone."
+            f"The official code has no model.scoring={config.scoring!r}, only 'dam', so the weights of the scorer have "
+            "no official names."
         )
     if key.startswith("mask_head."):
         raise WeightsError(
@@ -127,14 +137,15 @@ def official_keys(key: str, config: ModelConfig) -> list[str]:
 
 
 def without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors without the "module." that a data-parallel wrapper puts before every key."""
+    """Remove the prefix "module." that a data-parallel wrapper adds to every key."""
     wrapped = all(key.startswith("module.") for key in state_dict)
     return {key.removeprefix("module.") if wrapped else key: tensor for key, tensor in state_dict.items()}
 
 
 def _head_keys(head: re.Match[str], config: ModelConfig) -> Iterator[str]:
+    """Yield the official names of a parameter of a prediction head, a match of ``_HEAD``."""
     decoder, selector, encoder, part = head.groups()
-    # The official box head counts its linear layers, ours counts the activations between them too.
+    # The official box head numbers its linear layers only, ours also the activations between them.
     part = re.sub(r"^box\.(\d+)", lambda m: f"bbox_embed.layers.{int(m[1]) // 2}", part)
     kind, _, rest = part.replace("classify", "class_embed").partition(".")
     if config.name == "detr":
@@ -147,7 +158,7 @@ def _head_keys(head: re.Match[str], config: ModelConfig) -> Iterator[str]:
         indices = [token_head]
     else:
         indices = list(range(token_head + config.two_stage)) if config.shares_head else [int(decoder)]
-    # The decoder needs the box heads to refine, and whatever has the query selection's head has all of them.
+    # The official decoder holds the box heads if it refines boxes, and all heads if queries are selected.
     in_decoder = config.two_stage or (config.refine_single_stage and kind == "bbox_embed")
     yield from (f"{kind}.{i}.{rest}" for i in indices)
     if in_decoder:
@@ -157,78 +168,84 @@ def _head_keys(head: re.Match[str], config: ModelConfig) -> Iterator[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Comparison:
-    """A state_dict with official names beside the parameters of a model."""
+class _KeyComparison:
+    """Comparison of a state_dict with official names to the parameters of a model."""
 
     sources: dict[str, str]
-    """Our key -> the key of the file that it is read from."""
+    """Key of the model -> official key that it is loaded from."""
     missing: list[str]
+    """Official keys that the state_dict lacks."""
     unexpected: list[str]
-    leftovers: list[str]
-    misfits: list[str]
-    """What is wrong with a key that is there, in words."""
+    """Keys of the state_dict that the model lacks."""
+    non_weights: list[str]
+    """Keys of the state_dict that are counters."""
+    mismatches: list[str]
+    """Descriptions of tensors with a wrong shape, type or value."""
 
     @property
     def fits(self) -> bool:
-        return not (self.missing or self.unexpected or self.misfits)
+        """Whether the state_dict can be loaded strictly."""
+        return not (self.missing or self.unexpected or self.mismatches)
 
 
-def _compare(ours: Mapping[str, Tensor], config: ModelConfig, state: Mapping[str, Tensor]) -> _Comparison:
+def _compare_keys(ours: Mapping[str, Tensor], config: ModelConfig, state: Mapping[str, Tensor]) -> _KeyComparison:
     sources: dict[str, str] = {}
     missing: list[str] = []
-    misfits: list[str] = []
+    mismatches: list[str] = []
     known: set[str] = set()
     for key, tensor in ours.items():
         names = official_keys(key, config)
         known.update(names)
-        there = [name for name in names if name in state]
-        if there:
-            sources[key] = there[0]
-            misfits += _misfits(tensor, there, state)
+        present = [name for name in names if name in state]
+        if present:
+            sources[key] = present[0]
+            mismatches += _tensor_mismatches(tensor, present, state)
         else:
             missing.append(names[0])
     others = sorted(set(state) - known)
-    return _Comparison(
+    return _KeyComparison(
         sources=sources,
         missing=missing,
-        unexpected=[key for key in others if not key.endswith(_LEFTOVERS)],
-        leftovers=[key for key in others if key.endswith(_LEFTOVERS)],
-        misfits=misfits,
+        unexpected=[key for key in others if not key.endswith(_NON_WEIGHT_SUFFIXES)],
+        non_weights=[key for key in others if key.endswith(_NON_WEIGHT_SUFFIXES)],
+        mismatches=mismatches,
     )
 
 
-def _misfits(wanted: Tensor, names: list[str], state: Mapping[str, Tensor]) -> Iterator[str]:
+def _tensor_mismatches(wanted: Tensor, names: list[str], state: Mapping[str, Tensor]) -> Iterator[str]:
+    """Yield what is wrong with the tensors ``names`` of ``state``, all loaded into the tensor ``wanted``."""
     first, *others = names
     given = state[first]
     if given.shape != wanted.shape or given.is_floating_point() != wanted.is_floating_point():
-        yield f"{first} is {_describe(given)} and not {_describe(wanted)}"
+        yield f"{first} is {_describe(given)} instead of {_describe(wanted)}"
     elif not wanted.is_floating_point() and not wanted.is_meta and not torch.equal(given, wanted.to(given)):
-        yield f"{first} is another table of indices than the model computes with"
+        yield f"{first} differs from the index table of the model"  # integer buffers are constants, not weights
     for other in others:
         if not torch.equal(given, state[other]):
-            yield f"{first} and {other} differ, though the model has one tensor for both"
+            yield f"{first} and {other} differ, but are one tensor in the model"
 
 
 def _describe(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
-def _refusal(found: _Comparison, config: ModelConfig, state: Mapping[str, Tensor]) -> str:
-    lists = {"missing": found.missing, "unexpected": found.unexpected, "wrong": found.misfits}
-    wrong = "; ".join(f"{len(keys)} {kind}: {_shorten(keys)}" for kind, keys in lists.items() if keys)
-    better = next((name for name, other in _others(config) if _fits(other, state)), None)
+def _mismatch_message(keys: _KeyComparison, config: ModelConfig, state: Mapping[str, Tensor]) -> str:
+    """Describe the differences, and name the model that the weights do fit if there is one."""
+    lists = {"missing": keys.missing, "unexpected": keys.unexpected, "wrong": keys.mismatches}
+    problems = "; ".join(f"{len(items)} {kind}: {_abbreviate(items)}" for kind, items in lists.items() if items)
+    better = next((name for name, other in _candidate_models(config) if _is_compatible(other, state)), None)
     hint = f" These are the weights of {better}." if better else ""
-    return f"The weights do not fit {config.name} on {config.backbone.name}: {wrong}.{hint}"
+    return f"The weights do not fit {config.name} on {config.backbone.name}: {problems}.{hint}"
 
 
-def _shorten(keys: Iterable[str]) -> str:
-    listed = list(keys)
-    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-    return ", ".join(listed[:_SHOWN]) + more
+def _abbreviate(keys: list[str]) -> str:
+    """The first keys, comma-separated, and the number of the others."""
+    more = f" and {len(keys) - _MAX_LISTED_KEYS} more" if len(keys) > _MAX_LISTED_KEYS else ""
+    return ", ".join(keys[:_MAX_LISTED_KEYS]) + more
 
 
-def _others(config: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
-    """Models that the user may have meant, as the sentence calls them; first this one with the other heads."""
+def _candidate_models(config: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
+    """Yield models that the weights may belong to with their description; first this one with the switch flipped."""
     if "use_enc_aux_loss" not in FAMILIES[config.name]:
         switched = not config.use_enc_aux_loss
         yield f"this model with use_enc_aux_loss={switched}", replace(config, use_enc_aux_loss=switched)
@@ -239,10 +256,11 @@ def _others(config: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
             yield f"{name} with use_enc_aux_loss=False", replace(named, use_enc_aux_loss=False)
 
 
-def _fits(config: ModelConfig, state: Mapping[str, Tensor]) -> bool:
-    # Most candidates fail by their backbone, which is built sooner than the whole model.
-    of_backbone = all(f"backbone.0.body.{key}" in state for key in _backbone_keys(config.backbone))
-    return of_backbone and _compare(_shapes(config), config, state).fits
+def _is_compatible(config: ModelConfig, state: Mapping[str, Tensor]) -> bool:
+    """Whether ``state`` can be loaded strictly into a model of ``config``."""
+    # The backbone rules out most candidates, and is built faster than the whole model.
+    has_backbone = all(f"backbone.0.body.{key}" in state for key in _backbone_keys(config.backbone))
+    return has_backbone and _compare_keys(_meta_state_dict(config), config, state).fits
 
 
 @functools.cache
@@ -252,7 +270,7 @@ def _backbone_keys(config: BackboneConfig) -> list[str]:
 
 
 @functools.cache
-def _shapes(config: ModelConfig) -> dict[str, Tensor]:
-    """The state_dict of a model, without memory."""
+def _meta_state_dict(config: ModelConfig) -> dict[str, Tensor]:
+    """State_dict of a model on the meta device, which takes no memory."""
     with torch.device("meta"):
         return build_model(replace(config, backbone=replace(config.backbone, weights=None))).state_dict()

@@ -1,4 +1,4 @@
-"""From predictions to detections (spec section 16), without NMS."""
+"""Conversion of predictions to detections in pixels of the original image, without NMS (spec section 16)."""
 
 from __future__ import annotations
 
@@ -16,29 +16,35 @@ from rhobench.model.masks import MaskEmbeddings
 from rhobench.model.tokens import gather_tokens
 
 MAX_DETECTIONS = 100
-MASKS_AT_ONCE = 8
-"""So many masks of one image at its original size, in float32, lie in memory at a time."""
+"""Detections kept per image, as in the COCO evaluation."""
+MASK_CHUNK_SIZE = 8
+"""Masks that are resized to the original image at once, in float32; bounds the memory they take."""
 
 
 class Detections(NamedTuple):
-    """Found objects of each image, best first; n is 100, or fewer when queries times classes are fewer."""
+    """Detections of each image in descending order of score.
+
+    Their number n is ``MAX_DETECTIONS``, or fewer if there are fewer (query, class) pairs.
+    """
 
     scores: Tensor
-    """(B, n) in 0..1."""
+    """(B, n) scores in 0..1."""
     labels: Tensor
-    """(B, n) contiguous classes."""
+    """(B, n) contiguous class indices."""
     boxes: Tensor
     """(B, n, 4) x0, y0, x1, y1 in pixels of the original image."""
     queries: Tensor
-    """(B, n) the query of each."""
+    """(B, n) index of the query of each detection."""
 
 
 def detections(prediction: Prediction, sizes: Tensor) -> Detections:
-    """The best (query, class) pairs of each image; with a softmax, where classes exclude each other, the best queries.
+    """Select the highest-scoring (query, class) pairs of each image.
+
+    With a softmax, whose classes are mutually exclusive, every query has only its best class.
 
     Args:
-        prediction: of the last decoder layer.
-        sizes: (B, 2) original height and width in pixels.
+        prediction: predictions of the last decoder layer.
+        sizes: (B, 2) height and width of the original images in pixels.
     """
     probabilities = prediction.probabilities  # (B, n, classes)
     classes = probabilities.shape[-1]
@@ -59,34 +65,35 @@ def detections(prediction: Prediction, sizes: Tensor) -> Detections:
 def detection_masks(
     masks: MaskEmbeddings, image: int, queries: Tensor, size: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The masks of some queries of one image in pixels of the original image, a few at a time to spare memory.
+    """Compute the masks of the given queries of one image at its original size, in chunks to save memory.
 
     Args:
-        masks: of the model.
-        image: its number in the batch.
-        queries: (n,) of that image; one that is detected as several classes has one mask.
-        size: original (height, width) in pixels.
+        masks: mask embeddings of the model.
+        image: index of the image in the batch.
+        queries: (n,) query indices; duplicates, as of a query detected as several classes, are computed once.
+        size: (height, width) of the original image in pixels.
 
     Yields:
-        Some different ``queries``, (k,), and their masks, (k, height, width) bool: where the probability is above 0.5.
+        Distinct query indices (k,) and their masks (k, height, width) bool, True where the probability exceeds 0.5.
     """
     cells = masks.cells.shape[2:]
-    places = [_places(pixels, masks.sizes[image, axis], cells[axis]) for axis, pixels in enumerate(size)]
-    grid = torch.stack(torch.meshgrid(*places, indexing="ij")[::-1], dim=-1)  # (H, W, 2), x first
-    for some in queries.unique().to(masks.cells.device).split(MASKS_AT_ONCE):
-        logits = masks.logits(image, some)[None]  # (1, k, h, w)
+    axes = [_grid_coordinates(pixels, masks.sizes[image, axis], cells[axis]) for axis, pixels in enumerate(size)]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)  # (H, W, 2), x first
+    for chunk in queries.unique().to(masks.cells.device).split(MASK_CHUNK_SIZE):
+        logits = masks.logits(image, chunk)[None]  # (1, k, h, w)
         resized = F.grid_sample(logits, grid[None], "bilinear", "border", align_corners=False)
-        yield some, resized[0] > 0
+        yield chunk, resized[0] > 0
 
 
-def _places(pixels: int, shown: Tensor, cells: int) -> Tensor:
-    """Centres of the original pixels along one axis of the padded cells, from -1 to 1 as ``grid_sample`` wants them.
+def _grid_coordinates(pixels: int, valid: Tensor, cells: int) -> Tensor:
+    """Coordinates of the original pixel centres along one axis of the padded cells, in -1..1 as for ``grid_sample``.
 
     Args:
-        pixels: of the original image.
-        shown: pixels of the input without padding.
-        cells: of the padded input.
+        pixels: size of the original image in pixels.
+        valid: size of the input without padding in pixels, a scalar.
+        cells: size of the padded input in cells.
     """
-    place = (torch.arange(pixels, device=shown.device) + 0.5) * shown / (pixels * MASK_STRIDE)  # in cells
-    last = (shown / MASK_STRIDE).ceil() - 0.5
-    return 2 * place.minimum(last) / cells - 1  # never between a cell and padding, whose logits mean nothing
+    position = (torch.arange(pixels, device=valid.device) + 0.5) * valid / (pixels * MASK_STRIDE)  # in cells
+    last = (valid / MASK_STRIDE).ceil() - 0.5
+    # Clamped to the last valid cell, so that the undefined logits of padding are never interpolated.
+    return 2 * position.minimum(last) / cells - 1

@@ -1,4 +1,4 @@
-"""How the tokens are scored of which the encoder updates the best: two ways of the paper (section 3.2), and chance."""
+"""Token scorers of the sparse encoder: DAM-supervised and objectness (paper section 3.2), and a random baseline."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ from rhobench.model.tokens import TokenGrid, TokenNorm
 
 
 class Scores(NamedTuple):
-    """What a scorer makes of a batch."""
+    """Token scores of a batch."""
 
     logits: Tensor
-    """(B, N), higher for tokens that should be updated."""
+    """(B, N) scores; the encoder updates the tokens with the highest ones."""
     prediction: Prediction | None = None
-    """Objects found from every token, where the scores come from a detection head and a loss is to train it."""
+    """Predictions of all N tokens, for the loss of the scorer's detection head; None for scorers without such a head,
+    and without ``with_aux``."""
 
 
 class TokenScorer(nn.Module):
-    """One logit a token: how likely the decoder is to look at it. Half of the features are averaged over the image."""
+    """Scoring network of Sparse DETR: one logit per token for how likely the decoder is to attend to it.
+
+    An MLP in which half of the channels are replaced by their mean over the image, so that a token is scored in the
+    context of its image (paper section 3.2; spec section 7.3). Trained with ``mask_prediction_loss`` against the DAM.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -32,18 +37,23 @@ class TokenScorer(nn.Module):
         )
 
     def forward(self, tokens: Tensor, token_norm: TokenNorm, grid: TokenGrid, *, with_aux: bool) -> Scores:
-        """Score (B, N, C) tokens. The average runs over padding too, as in the official model (spec section 18.3)."""
-        own, shared = self.local(token_norm(tokens, grid)).chunk(2, dim=-1)
-        image = shared.mean(1, keepdim=True).expand_as(shared)
-        return Scores(self.score(torch.cat((own, image), dim=-1)).squeeze(-1))
+        """Score tokens (B, N, C) -> logits (B, N).
+
+        The mean over the image includes padding, as in the official model (spec section 18.3). ``with_aux`` has no
+        effect: the loss needs nothing but the logits.
+        """
+        per_token, shared = self.local(token_norm(tokens, grid)).chunk(2, dim=-1)  # (B, N, C / 2) each
+        image_mean = shared.mean(1, keepdim=True).expand_as(shared)
+        return Scores(self.score(torch.cat((per_token, image_mean), dim=-1)).squeeze(-1))
 
 
 class ObjectnessScorer(nn.Module):
-    """The best class score of a detection head on the tokens: the paper's Objectness Score (section 3.2).
+    """Objectness score of the paper (section 3.2): the highest class logit of a detection head on the tokens.
 
-    The head is one as in the decoder, learns by the losses of every other set of predictions, and never hears of the
-    decoder's attention. Its anchors are the proposals. The official code has kept the weights of these losses, under
-    the suffix ``_backbone``, but not the losses (spec section 13).
+    The head has the structure of the decoder's heads, its anchors are the token proposals, and it is trained with the
+    same matching and losses as every other set of predictions; the decoder's attention plays no part. The official
+    code still lists the weights of these losses, under the suffix ``_backbone``, but no longer computes the losses
+    (spec section 13).
     """
 
     def __init__(self, dim: int, classes: int) -> None:
@@ -51,7 +61,7 @@ class ObjectnessScorer(nn.Module):
         self.head = PredictionHead(dim, classes)
 
     def forward(self, tokens: Tensor, token_norm: TokenNorm, grid: TokenGrid, *, with_aux: bool) -> Scores:
-        """Score (B, N, C) tokens; ``with_aux`` finds a box for each, too."""
+        """Score tokens (B, N, C) -> logits (B, N); with ``with_aux`` also the prediction of every token."""
         normed = token_norm(tokens, grid)
         if not with_aux:
             return Scores(self.head.classify(normed).amax(-1))
@@ -60,12 +70,13 @@ class ObjectnessScorer(nn.Module):
 
 
 class RandomScorer(nn.Module):
-    """Chance: the baseline that any other way must beat.
+    """Random scores: the baseline that a learned scorer must beat.
 
-    A token's score is a hash of its place (level, row, column) and of a key, so it depends neither on the image nor on
-    its padding, its batch or the device. The key is drawn when the model is built, from torch's generator and so by
-    the seed of the run, and travels with the weights: an artifact always updates the same places. In training every
-    step has other places, the same on all workers and for all images, so that the model cannot get used to one set.
+    The score of a token is a hash of its position (level, row, column) and of a key, so it is independent of the image,
+    its padding, the batch and the device. The key is a buffer drawn from torch's global generator when the model is
+    built, hence fixed by the seed of the run, and is saved with the weights: an artifact always updates the same
+    positions. In training, every step draws other positions, the same on all workers and for all images, so that the
+    model cannot adapt to one fixed set.
     """
 
     def __init__(self) -> None:
@@ -73,21 +84,21 @@ class RandomScorer(nn.Module):
         self.register_buffer("key", torch.randint(2**31, ()))
         self.key: Tensor
         self.draw = 0
-        """Number of the step's draw; read in training alone."""
+        """Random number of the current training step, set by ``SparseDETR.begin_step``; unused in evaluation."""
 
     def forward(self, tokens: Tensor, token_norm: TokenNorm, grid: TokenGrid, *, with_aux: bool) -> Scores:
-        """Scores from 0 to 1 for (B, N, C) tokens, of which only the count matters."""
-        key = _scrambled(self.key ^ self.draw) if self.training else _scrambled(self.key)
+        """Uniform scores in 0..1 for tokens (B, N, C) -> logits (B, N); the values of the tokens are not read."""
+        key = _hash32(self.key ^ self.draw) if self.training else _hash32(self.key)
         hashes = [
-            _scrambled(_scrambled(_scrambled(key + level) + _count(height, tokens)[:, None]) + _count(width, tokens))
+            _hash32(_hash32(_hash32(key + level) + _arange(height, tokens)[:, None]) + _arange(width, tokens))
             for level, (height, width) in enumerate(grid.shapes)
         ]
-        # Not in the dtype of the tokens: half precision would make a quarter of the scores equal.
+        # Kept in float32 whatever the dtype of the tokens: in half precision a quarter of the scores would be tied.
         return Scores((torch.cat([h.flatten() for h in hashes]) / 2**32).expand(len(tokens), -1))
 
 
 def build_scorer(config: ModelConfig, classes: int) -> TokenScorer | ObjectnessScorer | RandomScorer | None:
-    """The scorer that ``config`` asks for; None for a dense encoder."""
+    """Build the scorer of ``config.scoring``; None for a dense encoder (``config.rho`` is None)."""
     if config.rho is None:
         return None
     if config.scoring == "random":
@@ -95,12 +106,12 @@ def build_scorer(config: ModelConfig, classes: int) -> TokenScorer | ObjectnessS
     return TokenScorer(config.hidden_dim) if config.scoring == "dam" else ObjectnessScorer(config.hidden_dim, classes)
 
 
-def _count(size: int, like: Tensor) -> Tensor:
+def _arange(size: int, like: Tensor) -> Tensor:
     return torch.arange(size, device=like.device)
 
 
-def _scrambled(numbers: Tensor) -> Tensor:
-    """A hash of 32 bits of int64 ``numbers`` (the xor-shift-multiply form of MurmurHash3's finaliser)."""
+def _hash32(numbers: Tensor) -> Tensor:
+    """32-bit hash of int64 ``numbers``: the xor-shift-multiply finaliser of MurmurHash3."""
     word = 0xFFFFFFFF
     numbers = numbers & word
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):

@@ -1,4 +1,4 @@
-"""Deformable DETR and its sparse form: the parts in the order in which data flow through them."""
+"""Sparse DETR and the other members of the Deformable DETR family, assembled from their parts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from rhobench.model.tokens import TokenGrid, flatten_levels, token_grid
 
 
 class SparseDETR(Detector):
-    """The Deformable DETR family, up to Sparse DETR, whose encoder updates a share ``rho`` of its tokens.
+    """Deformable DETR, Efficient DETR or Sparse DETR, whose encoder updates only a share ``rho`` of its tokens.
 
-    The switches of ``ModelConfig`` choose the member of the family (spec section 1). ``rho=None`` builds the dense
-    encoder, without a scorer; ``self.rho`` may be changed afterwards, since it is no weight.
+    The switches of ``ModelConfig`` select the member of the family (spec section 1). ``config.rho=None`` builds a dense
+    encoder without a scorer. Otherwise ``self.rho`` may be changed on a trained model: no weight depends on it.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -41,21 +41,25 @@ class SparseDETR(Detector):
         self._init_weights()
 
     def _init_weights(self) -> None:
-        """The transformer starts Xavier-uniform; heads and projections keep their own start (spec section 11)."""
+        """Initialise the transformer Xavier-uniform; heads and projections initialise themselves (spec section 11)."""
         selector = self.query_selector
         scorer = self.scorer if self.config.scoring == "dam" else None
         parts = [self.token_norm, scorer, self.encoder.layers, self.decoder.layers]
         for part in [*parts, selector.position_proj if selector is not None else None]:
             if part is not None:
                 init_transformer_weights(part)
-        if selector is None:  # boxes grow from a point, so they start small
+        if selector is None:  # without token proposals, boxes grow from reference points and start small
             with torch.no_grad():
                 self.decoder.heads[0].get_parameter("box.4.bias")[2:] = -2.0
 
     def detect(
         self, features: list[Tensor], mask: Tensor, *, has_padding: bool | None = None, with_aux: bool | None = None
     ) -> DetectorOutput:
-        """``forward`` from the backbone's maps (B, C_l, H_l, W_l) on."""
+        """Project, select, encode and decode; arguments as in ``Detector.detect``.
+
+        Raises:
+            ValueError: there are fewer tokens than queries to select from them.
+        """
         with_aux = self.training if with_aux is None else with_aux
         maps = self.projection(features)
         shapes = [(m.shape[2], m.shape[3]) for m in maps]
@@ -65,7 +69,7 @@ class SparseDETR(Detector):
         positions = grid.positions + torch.cat(levels)
         selection, scorer_prediction = self._select(source + positions, grid, with_aux)
         memory, encoder_aux = self.encoder(source, positions, grid, selection, with_aux=with_aux)
-        queries, token_prediction = self._queries(memory, grid, with_aux)
+        queries, token_prediction = self._initial_queries(memory, grid, with_aux)
         decoded = self.decoder(queries, memory, grid, with_aux=with_aux)
         head, state = self.mask_head, decoded.states[-1]
         return DetectorOutput(
@@ -88,7 +92,7 @@ class SparseDETR(Detector):
         )
 
     def begin_step(self, seed: int, step: int) -> None:
-        """As ``Detector.begin_step``; hands the draw to the scorer that needs one."""
+        """Draw as in ``Detector.begin_step``, and pass the draw to a random scorer."""
         super().begin_step(seed, step)
         if isinstance(self.scorer, RandomScorer) and self._draw is not None:
             self.scorer.draw = self._draw
@@ -96,13 +100,15 @@ class SparseDETR(Detector):
     def _select(
         self, tokens: Tensor, grid: TokenGrid, with_aux: bool
     ) -> tuple[TokenSelection | None, Prediction | None]:
+        """Select the tokens to update, with the predictions of the scorer if it has any; (None, None) if dense."""
         rho = self.active_rho
         if self.scorer is None or self.token_norm is None or rho is None:
             return None, None
         scores = self.scorer(tokens, self.token_norm, grid, with_aux=with_aux)
         return select_tokens(scores.logits, grid.padding if grid.has_padding else None, rho), scores.prediction
 
-    def _queries(self, memory: Tensor, grid: TokenGrid, with_aux: bool) -> tuple[Queries, Prediction | None]:
+    def _initial_queries(self, memory: Tensor, grid: TokenGrid, with_aux: bool) -> tuple[Queries, Prediction | None]:
+        """Queries of the decoder, with the predictions of all tokens if they are selected from these."""
         if self.query_selector is None:
             assert self.queries is not None
             return self.queries(len(memory)), None

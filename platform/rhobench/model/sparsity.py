@@ -1,7 +1,9 @@
-"""What makes the encoder sparse: the choice of tokens by their scores, and the decoder's attention map (DAM).
+"""Token selection for the sparse encoder, and the decoder attention map (DAM) that supervises it.
 
-A scoring network learns to predict which tokens the decoder will look at. Its label is the DAM, binarised at the
-same share rho that the encoder keeps (paper section 3.2; spec sections 7 and 12).
+A scoring network learns to predict which encoder tokens the decoder will attend to. Its training target is the DAM,
+binarised at the share rho of tokens that the encoder updates (paper section 3.2; spec sections 7 and 12).
+
+Shapes: B images, N tokens over all levels, k selected tokens, L levels, P points, M heads, Q queries.
 """
 
 from __future__ import annotations
@@ -18,31 +20,35 @@ from rhobench.model.attention import Sampling
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSelection:
-    """The tokens that the encoder updates."""
+    """The tokens that the encoder updates in each image of a batch."""
 
     logits: Tensor
-    """(B, N) scores; at padding the minimum of the batch."""
+    """(B, N) token scores; padded tokens have the minimum over the batch (spec section 7.4)."""
     index: Tensor
-    """(B, k) tokens in descending score, k the largest count of the batch."""
+    """(B, k) int64 token indices in descending order of score; k is the largest of ``counts``, and at most N."""
     counts: Tensor
-    """(B,) how many of them belong to the image; the rest is computed but never written back (spec section 7.6)."""
+    """(B,) int32 number of leading entries of ``index`` that each image owns. The surplus entries of smaller images are
+    computed with the batch but never written back to the memory (spec section 7.6)."""
 
     @property
     def owned(self) -> Tensor:
-        """(B, k) bool: entries of ``index`` within their image's count."""
+        """(B, k) bool mask over ``index``: True for the first ``counts[b]`` entries of image b."""
         return torch.arange(self.index.shape[1], device=self.index.device) < self.counts[:, None]
 
 
 def select_tokens(logits: Tensor, padding: Tensor | None, rho: float) -> TokenSelection:
-    """Choose floor(rho * valid) + 1 tokens of each image by score.
+    """Select the floor(rho * valid) + 1 highest-scoring tokens of each image (spec section 7, steps 2, 4 and 5).
+
+    ``valid`` is the number of tokens of the image that are not padding. Scores keep their gradient; the selection
+    itself passes none.
 
     Args:
-        logits: (B, N) of a scorer.
-        padding: (B, N) bool; None when there is none, which spares waiting for the device.
-        rho: share of the tokens that are not padding, in (0, 1].
+        logits: (B, N) token scores of a scorer.
+        padding: (B, N) bool, True at padding. None when no token is padding; this avoids a device synchronisation.
+        rho: share of the valid tokens to select, in (0, 1].
     """
     batch, tokens = logits.shape
-    # The product is taken in float32, as in the official code, so that both round alike.
+    # The official code multiplies in float32; doing the same makes both truncate to the same count.
     if padding is None:
         count = int(torch.tensor(tokens, device="cpu") * rho) + 1
         counts = torch.full((batch,), count, dtype=torch.int32, device=logits.device)
@@ -55,48 +61,63 @@ def select_tokens(logits: Tensor, padding: Tensor | None, rho: float) -> TokenSe
 
 @torch.no_grad()
 def decoder_attention_map(samplings: Sequence[Sampling], shapes: tuple[tuple[int, int], ...]) -> Tensor:
-    """How much the decoder looks at each token, summed over its layers and heads -> (B, N).
+    """Compute the decoder cross-attention map (DAM): the attention that each encoder token receives (spec section 12).
 
-    Each sampling point spreads its weight bilinearly over four cells. There is no half-pixel shift here although the
-    sampling itself has one: the official map is built so (spec section 12). Cells outside the level get nothing.
+    Each sampling point spreads its attention weight bilinearly over the four nearest cells of its level; the share of
+    cells outside the level is dropped. As in the official code, the map has no half-pixel shift although the sampling
+    itself has one.
+
+    Args:
+        samplings: sampling locations and weights of every decoder layer.
+        shapes: (height, width) of each level.
+
+    Returns:
+        (B, N) attention weights summed over decoder layers, heads, queries and points; without gradient.
     """
     locations = torch.cat([s.locations.flatten(1, 2) for s in samplings], dim=1)  # (B, layers*Q*M, L, P, 2)
     weights = torch.cat([s.weights.flatten(1, 2) for s in samplings], dim=1)  # (B, layers*Q*M, L, P)
     height, width = locations.new_tensor(shapes).T[..., None, None]  # (L, 1, 1) each
     areas = [h * w for h, w in shapes]
     start = locations.new_tensor([sum(areas[:level]) for level in range(len(areas))])[:, None, None]
-    x, x_share = _two_nearest(locations[..., 0, None] * width)  # (B, n, L, P, 2)
-    y, y_share = _two_nearest(locations[..., 1, None] * height)
+    x, x_share = _bilinear_neighbors(locations[..., 0, None] * width)  # (B, n, L, P, 2)
+    y, y_share = _bilinear_neighbors(locations[..., 1, None] * height)
     x, y = x[..., None, :], y[..., None]
     inside = (x >= 0) & (x < width[..., None]) & (y >= 0) & (y < height[..., None])  # (B, n, L, P, 2, 2)
     mass = weights[..., None, None] * x_share[..., None, :] * y_share[..., None] * inside
     cell = torch.where(inside, start[..., None] + y * width[..., None] + x, 0.0).long()
-    # Thousands of points fall on one cell of a coarse level: in float32 their sum depends on their order.
+    # Thousands of points fall on one cell of a coarse level: a float32 sum would depend on the order of the atomic
+    # additions on a GPU.
     total = mass.new_zeros(len(mass), sum(areas), dtype=torch.float64)
     return total.scatter_add_(1, cell.flatten(1), mass.flatten(1).double()).to(weights.dtype)
 
 
-def _two_nearest(place: Tensor) -> tuple[Tensor, Tensor]:
-    """The cells below and above ``place`` (..., 1), and how they share a weight -> (..., 2) each."""
-    below = place.floor()
-    fraction = place - below
+def _bilinear_neighbors(coordinate: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of the two cells around ``coordinate`` (..., 1), and their interpolation weights -> (..., 2) each."""
+    below = coordinate.floor()
+    fraction = coordinate - below
     return torch.cat((below, below + 1), dim=-1), torch.cat((1 - fraction, fraction), dim=-1)
 
 
 def dam_target(dam: Tensor, selection: TokenSelection, padding: Tensor, softness: float = 0.0) -> Tensor:
-    """(B, N) from 0 to 1: high where the decoder looked most, for as many tokens as the encoder may update.
+    """Binarise the DAM into the target of the scoring network: the top k tokens, k as many as the encoder updates.
 
-    A soft step stands for an average of the targets over the visits of an image. The decoder changes with every step,
-    and so does the DAM: tokens near the k-th place enter and leave the best k from visit to visit. Averaging over the
-    visits would take memory for each image, which crops and mirroring make useless, but its limit is known: if a
-    token's place in the order varies around its mean by a logistic noise of scale ``softness * k``, the share of
-    visits on which it is among the best k is the sigmoid of its distance from the k-th place on that scale.
+    With ``softness`` 0 this is the official target: 1 for the k tokens with the highest attention, 0 for the others
+    (paper section 3.2; spec section 12).
+
+    A positive ``softness`` replaces the step by a sigmoid of the token's rank. It approximates the average of the hard
+    targets over all epochs: the decoder changes with every step, so tokens ranked near k enter and leave the top k
+    from one epoch to the next. Storing that average for each image is not possible under random crops and flips, but
+    its limit is known: if the rank of a token varies around its mean with logistic noise of scale ``softness * k``, the
+    fraction of epochs in which it is in the top k is the sigmoid of its distance to rank k on that scale.
 
     Args:
-        dam: (B, N) of ``decoder_attention_map``.
-        selection: says how many tokens k each image may update.
-        padding: (B, N) bool.
-        softness: 0 is the official target: 1 for the best k tokens, 0 for the others (spec section 12).
+        dam: (B, N) output of ``decoder_attention_map``.
+        selection: its ``counts`` are the k of each image.
+        padding: (B, N) bool, True at padding; padded tokens rank last.
+        softness: width of the sigmoid as a share of k, at least 0.
+
+    Returns:
+        (B, N) target in 0..1, in the dtype of ``dam``. It depends on ranks alone, so no gradient reaches the decoder.
     """
     ranked = torch.where(padding, dam.min() - 1, dam).argsort(dim=1, descending=True)
     ranks, counts = torch.arange(dam.shape[1], device=dam.device), selection.counts[:, None]
@@ -107,13 +128,26 @@ def dam_target(dam: Tensor, selection: TokenSelection, padding: Tensor, softness
 
 
 def mask_prediction_loss(selection: TokenSelection, target: Tensor) -> Tensor:
-    """Binary cross-entropy of the scores against ``dam_target``, mean over images and all tokens (spec section 12)."""
+    """Binary cross-entropy of the token scores against ``dam_target`` (paper section 3.2; spec section 12).
+
+    Returns:
+        A scalar, the mean over images and all N tokens. Padded tokens are included, as in the official code.
+    """
     return F.binary_cross_entropy_with_logits(selection.logits.float(), target)
 
 
 @torch.no_grad()
 def dam_correlation(dam: Tensor, selection: TokenSelection, level_sizes: Sequence[int]) -> dict[str, Tensor]:
-    """Share of the decoder's attention on the selected tokens, in all and on each level (paper, figure 5)."""
+    """Share of the decoder's attention that falls on the selected tokens, in total and per level (paper, figure 5).
+
+    Args:
+        dam: (B, N) output of ``decoder_attention_map``.
+        selection: the selected tokens, surplus entries included, as in the official logs (spec section 12).
+        level_sizes: number of tokens of each level.
+
+    Returns:
+        ``corr_mask_attn_map_dec_all`` and ``corr_mask_attn_map_dec_<level>``: scalars in 0..1, averaged over images.
+    """
     kept = torch.zeros_like(dam).scatter_(1, selection.index, 1.0) * dam
     names = ["all", *map(str, range(len(level_sizes)))]
     pairs = zip([kept, *kept.split(list(level_sizes), 1)], [dam, *dam.split(list(level_sizes), 1)], strict=True)

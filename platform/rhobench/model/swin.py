@@ -1,8 +1,8 @@
-"""Swin (V1) as the official detection backbone computes it, at any image size (spec section 3).
+"""Swin Transformer (V1) as a feature pyramid, numerically equal to the official detection backbone (spec section 3).
 
-The layers are timm's, so its pretrained weights load; the way through them is ours. timm rolls a map before it pads it
-to whole windows, and switches shifting off where a map is smaller than a window: at sizes that are not multiples of the
-window its numbers are not the official ones. Parameters and buffers have the official names.
+The layers are those of timm, so that its pretrained weights load; the forward pass is reimplemented. timm rolls a map
+before padding it to whole windows and disables shifting for maps smaller than a window, so its results differ from the
+official ones at sizes that are not multiples of the window. Parameters and buffers have the official names.
 """
 
 from __future__ import annotations
@@ -17,35 +17,36 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 OUTPUT_STAGES = (1, 2, 3)
-"""Stages with maps at strides 8, 16 and 32."""
+"""Stages whose outputs are the maps of strides 8, 16 and 32."""
 MASKED = -100.0
-"""Added to the attention score of two cells that are neighbours only because the map was rolled."""
+"""Added to the attention score of two cells that are adjacent only because the map was rolled."""
 _DROP_PATH_RATES = {"swin_small": 0.3, "swin_base": 0.5, "swin_large": 0.1}
+"""Official rates of stochastic depth; all other variants have 0.2."""
 
 
 def is_swin(name: str) -> bool:
-    """Whether timm's model ``name`` is a Swin of the first version."""
+    """Whether the timm model ``name`` is a Swin Transformer V1."""
     return is_model_in_modules(name, ["swin_transformer"])
 
 
 def create_swin(name: str, *, pretrained: bool = False) -> nn.Module:
-    """The timm model without its classifier, with the official rates of stochastic depth: 0.2 for the tiny Swin."""
+    """Create the timm model without classifier, with the official rate of stochastic depth (spec section 3)."""
     family = "_".join(name.split("_")[:2])
     return timm.create_model(
         name,
         pretrained=pretrained,
         num_classes=0,
         strict_img_size=False,
-        always_partition=True,  # a map smaller than the window is padded to it, not given a window of its own
+        always_partition=True,  # pad maps smaller than the window instead of shrinking the window
         drop_path_rate=_DROP_PATH_RATES.get(family, 0.2),
     )
 
 
 class SwinPyramid(nn.Module):
-    """Maps of the last three stages, each through a layer norm of its own."""
+    """Swin feature pyramid: the maps of the last three stages, each with its own LayerNorm."""
 
     def __init__(self, model: Any) -> None:
-        """Take over the layers of ``model``, which ``create_swin`` made; its last norm is not needed."""
+        """Build the pyramid from the layers of ``model``, created by ``create_swin``; its final norm is dropped."""
         super().__init__()
         self.feature_info = FeatureInfo(model.feature_info, OUTPUT_STAGES)
         self.patch_embed: Any = model.patch_embed
@@ -57,7 +58,7 @@ class SwinPyramid(nn.Module):
             self.add_module(f"norm{stage}", nn.LayerNorm(channels))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> maps (B, C_l, ceil(H / s), ceil(W / s)) for the strides s of 8, 16 and 32."""
+        """Images (B, 3, H, W) -> maps (B, C_l, ceil(H / s), ceil(W / s)) for the strides s = 8, 16 and 32."""
         x = self.patch_embed(_pad_to_multiple(images, self.patch_embed.patch_size))  # (B, H/4, W/4, C)
         maps = []
         stage: Any
@@ -66,12 +67,12 @@ class SwinPyramid(nn.Module):
             if i in OUTPUT_STAGES:
                 maps.append(self.get_submodule(f"norm{i}")(x).permute(0, 3, 1, 2).contiguous())
             if stage.downsample is not None:
-                x = stage.downsample(x)  # reads the map without the norm of the output
+                x = stage.downsample(x)  # patch merging reads the map before the output norm
         return maps
 
 
 class SwinStage(nn.Module):
-    """Blocks at one stride and, as in the official layout, the merging of patches that follows them."""
+    """Swin blocks of one stride, together with the patch merging after them as in the official layout."""
 
     def __init__(self, blocks: Any, downsample: nn.Module | None) -> None:
         super().__init__()
@@ -79,11 +80,11 @@ class SwinStage(nn.Module):
         self.downsample = downsample
         for block in blocks:
             block.attn.fused_attn = True
-            # timm computes this table when it builds the module; the official state_dict holds it.
+            # timm does not save this table; the official state_dict contains it.
             block.attn.register_buffer("relative_position_index", block.attn.relative_position_index)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C), before the merging."""
+        """Apply the blocks: (B, H, W, C) -> (B, H, W, C). Patch merging is left to the caller."""
         window = self.blocks[0].window_size
         height, width = (-(-side // w) * w for side, w in zip(x.shape[1:3], window, strict=True))
         mask = shift_mask(height, width, window, x)
@@ -94,7 +95,10 @@ class SwinStage(nn.Module):
 
 
 def _shifted_attention(block: Any, x: Tensor, mask: Tensor) -> Tensor:
-    """Pad, roll, attend in windows, roll back, crop: (B, H, W, C) -> (B, H, W, C). Padded cells take part."""
+    """Pad, roll, attend within windows, roll back and crop: (B, H, W, C) -> (B, H, W, C).
+
+    Padded cells take part in the attention, as in the official code (spec section 3).
+    """
     height, width = x.shape[1:3]
     shift, window = block.shift_size, block.window_size
     x = functional.pad(x, (0, 0, 0, -width % window[1], 0, -height % window[0]))
@@ -110,29 +114,29 @@ def _shifted_attention(block: Any, x: Tensor, mask: Tensor) -> Tensor:
 
 
 def shift_mask(height: int, width: int, window: tuple[int, int], like: Tensor) -> Tensor:
-    """What is added to the scores in shifted windows, so that cells from opposite borders do not see each other.
+    """Additive attention mask of shifted windows; it separates cells from opposite borders of the map.
 
     Args:
-        height: of the padded map, a multiple of the window's.
-        width: of the padded map, a multiple of the window's.
-        window: height and width of a window.
-        like: gives device and dtype.
+        height: height of the padded map in cells, a multiple of the window height.
+        width: width of the padded map in cells, a multiple of the window width.
+        window: (height, width) of a window in cells.
+        like: tensor whose device and dtype the mask gets.
 
     Returns:
-        (windows, cells, cells): 0 or ``MASKED``.
+        (windows, cells, cells) with values 0 or ``MASKED``.
     """
     rows, columns = (
         (torch.arange(side, device=like.device) >= side - w).long()
         + (torch.arange(side, device=like.device) >= side - w // 2)
         for side, w in ((height, window[0]), (width, window[1]))
     )
-    regions = 3 * rows[:, None] + columns  # (H, W): nine regions, of which a shifted window may hold four
+    regions = 3 * rows[:, None] + columns  # (H, W): nine regions, up to four in one shifted window
     cells = window_partition(regions[None, ..., None], window).flatten(1)  # (windows, cells)
     apart = cells[:, None] != cells[:, :, None]
     return torch.zeros_like(apart, dtype=like.dtype).masked_fill(apart, MASKED)
 
 
 def _pad_to_multiple(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Zeros at the right and bottom."""
+    """Zero-pad images (B, 3, H, W) at the right and bottom to multiples of ``size``."""
     height, width = images.shape[-2:]
     return functional.pad(images, (0, -width % size[1], 0, -height % size[0]))

@@ -1,6 +1,7 @@
-"""The tokens of all feature levels as one sequence, and where each of them lies (spec sections 4 and 6).
+"""Flattening of the feature levels to one token sequence, and the geometry of the tokens (spec sections 4 and 6).
 
-Order: level-major, then row by row. B images, N tokens over all levels, L levels, C channels.
+Tokens are ordered by level, then by row, then by column.
+Shapes: B images, N tokens over all levels, L levels, C channels.
 """
 
 from __future__ import annotations
@@ -15,40 +16,40 @@ from torch.nn import functional as F
 from rhobench.model.positions import map_positions
 
 PROPOSAL_SIZE = 0.05
-"""Side of a proposal of the finest level, in image sides; doubled with each level."""
+"""Width and height of the proposal boxes of the finest level, relative to the image; doubled with each level."""
 PROPOSAL_BORDER = 0.01
-"""A proposal with a coordinate nearer than this to 0 or 1 is not used (spec section 6)."""
+"""Proposals with a coordinate closer than this to 0 or 1 are invalid (spec section 6)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenGrid:
-    """Geometry of a batch of token sequences. It depends on sizes and masks alone, not on features."""
+    """Geometry of the token sequences of a batch; a function of sizes and masks, not of features."""
 
     shapes: tuple[tuple[int, int], ...]
     """(height, width) of each level."""
     padding: Tensor
     """(B, N) bool, True at padding."""
     valid_ratios: Tensor
-    """(B, L, 2): share of each level's width and height that is not padding."""
+    """(B, L, 2) share of each level's width and height that is not padding."""
     reference_points: Tensor
-    """(B, N, L, 2): centre of each token, xy, in the coordinates of every level."""
+    """(B, N, L, 2) xy centre of each token, relative to the width and height of every padded level."""
     positions: Tensor
-    """(B, N, C): sine embedding, without level embedding."""
+    """(B, N, C) sine embedding of the position, without level embedding."""
     proposals: Tensor
-    """(B, N, 4): logits of each token's proposal box; +inf where there is none."""
+    """(B, N, 4) logits of the cxcywh proposal box of each token; +inf at ``blank`` tokens."""
     blank: Tensor
-    """(B, N) bool: padding, or a proposal too near to the border."""
+    """(B, N) bool, True at tokens without a valid proposal: padding, and cells too close to the image border."""
     has_padding: bool
     """Whether any token is padding."""
 
     @property
     def level_sizes(self) -> list[int]:
-        """Tokens of each level."""
+        """Number of tokens of each level."""
         return [h * w for h, w in self.shapes]
 
 
 def flatten_levels(maps: Sequence[Tensor]) -> Tensor:
-    """Feature maps (B, C, H_l, W_l) to tokens (B, N, C)."""
+    """Flatten feature maps (B, C, H_l, W_l) to tokens (B, N, C)."""
     return torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
 
 
@@ -60,17 +61,17 @@ def token_grid(
     has_padding: bool | None = None,
     position_shift: float = -0.5,
 ) -> TokenGrid:
-    """Geometry of the tokens of images padded to one size.
+    """Compute the geometry of the tokens of a padded batch of images.
 
     Args:
         mask: (B, H, W) bool of the images, True at padding.
         shapes: (height, width) of each feature level.
-        dim: C, width of the position embedding.
-        has_padding: whether ``mask`` is true anywhere. None: look, which waits for the device.
-        position_shift: of the position embedding, as in ``map_positions``.
+        dim: number of channels C of the position embedding.
+        has_padding: whether ``mask`` is True anywhere. None: determined from it, with a device synchronisation.
+        position_shift: offset of the position embedding in cells, as in ``map_positions``.
     """
     batch, has_padding = len(mask), bool(mask.any()) if has_padding is None else has_padding
-    if not has_padding:  # all images have the same geometry
+    if not has_padding:  # all images have the same geometry, so it is computed for one and expanded
         mask = mask[:1]
     level_masks = [F.interpolate(mask[:, None].float(), size=shape)[:, 0].bool() for shape in shapes]
     valid_sizes = torch.stack([_valid_size(m) for m in level_masks], dim=1)  # (B, L, 2)
@@ -86,45 +87,52 @@ def token_grid(
     blank = padding | ~inside
     proposals = torch.log(boxes / (1 - boxes)).masked_fill(blank[..., None], float("inf"))
 
-    def of_batch(one: Tensor) -> Tensor:
-        return one.expand(batch, *one.shape[1:])
+    def expand(tensor: Tensor) -> Tensor:
+        return tensor.expand(batch, *tensor.shape[1:])
 
     return TokenGrid(
         shapes=tuple(shapes),
-        padding=of_batch(padding),
-        valid_ratios=of_batch(valid_ratios),
-        reference_points=of_batch(reference[:, :, None] * valid_ratios[:, None]),
-        positions=of_batch(torch.cat([map_positions(m, dim, position_shift) for m in level_masks], dim=1)),
-        proposals=of_batch(proposals),
-        blank=of_batch(blank),
+        padding=expand(padding),
+        valid_ratios=expand(valid_ratios),
+        reference_points=expand(reference[:, :, None] * valid_ratios[:, None]),
+        positions=expand(torch.cat([map_positions(m, dim, position_shift) for m in level_masks], dim=1)),
+        proposals=expand(proposals),
+        blank=expand(blank),
         has_padding=has_padding,
     )
 
 
 class TokenNorm(nn.Module):
-    """The projection that tokens pass before they are scored or chosen. Scoring network and query choice share it."""
+    """Linear layer and LayerNorm applied to tokens before they are scored.
+
+    The scorer and the query selection share this module, as in the official code (spec section 7.1).
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.project, self.norm = nn.Linear(dim, dim), nn.LayerNorm(dim)
 
     def forward(self, tokens: Tensor, grid: TokenGrid) -> Tensor:
-        """(B, N, C) -> (B, N, C). Blank tokens all become the same constant vector, which is not zero."""
+        """Project tokens (B, N, C) -> (B, N, C).
+
+        Blank tokens are zeroed first, so that all become the same vector; it is not zero (spec section 6).
+        """
         return self.norm(self.project(tokens.masked_fill(grid.blank[..., None], 0.0)))
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
-    """Rows ``index`` (B, k) of ``tokens`` (B, N, ...) -> (B, k, ...)."""
+    """Gather the rows ``index`` (B, k) of ``tokens`` (B, N, ...) -> (B, k, ...)."""
     trailing = tokens.shape[2:]
     return tokens.gather(1, index.view(*index.shape, *[1] * len(trailing)).expand(-1, -1, *trailing))
 
 
 def _valid_size(mask: Tensor) -> Tensor:
-    """(B, 2): width and height without padding, along the first row and the first column of (B, H, W)."""
+    """(B, 2) width and height without padding, counted along the first row and column of ``mask`` (B, H, W)."""
     return torch.stack(((~mask[:, 0, :]).sum(1), (~mask[:, :, 0]).sum(1)), dim=-1).float()
 
 
 def _cell_centres(shape: tuple[int, int], device: torch.device) -> Tensor:
+    """(H * W, 2) xy centres of the cells of a map, in cells."""
     height, width = shape
     y, x = torch.meshgrid(
         torch.arange(height, device=device, dtype=torch.float32) + 0.5,
