@@ -1,4 +1,4 @@
-"""The work of runs, and the hours that it takes by what is known of its speed."""
+"""Operations of trainings, and the hours that they are expected to take."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ from typing import Any
 import pytest
 
 from rhobench.config import BackboneConfig, DataConfig, ModelConfig, RunConfig, ScenesConfig, TrainConfig
+from rhobench.config.conversion import to_dict
 from rhobench.config.experiment import Axis, Experiment, Sampling
-from rhobench.config.paths import to_dict, with_values
+from rhobench.config.paths import with_values
 from rhobench.measure.flops import count_flops
 from rhobench.model import build_model
 from rhobench.results import Point, Record
-from rhobench.study.estimate import designed_speed, estimated_runs, images_of, measured_speed, work_of, works_of
-from rhobench.study.grid import runs_of
+from rhobench.study.estimate import (
+    count_training_gflops,
+    runs_to_estimate,
+    speed_from_experiment,
+    speed_from_records,
+    training_gflops,
+    training_images,
+)
+from rhobench.study.grid import expand_runs
 
 CONFIG = RunConfig(
     experiment="test",
@@ -40,45 +48,45 @@ def gflops(config: RunConfig, rho: float | None = None) -> tuple[float, float]:
     return counted.gflops, counted.parts["backbone"]
 
 
-def test_work_is_that_of_forward_and_backward_passes_of_all_images_and_epochs() -> None:
+def test_gflops_are_those_of_forward_and_backward_passes_of_all_images_and_epochs() -> None:
     everything, backbone = gflops(CONFIG)
-    assert work_of(CONFIG) == pytest.approx(40 * 3 * 3 * everything, rel=0.01)
+    assert training_gflops(CONFIG) == pytest.approx(40 * 3 * 3 * everything, rel=0.01)
     frozen = with_values(CONFIG, {"model.backbone.frozen": "all"})
-    assert work_of(frozen) == pytest.approx(40 * 3 * (3 * everything - 2 * backbone), rel=0.01)
+    assert training_gflops(frozen) == pytest.approx(40 * 3 * (3 * everything - 2 * backbone), rel=0.01)
     cached = with_values(frozen, {"train.cache_features": True})
-    assert work_of(cached) == pytest.approx(40 * 3 * 3 * (everything - backbone), rel=0.01)
+    assert training_gflops(cached) == pytest.approx(40 * 3 * 3 * (everything - backbone), rel=0.01)
 
 
-def test_every_rho_and_the_dense_encoder_have_the_work_that_is_counted() -> None:
+def test_gflops_at_every_rho_match_a_direct_count() -> None:
     for rho in (0.25, 1.0, None):
         config = with_values(CONFIG, {"model.rho": rho})
-        assert work_of(config) == pytest.approx(360 * gflops(config)[0], rel=0.01)
+        assert training_gflops(config) == pytest.approx(360 * gflops(config)[0], rel=0.01)
     drawn = with_values(CONFIG, {"model.rho_choices": (0.25, 1.0)})
     both = [gflops(CONFIG, rho)[0] for rho in (0.25, 1.0)]
-    assert work_of(drawn) == pytest.approx(360 * sum(both) / 2, rel=0.01)
+    assert training_gflops(drawn) == pytest.approx(360 * sum(both) / 2, rel=0.01)
 
 
-def test_work_that_cannot_be_counted_is_not_known() -> None:
-    assert work_of(with_values(CONFIG, {"model.num_queries": 10_000})) is None
+def test_gflops_of_a_model_with_more_queries_than_tokens_are_unknown() -> None:
+    assert training_gflops(with_values(CONFIG, {"model.num_queries": 10_000})) is None
 
 
-def test_runs_that_differ_in_their_seed_are_counted_once() -> None:
-    told: list[str] = []
-    works = works_of([replace(CONFIG, seed=seed) for seed in range(5)], told.append)
-    assert len(set(works)) == len(told) == 1
+def test_runs_that_differ_only_in_their_seed_are_counted_once() -> None:
+    messages: list[str] = []
+    gflops_by_run = count_training_gflops([replace(CONFIG, seed=seed) for seed in range(5)], messages.append)
+    assert len(set(gflops_by_run)) == len(messages) == 1
 
 
-def test_the_images_of_a_folder_are_those_of_its_annotations(tmp_path: Path) -> None:
+def test_images_of_a_folder_come_from_its_annotations(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     sizes = [(480, 640), (480, 640), (100, 100), (1000, 1000)]
     images = [{"id": i, "file_name": f"{i}.jpg", "height": h, "width": w} for i, (h, w) in enumerate(sizes)]
     content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 4, "name": "b"}]}
     (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(content))
-    known = images_of(DataConfig(dir=str(tmp_path)))
+    known = training_images(DataConfig(dir=str(tmp_path)))
     assert (known.count, known.height, known.width, known.num_classes) == (4, 800, 1066, 2)
-    smaller = images_of(DataConfig(dir=str(tmp_path), scales_px=(200, 240, 280)))
+    smaller = training_images(DataConfig(dir=str(tmp_path), scales_px=(200, 240, 280)))
     assert (smaller.height, smaller.width) == (240, 320)
-    fixed = images_of(DataConfig(dir=str(tmp_path), resize_px=(100, 50)))
+    fixed = training_images(DataConfig(dir=str(tmp_path), resize_px=(100, 50)))
     assert (fixed.height, fixed.width) == (100, 50)
 
 
@@ -95,9 +103,9 @@ def record(config: RunConfig, seconds: float, **fields: Any) -> Record:
     return replace(base, **fields)
 
 
-def test_finished_runs_of_the_same_device_and_workers_tell_the_speed() -> None:
-    work = work_of(CONFIG)
-    assert work is not None
+def test_speed_comes_from_finished_runs_with_the_same_device_and_workers() -> None:
+    expected = training_gflops(CONFIG)
+    assert expected is not None
     later = "2026-02-01T00:00:00"
     records = [
         *(record(CONFIG, seconds) for seconds in (10.0, 20.0, 90.0)),
@@ -106,44 +114,46 @@ def test_finished_runs_of_the_same_device_and_workers_tell_the_speed() -> None:
         record(with_values(CONFIG, {"train.cpus_per_worker": 4}), 1.0, finished_at=later),
         record(with_values(CONFIG, {"data.dir": "/gone"}), 1.0),
     ]
-    speed = measured_speed(records, "A", CONFIG.train)
+    speed = speed_from_records(records, "A", CONFIG.train)
     assert speed is not None
-    assert speed.hours(2 * work) == pytest.approx(40.0 / 3600)
+    assert speed.hours(2 * expected) == pytest.approx(40.0 / 3600)
     assert speed.hours(None) is None
     assert "3 finished runs on A" in speed.source
-    assert measured_speed(records, "C", CONFIG.train) is None
-    latest = measured_speed(records, None, CONFIG.train)
+    assert speed_from_records(records, "C", CONFIG.train) is None
+    latest = speed_from_records(records, None, CONFIG.train)
     assert latest is not None
     assert "1 finished run on B" in latest.source
 
 
-def test_runs_on_a_gpu_are_known_by_the_gpu() -> None:
+def test_runs_on_a_gpu_are_matched_by_gpu() -> None:
     config = with_values(CONFIG, {"train.gpus_per_worker": 1})
     measured = [record(config, 10.0, points=[Point(rho=0.5, device="NVIDIA X")])]
-    assert measured_speed(measured, "NVIDIA X", config.train) is not None
-    assert measured_speed(measured, "A", config.train) is None
+    assert speed_from_records(measured, "NVIDIA X", config.train) is not None
+    assert speed_from_records(measured, "A", config.train) is None
 
 
-def test_the_hours_of_an_experiment_are_spread_over_its_runs_by_their_work() -> None:
+def test_hours_of_an_experiment_are_divided_among_its_runs_by_operations() -> None:
     axes = (Axis(path="train.epochs", values=(1, 3)),)
-    designed = Experiment(summary="", base=CONFIG, axes=axes, cpu_hours=2.0)
-    speed = designed_speed(designed, CONFIG.data, CONFIG.train)
+    original = Experiment(summary="", base=CONFIG, axes=axes, cpu_hours=2.0)
+    speed = speed_from_experiment(original, CONFIG.data, CONFIG.train)
     assert speed is not None
-    works = [work_of(run) for run in runs_of(designed)]
-    assert [speed.hours(work) for work in works] == pytest.approx([0.5, 1.5])
-    two_cores = designed_speed(designed, CONFIG.data, replace(CONFIG.train, cpus_per_worker=2))
+    gflops_by_run = [training_gflops(run) for run in expand_runs(original)]
+    assert [speed.hours(count) for count in gflops_by_run] == pytest.approx([0.5, 1.5])
+    two_cores = speed_from_experiment(original, CONFIG.data, replace(CONFIG.train, cpus_per_worker=2))
     assert two_cores is not None
-    assert two_cores.hours(works[1]) == pytest.approx(0.75)
-    assert designed_speed(designed, CONFIG.data, replace(CONFIG.train, gpus_per_worker=1)) is None
-    assert designed_speed(replace(designed, cpu_hours=0.0), CONFIG.data, CONFIG.train) is None
+    assert two_cores.hours(gflops_by_run[1]) == pytest.approx(0.75)
+    assert speed_from_experiment(original, CONFIG.data, replace(CONFIG.train, gpus_per_worker=1)) is None
+    assert speed_from_experiment(replace(original, cpu_hours=0.0), CONFIG.data, CONFIG.train) is None
 
 
-def test_hours_for_data_that_are_not_there_say_nothing() -> None:
+def test_hours_for_missing_data_are_ignored() -> None:
     elsewhere = with_values(CONFIG, {"data.dir": "coco"})
-    assert designed_speed(Experiment(summary="", base=elsewhere, cpu_hours=2.0), CONFIG.data, CONFIG.train) is None
+    assert (
+        speed_from_experiment(Experiment(summary="", base=elsewhere, cpu_hours=2.0), CONFIG.data, CONFIG.train) is None
+    )
 
 
-def test_runs_that_optuna_will_choose_are_estimated_by_as_many_others() -> None:
+def test_runs_of_optuna_are_estimated_from_as_many_others() -> None:
     axes = (Axis(path="train.epochs", values=(1, 2, 3)),)
     searched = Experiment(summary="", base=CONFIG, axes=axes, sampling=Sampling(method="optuna", count=2))
-    assert len(estimated_runs(searched)) == 2
+    assert len(runs_to_estimate(searched)) == 2

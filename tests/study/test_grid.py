@@ -1,4 +1,4 @@
-"""What an experiment runs: products, draws, exclusions, and the order of the runs."""
+"""Runs of an experiment: products, samples, exclusions and order."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rhobench.config.paths import run_id, with_values
 from rhobench.study.grid import (
     chosen_run,
     excludes_something,
+    expand_runs,
     is_excluded,
     run_count,
-    runs_of,
     values_on_axes,
     varied_paths,
 )
@@ -36,19 +36,19 @@ def experiment(*axes: Axis | Range, **fields: Any) -> Experiment:
     return Experiment(summary="", base=BASE, axes=axes, **fields)
 
 
-def test_runs_are_the_product_of_axes_and_seeds_the_first_axis_outermost() -> None:
+def test_runs_are_the_product_of_axes_and_seeds_with_the_first_axis_outermost() -> None:
     axes = (Axis(path="model.rho", values=(0.1, None)), Axis(path="train.epochs", values=(3, 5)))
-    runs = runs_of(Experiment(summary="", base=BASE, axes=axes, seeds=(0, 1)))
+    runs = expand_runs(Experiment(summary="", base=BASE, axes=axes, seeds=(0, 1)))
     assert [(r.model.rho, r.train.epochs, r.seed) for r in runs] == [
         (rho, epochs, seed) for rho in (0.1, None) for epochs in (3, 5) for seed in (0, 1)
     ]
-    assert runs_of(Experiment(summary="", base=BASE)) == [BASE]
+    assert expand_runs(Experiment(summary="", base=BASE)) == [BASE]
 
 
-def test_runs_that_no_product_gives_stand_beside_it_once() -> None:
+def test_further_runs_are_added_to_the_product_once() -> None:
     sampled = {"model.rho": 0.1, "model.rho_choices": (0.1, 1.0)}
     axes = (Axis(path="model.rho", values=(0.1, 0.5)),)
-    runs = runs_of(Experiment(summary="", base=BASE, axes=axes, also=(sampled, {"model.rho": 0.5}), seeds=(0, 1)))
+    runs = expand_runs(Experiment(summary="", base=BASE, axes=axes, also=(sampled, {"model.rho": 0.5}), seeds=(0, 1)))
     assert [(r.model.rho, r.model.rho_choices, r.seed) for r in runs] == [
         (rho, choices, seed) for rho, choices in ((0.1, ()), (0.5, ()), (0.1, (0.1, 1.0))) for seed in (0, 1)
     ]
@@ -60,69 +60,69 @@ def test_runs_that_no_product_gives_stand_beside_it_once() -> None:
     ]
 
 
-def test_an_axis_over_a_field_that_does_not_exist_is_refused() -> None:
+def test_axis_of_an_unknown_field_raises() -> None:
     with pytest.raises(ConfigError, match=r"'model.ro'. Did you mean 'model.rho'"):
-        runs_of(Experiment(summary="", base=BASE, axes=(Axis(path="model.ro", values=(1,)),)))
+        expand_runs(Experiment(summary="", base=BASE, axes=(Axis(path="model.ro", values=(1,)),)))
 
 
-def test_values_that_fit_together_may_be_axes() -> None:
+def test_axes_may_have_values_that_are_only_valid_together() -> None:
     axes = (Axis(path="model.name", values=("efficient_detr",)), Axis(path="model.rho", values=(None,)))
-    (run,) = runs_of(Experiment(summary="", base=BASE, axes=axes))
+    (run,) = expand_runs(Experiment(summary="", base=BASE, axes=axes))
     assert (run.model.name, run.model.rho) == ("efficient_detr", None)
 
 
-def test_excluded_combinations_are_left_out() -> None:
-    runs = runs_of(experiment(*GRID, exclude=(NO_AUX,)))
+def test_excluded_combinations_do_not_run() -> None:
+    runs = expand_runs(experiment(*GRID, exclude=(NO_AUX,)))
     kept = [(r.model.rho, r.model.enc_layers, r.model.use_enc_aux_loss) for r in runs]
-    everything = [(r.model.rho, r.model.enc_layers, r.model.use_enc_aux_loss) for r in runs_of(experiment(*GRID))]
+    everything = [(r.model.rho, r.model.enc_layers, r.model.use_enc_aux_loss) for r in expand_runs(experiment(*GRID))]
     assert kept == [run for run in everything if run[1:] != (1, True)]
     assert len(kept) == 15
 
 
-def test_a_combination_that_is_not_even_allowed_can_be_excluded() -> None:
+def test_invalid_combinations_can_be_excluded() -> None:
     axes = (Axis(path="model.rho", values=(None, 0.5)), Axis(path="model.scoring", values=("dam", "random")))
     with pytest.raises(ConfigError, match="give a rho"):
-        runs_of(experiment(*axes))
-    runs = runs_of(experiment(*axes, exclude=({"model.rho": "none", "model.scoring": "random"},)))
+        expand_runs(experiment(*axes))
+    runs = expand_runs(experiment(*axes, exclude=({"model.rho": "none", "model.scoring": "random"},)))
     assert [(r.model.rho, r.model.scoring) for r in runs] == [(None, "dam"), (0.5, "dam"), (0.5, "random")]
 
 
-def test_an_exclusion_also_reads_what_is_the_same_in_all_runs_and_meets_runs_beside_the_product() -> None:
+def test_exclusions_match_fields_that_do_not_vary_and_further_runs() -> None:
     rho = Axis(path="model.rho", values=(0.1, 0.5))
-    (run,) = runs_of(experiment(rho, exclude=({"model.rho": 0.1, "model.enc_layers": 6},)))
+    (run,) = expand_runs(experiment(rho, exclude=({"model.rho": 0.1, "model.enc_layers": 6},)))
     assert run.model.rho == 0.5
     beside = experiment(rho, also=({"model.enc_layers": 2},), exclude=({"model.enc_layers": 2},))
-    assert [r.model.enc_layers for r in runs_of(beside)] == [6, 6]
+    assert [r.model.enc_layers for r in expand_runs(beside)] == [6, 6]
 
 
 @pytest.mark.parametrize(
     ("exclusion", "wanted"),
     [
-        ({"model.rho": 0.2}, "No run of sweep has model.rho=0.2: that excludes nothing"),
+        ({"model.rho": 0.2}, "No run of sweep has model.rho=0.2: this exclusion excludes nothing"),
         ({"model.rho": 0.1, "model.dec_layers": 2}, "excludes nothing"),
         ({}, "excludes nothing"),
         ({"model.use_enc_aux_loss": True, "model.dec_layers": 6}, "left"),
-        ({"model.dec_layers": 6}, "has no run left: its exclusions leave out all 18"),
+        ({"model.dec_layers": 6}, "has no runs left: its exclusions remove all 18"),
         ({"model.ro": 0.2}, "Did you mean 'model.rho'"),
         ({"model.rho": "most"}, "takes a finite number or none"),
         ({"seed": 0}, "--seeds"),
     ],
 )
-def test_an_exclusion_that_cannot_be_meant_is_refused(exclusion: dict[str, Any], wanted: str) -> None:
+def test_exclusion_without_effect_raises(exclusion: dict[str, Any], wanted: str) -> None:
     axes = GRID if wanted != "left" else GRID[2:]
     exclude = (exclusion,) if wanted != "left" else (exclusion, {"model.use_enc_aux_loss": False})
     with pytest.raises(ConfigError, match=wanted.replace("(", "[(]")):
-        runs_of(experiment(*axes, exclude=exclude))
+        expand_runs(experiment(*axes, exclude=exclude))
 
 
 @pytest.mark.parametrize("method", ["random", "sobol"])
 @settings(deadline=None, max_examples=20)
 @given(count=st.integers(1, 40), more=st.integers(0, 40), seed=st.integers(0, 5))
-def test_the_first_runs_of_more_are_the_same(method: Any, count: int, more: int, seed: int) -> None:
+def test_more_samples_begin_with_the_same_runs(method: Any, count: int, more: int, seed: int) -> None:
     axes = (RHO, Range(path="model.enc_layers", low=1, high=6), Axis(path="model.scoring", values=("dam", "random")))
     exclude = ({"model.enc_layers": 1, "model.scoring": "random"},)
     few, many = (
-        runs_of(experiment(*axes, exclude=exclude, sampling=Sampling(method=method, count=n, seed=seed)))
+        expand_runs(experiment(*axes, exclude=exclude, sampling=Sampling(method=method, count=n, seed=seed)))
         for n in (count, count + more)
     )
     assert few == many[:count]
@@ -131,38 +131,38 @@ def test_the_first_runs_of_more_are_the_same(method: Any, count: int, more: int,
     assert all(0.05 <= r.model.rho <= 1 and 1 <= r.model.enc_layers <= 6 for r in many)  # type: ignore[operator]
 
 
-def test_other_seeds_and_methods_draw_other_runs() -> None:
+def test_seeds_and_methods_sample_different_runs() -> None:
     drawn = [Sampling(method="sobol", count=8), Sampling(method="random", count=8), Sampling(count=8, seed=1)]
-    assert len({tuple(runs_of(experiment(RHO, sampling=sampling))) for sampling in drawn}) == 3
+    assert len({tuple(expand_runs(experiment(RHO, sampling=sampling))) for sampling in drawn}) == 3
 
 
-def test_every_point_that_is_drawn_is_run_with_each_seed() -> None:
-    runs = runs_of(experiment(RHO, sampling=Sampling(count=3), seeds=(4, 5)))
+def test_every_sample_runs_with_each_seed() -> None:
+    runs = expand_runs(experiment(RHO, sampling=Sampling(count=3), seeds=(4, 5)))
     assert [run.seed for run in runs] == [4, 5] * 3
     assert len({run.model.rho for run in runs}) == 3
 
 
-def test_all_of_a_small_space_can_be_drawn_and_no_more() -> None:
-    drawn = runs_of(experiment(*GRID, exclude=(NO_AUX,), sampling=Sampling(method="random", count=15)))
-    assert set(drawn) == set(runs_of(experiment(*GRID, exclude=(NO_AUX,))))
-    with pytest.raises(ConfigError, match="give 15 different configurations that are not excluded, fewer than the 16"):
-        runs_of(experiment(*GRID, exclude=(NO_AUX,), sampling=Sampling(count=16)))
+def test_small_space_can_be_sampled_completely_and_no_further() -> None:
+    drawn = expand_runs(experiment(*GRID, exclude=(NO_AUX,), sampling=Sampling(method="random", count=15)))
+    assert set(drawn) == set(expand_runs(experiment(*GRID, exclude=(NO_AUX,))))
+    with pytest.raises(ConfigError, match="give 15 distinct configurations that are not excluded, fewer than the 16"):
+        expand_runs(experiment(*GRID, exclude=(NO_AUX,), sampling=Sampling(count=16)))
 
 
 @pytest.mark.parametrize("method", ["random", "optuna"])
-def test_an_exclusion_of_what_may_be_drawn_is_allowed_before_it_is(method: Any) -> None:
+def test_exclusion_that_could_match_a_sample_is_allowed(method: Any) -> None:
     axes = (Range(path="model.enc_layers", low=1, high=6), Axis(path="model.use_enc_aux_loss", values=(True, False)))
     sampled = experiment(*axes, exclude=(NO_AUX,), sampling=Sampling(method=method, count=1))
-    runs_of(sampled)
+    expand_runs(sampled)
     assert not excludes_something(sampled, {"model.enc_layers": 7})
     assert not excludes_something(sampled, {"model.enc_layers": 1, "model.dec_layers": 2})
     assert is_excluded(sampled, NO_AUX)
 
 
-def test_the_runs_of_optuna_are_made_from_what_it_chooses() -> None:
+def test_runs_are_built_from_the_values_that_optuna_chooses() -> None:
     layers = Axis(path="model.enc_layers", values=(1, 2))
     searched = experiment(RHO, layers, exclude=({"model.enc_layers": 1},), sampling=Sampling(method="optuna", count=5))
-    assert runs_of(searched) == []
+    assert expand_runs(searched) == []
     assert run_count(searched) == 5
     run = chosen_run(searched, {"model.rho": 0.123456789, "model.enc_layers": 2})
     assert (run.model.rho, run.model.enc_layers, run.seed) == (0.1235, 2, 0)
@@ -177,7 +177,7 @@ def test_the_runs_of_optuna_are_made_from_what_it_chooses() -> None:
     ):
         assert values_on_axes(searched, with_values(run, other)) is None
     for values, wanted in (
-        ({"model.rho": 0.3}, "has values of model.rho, model.enc_layers"),
+        ({"model.rho": 0.3}, "takes values for model.rho, model.enc_layers"),
         ({"model.rho": 0.01, "model.enc_layers": 2}, "is not on its axis"),
         ({"model.rho": 0.3, "model.enc_layers": 3}, "is not on its axis"),
         ({"model.rho": 0.3, "model.enc_layers": 1}, "excludes the run with model.rho=0.3, model.enc_layers=1"),
@@ -189,32 +189,32 @@ def test_the_runs_of_optuna_are_made_from_what_it_chooses() -> None:
 @pytest.mark.parametrize(
     ("axes", "fields", "wanted"),
     [
-        ((RHO,), {}, "model.rho varies over a range: say how many"),
-        ((), {"sampling": Sampling(count=2)}, "has no axis to draw from"),
-        ((RHO,), {"sampling": Sampling(method="optuna", count=2), "seeds": (0, 1)}, "one seed"),
+        ((RHO,), {}, "model.rho varies over a range: set the number of samples"),
+        ((), {"sampling": Sampling(count=2)}, "has no axis to sample from"),
+        ((RHO,), {"sampling": Sampling(method="optuna", count=2), "seeds": (0, 1)}, "single seed"),
         ((replace(RHO, low=0.0),), {"sampling": Sampling(method="optuna", count=2)}, "model.rho=0.0 is not allowed"),
         ((Range(path="model.scoring", low=0, high=1),), {"sampling": Sampling(count=2)}, "model.scoring has no range"),
         ((Range(path="train.epochs", low=0.5, high=1),), {"sampling": Sampling(count=2)}, "takes whole numbers"),
-        ((GRID[0], GRID[0]), {}, "two axes over model.rho"),
+        ((GRID[0], GRID[0]), {}, "two axes for model.rho"),
         ((Axis(path="seed", values=(0, 1)),), {}, "--seeds"),
-        ((Axis(path="train.num_workers", values=(1, 2)),), {}, "train.num_workers is no axis: .* one run"),
+        ((Axis(path="train.num_workers", values=(1, 2)),), {}, "train.num_workers cannot be an axis .* the same run"),
     ],
 )
-def test_axes_that_cannot_be_run_are_refused(axes: Any, fields: dict[str, Any], wanted: str) -> None:
+def test_invalid_axes_raise(axes: Any, fields: dict[str, Any], wanted: str) -> None:
     with pytest.raises(ConfigError, match=wanted):
-        runs_of(experiment(*axes, **fields))
+        expand_runs(experiment(*axes, **fields))
 
 
 @pytest.mark.parametrize(("low", "high", "log"), [(1.0, 0.5, False), (1.0, 1.0, False), (0.0, 1.0, True)])
-def test_a_range_without_numbers_in_it_is_refused(low: float, high: float, log: bool) -> None:
+def test_empty_range_raises(low: float, high: float, log: bool) -> None:
     with pytest.raises(ConfigError, match=r"model.rho=.*bound"):
         Range(path="model.rho", low=low, high=high, log=log)
 
 
-def test_the_informative_order_has_the_same_runs_corners_first_and_second_seeds_last() -> None:
+def test_informative_order_has_the_same_runs_with_corners_first_and_second_seeds_last() -> None:
     given_order = experiment(*GRID, exclude=(NO_AUX,), seeds=(0, 1))
-    runs = runs_of(replace(given_order, order="informative"))
-    assert sorted(map(repr, runs)) == sorted(map(repr, runs_of(given_order)))
+    runs = expand_runs(replace(given_order, order="informative"))
+    assert sorted(map(repr, runs)) == sorted(map(repr, expand_runs(given_order)))
     assert [run.seed for run in runs] == [0] * 15 + [1] * 15
     corners = [run for run in runs[:15] if run.model.rho in (0.1, 1.0) and run.model.enc_layers in (1, 3)]
     assert runs[: len(corners)] == corners

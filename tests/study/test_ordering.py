@@ -13,14 +13,14 @@ values = st.one_of(st.integers(0, 5), st.floats(0, 1), st.booleans(), st.none(),
 
 
 @given(st.lists(st.fixed_dictionaries({"a": values, "b": st.integers(0, 3)}), max_size=25))
-def test_it_is_a_permutation_and_the_same_each_time(settings: list[dict[str, Any]]) -> None:
+def test_order_is_a_reproducible_permutation(settings: list[dict[str, Any]]) -> None:
     order = informative_order(settings)
     assert sorted(order) == list(range(len(settings)))
     assert informative_order(settings) == order
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=40, unique=True))
-def test_on_a_line_the_ends_come_first_and_then_its_middle(numbers: list[float]) -> None:
+def test_on_a_line_the_ends_come_first_and_then_the_middle(numbers: list[float]) -> None:
     order = [numbers[i] for i in informative_order([{"x": number} for number in numbers])]
     ranked = sorted(numbers)
     assert set(order[:2]) == {ranked[0], ranked[-1]}
@@ -29,7 +29,7 @@ def test_on_a_line_the_ends_come_first_and_then_its_middle(numbers: list[float])
         assert abs(ranked.index(order[2]) - middle) <= 0.5
 
 
-def test_on_a_square_the_four_corners_come_before_its_middle() -> None:
+def test_on_a_square_the_four_corners_come_before_the_middle() -> None:
     square = [{"x": x, "y": y} for x in (0, 10, 20) for y in (1, 2, 3)]
     order = [(square[i]["x"], square[i]["y"]) for i in informative_order(square)]
     assert order[:2] == [(0, 1), (20, 3)]
@@ -37,7 +37,7 @@ def test_on_a_square_the_four_corners_come_before_its_middle() -> None:
     assert order[4] == (10, 2)
 
 
-def test_the_first_few_lie_closer_to_everything_than_the_first_of_the_list() -> None:
+def test_first_runs_cover_the_space_better_than_those_of_the_given_order() -> None:
     grid = [{"x": x, "y": y} for x in range(7) for y in range(7)]
 
     def farthest(chosen: list[int]) -> int:
@@ -47,7 +47,7 @@ def test_the_first_few_lie_closer_to_everything_than_the_first_of_the_list() -> 
     assert all(farthest(order[:n]) < farthest(list(range(n))) for n in (4, 8, 16))
 
 
-def test_values_that_are_no_numbers_are_all_met_early() -> None:
+def test_all_values_that_are_not_numbers_appear_early() -> None:
     settings = [{"kind": kind, "x": x} for kind in ("a", "b", "c") for x in range(3)]
     order = [settings[i] for i in informative_order(settings)]
     assert {setting["kind"] for setting in order[:3]} == {"a", "b", "c"}

@@ -1,4 +1,4 @@
-"""What can be varied on the command line, and the sentence for what cannot."""
+"""Overrides of an experiment from the command line, and the errors for those that are not allowed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 
 from rhobench.config import ConfigError, RunConfig
 from rhobench.config.experiment import Axis, Experiment, Range, Sampling
-from rhobench.study.grid import runs_of
-from rhobench.study.overrides import Overrides, read_axis, read_exclusion, read_range, read_seeds
-from rhobench.study.resolve import resolve
+from rhobench.study.grid import expand_runs
+from rhobench.study.overrides import Overrides, parse_axis, parse_exclusion, parse_range, parse_seeds
+from rhobench.study.request import StudyRequest
+from rhobench.study.resolve import resolve_study
 
 EXPERIMENT = Experiment(
     summary="",
@@ -32,117 +33,125 @@ EXPERIMENT = Experiment(
         ("measure.rhos=0.1,1", "measure.rhos", ((0.1, 1.0),)),
     ],
 )
-def test_an_axis_is_read_as_the_type_of_its_field(text: str, path: str, values: tuple[Any, ...]) -> None:
-    assert read_axis(text) == Axis(path=path, values=values)
+def test_axis_values_are_parsed_as_the_type_of_the_field(text: str, path: str, values: tuple[Any, ...]) -> None:
+    assert parse_axis(text) == Axis(path=path, values=values)
 
 
 @pytest.mark.parametrize(
     ("read", "text", "wanted"),
     [
-        (read_axis, "model.rho", "is not of the form PATH=V1,V2"),
-        (read_axis, "model.ro=1", "Did you mean 'model.rho'"),
-        (read_axis, "model.enc_layers=1,two", "takes a whole number"),
-        (read_axis, "model.enc_layers=", "at least one"),
-        (read_axis, "model.rho=0.5,0.50", "different values"),
-        (read_axis, "data.resize_px=160,160,320,320", "takes 2 comma-separated values or none"),
-        (read_range, "train.lr=1e-4", "is not of the form PATH=LOW:HIGH"),
-        (read_range, "train.lr=1e-4:1e-2:exp", "is not of the form PATH=LOW:HIGH"),
-        (read_range, "train.lr=slow:1e-2", "takes a finite number"),
-        (read_range, "train.lr=1e-2:1e-4", "smaller bound first"),
-        (read_range, "model.rho=none:1", "needs numbers"),
-        (read_range, "model.rho=0:1:log", "positive bounds"),
-        (read_range, "model.scoring=1:2", "model.scoring has no range: it takes one of"),
-        (read_range, "model.enc_layers=1:2.5", "takes a whole number"),
-        (read_exclusion, "model.enc_layers", "is not of the form PATH=V,PATH=V"),
-        (read_exclusion, "model.enc_layers=one", "takes a whole number"),
-        (read_seeds, "0,zero", "different whole numbers"),
-        (read_seeds, "0,0", "different whole numbers"),
-        (read_seeds, "", "different whole numbers"),
+        (parse_axis, "model.rho", "is not of the form PATH=V1,V2"),
+        (parse_axis, "model.ro=1", "Did you mean 'model.rho'"),
+        (parse_axis, "model.enc_layers=1,two", "takes a whole number"),
+        (parse_axis, "model.enc_layers=", "at least one"),
+        (parse_axis, "model.rho=0.5,0.50", "each only once"),
+        (parse_axis, "data.resize_px=160,160,320,320", "takes 2 comma-separated values or none"),
+        (parse_range, "train.lr=1e-4", "is not of the form PATH=LOW:HIGH"),
+        (parse_range, "train.lr=1e-4:1e-2:exp", "is not of the form PATH=LOW:HIGH"),
+        (parse_range, "train.lr=slow:1e-2", "takes a finite number"),
+        (parse_range, "train.lr=1e-2:1e-4", "smaller bound first"),
+        (parse_range, "model.rho=none:1", "needs numbers"),
+        (parse_range, "model.rho=0:1:log", "positive bounds"),
+        (parse_range, "model.scoring=1:2", "model.scoring has no range: it takes one of"),
+        (parse_range, "model.enc_layers=1:2.5", "takes a whole number"),
+        (parse_exclusion, "model.enc_layers", "is not of the form PATH=V,PATH=V"),
+        (parse_exclusion, "model.enc_layers=one", "takes a whole number"),
+        (parse_seeds, "0,zero", "distinct whole numbers"),
+        (parse_seeds, "0,0", "distinct whole numbers"),
+        (parse_seeds, "", "distinct whole numbers"),
     ],
 )
-def test_what_cannot_be_read_gets_a_sentence(read: Any, text: str, wanted: str) -> None:
+def test_text_that_cannot_be_parsed_raises(read: Any, text: str, wanted: str) -> None:
     with pytest.raises(ConfigError, match=wanted):
         read(text)
 
 
-def test_a_value_of_an_exclusion_may_have_commas() -> None:
-    assert read_exclusion("data.resize_px=160,160,model.rho=0.5") == {"data.resize_px": (160, 160), "model.rho": 0.5}
+def test_value_of_an_exclusion_may_contain_commas() -> None:
+    assert parse_exclusion("data.resize_px=160,160,model.rho=0.5") == {"data.resize_px": (160, 160), "model.rho": 0.5}
 
 
-def test_an_axis_takes_the_place_of_its_own_or_comes_last() -> None:
-    changed = Overrides(axes=["train.epochs=3,5", "model.rho=0.2"]).applied_to(EXPERIMENT)
+def test_axis_replaces_the_one_of_the_same_path_or_is_appended() -> None:
+    changed = Overrides(axes=["train.epochs=3,5", "model.rho=0.2"]).apply(EXPERIMENT)
     assert [axis.path for axis in changed.axes] == ["model.rho", "model.enc_layers", "train.epochs"]
     assert changed.exclude == (), "nothing has rho 0.1 any more"
-    assert len(runs_of(changed)) == 4
+    assert len(expand_runs(changed)) == 4
 
 
-def test_what_is_not_varied_stays() -> None:
-    assert Overrides().applied_to(EXPERIMENT) == EXPERIMENT
+def test_no_overrides_change_nothing() -> None:
+    assert Overrides().apply(EXPERIMENT) == EXPERIMENT
 
 
-def test_exclusions_seeds_and_order_are_added() -> None:
+def test_exclusions_are_added_and_seeds_and_order_replaced() -> None:
     varied = Overrides(exclude=["model.rho=0.5,model.enc_layers=2"], seeds="1,2", order="informative")
-    changed = varied.applied_to(EXPERIMENT)
-    assert [(r.model.rho, r.model.enc_layers, r.seed) for r in runs_of(changed)] == [
+    changed = varied.apply(EXPERIMENT)
+    assert [(r.model.rho, r.model.enc_layers, r.seed) for r in expand_runs(changed)] == [
         (0.1, 2, 1),
         (0.5, 1, 1),
         (0.1, 2, 2),
         (0.5, 1, 2),
     ]
     with pytest.raises(ConfigError, match="excludes nothing"):
-        runs_of(Overrides(exclude=["model.rho=0.7"]).applied_to(EXPERIMENT))
+        expand_runs(Overrides(exclude=["model.rho=0.7"]).apply(EXPERIMENT))
 
 
-def test_samples_draw_along_all_axes() -> None:
-    changed = Overrides(ranges=["train.lr=1e-4:1e-2:log"], samples=5).applied_to(EXPERIMENT)
+def test_samples_are_drawn_from_all_axes() -> None:
+    changed = Overrides(ranges=["train.lr=1e-4:1e-2:log"], samples=5).apply(EXPERIMENT)
     assert changed.axes[-1] == Range(path="train.lr", low=1e-4, high=1e-2, log=True)
     assert changed.sampling == Sampling(method="sobol", count=5)
-    assert len({run.train.lr for run in runs_of(changed)}) == 5
-    assert not any((run.model.rho, run.model.enc_layers) == (0.1, 1) for run in runs_of(changed))
+    assert len({run.train.lr for run in expand_runs(changed)}) == 5
+    assert not any((run.model.rho, run.model.enc_layers) == (0.1, 1) for run in expand_runs(changed))
 
 
 @pytest.mark.parametrize(
     ("varied", "wanted"),
     [
-        ({"ranges": ["train.lr=1e-4:1e-2"]}, "how many values are drawn .--samples N"),
-        ({"sampler": "random"}, "say how many with --samples N"),
-        ({"sampler": "grid", "samples": 3}, "choose one of random, sobol, optuna"),
-        ({"samples": 0}, "draws nothing"),
-        ({"samples": 4}, "give 3 different configurations that are not excluded, fewer than the 4"),
-        ({"order": "fastest"}, "choose one of given, cheapest, informative"),
-        ({"axes": ["model.rho=1"], "ranges": ["model.rho=0.1:1"], "samples": 2}, "more than one axis"),
-        ({"axes": ["train.num_workers=1,2"]}, "train.num_workers is no axis"),
+        ({"ranges": ["train.lr=1e-4:1e-2"]}, "set the number of samples with --samples N"),
+        ({"sampler": "random"}, "needs the number of configurations: add --samples N"),
+        ({"sampler": "grid", "samples": 3}, "give one of random, sobol, optuna"),
+        ({"samples": 0}, "--samples 0 is not allowed"),
+        ({"samples": 4}, "give 3 distinct configurations that are not excluded, fewer than the 4"),
+        ({"order": "fastest"}, "give one of given, cheapest, informative"),
+        ({"axes": ["model.rho=1"], "ranges": ["model.rho=0.1:1"], "samples": 2}, "more than one --axis or --range"),
+        ({"axes": ["train.num_workers=1,2"]}, "train.num_workers cannot be an axis"),
         ({"axes": ["seed=1,2"]}, "--seeds"),
-        ({"exclude": ["model.rho=0.1", "model.rho=0.5"]}, "has no run left"),
+        ({"exclude": ["model.rho=0.1", "model.rho=0.5"]}, "has no runs left"),
     ],
 )
-def test_what_does_not_fit_together_gets_a_sentence(varied: dict[str, Any], wanted: str) -> None:
+def test_contradicting_overrides_raise(varied: dict[str, Any], wanted: str) -> None:
     with pytest.raises(ConfigError, match=wanted):
-        runs_of(Overrides(**varied).applied_to(EXPERIMENT))
+        expand_runs(Overrides(**varied).apply(EXPERIMENT))
 
 
-def test_samples_need_something_to_draw_along() -> None:
-    with pytest.raises(ConfigError, match="has no axis to draw from: give one"):
-        runs_of(Overrides(samples=3).applied_to(Experiment(summary="", base=RunConfig(experiment="sweep"))))
+def test_samples_need_an_axis() -> None:
+    with pytest.raises(ConfigError, match="has no axis to sample from: add one"):
+        expand_runs(Overrides(samples=3).apply(Experiment(summary="", base=RunConfig(experiment="sweep"))))
 
 
-def test_a_field_is_set_or_varied_but_not_both() -> None:
-    with pytest.raises(ConfigError, match="is set for all runs and varied as well"):
-        resolve("demo", ["model.rho=1"], None, smoke=False, overrides=Overrides(axes=["model.rho=0.1,0.2"]))
+def test_field_cannot_be_both_set_and_varied() -> None:
+    with pytest.raises(ConfigError, match=r"model\.rho is both set and varied"):
+        resolve_study(
+            StudyRequest(
+                experiment="demo", assignments=["model.rho=1"], overrides=Overrides(axes=["model.rho=0.1,0.2"])
+            )
+        )
 
 
-def test_an_axis_goes_before_what_a_smoke_run_shrinks() -> None:
-    study = resolve("demo", [], None, smoke=True, overrides=Overrides(axes=["train.epochs=2,3", "model.rho=1"]))
+def test_axis_wins_over_the_smoke_size() -> None:
+    study = resolve_study(
+        StudyRequest(experiment="demo", smoke=True, overrides=Overrides(axes=["train.epochs=2,3", "model.rho=1"]))
+    )
     assert [config.train.epochs for config in study.configs] == [2, 3]
     assert {config.data.scenes.train_images for config in study.configs} == {64}
 
 
-def test_the_samples_that_are_asked_for_are_those_of_a_smoke_run_too() -> None:
-    study = resolve("search", [], None, smoke=True, overrides=Overrides(samples=6, sampler="random"))
+def test_requested_samples_win_over_those_of_the_smoke_size() -> None:
+    study = resolve_study(
+        StudyRequest(experiment="search", smoke=True, overrides=Overrides(samples=6, sampler="random"))
+    )
     assert len(study.configs) == 6
     assert len({config.model.rho for config in study.configs}) == 6
 
 
-def test_the_order_cheapest_goes_by_operations() -> None:
-    study = resolve("demo", [], None, smoke=True, overrides=Overrides(order="cheapest"))
+def test_order_cheapest_sorts_by_operations() -> None:
+    study = resolve_study(StudyRequest(experiment="demo", smoke=True, overrides=Overrides(order="cheapest")))
     assert [config.model.rho for config in study.configs] == [0.1, 0.25, 0.5, 1.0]

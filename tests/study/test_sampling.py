@@ -1,4 +1,4 @@
-"""Points along axes: where they lie, and that they are spread as they should be."""
+"""Samples from axes: their bounds and their distribution."""
 
 from __future__ import annotations
 
@@ -11,38 +11,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rhobench.config.experiment import Axis, Range
-from rhobench.study.sampling import points, rounded
+from rhobench.study.sampling import round_to_field, sample_points
 
 
 def values(method: str, axis: Axis | Range, count: int, seed: int = 0) -> list[Any]:
-    return [point[axis.path] for point in islice(points(method, [axis], seed), count)]
+    return [point[axis.path] for point in islice(sample_points(method, [axis], seed), count)]
 
 
 @pytest.mark.parametrize("method", ["random", "sobol"])
 @settings(deadline=None, max_examples=30)
 @given(low=st.floats(1e-6, 1), width=st.floats(1e-3, 10), log=st.booleans(), seed=st.integers(0, 9))
-def test_points_stay_within_the_bounds_and_repeat(method: str, low: float, width: float, log: bool, seed: int) -> None:
+def test_samples_stay_within_the_bounds_and_are_reproducible(
+    method: str, low: float, width: float, log: bool, seed: int
+) -> None:
     axis = Range(path="loss.class_weight", low=low, high=low + width, log=log)
     drawn = values(method, axis, 20, seed)
     assert all(low <= value <= low + width for value in drawn)
     assert drawn == values(method, axis, 20, seed)
 
 
-def test_sobol_points_lie_one_in_each_part_of_every_axis() -> None:
+def test_sobol_samples_are_stratified_on_every_axis() -> None:
     axes = [Range(path=path, low=1.0, high=2.0) for path in ("loss.class_weight", "loss.box_weight", "train.lr")]
-    drawn = list(islice(points("sobol", axes, 3), 64))
+    drawn = list(islice(sample_points("sobol", axes, 3), 64))
     for axis in axes:
         assert sorted(int(64 * (point[axis.path] - 1.0 + 1e-9)) for point in drawn) == pytest.approx(range(64), abs=1)
 
 
-def test_a_logarithmic_range_has_as_many_points_in_each_decade() -> None:
+def test_logarithmic_range_has_equally_many_samples_in_each_decade() -> None:
     drawn = values("sobol", Range(path="train.lr", low=1e-5, high=1e-2, log=True), 300)
     decades = [math.floor(math.log10(value) + 1e-12) for value in drawn]
     assert all(abs(decades.count(decade) - 100) <= 3 for decade in (-5, -4, -3))
 
 
 @pytest.mark.parametrize("log", [False, True])
-def test_whole_numbers_are_drawn_where_the_field_takes_nothing_else(log: bool) -> None:
+def test_whole_numbers_are_sampled_for_integer_fields(log: bool) -> None:
     drawn = values("sobol", Range(path="model.enc_layers", low=1, high=6, log=log), 600)
     assert set(drawn) == {1, 2, 3, 4, 5, 6}
     assert all(type(value) is int for value in drawn)
@@ -52,7 +54,7 @@ def test_whole_numbers_are_drawn_where_the_field_takes_nothing_else(log: bool) -
     assert shares == pytest.approx(wanted, abs=0.01)
 
 
-def test_every_value_of_an_axis_is_as_likely() -> None:
+def test_all_values_of_an_axis_are_equally_likely() -> None:
     drawn = values("sobol", Axis(path="model.scoring", values=("dam", "objectness", "random")), 300)
     assert all(abs(drawn.count(name) - 100) <= 2 for name in ("dam", "objectness", "random"))
 
@@ -61,6 +63,6 @@ def test_every_value_of_an_axis_is_as_likely() -> None:
     ("path", "value", "kept"),
     [("model.rho", 0.123456, 0.1235), ("model.rho", 1.00001, 1.0), ("model.rho", 0.01, 0.05), ("seed", 0.6, 1)],
 )
-def test_drawn_numbers_are_short_and_within_the_bounds(path: str, value: float, kept: float) -> None:
-    drawn = rounded(Range(path=path, low=0.05 if path == "model.rho" else 0, high=1), value)
+def test_sampled_numbers_are_rounded_within_the_bounds(path: str, value: float, kept: float) -> None:
+    drawn = round_to_field(Range(path=path, low=0.05 if path == "model.rho" else 0, high=1), value)
     assert (drawn, type(drawn)) == (kept, type(kept))

@@ -154,11 +154,11 @@ def _plan(study: Study, place: str, options: SweepOptions, price_per_hour: float
     from rich.console import Console
 
     from rhobench.results import Store
-    from rhobench.runner.dry_run import plan
+    from rhobench.runner.dry_run import plan_sweep
 
     store = Store(place)
     with Console(stderr=True).status("reading the store") as status:
-        planned = plan(
+        planned = plan_sweep(
             study, store, options.address, price_per_hour, status.update, without_token=options.without_token
         )
     report_problems(store.problems)
@@ -175,12 +175,12 @@ def _fit(study: Study, price_per_hour: float | None, as_json: bool) -> int:
     """Find the largest micro-batch that fits -> exit status."""
     from rich.console import Console
 
-    from rhobench.runner.fit import fit
+    from rhobench.runner.fit import measure_fit
 
     if not study.configs:
         raise ValueError("Optuna chooses these runs during the sweep: add --sampler sobol to probe evenly spread ones.")
     with Console(stderr=True).status("probing batch sizes") as status:
-        fitted = fit(study, price_per_hour, status.update)
+        fitted = measure_fit(study, price_per_hour, status.update)
     Console(highlight=False).print(fitted.card(), soft_wrap=True)
     if as_json:
         print(json.dumps(fitted.as_dict()))

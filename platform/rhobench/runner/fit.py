@@ -1,7 +1,7 @@
-"""`rhobench run EXPERIMENT --fit`: what fits into the memory of a worker, how long it takes, and what it costs.
+"""`rhobench run EXPERIMENT --fit`: find the largest micro-batch that fits into memory, and estimate time and cost.
 
-Each configuration takes a few steps on the largest batch that its data can give, in processes of their own: one that
-runs out of memory ends nothing else. Needs no Ray.
+Each configuration takes a few steps on the largest batch that its data can give. Every size is probed in a subprocess,
+so that one that runs out of memory ends nothing else. Ray is not used.
 """
 
 from __future__ import annotations
@@ -17,43 +17,43 @@ from rich.console import Group
 from rich.table import Table
 
 from rhobench.config import DataConfig, RunConfig
-from rhobench.config.paths import to_dict
+from rhobench.config.conversion import to_dict
 from rhobench.study.study import Study
 from rhobench.training.probe_step import StepProbe
 from rhobench.training.workload import Workload, estimate_workload
 
-Tell = Callable[[str], None]
-
 
 class FitError(ValueError):
-    """A trial that ended for another reason than memory."""
+    """A probe that failed for another reason than lack of memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
-    """One configuration, whatever its seeds."""
+class ConfigurationFit:
+    """Probed micro-batch sizes of one configuration, and the time that its runs take."""
 
     run_ids: list[str]
-    """Runs that differ in their seed alone."""
+    """Ids of its runs, which differ only in their seed."""
     config: RunConfig
-    work: Workload
-    tried: list[StepProbe]
-    """From the largest micro-batch down to the first that fits."""
+    """Configuration of the first of these runs."""
+    workload: Workload
+    """Batches and images that one worker processes."""
+    probes: list[StepProbe]
+    """Probes from the largest micro-batch down to the first that fits."""
 
     @property
     def best(self) -> StepProbe | None:
-        """What fits."""
-        return self.tried[-1] if self.tried[-1].fits else None
+        """The probe of the largest micro-batch that fits; None: none fits."""
+        return self.probes[-1] if self.probes[-1].fits else None
 
     @property
     def hours(self) -> float | None:
-        """Of one run on all its workers: steps, waiting for images, and scoring."""
-        best, train, work = self.best, self.config.train, self.work
+        """Hours of one run on all its workers, with steps, data loading and evaluation; None: it does not fit."""
+        best, train, work = self.best, self.config.train, self.workload
         if best is None or best.step_seconds is None or best.score_seconds is None:
             return None
         share, loaders = train.batch_size // train.num_workers, self.config.data.loader_workers
         load = work.load_seconds / max(loaders, 1)
-        # Loader processes work beside the step; without them it waits for its images.
+        # Loader processes overlap with the step; without them the step waits for its images.
         step = max(best.step_seconds, share * load) if loaders else best.step_seconds + share * load
         score = max(best.score_seconds, load) if loaders else best.score_seconds + load
         scorings = (train.epochs - 1) // train.eval_every_epochs + 1 + len(self.config.measure.rhos)
@@ -61,134 +61,144 @@ class Fitted:
         return (steps * step + scorings * work.val_images / train.num_workers * score) / 3600
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return the fit as ``--json`` prints it."""
         return {
             "run_ids": self.run_ids,
-            "workload": asdict(self.work),
-            "tried": [asdict(tried) for tried in self.tried],
+            "workload": asdict(self.workload),
+            "tried": [asdict(probe) for probe in self.probes],
             "hours_per_run": self.hours,
         }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
-    """A whole study."""
+class FitReport:
+    """What fits of a study, with the time and the price of its runs."""
 
-    configurations: list[Fitted]
+    configurations: list[ConfigurationFit]
+    """Configurations of the study."""
     price_per_hour: float | None
-    """Of the device of one worker."""
+    """Price of the device of one worker per hour, in any currency; None: not given."""
 
     @property
     def micro_batch_size(self) -> int | None:
-        """The largest that fits every configuration; None: one of them does not fit at all."""
-        sizes = [fitted.best.micro_batch_size if fitted.best else None for fitted in self.configurations]
+        """Largest micro-batch that fits every configuration; None: one of them does not fit at all."""
+        sizes = [fit.best.micro_batch_size if fit.best else None for fit in self.configurations]
         return None if None in sizes else min(size for size in sizes if size is not None)
 
     @property
     def device_hours(self) -> float | None:
-        """Of all runs, their workers added up; None: not all of them fit."""
-        hours = [(fitted.hours, len(fitted.run_ids), fitted.config.train.num_workers) for fitted in self.configurations]
+        """Hours of all runs, summed over their workers; None: not all of them fit."""
+        hours = [(fit.hours, len(fit.run_ids), fit.config.train.num_workers) for fit in self.configurations]
         return None if any(h is None for h, _, _ in hours) else sum((h or 0.0) * n * workers for h, n, workers in hours)
 
     @property
     def price(self) -> float | None:
-        """In the currency of ``price_per_hour``."""
+        """Price of all runs in the currency of ``price_per_hour``; None: unknown."""
         hours = self.device_hours
         return None if hours is None or self.price_per_hour is None else hours * self.price_per_hour
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return the report as ``--json`` prints it."""
         return {
             "micro_batch_size": self.micro_batch_size,
             "device_hours": self.device_hours,
             "price": self.price,
-            "configurations": [fitted.as_dict() for fitted in self.configurations],
+            "configurations": [fit.as_dict() for fit in self.configurations],
         }
 
     def card(self) -> Group:
-        """For people."""
-        table = Table(title="one worker, its largest batch in parts", title_justify="left", expand=False)
+        """Return the table of the probes and the summary below it, for the terminal."""
+        table = Table(title="one worker on its largest batch", title_justify="left", expand=False)
         table.add_column("run", overflow="fold")
-        table.add_column("at once", justify="right")
+        table.add_column("micro-batch", justify="right")
         table.add_column("fits")
-        for name in ("peak GiB", "s a step", "typically", "hours a run"):
+        for name in ("peak GiB", "s/step (largest)", "s/step (typical)", "hours/run"):
             table.add_column(name, justify="right")
-        for fitted in self.configurations:
-            for tried in fitted.tried:
-                numbers = (tried.peak_gib, tried.worst_step_seconds, tried.step_seconds, tried.fits and fitted.hours)
+        for fit in self.configurations:
+            for probe in fit.probes:
+                numbers = (probe.peak_gib, probe.worst_step_seconds, probe.step_seconds, probe.fits and fit.hours)
                 shown = [f"{number:.3g}" if number else "" for number in numbers]
-                verdict = "yes" if tried.fits else tried.reason
-                table.add_row(_name(fitted), str(tried.micro_batch_size), verdict, *shown)
-        return Group(table, *self.sentences())
+                verdict = "yes" if probe.fits else probe.reason
+                table.add_row(_label(fit), str(probe.micro_batch_size), verdict, *shown)
+        return Group(table, *self.summary())
 
-    def sentences(self) -> Iterator[str]:
-        """What was tried, what to set, and what all runs take."""
-        for work, train in {(f.work, f.config.train): None for f in self.configurations}:
+    def summary(self) -> Iterator[str]:
+        """Yield sentences on the probed batches, the setting that fits, and the time and price of all runs."""
+        for work, train in {(fit.workload, fit.config.train): None for fit in self.configurations}:
             worst, typical = work.worst, work.typical
             yield (
-                f"A step has {train.batch_size} images, {train.batch_size // train.num_workers} on a worker: at most "
-                f"{worst.height}x{worst.width} with {worst.objects} objects each, typically "
-                f"{typical.height}x{typical.width}; reading one takes {1000 * work.load_seconds:.3g} ms of a core."
+                f"Each step takes {train.batch_size} images, {train.batch_size // train.num_workers} per worker, of at "
+                f"most {worst.height}x{worst.width} pixels with {worst.objects} objects, typically "
+                f"{typical.height}x{typical.width}; loading an image takes {1000 * work.load_seconds:.3g} ms on one "
+                "core."
             )
         size, hours, trains = self.micro_batch_size, self.device_hours, [f.config.train for f in self.configurations]
         if size is None or hours is None:
-            yield "Not every run fits, even one image at once: take smaller images, a smaller model, or more memory."
+            yield (
+                "Some runs do not fit even with a micro-batch of one image: use smaller images, a smaller model or "
+                "more memory."
+            )
             return
         if any((train.micro_batch_size or train.batch_size // train.num_workers) != size for train in trains):
-            yield f"The fewest micro-batches that fit everywhere: --set train.micro_batch_size={size}"
-        money = "" if self.price is None else f", {self.price:.4g} at {self.price_per_hour:g} an hour"
-        runs = sum(len(fitted.run_ids) for fitted in self.configurations)
+            yield f"The largest micro-batch that fits all runs: --set train.micro_batch_size={size}"
+        money = "" if self.price is None else f", {self.price:.4g} at {self.price_per_hour:g} per worker-hour"
+        runs = sum(len(fit.run_ids) for fit in self.configurations)
         yield (
-            f"{'One run' if runs == 1 else f'All {runs} runs'}: about {hours:.3g} hours of one worker's device{money}. "
-            "Not in it: workers waiting for each other, computing cached features, measuring latency."
+            f"{'One run' if runs == 1 else f'All {runs} runs'}: about {hours:.3g} worker-hours{money}. "
+            "Not included: workers that wait for each other, computing cached features, measuring latency."
         )
 
 
-def fit(study: Study, price_per_hour: float | None, tell: Tell = lambda text: None) -> Fit:
-    """Try every configuration of a study.
+def measure_fit(
+    study: Study, price_per_hour: float | None, on_progress: Callable[[str], None] = lambda text: None
+) -> FitReport:
+    """Probe every configuration of a study on this machine.
 
     Args:
-        study: with its runs.
-        price_per_hour: of the device of one worker, a GPU or the cores that it has.
-        tell: is told about progress.
+        study: study with its runs.
+        price_per_hour: price of the device of one worker, a GPU or its cores; None: no price is estimated.
+        on_progress: called with a description of the current probe.
 
     Raises:
-        FitError: a trial failed for another reason than memory.
+        FitError: a probe failed for another reason than lack of memory.
         DatasetError: the data cannot be read.
     """
     groups: dict[RunConfig, list[str]] = {}
     for name, config in zip(study.run_ids, study.configs, strict=True):
         groups.setdefault(replace(config, seed=study.configs[0].seed), []).append(name)
-    works: dict[tuple[DataConfig, int, int, bool], Workload] = {}
-    fitted = []
+    # Reading the annotations of a large data set takes longer than a probe, so configurations share their workload.
+    workloads: dict[tuple[DataConfig, int, int, bool], Workload] = {}
+    fits = []
     for config, names in groups.items():
         train = config.train
         key = (config.data, train.batch_size, train.num_workers, train.cache_features)
-        if key not in works:
-            tell("reading annotations")
-            works[key] = estimate_workload(config)
-        tried = list(_tried(config, works[key], names[0], tell))
-        fitted.append(Fitted(run_ids=names, config=config, work=works[key], tried=tried))
-    return Fit(configurations=fitted, price_per_hour=price_per_hour)
+        if key not in workloads:
+            on_progress("reading annotations")
+            workloads[key] = estimate_workload(config)
+        probes = list(_probe_sizes(config, workloads[key], names[0], on_progress))
+        fits.append(ConfigurationFit(run_ids=names, config=config, workload=workloads[key], probes=probes))
+    return FitReport(configurations=fits, price_per_hour=price_per_hour)
 
 
-def _tried(config: RunConfig, work: Workload, name: str, tell: Tell) -> Iterator[StepProbe]:
-    """From all images of a worker at once downwards, until it fits."""
+def _probe_sizes(
+    config: RunConfig, work: Workload, name: str, on_progress: Callable[[str], None]
+) -> Iterator[StepProbe]:
+    """Probe micro-batches from all images of a worker downwards until one fits."""
     share = config.train.batch_size // config.train.num_workers
     for size in range(share, 0, -1):
         if share % size == 0:
-            tell(f"{name}: {size} images at once")
-            tried = run_in_subprocess(config, work, size)
-            yield tried
-            if tried.fits:
+            on_progress(f"{name}: micro-batch of {size} images")
+            probe = run_in_subprocess(config, work, size)
+            yield probe
+            if probe.fits:
                 return
 
 
 def run_in_subprocess(config: RunConfig, work: Workload, micro_batch_size: int) -> StepProbe:
-    """``training.probe_step.probe_step`` in a process of its own, which may die of what it tries.
+    """Run ``training.probe_step`` in a subprocess, which may run out of memory without affecting this process.
 
     Raises:
-        FitError: it ended for another reason than memory.
+        FitError: the probe failed for another reason than lack of memory.
     """
     request = {"config": to_dict(config), "workload": asdict(work), "micro_batch_size": micro_batch_size}
     done = subprocess.run(
@@ -203,20 +213,20 @@ def run_in_subprocess(config: RunConfig, work: Workload, micro_batch_size: int) 
     answer = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"error": _last_line(done)}
     if "error" in answer:
         raise FitError(
-            f"Trying {micro_batch_size} images at once failed, and not for want of memory: {answer['error']}"
+            f"The probe of a micro-batch of {micro_batch_size} images failed, not for lack of memory: {answer['error']}"
         )
     return StepProbe(**answer)
 
 
 KILLED = -9
-"""Return code of a process that was given no chance to end in order."""
+"""Return code of a process that was killed with SIGKILL, as the kernel does when memory runs out."""
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:
     return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
 
 
-def _name(fitted: Fitted) -> str:
-    """Of a run without its hash, and without its seed where it stands for several."""
-    name = fitted.run_ids[0].rpartition("-")[0]
-    return name.rpartition("-")[0] if len(fitted.run_ids) > 1 else name
+def _label(fit: ConfigurationFit) -> str:
+    """Run id without its hash, and without its seed if it stands for several runs."""
+    name = fit.run_ids[0].rpartition("-")[0]
+    return name.rpartition("-")[0] if len(fit.run_ids) > 1 else name

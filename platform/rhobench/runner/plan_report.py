@@ -1,4 +1,4 @@
-"""A plan of runs, as ``plan`` makes it, for people and for programs."""
+"""The plan of a sweep as tables, sentences and JSON: runs, states, resources, hours and price."""
 
 from __future__ import annotations
 
@@ -15,41 +15,42 @@ from rhobench.cluster.session import Cluster
 from rhobench.config import TrainConfig
 from rhobench.config.experiment import Sampling
 from rhobench.config.paths import run_key
-from rhobench.study.known_runs import IdentifiedRun
+from rhobench.study.known_runs import ResolvedRun
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
-    """One run, as it would be done."""
+    """A run of a sweep before it starts."""
 
-    named: IdentifiedRun
+    resolved: ResolvedRun
+    """The run with its id and state in the store."""
     varied: dict[str, Any]
-    """Values by path of what tells it from the others."""
-    by: str | None
-    """Another experiment that computed it, or began to."""
-    left: bool
-    """Whether it has to be trained."""
+    """Values by path in which the run differs from the others."""
+    computed_by: str | None
+    """Another experiment that the store holds the run for; None: this one."""
+    needs_training: bool
+    """Whether the store lacks a trained artifact of the run."""
     at_once: int
-    """How many such runs the cluster holds at a time; 0: none can ever start."""
+    """Number of such runs that the cluster holds at the same time; 0: none can ever start."""
     hours: float | None
-    """Of its training on all its workers; None: nothing is known."""
+    """Estimated hours of its training on all its workers; None: unknown."""
 
     @property
     def train(self) -> TrainConfig:
-        """How it is trained."""
-        return self.named.config.train
+        """Training configuration of the run."""
+        return self.resolved.config.train
 
     @property
     def attempts(self) -> int:
-        """Attempts that failed."""
-        return 0 if self.named.record is None else len(self.named.record.attempts)
+        """Number of failed attempts in the record."""
+        return 0 if self.resolved.record is None else len(self.resolved.record.attempts)
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return the run as ``--json`` prints it."""
         train = self.train
         return {
-            "run_id": self.named.run_id,
-            "key": run_key(self.named.config),
+            "run_id": self.resolved.run_id,
+            "key": run_key(self.resolved.config),
             "varied": self.varied,
             "batch_size": train.batch_size,
             "rates": train.rates,
@@ -58,52 +59,49 @@ class PlannedRun:
                 "cpus_per_worker": train.cpus_per_worker,
                 "gpus_per_worker": train.gpus_per_worker,
             },
-            "state": self.named.state,
+            "state": self.resolved.state,
             "attempts": self.attempts,
-            "computed_by": self.by,
+            "computed_by": self.computed_by,
             "estimated_hours": self.hours,
         }
 
     def row(self) -> tuple[str, ...]:
-        """Cells of the table."""
-        progress = {path.rpartition(".")[2]: value for path, value in self.varied.items() if value != ()}
-        varied = ", ".join(f"{name} {_plain(value)}" for name, value in progress.items())
-        state = self.named.state
+        """Return the cells of the run in the table."""
+        by_name = {path.rpartition(".")[2]: value for path, value in self.varied.items() if value != ()}
+        varied = ", ".join(f"{name} {_format_value(value)}" for name, value in by_name.items())
+        state = self.resolved.state
         if self.attempts:
-            state += f" ({self.attempts} attempt{'' if self.attempts == 1 else 's'})"
-        if self.by:
-            state += f", computed by {self.by}"
-        if self.left and not self.at_once:
-            state += ", too large"
-        return (
-            self.named.run_id,
-            varied,
-            resources_in_words(self.train),
-            "" if self.hours is None else _duration(self.hours),
-            state,
-        )
+            state += f" ({_plural(self.attempts, 'attempt')})"
+        if self.computed_by:
+            state += f", shared with {self.computed_by}"
+        if self.needs_training and not self.at_once:
+            state += ", does not fit"
+        hours = "" if self.hours is None else _format_hours(self.hours)
+        return self.resolved.run_id, varied, describe_resources(self.train), hours, state
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChosenLater:
-    """Runs that Optuna chooses from results."""
+class SearchPlan:
+    """The runs of a search, which Optuna chooses from results while the sweep is running."""
 
     sampling: Sampling
+    """Number of runs, and the objectives of the search."""
     in_store: int
-    """Chosen before."""
+    """Number of runs that the store already holds."""
     hours: float | None
-    """Of one of them, in the mean; None: nothing is known."""
+    """Mean estimated hours of one run; None: unknown."""
     at_once: int
-    """How many the cluster holds at a time."""
+    """Number of such runs that the cluster holds at the same time; 0: none can ever start."""
     train: TrainConfig
+    """Training configuration of the runs."""
 
     @property
-    def count(self) -> int:
-        """That are left."""
+    def remaining(self) -> int:
+        """Number of runs that are still to be chosen."""
         return max(self.sampling.count - self.in_store, 0)
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return the search as ``--json`` prints it."""
         return {
             "count": self.sampling.count,
             "in_store": self.in_store,
@@ -111,65 +109,69 @@ class ChosenLater:
             "estimated_hours_per_run": self.hours,
         }
 
-    def sentence(self) -> str:
-        """For people."""
+    def summary(self) -> str:
+        """Return one sentence on the search for the terminal."""
         goals = " and ".join(f"{'high' if way == 'max' else 'low'} {name}" for name, way in self.sampling.objectives)
-        known = f", {self.in_store} of them in the store" if self.in_store else ""
-        return f"{_runs(self.sampling.count)}: Optuna chooses them by the results of others, for {goals}{known}."
+        known = f"; {self.in_store} of them in the store" if self.in_store else ""
+        return f"{_plural(self.sampling.count, 'run')} that Optuna chooses from earlier results, for {goals}{known}."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """All runs of a study, in the order in which they start."""
+class SweepPlan:
+    """All runs of a study in the order in which they start, with the resources they need and what they cost."""
 
     experiment: str
+    """Name of the experiment."""
     runs: list[PlannedRun]
-    later: ChosenLater | None
+    """Runs that are known beforehand."""
+    search: SearchPlan | None
+    """Runs that Optuna chooses; None: the study is not a search."""
     cluster: Cluster
-    where: str
-    """The cluster, in words."""
+    """Resources of the cluster."""
+    location: str
+    """The cluster as sentences call it: "this machine" or "the cluster at HOST:PORT"."""
     steps: list[str]
-    """What a step of the runs is, each sentence once."""
+    """Descriptions of the optimizer steps of the runs, each once."""
     estimated_from: str
+    """Origin of the estimated hours, or why there are none."""
     price_per_hour: float | None
-    """Of the device of one worker."""
+    """Price of the device of one worker per hour, in any currency; None: not given."""
 
     @property
-    def left(self) -> list[tuple[TrainConfig, int, float | None]]:
-        """How each run that is left is trained, how many such fit at a time, and its hours."""
-        left = [(run.train, run.at_once, run.hours) for run in self.runs if run.left]
-        return left + (
-            [(self.later.train, self.later.at_once, self.later.hours)] * self.later.count if self.later else []
-        )
+    def remaining(self) -> list[tuple[TrainConfig, int, float | None]]:
+        """Training configuration, number that fits at the same time and hours of each run still to be trained."""
+        known = [(run.train, run.at_once, run.hours) for run in self.runs if run.needs_training]
+        search = self.search
+        return known + ([(search.train, search.at_once, search.hours)] * search.remaining if search else [])
 
     @property
     def at_once(self) -> int:
-        """How many of the runs that are left go on at a time, where they fit at all."""
-        return min((at_once for _, at_once, _ in self.left if at_once), default=0)
+        """Number of remaining runs that train at the same time, ignoring those that do not fit at all."""
+        return min((at_once for _, at_once, _ in self.remaining if at_once), default=0)
 
     @property
     def fits(self) -> bool:
-        """Whether at least one run can start, where one is left."""
-        return not self.left or self.at_once > 0
+        """Whether at least one of the remaining runs can start, or none remains."""
+        return not self.remaining or self.at_once > 0
 
     @property
     def hours(self) -> float | None:
-        """Of all runs that are left, one after another; None: not known of all of them."""
-        hours = [hours for _, _, hours in self.left]
+        """Estimated hours of all remaining runs one after another; None: unknown for at least one of them."""
+        hours = [hours for _, _, hours in self.remaining]
         return None if None in hours else sum(h or 0.0 for h in hours)
 
     @property
     def price(self) -> float | None:
-        """Of all runs that are left, in the currency of ``price_per_hour``."""
+        """Estimated price of all remaining runs in the currency of ``price_per_hour``; None: unknown."""
         if self.hours is None or self.price_per_hour is None:
             return None
-        return self.price_per_hour * sum((hours or 0.0) * train.num_workers for train, _, hours in self.left)
+        return self.price_per_hour * sum((hours or 0.0) * train.num_workers for train, _, hours in self.remaining)
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return the plan as ``--json`` prints it."""
         return {
             "runs": [run.as_dict() for run in self.runs],
-            "chosen_later": None if self.later is None else self.later.as_dict(),
+            "chosen_later": None if self.search is None else self.search.as_dict(),
             "fits": self.fits,
             "at_once": self.at_once,
             "estimated_hours": self.hours,
@@ -178,59 +180,68 @@ class Plan:
         }
 
     def card(self) -> Group:
-        """For people."""
-        table = Table(title=f"{self.experiment}: the runs in their order", title_justify="left", expand=False)
+        """Return the table of the runs and the summary below it, for the terminal."""
+        table = Table(title=f"{self.experiment}: runs in order", title_justify="left", expand=False)
         table.add_column("run", overflow="fold")
         table.add_column("varied")
         table.add_column("workers")
-        table.add_column("takes about", justify="right")
-        table.add_column("in the store")
+        table.add_column("estimated", justify="right")
+        table.add_column("state in store")
         for run in self.runs:
             table.add_row(*run.row())
-        return Group(*([table] if self.runs else []), *self.sentences())
+        return Group(*([table] if self.runs else []), *self.summary())
 
-    def sentences(self) -> Iterator[str]:
-        """What there is to do, whether it can be done, and what it costs."""
+    def summary(self) -> Iterator[str]:
+        """Yield sentences on the remaining work, whether it fits on the cluster, and what it costs."""
         if self.runs:
-            states = ", ".join(f"{n} {state}" for state, n in Counter(run.named.state for run in self.runs).items())
-            yield f"{_runs(len(self.runs))}: {states}."
-        if self.later:
-            yield self.later.sentence()
+            states = Counter(run.resolved.state for run in self.runs)
+            yield f"{_plural(len(self.runs), 'run')}: {', '.join(f'{n} {state}' for state, n in states.items())}."
+        if self.search:
+            yield self.search.summary()
         yield from self.steps
-        if not self.left:
-            yield "Nothing is left to train."
+        if not self.remaining:
+            yield "No run remains to be trained."
             return
-        cluster, first = self.cluster, self.left[0][0]
-        has = f"{self.where} has {_of(cluster.cpus, 'CPU')} and {_of(cluster.gpus, 'GPU')}"
+        has = f"{self.location} has {_plural(self.cluster.cpus, 'CPU')} and {_plural(self.cluster.gpus, 'GPU')}"
         if not self.fits:
+            needed = describe_resources(self.remaining[0][0])
             yield (
-                f"No run fits: {has}, a run needs {resources_in_words(first)}. Lower train.num_workers, "
-                "train.cpus_per_worker or train.gpus_per_worker."
+                f"No run fits: {has}, but a run needs {needed}. Lower train.num_workers, train.cpus_per_worker or "
+                "train.gpus_per_worker."
             )
         else:
-            yield f"{has[0].upper()}{has[1:]}: {_runs(self.at_once)} at once."
-        yield from self._cost_in_words()
+            yield f"{has[0].upper()}{has[1:]}: {_plural(self.at_once, 'run')} at once."
+        yield self._describe_cost()
 
-    def _cost_in_words(self) -> Iterator[str]:
+    def _describe_cost(self) -> str:
         if self.hours is None:
-            yield f"How long they take is not known: {self.estimated_from}."
-            return
-        money = (
-            "" if self.price is None else f", {self.price:.4g} at {self.price_per_hour:g} an hour for a worker's device"
-        )
-        alone, together = _duration(self.hours), _duration(self.hours / max(self.at_once, 1))
-        faster = f", {together} with {self.at_once} at once" if self.at_once > 1 else ""
-        yield f"About {alone} of training{faster}{money}: {self.estimated_from}."
+            return f"The training time is unknown: {self.estimated_from}."
+        money = "" if self.price is None else f", {self.price:.4g} at {self.price_per_hour:g} per worker-hour"
+        sequential, parallel = _format_hours(self.hours), _format_hours(self.hours / max(self.at_once, 1))
+        faster = f", {parallel} with {self.at_once} runs at once" if self.at_once > 1 else ""
+        return f"About {sequential} of training{faster}{money}; estimated {self.estimated_from}."
 
 
-def resources_in_words(train: TrainConfig) -> str:
-    """Such as "2 x 4 CPUs, 1 GPU"."""
-    gpus = f", {_of(train.gpus_per_worker, 'GPU')}" if train.gpus_per_worker else ""
-    return f"{train.num_workers} x {_of(train.cpus_per_worker, 'CPU')}{gpus}"
+def describe_resources(train: TrainConfig) -> str:
+    """Describe the workers of a run, such as "2 x 4 CPUs, 1 GPU"."""
+    gpus = f", {_plural(train.gpus_per_worker, 'GPU')}" if train.gpus_per_worker else ""
+    return f"{train.num_workers} x {_plural(train.cpus_per_worker, 'CPU')}{gpus}"
 
 
-def _duration(hours: float) -> str:
-    """Such as "40 s", "12 min" or "3.5 h": two digits, for it is an estimate."""
+def describe_step(train: TrainConfig) -> str:
+    """Describe an optimizer step: its images, and its learning rates before the schedule."""
+    per_worker = train.batch_size // train.num_workers
+    micro_batch = train.micro_batch_size or per_worker
+    rates = ", ".join(f"{name} {rate:.4g}" for name, rate in train.rates.items())
+    rule = "as given" if train.lr_rule == "constant" else f"{train.lr_rule} from a batch of {train.lr_batch_size}"
+    return (
+        f"Each step takes {train.batch_size} images on {_plural(train.num_workers, 'worker')}, in micro-batches of "
+        f"{micro_batch}, with learning rates {rates} ({rule})."
+    )
+
+
+def _format_hours(hours: float) -> str:
+    """Format a duration such as "40 s", "12 min" or "3.5 h", with two digits because it is an estimate."""
     for unit, size in (("h", 1.0), ("min", 1 / 60), ("s", 1 / 3600)):
         if hours >= size or unit == "s":
             break
@@ -238,13 +249,10 @@ def _duration(hours: float) -> str:
     return f"{number:g} {unit}"
 
 
-def _plain(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "none" if value is None else json.dumps(value).strip('"')
 
 
-def _runs(count: int) -> str:
-    return f"{count} run{'' if count == 1 else 's'}"
-
-
-def _of(count: float, what: str) -> str:
-    return f"{count:g} {what}{'' if count == 1 else 's'}"
+def _plural(count: float, noun: str) -> str:
+    """Format a count with its noun, such as "1 run" or "0.5 GPUs"."""
+    return f"{count:g} {noun}{'' if count == 1 else 's'}"

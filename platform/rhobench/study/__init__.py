@@ -1,1 +1,1 @@
-"""From an experiment and what the user changed to a list of runs."""
+"""From an experiment and the user's changes to a list of runs: overrides, grid, sampling, order, cost."""

@@ -1,7 +1,7 @@
-"""What an experiment runs: the product of its axes or points drawn along them, less what it excludes, by seed.
+"""Runs of an experiment: the product of its axes or samples from them, without exclusions, with every seed.
 
-The same experiment always has the same runs. Those of ``Sampling(method="optuna")`` are chosen from results:
-``chosen_run`` makes a run of the values that were chosen.
+The same experiment always has the same runs. Those of ``Sampling(method="optuna")`` depend on results: ``chosen_run``
+builds a run from the values that Optuna chooses.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ from rhobench.config import EXECUTION, ConfigError, RunConfig
 from rhobench.config.experiment import Axis, Experiment, Range, Sampling
 from rhobench.config.paths import number_at, read_value, run_key, value_at, with_values
 from rhobench.study.ordering import informative_order
-from rhobench.study.sampling import check_range, points, rounded
+from rhobench.study.sampling import check_range, round_to_field, sample_points
 
 GridSettings = dict[str, Any]
-"""Values by path, in which a run differs from the base."""
+"""Values by path in which a run differs from the base of its experiment."""
 
-DRAWS_A_RUN = 200
-"""Points that are drawn for each configuration that is asked for, until exclusions and repetitions must be given up."""
+MAX_DRAWS_PER_RUN = 200
+"""Points drawn for each requested configuration before sampling gives up on exclusions and duplicates."""
 
 
-def runs_of(experiment: Experiment) -> list[RunConfig]:
-    """Every run of an experiment that is known beforehand, each once, in its order; "cheapest" is left as given.
+def expand_runs(experiment: Experiment) -> list[RunConfig]:
+    """Expand an experiment to its distinct runs in the order in which they start, except those that Optuna chooses.
 
-    Given is: the product of the axes, the first outermost, or what is drawn; then ``also``; each with its seeds.
+    Order "given": the product of the axes, the first one outermost, or the samples; then ``also``; each with every
+    seed. Order "cheapest" is returned as "given", because sorting by cost needs the operations of the models.
 
     Raises:
-        ConfigError: an axis, a value or an exclusion that is not allowed, or that leaves nothing to run.
+        ConfigError: an axis, a value or an exclusion is not allowed, or no run is left.
     """
-    _check(experiment)
-    settings = [*_settings(experiment), *map(dict, experiment.also)]
+    _validate(experiment)
+    settings = [*_expand_settings(experiment), *map(dict, experiment.also)]
     kept = [setting for setting in settings if not is_excluded(experiment, setting)]
     if settings and not kept:
         raise ConfigError(
-            f"{experiment.base.experiment} has no run left: its exclusions leave out all {len(settings)}."
+            f"{experiment.base.experiment} has no runs left: its exclusions remove all {len(settings)} configurations."
         )
     configs = list(dict.fromkeys(with_values(experiment.base, setting) for setting in kept))
     if experiment.order == "informative":
@@ -51,31 +52,31 @@ def runs_of(experiment: Experiment) -> list[RunConfig]:
 
 
 def run_count(experiment: Experiment) -> int:
-    """How many runs an experiment has, with those that Optuna will choose."""
+    """Count the runs of an experiment, including those that Optuna will choose."""
     sampling = experiment.sampling
-    return len(runs_of(experiment)) + (sampling.count if sampling and sampling.method == "optuna" else 0)
+    return len(expand_runs(experiment)) + (sampling.count if sampling and sampling.method == "optuna" else 0)
 
 
 def chosen_run(experiment: Experiment, values: Mapping[str, Any]) -> RunConfig:
-    """The run at ``values`` by path, one for each axis, as Optuna chooses them.
+    """Build the run at ``values``, one by path for each axis, as Optuna chooses them.
 
     Raises:
-        ConfigError: a path that is no axis, an axis without a value, a value that is not allowed or not on its axis, or
-            a run that the experiment excludes.
+        ConfigError: a path is not an axis, an axis has no value, a value is not allowed or not on its axis, or the
+            experiment excludes the run.
     """
     axes = {axis.path: axis for axis in experiment.axes}
     if values.keys() != axes.keys():
-        raise ConfigError(f"A run of {experiment.base.experiment} has values of {', '.join(axes)}, not of {[*values]}.")
-    setting = {path: _on_axis(axes[path], value) for path, value in values.items()}
+        raise ConfigError(f"A run of {experiment.base.experiment} takes values for {', '.join(axes)}, not {[*values]}.")
+    setting = {path: _read_on_axis(axes[path], value) for path, value in values.items()}
     if is_excluded(experiment, setting):
-        raise ConfigError(f"{experiment.base.experiment} excludes the run with {in_words(setting)}.")
+        raise ConfigError(f"{experiment.base.experiment} excludes the run with {format_values(setting)}.")
     return replace(with_values(experiment.base, setting), seed=experiment.seeds[0])
 
 
 def values_on_axes(experiment: Experiment, config: RunConfig) -> GridSettings | None:
-    """Values by path at which ``chosen_run`` gives this run, whoever computed it; None where it never does.
+    """Return the values by path for which ``chosen_run`` builds this run; None: there are none.
 
-    So a search that is continued knows the results that are there.
+    A search that continues uses it to find its results in the store, whichever experiment computed them.
     """
     values = {axis.path: value_at(config, axis.path) for axis in experiment.axes}
     try:
@@ -85,120 +86,132 @@ def values_on_axes(experiment: Experiment, config: RunConfig) -> GridSettings | 
 
 
 def varied_paths(experiment: Experiment) -> tuple[str, ...]:
-    """Paths by which the runs are told apart; how a run is measured is no part of what it is called."""
-    beside = [path for extra in experiment.also for path in extra if not path.startswith("measure.")]
-    return tuple(dict.fromkeys([*(axis.path for axis in experiment.axes), *beside]))
+    """Paths in which the runs differ, for their ids. How a run is measured does not show in its id."""
+    further = [path for extra in experiment.also for path in extra if not path.startswith("measure.")]
+    return tuple(dict.fromkeys([*(axis.path for axis in experiment.axes), *further]))
 
 
 def is_excluded(experiment: Experiment, setting: Mapping[str, Any]) -> bool:
-    """Whether the run at ``setting`` is left out. Looked at before it is made, for it may not even be allowed."""
+    """Return whether the experiment excludes the run at ``setting``, whose configuration need not be valid."""
     return any(_matches(experiment, exclusion, setting) for exclusion in experiment.exclude)
 
 
 def excludes_something(experiment: Experiment, exclusion: Mapping[str, Any]) -> bool:
-    """Whether ``exclusion`` meets a run of the product, or where runs are drawn, whether it could meet one."""
+    """Return whether ``exclusion`` matches a run of the product, or could match a sampled run."""
     if experiment.sampling is None:
         settings = itertools.chain(_product(experiment), experiment.also)
         return any(_matches(experiment, exclusion, setting) for setting in settings)
     axes = {axis.path: axis for axis in experiment.axes}
     on_axes = {path: value for path, value in exclusion.items() if path in axes}
-    drawn = all(_reaches(axes[path], value) for path, value in on_axes.items()) and _matches(
+    could_match = all(_contains(axes[path], value) for path, value in on_axes.items()) and _matches(
         experiment, exclusion, on_axes
     )
-    return drawn or any(_matches(experiment, exclusion, extra) for extra in experiment.also)
+    return could_match or any(_matches(experiment, exclusion, extra) for extra in experiment.also)
 
 
-def in_words(values: Mapping[str, Any]) -> str:
-    """Such as "model.rho=0.1, model.enc_layers=2"."""
+def format_values(values: Mapping[str, Any]) -> str:
+    """Format values by path, such as "model.rho=0.1, model.enc_layers=2"."""
     return ", ".join(f"{path}={value}" for path, value in values.items())
 
 
-def _check(experiment: Experiment) -> None:
+def _validate(experiment: Experiment) -> None:
+    """Raise ConfigError unless the axes, sampling, seeds and exclusions of an experiment fit together."""
     name, sampling = experiment.base.experiment, experiment.sampling
     paths = [axis.path for axis in experiment.axes]
     for path in paths:
         value_at(experiment.base, path)
         _require_variable(path)
         if paths.count(path) > 1:
-            raise ConfigError(f"{name} has two axes over {path}: give all its values in one.")
+            raise ConfigError(f"{name} has two axes for {path}: list all its values in one.")
     ranges = [axis for axis in experiment.axes if isinstance(axis, Range)]
     if ranges and sampling is None:
-        raise ConfigError(f"{ranges[0].path} varies over a range: say how many values are drawn (--samples N).")
+        raise ConfigError(f"{ranges[0].path} varies over a range: set the number of samples with --samples N.")
     for axis in ranges:
         check_range(axis)
     if sampling is not None and not paths:
-        raise ConfigError(f"{name} has no axis to draw from: give one (--range or --axis).")
+        raise ConfigError(f"{name} has no axis to sample from: add one with --axis or --range.")
     if sampling is not None and sampling.method == "optuna" and len(experiment.seeds) > 1:
-        raise ConfigError("Optuna chooses the next run from the last one, so each has one seed: give one.")
+        raise ConfigError("Optuna chooses each run from the results of earlier ones: give a single seed.")
     for path in {path for setting in (*experiment.exclude, *experiment.also) for path in setting}:
         _require_variable(path)
     for exclusion in experiment.exclude:
-        if not exclusion or not excludes_something(experiment, exclusion):
-            raise ConfigError(f"No run of {name} has {in_words(exclusion) or 'nothing'}: that excludes nothing.")
+        if not exclusion:
+            raise ConfigError(f"{name} has an empty exclusion, which excludes nothing: remove it.")
+        if not excludes_something(experiment, exclusion):
+            raise ConfigError(f"No run of {name} has {format_values(exclusion)}: this exclusion excludes nothing.")
 
 
 def _require_variable(path: str) -> None:
+    """Raise ConfigError unless runs may differ in ``path``."""
     if path == "seed":
-        raise ConfigError("Every configuration is run with each of the seeds: they are listed (--seeds), and no axis.")
+        raise ConfigError("seed cannot be an axis or an exclusion: every configuration runs with each of --seeds N,N.")
     if path in EXECUTION or path == "experiment":
-        raise ConfigError(f"{path} is no axis: runs that differ in it alone are one run, which is computed once.")
+        raise ConfigError(f"{path} cannot be an axis or an exclusion: runs that differ only in it are the same run.")
 
 
-def _settings(experiment: Experiment) -> list[GridSettings]:
+def _expand_settings(experiment: Experiment) -> list[GridSettings]:
     sampling = experiment.sampling
     if sampling is None:
         return list(_product(experiment))
     if sampling.method != "optuna":
-        return _drawn(experiment, sampling)
-    for end in (0, -1):  # a bound that is never allowed is better told before the first run
-        corner = {axis.path: _ends(axis)[end] for axis in experiment.axes}
+        return _sample(experiment, sampling)
+    for end in (0, -1):  # an invalid bound is reported now, not after hours of search
+        corner = {axis.path: _bounds(axis)[end] for axis in experiment.axes}
         if not is_excluded(experiment, corner):
             with_values(experiment.base, corner)
     return []
 
 
-def _ends(axis: Axis | Range) -> tuple[Any, ...]:
-    return axis.values if isinstance(axis, Axis) else (rounded(axis, axis.low), rounded(axis, axis.high))
+def _bounds(axis: Axis | Range) -> tuple[Any, ...]:
+    """Values of an axis, or both bounds of a range."""
+    return axis.values if isinstance(axis, Axis) else (round_to_field(axis, axis.low), round_to_field(axis, axis.high))
 
 
 def _product(experiment: Experiment) -> Iterator[GridSettings]:
+    """Settings of the product of all axes, the first one outermost."""
     axes = [axis for axis in experiment.axes if isinstance(axis, Axis)]
     for values in itertools.product(*(axis.values for axis in axes)):
         yield {axis.path: value for axis, value in zip(axes, values, strict=True)}
 
 
-def _drawn(experiment: Experiment, sampling: Sampling) -> list[GridSettings]:
-    """The first ``count`` different points that are not excluded."""
-    size = math.prod(_size(axis) for axis in experiment.axes)
+def _sample(experiment: Experiment, sampling: Sampling) -> list[GridSettings]:
+    """Draw the first ``count`` distinct settings that are not excluded."""
+    size = math.prod(_count_values(axis) for axis in experiment.axes)
     kept: dict[tuple[Any, ...], GridSettings] = {}
-    drawn = points(sampling.method, experiment.axes, sampling.seed)
-    for setting in itertools.islice(drawn, DRAWS_A_RUN * sampling.count):
+    drawn = sample_points(sampling.method, experiment.axes, sampling.seed)
+    for setting in itertools.islice(drawn, MAX_DRAWS_PER_RUN * sampling.count):
         if not is_excluded(experiment, setting):
             kept.setdefault(tuple(setting.values()), setting)
         if len(kept) == min(sampling.count, size):
             break
     if len(kept) < sampling.count:
         raise ConfigError(
-            f"The axes of {experiment.base.experiment} give {len(kept)} different configurations that are not "
-            f"excluded, fewer than the {sampling.count} that are to be drawn: ask for fewer."
+            f"The axes of {experiment.base.experiment} give {len(kept)} distinct configurations that are not excluded, "
+            f"fewer than the {sampling.count} to sample: lower --samples."
         )
     return list(kept.values())
 
 
-def _size(axis: Axis | Range) -> float:
-    """Different values of an axis."""
+def _count_values(axis: Axis | Range) -> float:
+    """Number of distinct values of an axis; infinite for a range of real numbers."""
     if isinstance(axis, Axis):
         return len(set(axis.values))
     return axis.high - axis.low + 1 if number_at(axis.path) is int else math.inf
 
 
-def _on_axis(axis: Axis | Range, value: Any) -> Any:
-    if not _reaches(axis, value):
+def _read_on_axis(axis: Axis | Range, value: Any) -> Any:
+    """``value`` as the type of its field.
+
+    Raises:
+        ConfigError: the axis does not contain it.
+    """
+    if not _contains(axis, value):
         raise ConfigError(f"{axis.path}={value!r} is not on its axis.")
-    return rounded(axis, value) if isinstance(axis, Range) else read_value(axis.path, value)
+    return round_to_field(axis, value) if isinstance(axis, Range) else read_value(axis.path, value)
 
 
-def _reaches(axis: Axis | Range, value: Any) -> bool:
+def _contains(axis: Axis | Range, value: Any) -> bool:
+    """Whether ``value`` is one of an axis, or within the bounds of a range."""
     read = read_value(axis.path, value)
     if isinstance(axis, Axis):
         return read in [read_value(axis.path, other) for other in axis.values]
@@ -206,6 +219,7 @@ def _reaches(axis: Axis | Range, value: Any) -> bool:
 
 
 def _matches(experiment: Experiment, exclusion: Mapping[str, Any], setting: Mapping[str, Any]) -> bool:
+    """Whether the run at ``setting`` has all values of ``exclusion``; other fields have the values of the base."""
     return all(
         read_value(path, setting.get(path, value_at(experiment.base, path))) == read_value(path, value)
         for path, value in exclusion.items()

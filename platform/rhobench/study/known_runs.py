@@ -1,34 +1,38 @@
-"""Which runs a store already holds: one that another experiment has computed with the same settings is not repeated."""
+"""Runs that a store already holds, whichever experiment computed them, so that none is repeated."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rhobench.config import RunConfig
-from rhobench.config.paths import from_dict, run_id, run_key
-from rhobench.results import Record, Store, StoreNotFoundError
+from rhobench.config.conversion import from_dict
+from rhobench.config.paths import run_id, run_key
 
-_FURTHEST = ("completed", "trained", "stopped", "failed")
-"""Of several records of one run, the first of these counts."""
+if TYPE_CHECKING:  # a store needs pandas and pyarrow, which take longer to import than all the rest
+    from rhobench.results import Record, Store
+
+STATUS_PRIORITY = ("completed", "trained", "stopped", "failed")
+"""Record statuses; of several records of one run, the one whose status comes first here counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class IdentifiedRun:
-    """A run with its identity in a store."""
+class ResolvedRun:
+    """A run with the id and the state that it has in a store."""
 
     run_id: str
-    """Of the store's own run where it holds this one, whoever computed it first."""
+    """Id under which the store holds the run, or would hold it."""
     config: RunConfig
-    """With the name of the experiment that ``run_id`` begins with, so that its checkpoint can be taken up."""
+    """Configuration with the name of the experiment that ``run_id`` begins with, so that its checkpoint fits."""
     record: Record | None = None
-    """What the store knows; None: nothing, or a run without record that goes on or was killed."""
+    """Record of the run; None: the store has none, because the run is new, still running or was killed."""
     begun: bool = False
-    """Whether the store has a folder of it."""
+    """Whether the store has a folder for the run."""
 
     @property
     def state(self) -> str:
-        """Status of its record, or "begun", or "to do"."""
+        """Status of the record, else "begun" for a run with a folder, else "to do"."""
         if self.record is not None:
             return self.record.status
         return "begun" if self.begun else "to do"
@@ -36,18 +40,21 @@ class IdentifiedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownRuns:
-    """The runs of a store by their ``run_key``."""
+    """The runs of a store, by their ``run_key``."""
 
     records: Mapping[str, tuple[Record, ...]]
+    """Records by run key; several where experiments computed the same run."""
     unrecorded: Mapping[str, str]
-    """Ids of runs that have a folder but no record."""
+    """Ids of runs with a folder but no record, by run key."""
 
     @classmethod
-    def of(cls, store: Store) -> KnownRuns:
-        """What ``store`` holds now; nothing where there is no store yet.
+    def from_store(cls, store: Store) -> KnownRuns:
+        """Read the runs of ``store``; a store that does not exist yet has none.
 
-        The key is worked out of the recorded configuration, so runs of versions with fewer fields are found, too.
+        Keys are computed from the recorded configurations, so that runs of versions with fewer fields are found.
         """
+        from rhobench.results import StoreNotFoundError
+
         records: dict[str, tuple[Record, ...]] = {}
         try:
             for record in store.records():
@@ -58,22 +65,22 @@ class KnownRuns:
             return cls(records={}, unrecorded={})
         return cls(records=records, unrecorded=unrecorded)
 
-    def name(self, config: RunConfig, paths: tuple[str, ...]) -> IdentifiedRun:
-        """The identity of a run.
+    def resolve(self, config: RunConfig, paths: tuple[str, ...]) -> ResolvedRun:
+        """Look up a run.
 
         Args:
-            config: of the run.
-            paths: that its name shows where the store does not hold it: ``expansion.varied_paths``.
+            config: configuration of the run.
+            paths: fields that the id of a new run shows, see ``grid.varied_paths``.
         """
         key, own = run_key(config), config.experiment
-        same = sorted(self.records.get(key, ()), key=lambda r: (_FURTHEST.index(r.status), r.experiment != own))
+        same = sorted(self.records.get(key, ()), key=lambda r: (STATUS_PRIORITY.index(r.status), r.experiment != own))
         if same:
-            found = same[0]
-            return IdentifiedRun(
-                run_id=found.run_id, config=replace(config, experiment=found.experiment), record=found, begun=True
+            record = same[0]
+            return ResolvedRun(
+                run_id=record.run_id, config=replace(config, experiment=record.experiment), record=record, begun=True
             )
         if key in self.unrecorded:
             name = self.unrecorded[key]
-            # Names of experiments are those of functions, without a "-".
-            return IdentifiedRun(run_id=name, config=replace(config, experiment=name.partition("-")[0]), begun=True)
-        return IdentifiedRun(run_id=run_id(config, paths), config=config)
+            # Experiments are named after functions, so their names contain no "-".
+            return ResolvedRun(run_id=name, config=replace(config, experiment=name.partition("-")[0]), begun=True)
+        return ResolvedRun(run_id=run_id(config, paths), config=config)

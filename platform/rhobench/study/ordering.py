@@ -1,6 +1,6 @@
-"""An order of runs in which the first few already tell much: the corners of the space, then what lies farthest away.
+"""The informative order of runs: corners of the space first, then always the run farthest from all before it.
 
-Whenever a sweep is stopped, what it has run then covers the space about as well as so many runs can.
+Wherever a sweep is stopped, the runs that it has finished cover the space about as well as that many runs can.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ from numpy.typing import NDArray
 
 
 def informative_order(settings: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Positions in ``settings``, corners first, each as far as possible from all before it (farthest-first traversal).
+    """Return positions in ``settings`` in farthest-first order, the corners of the space before all others.
 
-    Values are compared by rank, so a range by logarithm is as wide as any other. Values that are no numbers are
-    equally far from each other.
+    Numbers are compared by rank, so a logarithmic range counts as much as a linear one. Distinct values that are not
+    numbers are all equally far apart.
 
     Args:
-        settings: values by path, of the same paths. Ties are broken by their order.
+        settings: values by path, all with the same paths. Ties are broken by their order.
     """
     if not settings or not settings[0]:
         return list(range(len(settings)))
-    columns = [_column([setting[path] for setting in settings]) for path in settings[0]]
+    columns = [_distances_and_extremes([setting[path] for setting in settings]) for path in settings[0]]
     distances = np.sum([apart for apart, _ in columns], axis=0)
     corner = np.all([extreme for _, extreme in columns], axis=0)
-    nearest, together = np.full(len(settings), np.inf), np.zeros(len(settings))
-    # Of several that are as far from the nearest one, that which is farther from all comes first, then one at the rim.
-    rim = distances.sum(axis=1).round(DECIMALS)
+    nearest, to_chosen = np.full(len(settings), np.inf), np.zeros(len(settings))
+    # Ties in the distance to the nearest chosen run go to the one farther from all chosen runs, then to the outermost.
+    outwardness = distances.sum(axis=1).round(DECIMALS)
     order: list[int] = []
     for group in (corner, ~corner):
-        left = np.flatnonzero(group).tolist()
-        while left:
-            best = max(left, key=lambda i: (nearest[i], together[i], rim[i]))
-            left.remove(best)
+        remaining = np.flatnonzero(group).tolist()
+        while remaining:
+            best = max(remaining, key=lambda i: (nearest[i], to_chosen[i], outwardness[i]))
+            remaining.remove(best)
             order.append(best)
             nearest = np.minimum(nearest, distances[best]).round(DECIMALS)
-            together = (together + distances[best]).round(DECIMALS)
+            to_chosen = (to_chosen + distances[best]).round(DECIMALS)
     return order
 
 
 DECIMALS = 9
-"""Of distances: what differs by less is a tie."""
+"""Decimals to which distances are rounded, so that rounding errors do not break ties."""
 
 
-def _column(values: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Distances between all values of one path, at most 1, and which of the values are extreme."""
+def _distances_and_extremes(values: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(n, n) distances in [0, 1] between the values of one path, and (n,) whether each is extreme."""
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         distinct = sorted(set(values))
         rank = np.array([distinct.index(value) for value in values]) / max(len(distinct) - 1, 1)

@@ -1,50 +1,56 @@
-"""An experiment as the command line asks for it, and its runs."""
+"""A study: an experiment after the user's changes, and the runs that it consists of."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rhobench.config import RunConfig
 from rhobench.config.experiment import Experiment
-from rhobench.results import Store
 from rhobench.study.grid import varied_paths
 from rhobench.study.known_runs import KnownRuns
+
+if TYPE_CHECKING:  # a store needs pandas and pyarrow, which take longer to import than all the rest
+    from rhobench.results import Store
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """An experiment with everything that the user changed, and its runs."""
+    """An experiment after the user's changes, and its runs in the order in which they start."""
 
     experiment: Experiment
-    designed: Experiment
-    """As it was written, without what the user changed."""
+    """The experiment after the user's changes."""
+    original: Experiment
+    """The experiment as its module defines it."""
     run_ids: list[str]
+    """Ids of the runs."""
     configs: list[RunConfig]
-    """Of the runs, in the order of ``run_ids``."""
+    """Configurations of the runs, in the order of ``run_ids``."""
     smoke: bool
+    """Whether the runs have the smoke size."""
 
     @property
-    def finished(self) -> tuple[str, ...]:
-        """Statuses of runs that are left alone."""
+    def finished_statuses(self) -> tuple[str, ...]:
+        """Record statuses of runs that need no further work."""
         return ("completed", "stopped") if self.experiment.early_stopping else ("completed",)
 
-    def of_runs(self, runs: Mapping[str, RunConfig]) -> Study:
-        """The study with further runs, by their ids."""
-        further = {i: config for i, config in runs.items() if i not in self.run_ids}
-        return replace(self, run_ids=[*self.run_ids, *further], configs=[*self.configs, *further.values()])
+    def with_runs(self, runs: Mapping[str, RunConfig]) -> Study:
+        """Return a copy with ``runs``, configurations by run id, appended unless the study already has them."""
+        added = {run_id: config for run_id, config in runs.items() if run_id not in self.run_ids}
+        return replace(self, run_ids=[*self.run_ids, *added], configs=[*self.configs, *added.values()])
 
-    def in_store(self, store: Store) -> Study:
-        """The study with the names that its runs have in ``store``, where other experiments may have computed them."""
-        known, paths = KnownRuns.of(store), varied_paths(self.experiment)
-        named = [known.name(config, paths) for config in self.configs]
-        return replace(self, run_ids=[run.run_id for run in named], configs=[run.config for run in named])
+    def resolved_in(self, store: Store) -> Study:
+        """Return a copy whose runs have the ids of ``store``, where another experiment may hold the same runs."""
+        known, paths = KnownRuns.from_store(store), varied_paths(self.experiment)
+        runs = [known.resolve(config, paths) for config in self.configs]
+        return replace(self, run_ids=[run.run_id for run in runs], configs=[run.config for run in runs])
 
-    def of_others(self) -> list[str]:
-        """A sentence for each other experiment that computed runs of this one."""
-        sentences = []
+    def describe_shared_runs(self) -> list[str]:
+        """Return one line for each other experiment whose runs are also runs of this study."""
+        lines = []
         for other in dict.fromkeys(config.experiment for config in self.configs):
             if other != self.experiment.base.experiment:
-                names = [i for i, config in zip(self.run_ids, self.configs, strict=True) if config.experiment == other]
-                sentences.append(f"computed by experiment {other}: {', '.join(names)}")
-        return sentences
+                ids = [i for i, config in zip(self.run_ids, self.configs, strict=True) if config.experiment == other]
+                lines.append(f"shared with experiment {other}: {', '.join(ids)}")
+        return lines
