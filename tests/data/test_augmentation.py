@@ -248,10 +248,10 @@ def test_an_image_that_cannot_be_augmented_is_named(content: Any, write_split: C
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"crop_prob": 1.5}, r"data.crop_prob=1.5 is not allowed: it is a share from 0 to 1"),
+        ({"crop_prob": 1.5}, r"data.crop_prob=1.5 is not allowed: it must be between 0 and 1"),
         ({"brightness": -0.1}, r"data.brightness=-0.1 is not allowed"),
-        ({"scales_px": (480, 0)}, r"data.scales_px=\(480, 0\) is not allowed: sides are at least 1 pixel"),
-        ({"crop_px": (600, 384)}, r"data.crop_px=\(600, 384\) is not allowed: the shortest side comes first"),
+        ({"scales_px": (480, 0)}, r"data.scales_px=\(480, 0\) is not allowed: every side must be at least 1 pixel"),
+        ({"crop_px": (600, 384)}, r"data.crop_px=\(600, 384\) is not allowed: the shortest side must come first"),
         (
             {"crop_prob": 0.5, "crop_scales_px": ()},
             r"data.crop_scales_px=\(\) .* data.crop_prob=0.5 needs at least one",

@@ -111,7 +111,7 @@ def test_shapes_fill_the_unit_circle_and_no_more(shape):
     ("field", "value"), [("num_classes", 5), ("num_classes", 11), ("size_px", 32), ("val_images", 0), ("seed", -1)]
 )
 def test_numbers_out_of_range_are_refused(field, value):
-    with pytest.raises(ConfigError, match=rf"data\.scenes\.{field}={value} is not allowed: it is"):
+    with pytest.raises(ConfigError, match=rf"data\.scenes\.{field}={value} is not allowed: it must be between"):
         replace(FEW, **{field: value})
 
 

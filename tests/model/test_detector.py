@@ -213,7 +213,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, stem: str, sentenc
 
 
 def test_a_model_that_does_not_exist_is_a_sentence() -> None:
-    with pytest.raises(ValueError, match=r"model.name='sparse_dert' is not allowed: there are detr, deformable_detr,"):
+    with pytest.raises(ValueError, match=r"model.name='sparse_dert' is not allowed: it must be one of detr, deformable_detr,"):
         build_model(ModelConfig(name="sparse_dert", num_classes=3))
     with pytest.raises(ValueError, match=r"model.num_classes is None: set it"):
         build_model(ModelConfig())

@@ -78,7 +78,7 @@ def test_without_the_head_a_model_is_as_it_was(build: Build, images: Tensor) -> 
 
 def test_detr_has_no_mask_head() -> None:
     detr = {"name": "detr", "rho": None, "two_stage": False, "with_box_refine": False, "use_enc_aux_loss": False}
-    with pytest.raises(ConfigError, match=r"model.mask_head=True is not allowed: detr has False"):
+    with pytest.raises(ConfigError, match=r"model.mask_head=True is not allowed: detr requires False"):
         ModelConfig(**detr, num_feature_levels=1, mask_head=True)
 
 

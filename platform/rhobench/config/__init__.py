@@ -1,4 +1,4 @@
-"""Every dataclass that a run and an experiment are made of, paths into them, and the models by name."""
+"""Dataclasses of a run and of an experiment, paths into them, and the named models."""
 
 from rhobench.config.data import OFFICIAL_AUGMENTATION, DataConfig, ScenesConfig
 from rhobench.config.errors import ConfigError, require

@@ -1,18 +1,25 @@
-"""What a configuration that is not allowed raises."""
+"""ConfigError, and the checks that raise it."""
 
 from __future__ import annotations
 
 
 class ConfigError(ValueError):
-    """A configuration path or value that does not exist or is not allowed."""
+    """A configuration has a path that does not exist or a value that is not allowed."""
 
 
 def require(allowed: bool, name: str, value: object, rule: str) -> None:
-    """Raise ConfigError, with the field's name, its value and the rule that it breaks, unless it is allowed."""
+    """Raise ConfigError with the name of the field, its value and the violated rule, unless ``allowed``."""
     if not allowed:
         raise ConfigError(f"{name}={value!r} is not allowed: {rule}.")
 
 
+def require_at_least(minimum: float, section: str, config: object, *names: str) -> None:
+    """Raise ConfigError unless each of the named fields of ``config`` is None or at least ``minimum``."""
+    for name in names:
+        value = getattr(config, name)
+        require(value is None or value >= minimum, f"{section}.{name}", value, f"it must be at least {minimum}")
+
+
 def require_shares(name: str, values: tuple[float, ...]) -> None:
-    """Raise ConfigError unless every value is a share in (0, 1]."""
-    require(all(0 < value <= 1 for value in values), name, values, "it lists shares in (0, 1]")
+    """Raise ConfigError unless every value is in (0, 1]."""
+    require(all(0 < value <= 1 for value in values), name, values, "every value must be in (0, 1]")

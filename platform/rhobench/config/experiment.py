@@ -1,6 +1,7 @@
-"""Every dataclass that an experiment is made of, beside those of its runs (``rhobench.config``).
+"""Configuration of an experiment: a base run, axes, sampling, early stopping and expectations.
 
-A study is a function that returns an ``Experiment``; a variant of one is ``dataclasses.replace(...)``.
+An experiment is defined by a function that returns an ``Experiment``; a variant is made with
+``dataclasses.replace(...)``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rhobench.config.errors import require
+from rhobench.config.errors import require, require_at_least
 from rhobench.config.run import RunConfig
 
 
@@ -18,96 +19,93 @@ class Axis:
     """A field that varies over the runs of an experiment."""
 
     path: str
-    """Path of the field in RunConfig, such as "model.rho"."""
+    """Path of the field in ``RunConfig``, such as "model.rho"."""
     values: tuple[Any, ...]
-    """Its values, in the order in which they are run."""
+    """Values of the field, in the order in which they are run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """A number that varies between two bounds over the runs of an experiment; a ``Sampling`` draws its values."""
+    """A numeric field that varies between two bounds; ``Sampling`` chooses its values."""
 
     path: str
-    """Path of the field in RunConfig, such as "train.lr"; of one that takes whole numbers those are drawn."""
+    """Path of the field in ``RunConfig``, such as "train.lr". A field of whole numbers gets whole numbers."""
     low: float
-    """Smallest value."""
+    """Smallest value, included."""
     high: float
-    """Largest value."""
+    """Largest value, included."""
     log: bool = False
-    """Drawn evenly by its logarithm."""
+    """Whether values are sampled uniformly on a logarithmic scale."""
 
     def __post_init__(self) -> None:
-        require(self.low < self.high, self.path, (self.low, self.high), "a range has its smaller bound first")
-        rule = "a range that is drawn by its logarithm has positive bounds"
+        require(self.low < self.high, self.path, (self.low, self.high), "the lower bound must come first")
+        rule = "a range on a logarithmic scale needs positive bounds"
         require(self.low > 0 or not self.log, self.path, (self.low, self.high), rule)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the configurations of an experiment are chosen, where they are not the product of its axes."""
+    """Sampling of configurations along the axes, instead of their full product."""
 
     method: Literal["random", "sobol", "optuna"] = "sobol"
-    """"random": independently. "sobol": spread evenly over all axes (scrambled Sobol points). "optuna": one after
-    another, from the results of those before."""
+    """Sampling method: "random" (independent), "sobol" (scrambled Sobol points, spread evenly over all axes) or
+    "optuna" (each configuration chosen from the results of the earlier ones)."""
     count: int
-    """Configurations. The first of more are the same, so raising it keeps the runs."""
+    """Number of configurations. A larger number adds configurations and keeps the earlier ones."""
     seed: int = 0
-    """Of the draws; not the seed of a training."""
+    """Seed of the sampling; independent of the seeds of the trainings."""
     objectives: tuple[tuple[str, Literal["max", "min"]], ...] = (("ap", "max"), ("gflops", "min"))
-    """What "optuna" looks for: columns of ``Store.frame()``, and which way is better."""
+    """Objectives of "optuna": columns of ``Store.frame()``, each to be maximised or minimised."""
     smoke_count: int | None = None
-    """Configurations of a smoke run; None: ``count``."""
+    """Number of configurations in a smoke run. None: ``count``."""
 
     def __post_init__(self) -> None:
-        for name in ("count", "smoke_count"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"sampling.{name}", value, "it must be at least 1")
+        require_at_least(1, "sampling", self, "count", "smoke_count")
         names = [name for name, _ in self.objectives]
-        rule = "it lists different metrics, at least one"
+        rule = "list at least one metric, each once"
         require(bool(names) and len(set(names)) == len(names), "sampling.objectives", self.objectives, rule)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
-    """Which runs end before their last epoch, because their AP is too far behind that of others."""
+    """Early stopping of runs whose AP falls behind that of other runs."""
 
     method: Literal["asha", "median"] = "asha"
-    """"asha": at ``grace_epochs`` times each power of ``reduction_factor`` the best one of ``reduction_factor`` runs
-    goes on (Li et al. 2020). "median": a run goes on while its best AP is at least the median of the mean APs of others
-    up to the same epoch (Vizier)."""
+    """Stopping rule. "asha": at ``grace_epochs`` times each power of ``reduction_factor``, the best 1 in
+    ``reduction_factor`` runs continues (Li et al. 2020). "median": a run continues while its best AP is at least the
+    median of the mean APs of the other runs up to the same epoch (Vizier)."""
     grace_epochs: int = 1
-    """No run ends before."""
+    """Number of epochs that every run completes."""
     reduction_factor: float = 3.0
-    """Of "asha"."""
+    """Reduction factor of "asha", above 1; not used by "median"."""
     min_runs: int = 3
-    """Other runs that "median" needs for a comparison."""
+    """Number of other runs that "median" needs for a comparison; not used by "asha"."""
 
     def __post_init__(self) -> None:
-        require(self.grace_epochs >= 1, "early_stopping.grace_epochs", self.grace_epochs, "it must be at least 1")
+        require_at_least(1, "early_stopping", self, "grace_epochs", "min_runs")
         rule = "it must be above 1"
         require(self.reduction_factor > 1, "early_stopping.reduction_factor", self.reduction_factor, rule)
-        require(self.min_runs >= 1, "early_stopping.min_runs", self.min_runs, "it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """What an experiment expects of its result; checked after the runs and printed with the verdict."""
+    """An expected bound on a metric, checked after the runs and printed with its verdict."""
 
     metric: str
     """Column of ``Store.frame()``."""
     at_least: float | None = None
-    """Every run must reach this."""
+    """Lower bound on the metric of every run. None: no lower bound."""
     at_most: float | None = None
-    """No run may exceed this."""
+    """Upper bound on the metric of every run. None: no upper bound."""
     where: Mapping[str, Any] = field(default_factory=dict)
-    """Values by column of ``Store.frame()``: only runs that have them are meant."""
+    """Values by column of ``Store.frame()`` that select the runs. Empty: all runs."""
     source: str = ""
-    """Where the number comes from."""
+    """Source of the bound, such as a row of a published table."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSize:
-    """Size of a split, by which other data are recognized."""
+    """Size of a split, by which a different data set is recognised."""
 
     images: int
     """Number of images."""
@@ -119,35 +117,35 @@ class DataSize:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A named study: a base run, the axes that vary, the seeds, and what is expected."""
+    """A named study: a base run, the axes that vary, the seeds and the expected results."""
 
     summary: str
-    """One line: what it shows."""
+    """One line that says what the experiment shows, printed by `rhobench experiments`."""
     base: RunConfig
-    """The run that the axes vary."""
+    """Run that the axes vary."""
     axes: tuple[Axis | Range, ...] = ()
-    """The runs are the product of the axes and the seeds, or with ``sampling`` what it chooses along the axes."""
+    """Fields that vary. The configurations are the product of the axes, or the ones that ``sampling`` chooses."""
     sampling: Sampling | None = None
-    """None: the product. A ``Range`` needs one."""
+    """Sampling of configurations; required by a ``Range``. None: the full product of the axes."""
     exclude: tuple[Mapping[str, Any], ...] = ()
-    """Values by path: a run that has all values of one of them is left out."""
+    """Excluded combinations, as values by path: a run that has all values of one of them is skipped."""
     also: tuple[Mapping[str, Any], ...] = ()
-    """Further runs, each with the seeds: values by path that the base is changed to, where no product gives them."""
+    """Further configurations outside the product of the axes, as values by path that replace those of the base."""
     seeds: tuple[int, ...] = (0,)
-    """Seeds of every configuration."""
+    """Seeds with which every configuration is run."""
     order: Literal["given", "cheapest", "informative"] = "given"
-    """In which the runs start. "given": as the axes list them. "cheapest": by their estimated cost. "informative": each
-    as far as possible from those before it, every configuration once before any gets its second seed."""
+    """Order in which the runs start: "given" (as the axes list them), "cheapest" (by estimated cost) or "informative"
+    (each as far as possible from the earlier ones, every configuration once before any gets its second seed)."""
     early_stopping: EarlyStopping | None = None
-    """Which runs end early; None: none."""
+    """Early stopping of runs. None: every run completes all epochs."""
     smoke: Mapping[str, Any] = field(default_factory=dict)
-    """Values by path that shrink the experiment to about a minute on two CPU cores; "axes" and "seeds" stay, and
-    ``Sampling.smoke_count`` says how many are drawn."""
+    """Values by path that shrink the experiment to about a minute on two CPU cores. Axes and seeds stay the same;
+    ``Sampling.smoke_count`` limits the number of sampled configurations."""
     expected: tuple[Expectation, ...] = ()
-    """What the full size is expected to give."""
+    """Expected results of the full size."""
     data_size: DataSize | None = None
-    """Size of the validation split that ``expected`` holds for. None: any data set."""
+    """Size of the validation split for which ``expected`` holds. None: it holds for any data set."""
     cpu_hours: float = 0.0
-    """Estimated CPU core hours of all runs, when it is made for CPUs."""
+    """Estimated CPU core hours of all runs, if the experiment is designed for CPUs."""
     gpu_hours: float = 0.0
-    """Estimated GPU hours of all runs, when it is made for GPUs."""
+    """Estimated GPU hours of all runs, if the experiment is designed for GPUs."""

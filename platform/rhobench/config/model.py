@@ -1,4 +1,4 @@
-"""A model: its backbone, its switches, its losses."""
+"""Configuration of the model: backbone, architecture switches and losses."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rhobench.config.errors import require, require_shares
+from rhobench.config.errors import require, require_at_least, require_shares
 
 Scoring = Literal["dam", "objectness", "random"]
-"""What may choose the tokens of a sparse encoder."""
+"""Criteria that can select the tokens of a sparse encoder."""
 
 MASK_STRIDE = 4
-"""Pixels of the model's input, across and down, for one cell of its masks and of the masks that they learn from."""
+"""Stride of predicted masks and of their training targets, in pixels of the input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,20 +20,22 @@ class BackboneConfig:
     """A backbone from timm."""
 
     name: str = "resnet50"
-    """Any timm model that supports ``features_only``. Where it has no map at stride 8, 16 or 32, as a ViT, its map of
-    the nearest stride is resampled."""
+    """Name of a timm model that supports ``features_only``. If it has no feature map at stride 8, 16 or 32, as a ViT,
+    the map of the nearest stride is resampled."""
     weights: str | None = None
-    """None: random. "timm": timm's pretrained weights (downloads). "package:NAME": the checkpoint that the installed
-    Python package NAME ships. Otherwise the path of a .safetensors or .pth file: a state_dict or a checkpoint that
-    holds one, also of a self-supervised training such as SCRL; `rhobench weights backbone` says what fits."""
+    """Initial weights. None: random. "timm": the pretrained weights of timm, which are downloaded. "package:NAME": the
+    checkpoint that the installed Python package NAME ships. Otherwise the path of a .safetensors or .pth file with a
+    state_dict, also one of a self-supervised training such as SCRL; `rhobench weights backbone` checks whether a file
+    fits."""
     weights_prefix: str | None = None
-    """What stands before the backbone's names in that file, such as "encoder_q.". None: found by comparing names.
-    Needed where a file holds several networks that fit."""
+    """Prefix of the backbone's parameters in the file ``weights``, such as "encoder_q.". None: found by comparing
+    names, which fails if the file holds several networks that fit."""
     frozen: Literal["none", "early", "all"] = "early"
-    """Which part gets no gradient: nothing, the stem and first stage (as in the paper), or everything."""
+    """Part of the backbone that is not trained: "none", "early" (the stem and the first stage, as in the paper) or
+    "all"."""
     dilation: bool = False
-    """DC5: the last stage dilates its convolutions instead of its stride, and stays at stride 16. For ResNets and
-    other convolutional timm models that know ``output_stride=16``."""
+    """DC5: whether the last stage dilates its convolutions instead of striding, so that its map has stride 16. For
+    ResNets and other convolutional timm models that support ``output_stride=16``."""
 
 
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
@@ -51,75 +53,76 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "efficient_detr": {"two_stage": True, "eff_query_init": True, "eff_specific_head": True, "rho": None},
     "sparse_detr": {"two_stage": True},
 }
-"""Model families and the switches that each fixes (spec section 1); the others are free."""
+"""Model families, with the switches that each fixes (spec section 1); all other switches are free."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """DETR, Deformable DETR or Sparse DETR. The names of the switches are those of the paper and the official code."""
+    """A DETR, Deformable DETR or Sparse DETR. The switches have the names of the paper and the official code."""
 
     name: str = "sparse_detr"
-    """Family, one of ``FAMILIES``, which says what switches it fixes."""
+    """Model family, one of ``FAMILIES``."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """Where the features come from."""
+    """Network that computes the feature maps."""
     with_box_refine: bool = True
-    """A prediction head of its own for every layer. It is ``two_stage`` that refines boxes layer by layer."""
+    """Whether every layer has its own prediction head; ``use_enc_aux_loss`` implies it. Boxes are refined layer by
+    layer with ``two_stage`` or ``refine_single_stage``, not by this switch."""
     two_stage: bool = True
-    """The queries are the encoder tokens with the best class score, not learned embeddings."""
+    """Whether the queries are the encoder tokens with the best class score instead of learned embeddings."""
     eff_query_init: bool = True
-    """With ``two_stage``: a query starts with the features of its token, not with an embedding of its box."""
+    """With ``two_stage``: whether a query starts from the features of its token instead of an embedding of its box."""
     eff_specific_head: bool = True
-    """With ``two_stage``: tokens compete by their best class, not by class 0 alone."""
+    """With ``two_stage``: whether tokens are ranked by their best class instead of by class 0 only."""
     refine_single_stage: bool = False
-    """Refine boxes also without ``two_stage``, as the code of Deformable DETR does and that of Sparse DETR does not."""
+    """Whether boxes are refined without ``two_stage`` too, as in the code of Deformable DETR but not of Sparse DETR."""
     rho: float | None = 0.3
-    """Share of the encoder tokens that are updated, in (0, 1]. None: the dense encoder, without a scoring network."""
+    """Share of the encoder tokens that are updated, in (0, 1]. None: a dense encoder without a scoring network."""
     rho_choices: tuple[float, ...] = ()
-    """Shares of which each training step draws one, the same on all workers, so that one training serves every rho.
-    One that is listed twice is drawn twice as often. The model is scored at ``rho`` and at ``measure.rhos``. Empty:
-    every step has ``rho``."""
+    """Values of rho, one of which every training step samples, the same on all workers, so that one training serves
+    every rho. A value that is listed twice is sampled twice as often. The model is evaluated at ``rho`` and at
+    ``measure.rhos``. Empty: every step uses ``rho``."""
     scoring: Scoring = "dam"
-    """What chooses the tokens: a network that predicts the decoder's attention map, the best class score of a detection
-    head on the tokens (both in paper section 3.2), or chance."""
+    """Criterion that selects the tokens: "dam", a network that predicts the attention map of the decoder; "objectness",
+    the best class score of a detection head on the tokens (both paper, section 3.2); or "random"."""
     use_enc_aux_loss: bool = True
-    """Detection heads and losses on every encoder layer but the last."""
+    """Whether every encoder layer but the last has a detection head and a loss."""
     mask_head: bool = False
-    """Instance segmentation: a mask for each query, beside its box. Every object of the data needs a segmentation."""
+    """Whether each query also predicts a mask (instance segmentation). Every object of the data needs an outline."""
     num_classes: int | None = None
-    """Classes of the class head. None: as many as the data set has categories."""
+    """Number of classes of the class head. None: the number of categories in the data set."""
     num_queries: int = 300
-    """Object queries, chosen among all tokens."""
+    """Number of object queries. With ``two_stage`` they are selected among all encoder tokens."""
     hidden_dim: int = 256
-    """Width of the transformer; divisible by 32 and by num_heads."""
+    """Width of the transformer; divisible by 32 and by ``num_heads``."""
     num_heads: int = 8
-    """Attention heads."""
+    """Number of attention heads."""
     num_feature_levels: int = 4
-    """Feature maps given to the encoder: the backbone's strides 8, 16, 32, then one convolution of stride 2 each.
-    1: the last map alone."""
+    """Number of feature maps that the encoder reads: strides 8, 16 and 32 of the backbone, then one convolution of
+    stride 2 for each further map. 1: only the last map of the backbone."""
     num_points: int = 4
-    """Sampling points per head and level."""
+    """Sampling points of deformable attention per head and feature level."""
     enc_layers: int = 6
-    """Encoder layers."""
+    """Number of encoder layers."""
     dec_layers: int = 6
-    """Decoder layers."""
+    """Number of decoder layers."""
     ffn_dim: int = 1024
-    """Hidden width of the feed-forward blocks."""
+    """Hidden width of the feed-forward blocks in encoder and decoder."""
     dropout: float = 0.1
-    """Dropout probability in the transformer."""
+    """Dropout probability in the transformer, in [0, 1)."""
     attention_backend: str = "auto"
-    """Backend of deformable attention: "auto" (by device), "reference" (plain PyTorch), "cpu" (Numba) or "cuda"."""
+    """Backend of deformable attention: "auto" (chosen by device), "reference" (plain PyTorch), "cpu" (Numba) or
+    "cuda"."""
 
     def __post_init__(self) -> None:
         self._check_family()
-        require(self.rho is None or 0 < self.rho <= 1, "model.rho", self.rho, "it is a share in (0, 1], or none")
+        require(self.rho is None or 0 < self.rho <= 1, "model.rho", self.rho, "it must be in (0, 1] or none")
         require_shares("model.rho_choices", self.rho_choices)
         for name, dense in (("rho_choices", ()), ("scoring", "dam")):
             value = getattr(self, name)
-            rule = "with model.rho=none every token is updated and none is chosen; give a rho"
+            rule = "model.rho=none updates every token, so none is selected; set model.rho to a number"
             require(self.rho is not None or value == dense, f"model.{name}", value, rule)
         counts = ("num_queries", "num_heads", "num_feature_levels", "num_points", "enc_layers", "dec_layers")
-        for name in ("hidden_dim", *counts):
-            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "it must be at least 1")
+        require_at_least(1, "model", self, "hidden_dim", *counts)
         rule = "it must be divisible by 32 (group norm) and by model.num_heads"
         require(
             self.hidden_dim % 32 == 0 and self.hidden_dim % self.num_heads == 0,
@@ -127,19 +130,20 @@ class ModelConfig:
             self.hidden_dim,
             rule,
         )
-        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "it is a probability below 1")
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "it must be at least 0 and below 1")
 
     def _check_family(self) -> None:
-        """The name tells the truth, so that no table shows one model under the name of another."""
-        near = f"there are {', '.join(FAMILIES)}"
-        require(self.name in FAMILIES, "model.name", self.name, near)
+        """Check that the switches are those of the family, so that no table lists a model under a wrong name."""
+        require(self.name in FAMILIES, "model.name", self.name, f"it must be one of {', '.join(FAMILIES)}")
         for switch, fixed in FAMILIES[self.name].items():
             value = getattr(self, switch)
-            require(value == fixed, f"model.{switch}", value, f"{self.name} has {fixed!r}; change model.name with it")
+            require(
+                value == fixed, f"model.{switch}", value, f"{self.name} requires {fixed!r}; change model.name as well"
+            )
 
     @property
     def shares_head(self) -> bool:
-        """Whether all layers predict with the same weights (spec section 11)."""
+        """Whether all layers share one prediction head (spec section 11)."""
         return not (self.with_box_refine or self.use_enc_aux_loss)
 
 
@@ -148,34 +152,34 @@ class LossConfig:
     """Weights of the losses and of the matching costs (spec section 13)."""
 
     class_weight: float = 2.0
-    """Sigmoid focal loss, or DETR's cross-entropy (its paper: 1)."""
+    """Weight of the classification loss: sigmoid focal loss, or cross-entropy in DETR (its paper: 1)."""
     box_weight: float = 5.0
-    """L1 on normalised cxcywh."""
+    """Weight of the L1 loss on normalised boxes (centre x, centre y, width, height)."""
     giou_weight: float = 2.0
-    """1 - GIoU."""
+    """Weight of the generalised IoU loss, 1 - GIoU."""
     mask_prediction_weight: float = 1.0
-    """Scoring network against the decoder's attention map."""
+    """Weight of the loss of the scoring network against the attention map of the decoder."""
     mask_focal_weight: float = 1.0
-    """With ``model.mask_head``: sigmoid focal loss of the masks (DETR, section 4.4)."""
+    """Weight of the sigmoid focal loss of masks, with ``model.mask_head`` (DETR, section 4.4)."""
     mask_dice_weight: float = 1.0
-    """With ``model.mask_head``: dice loss of the masks (DETR, section 4.4)."""
+    """Weight of the dice loss of masks, with ``model.mask_head`` (DETR, section 4.4)."""
     mask_prediction_warmup_steps: int = 0
-    """Training steps over which that weight grows to its value: the attention map of a new decoder is noise."""
+    """Training steps over which ``mask_prediction_weight`` grows from 0 to its value, since the attention map of an
+    untrained decoder is noise. 0: no warm-up."""
     dam_softness: float = 0.0
-    """Width of the step from 1 to 0 in the scoring network's target, as a share of the tokens that it marks. 0: a hard
-    step, as in the paper; ``model.sparsity.dam_target`` says what a soft one is good for."""
+    """Width of the step from 1 to 0 in the target of the scoring network, as a share of the number of selected tokens.
+    0: a hard step, as in the paper. ``rhobench.model.sparsity.dam_target`` explains the purpose of a soft step."""
     focal_alpha: float = 0.25
-    """Balance of positives in the focal loss."""
+    """Weight of positives against negatives in the focal loss, alpha, in [0, 1]."""
     no_object_weight: float = 0.1
-    """Weight of the class "no object" in DETR's cross-entropy."""
+    """Weight of the class "no object" in the cross-entropy of DETR."""
     class_cost: float = 2.0
-    """Matching cost of the class (DETR's paper: 1)."""
+    """Weight of the class in the matching cost (DETR paper: 1)."""
     box_cost: float = 5.0
-    """Matching cost of the L1 distance."""
+    """Weight of the L1 distance between boxes in the matching cost."""
     giou_cost: float = 2.0
-    """Matching cost of -GIoU."""
+    """Weight of -GIoU in the matching cost."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            require(isinstance(value, bool) or value >= 0, f"loss.{name}", value, "it must not be negative")
-        require(self.focal_alpha <= 1, "loss.focal_alpha", self.focal_alpha, "it is a share from 0 to 1")
+        require_at_least(0, "loss", self, *vars(self))
+        require(self.focal_alpha <= 1, "loss.focal_alpha", self.focal_alpha, "it must be between 0 and 1")

@@ -1,4 +1,4 @@
-"""The models by name, as the paper's tables and the command line call them. Needs no torch."""
+"""Named models, such as "sparse_detr_swin_t"; does not need torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rhobench.config.errors import ConfigError
 from rhobench.config.model import FAMILIES, BackboneConfig, ModelConfig
 
 COCO_CLASSES = 91
-"""Classes of the official models: raw COCO category ids, 0 to 90."""
+"""Number of classes of the official models, whose labels are the COCO category ids, 0 to 90."""
 
 BACKBONES: Mapping[str, str] = {
     "r50": "resnet50",
     "swin_t": "swin_tiny_patch4_window7_224",
     "swin_b": "swin_base_patch4_window7_224",
 }
-"""Short names of the paper's backbones, and timm's."""
+"""Names in timm of the backbones of the paper, by short name."""
 
 _OFFICIAL: Mapping[str, Mapping[str, Any]] = {
     "detr": {"num_queries": 100, "ffn_dim": 2048},
@@ -27,23 +27,22 @@ _OFFICIAL: Mapping[str, Mapping[str, Any]] = {
     "efficient_detr": {"use_enc_aux_loss": False},
     "sparse_detr": {},
 }
-"""What is official in a family beside the switches that ``FAMILIES`` fixes, where it is not the default (spec 1)."""
+"""Official settings of each family that neither ``FAMILIES`` fixes nor the defaults give (spec section 1)."""
 
 assert set(_OFFICIAL) == set(FAMILIES)
 
 
 def find_model(name: str) -> ModelConfig:
-    """The configuration called ``name``, with the classes of the official models.
+    """Return the configuration of a named model, with the number of classes of the official models.
 
     Args:
-        name: FAMILY or FAMILY_BACKBONE, such as "efficient_detr_swin_t". The backbone is one of ``BACKBONES``, any
-            model of timm ("sparse_detr_convnext_tiny"), or "r50" when left out; "_dc5" at the end dilates its last
-            stage.
+        name: FAMILY or FAMILY_BACKBONE, such as "efficient_detr_swin_t". The backbone is one of ``BACKBONES`` or any
+            timm model ("sparse_detr_convnext_tiny"); the default is "r50". The suffix "_dc5" dilates its last stage.
 
     Raises:
-        ConfigError: there is no such family. Whether timm has the backbone shows when the model is built.
+        ConfigError: there is no such family. An unknown backbone raises only when the model is built.
     """
-    # The longest family first: "two_stage_deformable_detr" must not be read as another one's backbone.
+    # Longest family first, so that none is mistaken for a shorter family with a backbone.
     for family in sorted(FAMILIES, key=len, reverse=True):
         if name == family or name.startswith(family + "_"):
             short = name.removeprefix(family).removeprefix("_") or "r50"
@@ -55,7 +54,7 @@ def find_model(name: str) -> ModelConfig:
     near = difflib.get_close_matches(name, MODELS, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(MODELS)}."
     raise ConfigError(
-        f"There is no model {name!r}. {hint} Any backbone of timm may follow the family: sparse_detr_NAME."
+        f"There is no model {name!r}. {hint} Any timm backbone may follow the family, as in sparse_detr_NAME."
     )
 
 
@@ -76,4 +75,4 @@ MODELS: Mapping[str, ModelConfig] = {
         "sparse_detr_swin_b",
     )
 }
-"""The named models."""
+"""Models of the paper's tables and their relatives, by name."""

@@ -1,9 +1,9 @@
-"""One run: everything that decides its result.
+"""Configuration of one run.
 
-All dataclasses of a configuration are frozen and keyword-only; units stand in the field names. A variant is
+All dataclasses of a configuration are frozen and keyword-only, with units in the field names. A variant is made with
 ``dataclasses.replace(...)`` or ``rhobench.config.paths.with_value(config, "train.epochs", 3)``. The defaults are the
-official training of Sparse DETR (spec sections 11 to 15), so an experiment writes down only where it departs from the
-paper. The crops and sizes of training images are off until asked for: ``OFFICIAL_AUGMENTATION``.
+official training of Sparse DETR (spec sections 11 to 15), so an experiment lists only its differences from the paper.
+Only crops and multi-scale images are off by default: ``OFFICIAL_AUGMENTATION`` switches them on.
 """
 
 from __future__ import annotations
@@ -18,34 +18,36 @@ from rhobench.config.train import MeasureConfig, TrainConfig
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """One run: everything that decides its result."""
+    """Everything that decides the result of a run, and how it is executed (``EXECUTION``)."""
 
     experiment: str
-    """Name of the experiment that the run belongs to."""
+    """Name of the experiment to which the run belongs."""
     seed: int = 0
-    """Seed of initialisation, data order and augmentation; plus the rank of a worker, of its dropout."""
+    """Seed of initialisation, data order and augmentation. Dropout is seeded by its sum with the rank of the worker."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """What is trained."""
+    """Model that is trained."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """What is minimised."""
+    """Losses and matching costs."""
     data: DataConfig = field(default_factory=DataConfig)
-    """On what."""
+    """Data set of training and evaluation."""
     train: TrainConfig = field(default_factory=TrainConfig)
-    """How."""
+    """Optimisation, precision and workers of the training."""
     measure: MeasureConfig = field(default_factory=MeasureConfig)
-    """How cost is measured afterwards."""
+    """Measurement of accuracy and cost after the training."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**32, "seed", self.seed, "it is 0 to 4294967295")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "it must be between 0 and 4294967295")
         varied = ", ".join(f"data.{name}={value!r}" for name, value in self.data.augmentation.items())
-        rule = f"features are kept of images and their mirror images alone; set it to false, or take back {varied}"
+        rule = f"cached features cover only images and their mirror images; set it to false or remove {varied}"
         cached = self.train.cache_features
         require(not (cached and varied), "train.cache_features", cached, rule)
-        rule = "a model with model.rho=none updates every token at any cost; leave it empty"
+        rule = "model.rho=none updates every token, so there is no rho to vary; leave it empty"
         require(self.model.rho is not None or not self.measure.rhos, "measure.rhos", self.measure.rhos, rule)
         backbone = self.model.backbone
         allowed = backbone.weights_prefix is None or backbone.weights not in (None, "timm")
-        rule = f"model.backbone.weights={backbone.weights!r} names no file that it could be looked for in"
+        rule = (
+            f"it selects a network in a file of weights, but model.backbone.weights={backbone.weights!r} is not a file"
+        )
         require(allowed, "model.backbone.weights_prefix", backbone.weights_prefix, rule)
 
 
@@ -59,5 +61,5 @@ EXECUTION = frozenset(
         "train.gpus_per_worker",
     }
 )
-"""Paths in ``RunConfig`` that say how a run is executed: they change its numbers by rounding and random draws alone.
-A run keeps its identity when they change, so that it can be continued on another number of machines."""
+"""Paths of the fields of ``RunConfig`` that control how a run is executed. They change results only by rounding and
+random sampling and are not part of the identity of a run, so that it can be resumed on another number of machines."""

@@ -1,79 +1,79 @@
-"""One training, and how the trained artifact is measured."""
+"""Configuration of the training and of the measurement of the trained artifact."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from rhobench.config.errors import require, require_shares
+from rhobench.config.errors import require, require_at_least, require_shares
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training (spec section 14)."""
+    """Optimisation, precision and workers of a training (spec section 14)."""
 
     epochs: int = 50
-    """Passes over the training images."""
+    """Number of passes over the training images."""
     batch_size: int = 16
-    """Images of one optimiser step, over all workers together."""
+    """Images per optimiser step, summed over all workers."""
     lr: float = 2e-4
-    """Learning rate at a batch of ``lr_batch_size``."""
+    """Learning rate of all parameters but the backbone, at a batch of ``lr_batch_size`` images."""
     lr_backbone: float = 2e-5
-    """The same of the backbone."""
+    """Learning rate of the backbone, at a batch of ``lr_batch_size`` images."""
     lr_rule: Literal["constant", "linear", "sqrt"] = "constant"
-    """How both follow ``batch_size``: not at all, by its ratio to ``lr_batch_size``, or by the root of that ratio, as
-    in the official training; see ``rates``."""
+    """Scaling of both learning rates with the batch size: "constant" (no scaling), "linear" (by the ratio of
+    ``batch_size`` to ``lr_batch_size``) or "sqrt" (by the square root of that ratio, as in the official training)."""
     lr_batch_size: int = 16
-    """Images of the step that ``lr`` and ``lr_backbone`` are given for. "constant" does not read it."""
+    """Batch size for which ``lr`` and ``lr_backbone`` are given; not used if ``lr_rule`` is "constant"."""
     lr_linear_proj_mult: float = 0.1
-    """Factor on ``lr`` for the layers that predict sampling offsets."""
+    """Factor on ``lr`` for the linear layers that predict reference points and sampling offsets."""
     weight_decay: float = 1e-4
-    """AdamW's decay, on every parameter."""
+    """Weight decay of AdamW, applied to every parameter."""
     schedule: Literal["step", "cosine"] = "step"
-    """"step": x0.1 at ``lr_drop_epoch``. "cosine": to zero at the end."""
+    """Learning-rate schedule: "step" (times 0.1 every ``lr_drop_epoch`` epochs) or "cosine" (to zero at the end)."""
     lr_drop_epoch: int = 40
-    """Epoch at which "step" drops."""
+    """Number of epochs after which the schedule "step" lowers the learning rates; not used by "cosine"."""
     warmup_fraction: float = 0.0
-    """Share of all steps with linear warm-up."""
+    """Share of all steps over which the learning rates grow linearly from zero, in [0, 1)."""
     clip_norm: float = 0.1
-    """Largest total gradient norm."""
+    """Total gradient norm to which gradients are clipped."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """"bf16", "fp16": the model runs under autocast, and fp16 with a loss scale. Sampling locations, losses, matching
-    and the weights stay in fp32. Fast only where the processor has instructions for it."""
+    """Numerical precision. "bf16" and "fp16" run the model under autocast, "fp16" with a loss scale; sampling
+    locations, losses, matching and weights stay in fp32. Both need hardware support to be fast."""
     micro_batch_size: int | None = None
-    """Images that a worker computes at once; their gradients are added up to the whole batch. None: all its images. One
-    worker alone takes fewer from the step on in which its GPU runs out of memory, and warns of it."""
+    """Images per forward and backward pass of a worker; gradients are accumulated over its share of the batch. None:
+    the whole share at once. If the only worker of a training runs out of GPU memory, it lowers the value for the
+    remaining steps and warns."""
     ema_decay: float | None = None
-    """Decay of the moving average of the weights, such as 0.9997, which is then scored and kept in place of the last
-    weights. None: no average."""
+    """Decay per step of the moving average of the weights, such as 0.9997. The average is evaluated and saved instead
+    of the last weights. None: no average."""
     fork_from: str | None = None
-    """Folder of another run, finished or not, whose weights the training starts from; see ``--fork``."""
+    """Folder of another run, finished or not, whose weights the training starts from; see ``--fork``. None: no run."""
     checkpoint_every_seconds: float = 300.0
-    """Seconds between checkpoints within an epoch; 0: after every step. One is written after every epoch anyway."""
+    """Seconds between checkpoints within an epoch. 0: after every step. Every epoch ends with a checkpoint."""
     cache_features: bool = False
-    """Compute the features of a fully frozen backbone once, in fp16 on disk, and train from them."""
+    """Whether the features of a fully frozen backbone are computed once, stored on disk in fp16 and trained from."""
     eval_every_epochs: int = 1
-    """Score the validation split every so many epochs, and always after the last."""
+    """Number of epochs between evaluations on the validation split; the last epoch is always evaluated."""
     num_workers: int = 1
-    """Training workers (processes). More than one goes through Ray Train."""
+    """Number of training workers (processes). More than one uses Ray Train."""
     cpus_per_worker: int = 1
-    """CPU cores, and threads, of each worker."""
+    """CPU cores reserved for each worker, which runs as many threads."""
     gpus_per_worker: float = 0.0
-    """GPUs of each worker."""
+    """GPUs reserved for each worker; a fraction shares a GPU."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "eval_every_epochs", "num_workers", "cpus_per_worker", "lr_drop_epoch"):
-            require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "it must be at least 1")
-        require(self.lr_batch_size >= 1, "train.lr_batch_size", self.lr_batch_size, "it must be at least 1")
+        counts = ("epochs", "batch_size", "eval_every_epochs", "num_workers", "cpus_per_worker", "lr_drop_epoch")
+        require_at_least(1, "train", self, *counts, "lr_batch_size")
         for name in ("lr", "clip_norm"):
             require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
         not_negative = ("lr_backbone", "lr_linear_proj_mult", "weight_decay", "gpus_per_worker")
-        for name in (*not_negative, "checkpoint_every_seconds"):
-            require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "it must not be negative")
-        rule = "it is a decay between 0 and 1, or none"
+        require_at_least(0, "train", self, *not_negative, "checkpoint_every_seconds")
+        rule = "it must be between 0 and 1, both excluded, or none"
         require(self.ema_decay is None or 0 < self.ema_decay < 1, "train.ema_decay", self.ema_decay, rule)
-        require(0 <= self.warmup_fraction < 1, "train.warmup_fraction", self.warmup_fraction, "it is a share below 1")
-        rule = f"train.batch_size={self.batch_size} must be divisible by it"
+        rule = "it must be at least 0 and below 1"
+        require(0 <= self.warmup_fraction < 1, "train.warmup_fraction", self.warmup_fraction, rule)
+        rule = f"it must divide train.batch_size={self.batch_size}"
         require(self.batch_size % self.num_workers == 0, "train.num_workers", self.num_workers, rule)
         share, size = self.batch_size // self.num_workers, self.micro_batch_size
         rule = f"it must divide the {share} images of a worker (train.batch_size over train.num_workers), or be none"
@@ -81,7 +81,7 @@ class TrainConfig:
 
     @property
     def rates(self) -> dict[str, float]:
-        """Learning rates that the steps really have before the schedule, by parameter group (spec section 14)."""
+        """Learning rates after ``lr_rule`` and before the schedule, by parameter group (spec section 14)."""
         ratio = self.batch_size / self.lr_batch_size
         factor = {"constant": 1.0, "linear": ratio, "sqrt": ratio**0.5}[self.lr_rule]
         lr = self.lr * factor
@@ -90,24 +90,21 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureConfig:
-    """How the trained artifact is measured: at which rho, and how its latency, alone on the machine."""
+    """Measurement of the trained artifact: the values of rho, and the latency protocol."""
 
     rhos: tuple[float, ...] = ()
-    """Shares at which it is scored, counted and timed beside ``model.rho``: train once, measure many."""
+    """Values of rho, besides ``model.rho``, at which AP, operations and latency of the artifact are measured."""
     batch_size: int = 1
-    """Images of one call."""
+    """Images per call of the model."""
     warmup_iterations: int = 10
-    """Calls before the first sample."""
+    """Calls before the first timed call."""
     iterations: int = 60
-    """Timed calls of each artifact."""
+    """Number of timed calls of each artifact."""
     rounds: int = 3
-    """The timed calls are made in so many rounds, in which the artifacts take turns."""
+    """Number of rounds into which the timed calls are divided; the artifacts take turns in each round."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "iterations", "rounds"):
-            require(getattr(self, name) >= 1, f"measure.{name}", getattr(self, name), "it must be at least 1")
-        rule = "it must not be negative"
-        require(self.warmup_iterations >= 0, "measure.warmup_iterations", self.warmup_iterations, rule)
+        require_at_least(1, "measure", self, "batch_size", "iterations", "rounds")
+        require_at_least(0, "measure", self, "warmup_iterations")
         require_shares("measure.rhos", self.rhos)
-        rule = "it lists different shares"
-        require(len(set(self.rhos)) == len(self.rhos), "measure.rhos", self.rhos, rule)
+        require(len(set(self.rhos)) == len(self.rhos), "measure.rhos", self.rhos, "every value must be listed once")
