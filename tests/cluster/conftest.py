@@ -1,3 +1,5 @@
+"""Fixtures of the tests of Ray sweeps: runs, stores, a recorded progress table, and clusters of several nodes."""
+
 from __future__ import annotations
 
 import io
@@ -18,26 +20,26 @@ from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Store
 
 
-class Told(ProgressTable):
-    """A board whose words can be read."""
+class RecordedProgress(ProgressTable):
+    """A progress table whose output can be read."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self.words = io.StringIO()
-        super().__init__([run.run_id for run in runs], Console(file=self.words, width=400), "test")
+        self.output = io.StringIO()
+        super().__init__([run.run_id for run in runs], Console(file=self.output, width=400), "test")
 
     @property
     def text(self) -> str:
-        return self.words.getvalue()
+        return self.output.getvalue()
 
 
 @pytest.fixture
-def told() -> Callable[[Sequence[Run]], Told]:
-    return Told
+def recorded_progress() -> Callable[[Sequence[Run]], RecordedProgress]:
+    return RecordedProgress
 
 
 @pytest.fixture
 def runs_with() -> Callable[..., list[Run]]:
-    """Runs on as few images as there can be, one for each seed."""
+    """Runs on very few images, one for each seed."""
 
     def make(count: int, **values: Any) -> list[Run]:
         few = {"data.scenes.train_images": 8, "data.scenes.val_images": 2, "train.cache_features": False}
@@ -49,7 +51,7 @@ def runs_with() -> Callable[..., list[Run]]:
 
 @pytest.fixture
 def claimed(tmp_path: Path) -> Callable[[RunConfig], Store]:
-    """A store for runs of one configuration."""
+    """A store for runs of one experiment."""
 
     def make(base: RunConfig) -> Store:
         store = Store(tmp_path / "store")
@@ -61,7 +63,7 @@ def claimed(tmp_path: Path) -> Callable[[RunConfig], Store]:
 
 @pytest.fixture
 def nodes() -> Iterator[Callable[[Sequence[int]], Any]]:
-    """A cluster on this machine: a head without CPUs and nodes with so many, which can be killed."""
+    """Starts a cluster on this machine with a head without CPUs and one node per given number of CPUs."""
     from ray.cluster_utils import Cluster
 
     started: list[Cluster] = []

@@ -14,7 +14,7 @@ import pytest
 from rhobench.cluster.attempt import VANISHED, ActiveAttempt
 from rhobench.cluster.execute import RunTask, execute
 from rhobench.config import RunConfig
-from rhobench.config.paths import from_dict
+from rhobench.config.conversion import from_dict
 from rhobench.results import Record, Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(500)]

@@ -1,4 +1,4 @@
-"""Train once, measure many: one run has a point for every rho, without Ray."""
+"""Points of a run that is trained once and measured at several rho, without Ray."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CONFIG = RunConfig(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """One run that was trained with sampled rho and measured at three, one that has its own rho alone."""
+    """One run that is trained with sampled rho and measured at three, and one with a single rho."""
     folder = tmp_path_factory.mktemp("store")
     store = Store(folder)
     plain = replace(CONFIG, model=replace(CONFIG.model, rho_choices=()), measure=replace(CONFIG.measure, rhos=()))
@@ -54,13 +54,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         for name, config in (("sampled", CONFIG), ("plain", plain)):
             execute(RunTask(run_id=name, config=config, folder=store.run_dir(name)), lambda status: None)
         measure_runs(str(folder), ["sampled", "plain"], threads=1)
-    # A run has its process to itself; here other tests follow, whose floats may be denormal.
+    # A run has its own process; the following tests may need denormal numbers.
     torch.set_flush_denormal(False)
     torch.set_num_threads(threads)
     return store
 
 
-def test_a_run_has_a_point_for_its_own_rho_and_each_other_one(store: Store) -> None:
+def test_a_run_has_a_point_for_every_rho(store: Store) -> None:
     frame = store.frame()
     assert (frame["status"] == "completed").all()
     sampled = frame[frame["run_id"] == "sampled"].set_index("rho_infer")
@@ -74,7 +74,7 @@ def test_a_run_has_a_point_for_its_own_rho_and_each_other_one(store: Store) -> N
     assert (frame["busy_cores"] >= 0).all()
 
 
-def test_samples_and_detections_say_at_which_rho_they_were_made(store: Store) -> None:
+def test_samples_and_detections_contain_their_rho(store: Store) -> None:
     folder = store.run_dir("sampled")
     samples = pd.read_parquet(folder / "samples.parquet")
     assert samples.groupby("rho").size().to_dict() == dict.fromkeys(RHOS, 4)

@@ -1,4 +1,4 @@
-"""What the table says of the runs."""
+"""Output of the progress table in a terminal and elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_warning_stays_on_the_screen(terminal: bool) -> None:
     assert screen.getvalue().count("warning: first: checkpoint [3] is damaged") == 1
 
 
-def test_an_epoch_is_told_with_what_it_cost() -> None:
+def test_the_line_of_an_epoch_contains_loss_accuracy_and_speed() -> None:
     screen = StringIO()
     progress = ProgressTable(["first"], Console(file=screen, width=200), "demo")
     speed = {"images_per_second": 41.25, "data_wait": 0.3, "memory_gib": 1.25}
@@ -34,7 +34,7 @@ def test_an_epoch_is_told_with_what_it_cost() -> None:
 
 
 @pytest.mark.parametrize(("wait", "shown"), [(0.3, "41.2 (30 % wait)"), (0.02, "41.2")])
-def test_the_table_shows_the_speed_and_a_wait_that_matters(wait: float, shown: str) -> None:
+def test_the_table_shows_the_speed_and_a_long_data_wait(wait: float, shown: str) -> None:
     screen = StringIO()
     console = Console(file=screen, force_terminal=True, width=200)
     progress = ProgressTable(["first"], console, "demo")
@@ -45,35 +45,35 @@ def test_the_table_shows_the_speed_and_a_wait_that_matters(wait: float, shown: s
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_words_of_others_are_no_commands_to_the_terminal(terminal: bool) -> None:
+def test_control_characters_are_escaped(terminal: bool) -> None:
     screen = StringIO()
     console = Console(file=screen, force_terminal=terminal, width=200)
     progress = ProgressTable(["first"], console, "demo")
     progress.warn("a file named \x1b]0;title\x07 [bold]x")
-    progress.set_state("first", "failed", "\x1b[2Jnothing is left\nof it")
+    progress.set_state("first", "failed", "\x1b[2Jtwo\nlines")
     console.print(progress)
     text = screen.getvalue()
     assert "\x1b]0;" not in text
     assert "\x1b[2J" not in text
     assert "\\x1b]0;title\\x07 [bold]x" in text
-    assert "\\x1b[2Jnothing is left of it" in text
+    assert "\\x1b[2Jtwo lines" in text
 
 
-def test_what_the_watchdog_says_beside_a_live_table_is_read_once_and_whole() -> None:
+def test_a_warning_from_another_thread_is_printed_once_above_a_live_table() -> None:
     screen = StringIO()
     progress = ProgressTable([f"run{i}" for i in range(3)], Console(file=screen, force_terminal=True, width=60), "demo")
-    sentence = "2 runs wait for 4 CPUs; the cluster has 2 CPUs on 1 node. Add a node, and the sweep goes on by itself"
+    warning = "2 runs wait for 4 CPUs, but the cluster has 2 CPUs on 1 node. Add a node to let the sweep continue"
     with progress.shown():
-        thread = threading.Thread(target=progress.warn, args=(sentence,))
+        thread = threading.Thread(target=progress.warn, args=(warning,))
         thread.start()
         thread.join()
         for i in range(3, 40):
             progress.add(f"run{i}")
             progress.set_state(f"run{i}", "training")
-    assert screen.getvalue().count(f"warning: {sentence}") == 1
+    assert screen.getvalue().count(f"warning: {warning}") == 1
 
 
-def test_of_more_runs_than_fit_on_the_screen_those_that_go_on_are_drawn_and_the_others_counted() -> None:
+def test_a_large_table_shows_active_runs_and_counts_the_hidden_ones() -> None:
     screen = StringIO()
     console = Console(file=screen, force_terminal=True, width=100, height=16)
     progress = ProgressTable([f"run{i:04}" for i in range(3000)], console, "demo")

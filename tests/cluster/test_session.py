@@ -1,4 +1,4 @@
-"""A Ray of our own: what its workers see."""
+"""Local Ray sessions, interrupts, and the capacity of clusters."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from rhobench.cluster import session
-from rhobench.cluster.session import Cluster, ask_a_worker, ask_capacity, ray_session, remembered_interrupt
+from rhobench.cluster.session import Cluster, check_local_cluster, cluster_capacity, persistent_interrupt, ray_session
 
 pytestmark = pytest.mark.ray
 
 
-def test_a_worker_imports_rhobench_and_all_is_stopped() -> None:
-    assert ask_a_worker()["python"] == platform.python_version()
+def test_a_worker_imports_rhobench_and_ray_is_shut_down() -> None:
+    assert check_local_cluster()["python"] == platform.python_version()
     import ray
 
     assert not ray.is_initialized()
@@ -41,27 +41,27 @@ def test_kernels_use_the_one_core_that_the_scheduler_granted() -> None:
         assert ray.get(ray.remote(num_cpus=1)(threads).remote()) == 1
 
 
-def test_an_interrupt_that_somebody_loses_is_raised_again() -> None:
-    with remembered_interrupt() as raise_again:
-        raise_again()
+def test_a_swallowed_interrupt_is_raised_again() -> None:
+    with persistent_interrupt() as raise_if_interrupted:
+        raise_if_interrupted()
         with suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)
         with pytest.raises(KeyboardInterrupt):
-            raise_again()
+            raise_if_interrupted()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_what_this_machine_has_is_known_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_capacity_is_known_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "ray_session", None)
-    assert ask_capacity("local").cpus == len(os.sched_getaffinity(0))
+    assert cluster_capacity("local").cpus == len(os.sched_getaffinity(0))
 
 
-def test_what_another_cluster_has_is_what_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_capacity_of_a_running_cluster_is_what_it_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def joined(address: str, *, without_token: bool) -> Iterator[Cluster]:
         assert (address, without_token) == ("auto", True)
         yield Cluster(cpus=64, gpus=8, nodes=2)
 
     monkeypatch.setattr(session, "ray_session", joined)
-    assert ask_capacity("auto", without_token=True) == Cluster(cpus=64, gpus=8, nodes=2)
+    assert cluster_capacity("auto", without_token=True) == Cluster(cpus=64, gpus=8, nodes=2)

@@ -1,4 +1,4 @@
-"""Sweeps on a real local Ray: the smoke run, failures, interruption, several workers."""
+"""Sweeps on a real local Ray: smoke run, failures, interruption, several workers, and a bucket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rhobench.results import Store
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 MARK = "RHOBENCH_TEST_SESSION"
-"""Variable by which processes are known that a sweep has started."""
+"""Environment variable that identifies the processes of a sweep."""
 
 CLI = [sys.executable, "-c", "from rhobench.cli import main; main()"]
 TINY = [
@@ -34,28 +34,28 @@ TINY = [
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """One cache for all sweeps of the session, and quick polling by Ray Train."""
+    """One cache for all sweeps of the session, and frequent polling by Ray Train."""
     cache = tmp_path_factory.mktemp("cache")
     quick = {"RHOBENCH_CACHE": str(cache), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
     return os.environ | quick | {MARK: str(cache)}
 
 
-def left_running(environment: dict[str, str]) -> list[str]:
-    """What the sweeps of this session left: every process that inherited their environment, with what it is."""
+def running_processes(environment: dict[str, str]) -> list[str]:
+    """Command lines of all processes that inherited the environment of the sweeps of this session."""
     mark, found = f"{MARK}={environment[MARK]}".encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if mark in (process / "environ").read_bytes().split(b"\0"):
                 found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:  # it has ended, or is another user's
+        except OSError:  # the process has ended or belongs to another user
             continue
     return found
 
 
-def all_ends(environment: dict[str, str]) -> bool:
-    """Within a minute: Ray's agents look only now and then whether they are still needed."""
+def all_processes_end(environment: dict[str, str]) -> bool:
+    """Whether all processes end within a minute; Ray's agents check only rarely whether they are still needed."""
     for _ in range(300):
-        if not left_running(environment):
+        if not running_processes(environment):
             return True
         time.sleep(0.2)
     return False
@@ -63,12 +63,12 @@ def all_ends(environment: dict[str, str]) -> bool:
 
 def sweep(store: Path | str, environment: dict[str, str], *arguments: str) -> tuple[int, dict, str]:
     command = [*CLI, "run", "demo", "--store", str(store), "--json", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=500)
-    last = done.stdout.splitlines()[-1] if done.stdout else ""
-    return done.returncode, json.loads(last) if last.startswith("{") else {}, done.stdout + done.stderr
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=500)
+    last = process.stdout.splitlines()[-1] if process.stdout else ""
+    return process.returncode, json.loads(last) if last.startswith("{") else {}, process.stdout + process.stderr
 
 
-def test_smoke_goes_the_whole_way_and_continues(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_smoke_run_completes_and_is_not_repeated(tmp_path: Path, environment: dict[str, str]) -> None:
     status, result, output = sweep(tmp_path, environment, "--smoke")
     assert status == 0, output
     assert [run["status"] for run in result["runs"]] == ["completed"] * 4
@@ -90,11 +90,11 @@ def test_smoke_goes_the_whole_way_and_continues(tmp_path: Path, environment: dic
     status, _, output = sweep(tmp_path, environment, "--smoke")
     assert status == 0, output
     assert {r.run_id: r for r in Store(tmp_path).records()} == records, "finished runs are not repeated"
-    assert all_ends(environment), left_running(environment)
+    assert all_processes_end(environment), running_processes(environment)
 
 
-def test_unreadable_image_fails_its_runs_with_a_record(tmp_path: Path, environment: dict[str, str]) -> None:
-    """The run that finished before the image was damaged is unharmed; the one that meets it says which image it is."""
+def test_an_unreadable_image_fails_its_runs_with_a_record(tmp_path: Path, environment: dict[str, str]) -> None:
+    """A run that finished before the image was damaged is kept; the record of the failed run names the image."""
     data = tmp_path / "data"
     subprocess.run([*CLI, "data", "scenes", str(data), "--images", "24"], check=True, env=environment)
     store = tmp_path / "store"
@@ -127,12 +127,12 @@ def test_interrupt_keeps_finished_runs_and_the_same_command_continues(
         seen.append(line)
         if ": trained" in line:
             break
-    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does: every process of the terminal gets it
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does, to every process of the terminal
     rest = process.stdout.read()
     assert process.wait(timeout=60) == 130, "".join(seen) + rest
     assert "Traceback" not in rest
-    assert "The same command continues" in rest
-    assert all_ends(environment), left_running(environment)
+    assert "Run the same command again to continue" in rest
+    assert all_processes_end(environment), running_processes(environment)
     kept = {r.run_id: r.history for r in Store(tmp_path).records() if r.status == "trained"}
     assert kept
 
@@ -143,7 +143,7 @@ def test_interrupt_keeps_finished_runs_and_the_same_command_continues(
     assert all(records[run_id] == history for run_id, history in kept.items())
 
 
-def test_several_workers_go_through_ray_train(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_several_workers_use_ray_train(tmp_path: Path, environment: dict[str, str]) -> None:
     arguments = [*TINY, "--set=train.num_workers=2", "--set=model.rho=0.25"]
     status, result, output = sweep(tmp_path, environment, *arguments)
     assert status == 0, output
@@ -154,11 +154,11 @@ def test_several_workers_go_through_ray_train(tmp_path: Path, environment: dict[
     assert result["runs"][0]["run_id"] == record.run_id
 
 
-def test_a_sweep_into_a_bucket_leaves_nothing_here(
+def test_a_sweep_with_a_store_in_a_bucket_leaves_no_local_files(
     tmp_path: Path, environment: dict[str, str], s3_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = s3_url("a/store")
-    monkeypatch.chdir(tmp_path)  # where the page goes
+    monkeypatch.chdir(tmp_path)  # where the report is written
     with_keys = environment | {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     status, result, output = sweep(url, with_keys, *TINY, "--set=model.rho=0.25", "--set=train.epochs=2")
     assert status == 0, output
@@ -179,7 +179,7 @@ def test_a_sweep_into_a_bucket_leaves_nothing_here(
     assert store.records() == [record], "finished runs are not repeated"
 
 
-def test_a_sweep_that_no_cluster_can_run_is_refused(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_sweep_that_exceeds_the_cluster_is_refused(tmp_path: Path, environment: dict[str, str]) -> None:
     status, _, output = sweep(tmp_path, environment, "--smoke", "--set=train.cpus_per_worker=500")
     assert status == 2
     assert "train.cpus_per_worker" in output

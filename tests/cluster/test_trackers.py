@@ -1,4 +1,4 @@
-"""What is left for TensorBoard, and what is said of trackers that are not there."""
+"""TensorBoard files of a run, and errors for trackers that are not available."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from rhobench.cluster import trackers
-from rhobench.cluster.trackers import TensorBoard, require_trackers
+from rhobench.cluster.trackers import TensorBoardCallback, require_trackers
 from rhobench.config import ConfigError
 from rhobench.results import Store
 from rhobench.training import Status
@@ -39,7 +39,7 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def reported(**fields: object) -> dict:
+def report(**fields: object) -> dict:
     return asdict(Status(epoch=0.5, epochs=2, **fields))  # type: ignore[arg-type]
 
 
@@ -47,13 +47,13 @@ TRIAL = SimpleNamespace(config={"run_id": "first"})
 
 
 def test_curves_are_written_into_the_folder_of_the_run_over_its_steps(tmp_path: Path) -> None:
-    progress = TensorBoard(Store(tmp_path))
-    progress.log_trial_result(1, TRIAL, reported(note="backbone features 3/8"))
-    assert list(tmp_path.iterdir()) == []  # nothing to draw yet
+    tensorboard = TensorBoardCallback(Store(tmp_path))
+    tensorboard.log_trial_result(1, TRIAL, report(note="backbone features 3/8"))
+    assert list(tmp_path.iterdir()) == []  # the report contains no metrics
     speed = {"lr": 0.25, "images_per_second": 8.0, "data_wait": 0.125, "memory_gib": 1.5}
-    progress.log_trial_result(2, TRIAL, reported(step=10, loss=4.0, terms={"loss_ce": 1.5}, **speed))
-    progress.log_trial_result(3, TRIAL, reported(step=20, loss=3.0, terms={"loss_ce": 1.0}, ap=0.5, **speed))
-    progress.log_trial_end(TRIAL)
+    tensorboard.log_trial_result(2, TRIAL, report(step=10, loss=4.0, terms={"loss_ce": 1.5}, **speed))
+    tensorboard.log_trial_result(3, TRIAL, report(step=20, loss=3.0, terms={"loss_ce": 1.0}, ap=0.5, **speed))
+    tensorboard.log_trial_end(TRIAL)
     assert curves(tmp_path / "runs" / "first" / "tensorboard") == {
         "loss": [(10, 4.0), (20, 3.0)],
         "terms/loss_ce": [(10, 1.5), (20, 1.0)],
@@ -62,27 +62,27 @@ def test_curves_are_written_into_the_folder_of_the_run_over_its_steps(tmp_path: 
     }
 
 
-def test_a_run_that_is_taken_up_again_takes_back_the_steps_that_it_repeats(tmp_path: Path) -> None:
-    for step in (20, 10):  # the second process begins at an earlier step
-        progress = TensorBoard(Store(tmp_path))
-        progress.log_trial_result(1, TRIAL, reported(step=step, loss=4.0, terms={"loss_ce": 1.5}))
-        progress.log_trial_end(TRIAL)
-        time.sleep(1.1)  # the name of a file is the second of its beginning
+def test_a_resumed_run_purges_the_steps_that_it_repeats(tmp_path: Path) -> None:
+    for step in (20, 10):  # the second process starts at an earlier step
+        tensorboard = TensorBoardCallback(Store(tmp_path))
+        tensorboard.log_trial_result(1, TRIAL, report(step=step, loss=4.0, terms={"loss_ce": 1.5}))
+        tensorboard.log_trial_end(TRIAL)
+        time.sleep(1.1)  # file names contain the time in seconds
     starts = [e.step for e in events(tmp_path / "runs" / "first" / "tensorboard") if e.HasField("session_log")]
     assert sorted(starts) == [10, 20]
 
 
 def test_open_files_are_not_pickled(tmp_path: Path) -> None:
-    progress = TensorBoard(Store(tmp_path))
-    progress.log_trial_result(1, TRIAL, reported(step=1, loss=4.0, terms={"loss_ce": 1.5}))
-    assert pickle.loads(pickle.dumps(progress)).store.path == tmp_path
-    progress.log_trial_end(TRIAL)
+    tensorboard = TensorBoardCallback(Store(tmp_path))
+    tensorboard.log_trial_result(1, TRIAL, report(step=1, loss=4.0, terms={"loss_ce": 1.5}))
+    assert pickle.loads(pickle.dumps(tensorboard)).store.path == tmp_path
+    tensorboard.log_trial_end(TRIAL)
 
 
-def test_trackers_that_are_not_there_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"--log-to comet is not known: it takes mlflow or wandb"):
+def test_unavailable_trackers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"--log-to comet is not supported: use mlflow or wandb"):
         require_trackers(["comet"])
     monkeypatch.setattr(trackers, "PACKAGES", {"mlflow": "mlflow_that_nobody_has"})
-    with pytest.raises(ConfigError, match=r"needs the Python package mlflow_that_nobody_has.* pip install"):
+    with pytest.raises(ConfigError, match=r"requires the Python package mlflow_that_nobody_has.* run pip install"):
         require_trackers(["mlflow"])
     require_trackers([])

@@ -1,4 +1,4 @@
-"""What the watchdog says and ends, of clusters that are made up."""
+"""Warnings of the watchdog and the processes that it kills, for synthetic snapshots."""
 
 from __future__ import annotations
 
@@ -10,74 +10,78 @@ from typing import Any
 import pytest
 
 from rhobench.cluster import attempt, watchdog
+from rhobench.cluster.attempt import active_attempt, begin_attempt
 from rhobench.cluster.placement import Resources
 from rhobench.cluster.run_queue import Run, RunQueue
-from rhobench.cluster.watchdog import LONGER, QUIET_SECONDS, Silence, View, Watchdog, concerns
+from rhobench.cluster.watchdog import GAP_FACTOR, QUIET_SECONDS, SweepSnapshot, TrialSnapshot, Watchdog, find_problems
 from rhobench.results import Store
 
 ONE, TWO = Resources(cpus=1), Resources(cpus=2)
 STUCK = 3600.0
-CALM = View(
-    waiting=[], silences=[], idle_seconds=0.0, cluster=Resources(cpus=4, gpus=1), nodes=2, lost=[], disk_gib=50.0
+HEALTHY = SweepSnapshot(
+    waiting=[], trials=[], idle_seconds=0.0, cluster=Resources(cpus=4, gpus=1), nodes=2, lost=[], disk_gib=50.0
 )
-QUIET = Silence(run_id="slow", need=TWO, seconds=QUIET_SECONDS, began=True, last="epoch 1.0/4")
+QUIET = TrialSnapshot(
+    run_id="slow", required=TWO, quiet_seconds=QUIET_SECONDS, has_reported=True, last_status="epoch 1.0/4"
+)
 
 
-def said(**changes: Any) -> dict[str, str]:
-    return dict(concerns(replace(CALM, **changes), STUCK))
+def problems(**changes: Any) -> dict[str, str]:
+    return dict(find_problems(replace(HEALTHY, **changes), STUCK))
 
 
-def test_nothing_is_said_of_a_sweep_that_goes_on() -> None:
-    busy = replace(QUIET, seconds=QUIET_SECONDS - 1)
-    assert said() == {}
-    assert said(waiting=[ONE], silences=[busy], idle_seconds=10.0) == {}
-    assert said(disk_gib=None) == {}
+def test_a_healthy_sweep_has_no_problems() -> None:
+    busy = replace(QUIET, quiet_seconds=QUIET_SECONDS - 1)
+    assert problems() == {}
+    assert problems(waiting=[ONE], trials=[busy], idle_seconds=10.0) == {}
+    assert problems(disk_gib=None) == {}
 
 
 @pytest.mark.parametrize(
-    ("waiting", "wanted"),
+    ("waiting", "message"),
     [
         (
             [TWO],
-            "1 run waits for 2 CPUs; the cluster has 4 CPUs and 1 GPU on 2 nodes. Add a node, and the sweep goes on",
+            "1 run waits for 2 CPUs, but the cluster has 4 CPUs and 1 GPU on 2 nodes. Add a node to let the sweep",
         ),
-        ([ONE, TWO], "2 runs wait for 1 CPU; the cluster has 4 CPUs and 1 GPU on 2 nodes. Add a node, and the sweep"),
+        ([ONE, TWO], "2 runs wait for 1 CPU, but the cluster has 4 CPUs and 1 GPU on 2 nodes. Add a node to let"),
     ],
 )
-def test_runs_that_wait_while_none_goes_on_are_spoken_of(waiting: list[Resources], wanted: str) -> None:
-    assert said(waiting=waiting, idle_seconds=QUIET_SECONDS / 2)["capacity"].startswith(wanted)
-    assert said(waiting=[], idle_seconds=QUIET_SECONDS) == {}, "nothing waits, so nothing is lacking"
+def test_waiting_runs_are_reported_while_none_is_active(waiting: list[Resources], message: str) -> None:
+    assert problems(waiting=waiting, idle_seconds=QUIET_SECONDS / 2)["capacity"].startswith(message)
+    assert problems(waiting=[], idle_seconds=QUIET_SECONDS) == {}, "no run is waiting"
 
 
-def test_a_silent_run_is_named_with_its_last_word_and_what_will_be_done() -> None:
-    assert said(silences=[QUIET]) == {
-        "silent slow": "slow has been silent for 90 s: it said last: epoch 1.0/4; "
-        "after 60 minutes without a word it is stopped and tried again"
+def test_a_quiet_run_is_reported_with_its_last_status_and_its_timeout() -> None:
+    assert problems(trials=[QUIET]) == {
+        "quiet slow": "slow has not reported for 90 s: its last report was: epoch 1.0/4. "
+        "After 60 minutes without a report, its process is killed and the run is retried"
     }
-    assert "it has not said anything yet" in said(silences=[replace(QUIET, last="")])["silent slow"]
+    assert "it has not reported any progress yet" in problems(trials=[replace(QUIET, last_status="")])["quiet slow"]
 
 
-def test_a_run_that_never_began_may_wait_for_its_workers() -> None:
-    assert said(silences=[replace(QUIET, began=False)]) == {
-        "silent slow": "slow has been silent for 90 s: it or its workers may wait for 2 CPUs; the cluster has 4 CPUs "
-        "and 1 GPU on 2 nodes; after 60 minutes without a word its process, where it has one, is stopped and tried "
-        "again"
+def test_a_run_that_has_never_reported_may_wait_for_its_workers() -> None:
+    assert problems(trials=[replace(QUIET, has_reported=False)]) == {
+        "quiet slow": "slow has not reported for 90 s: it or its workers may be waiting for 2 CPUs; the cluster has "
+        "4 CPUs and 1 GPU on 2 nodes. After 60 minutes without a report, its process, if there is one, is killed and "
+        "the run is retried"
     }
 
 
-def test_a_run_that_is_often_silent_gets_longer() -> None:
-    used = replace(QUIET, longest=100.0)
-    assert said(silences=[used, replace(used, seconds=LONGER * 100.0 - 1)]) == {}
-    assert "silent slow" in said(silences=[replace(used, seconds=LONGER * 100.0)])
-    patient = replace(QUIET, longest=2400.0, seconds=LONGER * 2400.0)
-    assert "after 120 minutes without a word it is stopped" in said(silences=[patient])["silent slow"]
+def test_a_run_with_long_gaps_between_reports_gets_a_longer_timeout() -> None:
+    slow = replace(QUIET, longest_gap=100.0)
+    assert problems(trials=[slow, replace(slow, quiet_seconds=GAP_FACTOR * 100.0 - 1)]) == {}
+    assert "quiet slow" in problems(trials=[replace(slow, quiet_seconds=GAP_FACTOR * 100.0)])
+    slower = replace(QUIET, longest_gap=2400.0, quiet_seconds=GAP_FACTOR * 2400.0)
+    assert "After 120 minutes without a report, its process is killed" in problems(trials=[slower])["quiet slow"]
 
 
-def test_a_lost_node_and_a_full_disk_are_told() -> None:
-    found = said(lost=["0123456789abcdef"], nodes=1, cluster=ONE, disk_gib=0.25)
+def test_a_lost_node_and_a_full_disk_are_reported() -> None:
+    found = problems(lost=["0123456789abcdef"], nodes=1, cluster=ONE, disk_gib=0.25)
     assert found == {
-        "lost 0123456789abcdef": "node 0123456789ab is lost; the cluster has 1 CPU on 1 node. Its runs go on elsewhere",
-        "disk": "the store's disk has 0.25 GiB left: make room, or checkpoints will be skipped",
+        "lost 0123456789abcdef": "node 0123456789ab is lost; the cluster has 1 CPU on 1 node. Its runs are retried on "
+        "other nodes",
+        "disk": "the disk of the store has 0.25 GiB left: free some space, or checkpoints will be skipped",
     }
 
 
@@ -86,82 +90,81 @@ def watched(
     tmp_path: Path,
     runs_with: Callable[..., list[Run]],
     claimed: Callable[..., Store],
-    told: Callable[..., Any],
+    recorded_progress: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Any:
-    """A watchdog whose view is set by a test, with what it said and the processes that it ended."""
+    """A watchdog whose snapshot is set by the test, with its warnings and the processes that it kills."""
     (run,) = runs_with(1)
     store = claimed(run.config)
-    monkeypatch.setattr(watchdog, "_nodes_alive", lambda: frozenset({"n1"}))
-    dog = Watchdog(
-        RunQueue([run], run.config, store, told([run]), 2), store, lambda text: dog.words.append(text), STUCK
-    )
-    dog.words, dog.killed, dog.run, dog.view = [], [], run, CALM
-    monkeypatch.setattr(dog, "_view", lambda: dog.view)
-    monkeypatch.setattr(watchdog, "kill_process", lambda node, pid: dog.killed.append((node, pid)))
+    monkeypatch.setattr(watchdog, "living_nodes", lambda: {"n1": ONE})
+    queue = RunQueue([run], run.config, store, recorded_progress([run]), 2)
+    dog = Watchdog(queue, store, lambda text: dog.warnings.append(text), STUCK)
+    dog.warnings, dog.processes, dog.run, dog.snapshot = [], [], run, HEALTHY
+    monkeypatch.setattr(dog, "_take_snapshot", lambda: dog.snapshot)
+    monkeypatch.setattr(watchdog, "kill_process", lambda node, pid: dog.processes.append((node, pid)))
     return dog
 
 
-def test_a_concern_is_told_once_and_again_when_it_comes_back(watched: Any) -> None:
-    low = replace(CALM, disk_gib=0.5)
-    for view in (low, replace(CALM, disk_gib=0.4), CALM, low):
-        watched.view = view
-        watched.look()
-    assert [word[:48] for word in watched.words] == ["the store's disk has 0.50 GiB left: make room, o"] * 2
+def test_a_problem_is_reported_once_and_again_when_it_recurs(watched: Any) -> None:
+    low = replace(HEALTHY, disk_gib=0.5)
+    for snapshot in (low, replace(HEALTHY, disk_gib=0.4), HEALTHY, low):
+        watched.snapshot = snapshot
+        watched.check()
+    assert [text[:48] for text in watched.warnings] == ["the disk of the store has 0.50 GiB left: free so"] * 2
 
 
-def silent(watched: Any, **changes: Any) -> View:
-    silence = replace(QUIET, run_id=watched.run.run_id, seconds=STUCK)
-    return replace(CALM, silences=[replace(silence, **changes)])
+def stuck_run(watched: Any, **changes: Any) -> SweepSnapshot:
+    trial = replace(QUIET, run_id=watched.run.run_id, quiet_seconds=STUCK)
+    return replace(HEALTHY, trials=[replace(trial, **changes)])
 
 
-def test_a_try_that_hangs_is_ended_once_and_the_next_one_may_be(watched: Any) -> None:
-    attempt.begin(watched.store, watched.run.run_id, watched.run.config, "n1")
-    first = attempt.active_attempt(watched.store, watched.run.run_id)
+def test_a_stuck_attempt_is_killed_once_and_so_is_the_next_one(watched: Any) -> None:
+    begin_attempt(watched.store, watched.run.run_id, watched.run.config, "n1")
+    first = active_attempt(watched.store, watched.run.run_id)
     assert first is not None
-    watched.view = silent(watched, seconds=STUCK - 1)
-    watched.look()
-    assert watched.killed == []
-    watched.view = silent(watched)
+    watched.snapshot = stuck_run(watched, quiet_seconds=STUCK - 1)
+    watched.check()
+    assert watched.processes == []
+    watched.snapshot = stuck_run(watched)
     for _ in range(3):
-        watched.look()
-    assert watched.killed == [("n1", first.pid)]
-    assert sum("is stopped after 60 minutes without a word" in word for word in watched.words) == 1
-    attempt.begin(watched.store, watched.run.run_id, watched.run.config, "n2")
-    watched.look()
-    assert [node for node, _ in watched.killed] == ["n1", "n2"]
+        watched.check()
+    assert watched.processes == [("n1", first.pid)]
+    assert sum("its process is killed after 60 minutes without a report" in text for text in watched.warnings) == 1
+    begin_attempt(watched.store, watched.run.run_id, watched.run.config, "n2")
+    watched.check()
+    assert [node for node, _ in watched.processes] == ["n1", "n2"]
 
 
-def test_no_process_is_ended_that_is_not_known_to_be_of_the_run(watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process number of a try that a command before left may belong to another program by now."""
-    watched.view = silent(watched, began=False)
-    watched.look()  # there is no try
+def test_only_processes_of_this_command_are_killed(watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process id of an attempt from an earlier command may belong to another program by now."""
+    watched.snapshot = stuck_run(watched, has_reported=False)
+    watched.check()  # there is no attempt
     for long_ago in ("2026-01-01T00:00:00+00:00", "2099-01-01", "yesterday"):
-        monkeypatch.setattr(attempt, "now", lambda at=long_ago: at)
-        attempt.begin(watched.store, watched.run.run_id, watched.run.config, "n1")
-        watched.look()  # its try began before this command handed the run out, or nobody knows when
-    assert watched.killed == []
+        monkeypatch.setattr(attempt, "utc_now", lambda at=long_ago: at)
+        begin_attempt(watched.store, watched.run.run_id, watched.run.config, "n1")
+        watched.check()  # the attempt began before this command, or at an unknown time
+    assert watched.processes == []
 
 
-def test_a_try_whose_workers_never_began_is_ended_too(watched: Any) -> None:
-    attempt.begin(watched.store, watched.run.run_id, watched.run.config, "n1")
-    watched.view = silent(watched, began=False)
-    watched.look()
-    assert len(watched.killed) == 1
+def test_an_attempt_whose_workers_never_started_is_killed(watched: Any) -> None:
+    begin_attempt(watched.store, watched.run.run_id, watched.run.config, "n1")
+    watched.snapshot = stuck_run(watched, has_reported=False)
+    watched.check()
+    assert len(watched.processes) == 1
 
 
-def test_a_watchdog_that_cannot_look_says_so_once_and_goes_on(watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = iter([ConnectionError("no answer"), ConnectionError("no answer"), None])
+def test_a_failing_check_is_reported_once_and_repeated(watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = iter([ConnectionError("no answer"), ConnectionError("no answer"), None])
 
-    def look() -> None:
-        problem = next(looks)
-        if problem is None:
-            watched.over.set()
+    def check() -> None:
+        error = next(results)
+        if error is None:
+            watched.stopped.set()
         else:
-            raise problem
+            raise error
 
-    monkeypatch.setattr(watchdog, "EVERY_SECONDS", 0.01)
-    monkeypatch.setattr(watched, "look", look)
+    monkeypatch.setattr(watchdog, "CHECK_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(watched, "check", check)
     with watched:
-        assert watched.over.wait(10)
-    assert watched.words == ["the cluster cannot be looked at and is asked again: no answer"]
+        assert watched.stopped.wait(10)
+    assert watched.warnings == ["the cluster cannot be checked and will be checked again: no answer"]

@@ -1,4 +1,4 @@
-"""Runs that are over in no time, to be sent through real sweeps."""
+"""Runs without training, for sweeps on a real Ray: some fail, die or hang."""
 
 from __future__ import annotations
 
@@ -14,82 +14,82 @@ from rhobench.training import Report, Status
 from rhobench.training.workers import worker_rank
 
 
-def learn(work: RunTask, report: Report) -> None:
-    """Epochs in which the AP follows from the seed; a run that is told to stop says after which epoch it did."""
-    epochs, history = work.config.train.epochs, []
+def learn(task: RunTask, report: Report) -> None:
+    """Report epochs whose AP follows from the seed, and stop early on request."""
+    epochs, history = task.config.train.epochs, []
     status, reason = "completed", None
     try:
         for epoch in range(1, epochs + 1):
-            ap = (work.config.seed + 1) * epoch / 1000
+            ap = (task.config.seed + 1) * epoch / 1000
             history.append({"epoch": epoch, "ap": ap})
             report(Status(epoch=epoch, epochs=epochs, step=epoch, loss=1.0, ap=ap))
     except StoppedEarlyError as stop:
         status, reason = "stopped", str(stop)
     if worker_rank()[0] == 0:
-        write(work, status, reason, history)
+        write(task, status, reason, history)
 
 
-def die_once(work: RunTask, report: Report) -> None:
-    """The first try is killed without a word, the second is not."""
+def die_once(task: RunTask, report: Report) -> None:
+    """Kill the process in the first attempt."""
     report(Status(epoch=0, epochs=1))
-    mark = work.folder / "tried"
+    mark = task.folder / "attempted"
     if not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    write(work, "completed", None, [])
+    write(task, "completed", None, [])
 
 
-def die_with_the_last_word(work: RunTask, report: Report) -> None:
-    """Killed when everything is done, before it can tidy up."""
+def die_after_the_record(task: RunTask, report: Report) -> None:
+    """Kill the process after its record is written, before it can delete its other files."""
     report(Status(epoch=0, epochs=1))
-    work.folder.mkdir(parents=True, exist_ok=True)
-    (work.folder / "checkpoint-000000001-0123456789abcdef.safetensors").touch()
-    write(work, "completed", None, [])
+    task.folder.mkdir(parents=True, exist_ok=True)
+    (task.folder / "checkpoint-000000001-0123456789abcdef.safetensors").touch()
+    write(task, "completed", None, [])
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def always_die(work: RunTask, report: Report) -> None:
-    """Seed 0 is killed whenever it is tried; the others are not."""
+def always_die(task: RunTask, report: Report) -> None:
+    """Kill the process in every attempt at seed 0."""
     report(Status(epoch=0, epochs=1))
-    if work.config.seed == 0:
+    if task.config.seed == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    write(work, "completed", None, [])
+    write(task, "completed", None, [])
 
 
-def refuse(work: RunTask, report: Report) -> None:
-    """A request that cannot be met."""
-    raise ValueError("this can never be done: give another number")
+def fail_permanently(task: RunTask, report: Report) -> None:
+    """Raise an error of the run."""
+    raise ValueError("the value is not supported: give another one")
 
 
-def break_down(work: RunTask, report: Report) -> None:
-    """An error of the machine, once."""
-    mark = work.folder / "tried"
+def fail_once(task: RunTask, report: Report) -> None:
+    """Raise an error of the machine in the first attempt."""
+    mark = task.folder / "attempted"
     if not mark.exists():
         mark.touch()
         raise ConnectionError("the network is gone")
-    write(work, "completed", None, [])
+    write(task, "completed", None, [])
 
 
-def hang(work: RunTask, report: Report) -> None:
-    """The first try says nothing any more, the second is quick."""
+def hang(task: RunTask, report: Report) -> None:
+    """Hang in the first attempt."""
     report(Status(epoch=0, epochs=1))
-    mark = work.folder / "tried"
+    mark = task.folder / "attempted"
     if not mark.exists():
         mark.touch()
         time.sleep(1000)
-    write(work, "completed", None, [])
+    write(task, "completed", None, [])
 
 
-def write(work: RunTask, status: str, reason: str | None, history: list) -> None:
+def write(task: RunTask, status: str, reason: str | None, history: list) -> None:
     record = Record(
-        run_id=work.run_id,
-        experiment=work.config.experiment,
+        run_id=task.run_id,
+        experiment=task.config.experiment,
         status=status,
         reason=reason,
-        attempts=list(work.past),
-        config=to_dict(work.config),
+        attempts=list(task.past),
+        config=to_dict(task.config),
         history=history,
-        points=[Point(rho=work.config.model.rho, accuracy={"ap": 0.5})] if status == "completed" else [],
+        points=[Point(rho=task.config.model.rho, accuracy={"ap": 0.5})] if status == "completed" else [],
     )
-    work.folder.mkdir(parents=True, exist_ok=True)
-    write_record(work.folder, record)
+    task.folder.mkdir(parents=True, exist_ok=True)
+    write_record(task.folder, record)

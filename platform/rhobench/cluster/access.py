@@ -1,8 +1,8 @@
-"""Who may use a Ray cluster. Whoever reaches one can run code on it, so none is started or joined without its token.
+"""Token authentication for Ray clusters: anyone who can reach an open cluster can run code on it.
 
-Ray's servers listen on every interface, those of a cluster on one machine included. What protects them is Ray's token
-authentication: RAY_AUTH_MODE=token, and the same token on every machine (RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH,
-or ~/.ray/auth_token, in this order).
+Ray's servers listen on all network interfaces, even for a cluster on one machine. Token authentication protects them:
+RAY_AUTH_MODE=token, and the same token on every machine, read from RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, or
+~/.ray/auth_token, in this order.
 """
 
 from __future__ import annotations
@@ -15,140 +15,145 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rhobench.cluster.address import Address, ClusterError
-from rhobench.cluster.token import HOW_TO_SET_BOTH, MODE, Token, find_token, make_token
+from rhobench.cluster.token import AUTH_MODE, SETUP_HINT, Token, find_or_create_token, find_token
 
-Answer = Literal["open", "denied", "silent"]
-"""What a cluster says to a request: it is carried out, it is refused for its token, or nobody answers."""
+ProbeResult = Literal["open", "denied", "unreachable"]
+"""Outcome of a request to a cluster: executed, refused because of its token, or not answered."""
 
-Ask = Callable[[str | None], Answer]
-"""Puts a request with this token, or without one, to the cluster."""
+Probe = Callable[[str | None], ProbeResult]
+"""Sends a request to a cluster, with the given token or without one."""
+
+PROBE_TIMEOUT_SECONDS = 5.0
+"""Time allowed for an answer; a running head node takes milliseconds."""
 
 
 @dataclass(frozen=True)
-class Access:
-    """How a cluster is used."""
+class ClusterAccess:
+    """How to authenticate to a cluster."""
 
     mode: Literal["token", "disabled"]
-    sentence: str
-    """For the user: which cluster, and what protects it."""
+    """Value of RAY_AUTH_MODE."""
+    description: str
+    """Cluster and its protection, for the user."""
 
 
-def decide(
-    address: Address, mode: str | None, token: Callable[[], Token | None], *, without_token: bool, ask: Ask
-) -> Access:
-    """Whether, and how, a running cluster may be joined.
+def choose_access(
+    address: Address, mode: str | None, find_token: Callable[[], Token | None], *, without_token: bool, probe: Probe
+) -> ClusterAccess:
+    """Decide how to authenticate to a running cluster.
 
     Args:
-        address: of its head.
+        address: of the head node.
         mode: RAY_AUTH_MODE as the user has set it.
-        token: finds the user's token. It is sent only to a cluster that has refused a request without one.
-        without_token: the user accepts a cluster that everybody can use.
-        ask: puts a request to the cluster.
+        find_token: returns the user's token, which is sent only to a cluster that refused a request without one.
+        without_token: whether the user accepts a cluster that is open to everyone.
+        probe: sends a request to the cluster.
 
     Raises:
-        ClusterError: nobody answers, the cluster is open to everybody, or the token is missing or wrong.
+        ClusterError: the cluster does not answer or is open to everyone, or the token is missing or wrong.
     """
     known = None if mode is None else mode.lower()
     if known not in (None, "token", "disabled"):
-        raise ClusterError(f"{MODE}={mode} is not known to Ray: it is token or disabled.")
-    answer = ask(None)
-    if answer == "silent":
+        raise ClusterError(f"{AUTH_MODE}={mode} is not supported by Ray: set it to token or disabled.")
+    result = probe(None)
+    if result == "unreachable":
         raise ClusterError(
             f"No Ray cluster answers at {address}. Start one with `ray start --head`, or use --address local."
         )
-    if answer == "open":
+    if result == "open":
         if not without_token and not address.is_loopback:
             raise ClusterError(
-                f"The Ray cluster at {address} lets everybody in who reaches it, and run any code: start it with "
-                f"{MODE}=token and a token, or say --without-token where only you can reach it."
+                f"The Ray cluster at {address} is open: anyone who can reach it can run code on it. Start it with "
+                f"{AUTH_MODE}=token and a token, or pass --without-token if only you can reach it."
             )
-        return Access("disabled", f"Ray at {address}, without a token: whoever reaches it can run code on it")
-    found = token() if known == "token" else None
-    if found is None:
-        lacks = f"{MODE} is not token" if known != "token" else "no token is set"
-        raise ClusterError(f"The Ray cluster at {address} demands a token, and {lacks}: {HOW_TO_SET_BOTH}.")
-    answer = ask(found.secret)
-    if answer != "open":
-        raise ClusterError(f"The Ray cluster at {address} refuses the token of {found.source}: {HOW_TO_SET_BOTH}.")
-    return Access("token", f"Ray at {address}, {_protected_by(found)}")
+        return ClusterAccess("disabled", f"Ray at {address}, no token: anyone who can reach it can run code on it")
+    token = find_token() if known == "token" else None
+    if token is None:
+        missing = f"{AUTH_MODE} is not token" if known != "token" else "no token is set"
+        raise ClusterError(f"The Ray cluster at {address} requires a token, but {missing}: {SETUP_HINT}.")
+    result = probe(token.secret)
+    if result != "open":
+        raise ClusterError(f"The Ray cluster at {address} rejects the token of {token.source}: {SETUP_HINT}.")
+    return ClusterAccess("token", f"Ray at {address}, {_describe(token)}")
 
 
-def start_access(mode: str | None, *, without_token: bool) -> Access:
-    """How a cluster that is started on this machine is protected; a token is made where there is none.
+def local_access(mode: str | None, *, without_token: bool) -> ClusterAccess:
+    """Decide how a cluster that is started on this machine is protected; creates a token if there is none.
 
     Raises:
-        ClusterError: RAY_AUTH_MODE says that it must not be, or the token cannot be kept.
+        ClusterError: RAY_AUTH_MODE disables authentication, or the token cannot be stored.
     """
     if without_token:
-        return Access("disabled", "Ray on this machine, without a token: whoever reaches its ports can run code on it")
+        return ClusterAccess(
+            "disabled", "Ray on this machine, no token: anyone who can reach its ports can run code on it"
+        )
     if mode is not None and mode.lower() != "token":
         raise ClusterError(
-            f"{MODE}={mode} would start a Ray cluster that everybody on the network can run code on: unset it, or say "
-            "--without-token where only you can reach this machine."
+            f"{AUTH_MODE}={mode} would start an open Ray cluster, on which anyone in the network can run code: unset "
+            "it, or pass --without-token if only you can reach this machine."
         )
-    return Access("token", f"Ray on this machine, {_protected_by(make_token())}")
+    return ClusterAccess("token", f"Ray on this machine, {_describe(find_or_create_token())}")
 
 
-def _protected_by(token: Token) -> str:
+def _describe(token: Token) -> str:
     return f"token of {token.source}" + (f", {token.note}" if token.note else "")
 
 
 @contextmanager
-def access_to(address: Address | None, *, without_token: bool) -> Iterator[Access]:
-    """Settle how the cluster is used, and tell Ray for the duration of the block.
+def cluster_access(address: Address | None, *, without_token: bool) -> Iterator[ClusterAccess]:
+    """Choose how to authenticate and configure Ray accordingly for the duration of the block.
 
     Raises:
-        ClusterError: it must not be used this way.
+        ClusterError: see ``choose_access`` and ``local_access``.
     """
-    before = os.environ.get(MODE)
+    previous = os.environ.get(AUTH_MODE)
     if address is None:
-        access = start_access(before, without_token=without_token)
+        access = local_access(previous, without_token=without_token)
     else:
-        ask = asking(address)
-        access = decide(address, before, find_token, without_token=without_token, ask=ask)
-    os.environ[MODE] = access.mode
-    _reread()
+        probe = make_probe(address)
+        access = choose_access(address, previous, find_token, without_token=without_token, probe=probe)
+    os.environ[AUTH_MODE] = access.mode
+    _reload_ray_config()
     try:
         yield access
     finally:
-        if before is None:
-            del os.environ[MODE]
+        if previous is None:
+            del os.environ[AUTH_MODE]
         else:
-            os.environ[MODE] = before
-        _reread()
+            os.environ[AUTH_MODE] = previous
+        _reload_ray_config()
 
 
-def _reread() -> None:
-    """Ray reads these variables when it is imported, and never again: a process that sets them later must say so."""
+def _reload_ray_config() -> None:
+    """Make Ray read its environment variables again; otherwise it reads them only when it is imported."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 
 
-def asking(address: Address) -> Ask:
-    """Requests to the head at this address. Ray itself would try for 20 seconds, and call a refusal no connection."""
+def make_probe(address: Address) -> Probe:
+    """Return a probe of the head node at ``address``.
+
+    ``ray.init`` cannot serve as one: it retries for 20 seconds and reports a refused token as a failed connection.
+    """
     import grpc
 
-    def ask(token: str | None) -> Answer:
-        sent = [("authorization", f"Bearer {token}")] if token else None
-        with _channel(address) as channel:
-            alive = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
+    def probe(token: str | None) -> ProbeResult:
+        metadata = [("authorization", f"Bearer {token}")] if token else None
+        with _open_channel(address) as channel:
+            check_alive = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
             try:
-                alive(b"", timeout=ANSWER_SECONDS, metadata=sent)
+                check_alive(b"", timeout=PROBE_TIMEOUT_SECONDS, metadata=metadata)
             except grpc.RpcError as error:
                 denied = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-                return "denied" if error.code() in denied else "silent"
+                return "denied" if error.code() in denied else "unreachable"
         return "open"
 
-    return ask
+    return probe
 
 
-ANSWER_SECONDS = 5.0
-"""A head that is there answers in milliseconds."""
-
-
-def _channel(address: Address) -> Any:
+def _open_channel(address: Address) -> Any:
     import grpc
 
     options = [("grpc.enable_http_proxy", 0)]

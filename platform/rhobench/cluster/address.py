@@ -1,4 +1,4 @@
-"""Which cluster ``--address`` means."""
+"""Parse ``--address``: the Ray cluster to use."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 
 
 class ClusterError(ValueError):
-    """A cluster that cannot be reached or used, or that can never run what was asked for."""
+    """A cluster that cannot be reached or used, or that is too small for the runs."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a cluster's head listens."""
+    """Host and port on which the head node of a cluster listens."""
 
     host: str
     port: int
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine is meant."""
+        """Whether the address can only be reached from this machine."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -34,38 +34,38 @@ class Address:
 
 
 def read_address(text: str, environment: Mapping[str, str] = os.environ) -> Address | None:
-    """The cluster that ``--address`` means; None: one that is started on this machine.
+    """Parse ``--address``; None stands for a cluster that is started on this machine.
 
     Raises:
-        ClusterError: the text is no address, or "auto" finds no cluster.
+        ClusterError: the text is not an address, or "auto" finds no cluster.
     """
     if text == "local":
         return None
     if text != "auto":
-        return _host_and_port(text, f"--address {text!r}")
+        return _parse_host_and_port(text, f"--address {text!r}")
     if environment.get("RAY_ADDRESS"):
-        return _host_and_port(environment["RAY_ADDRESS"], f"RAY_ADDRESS={environment['RAY_ADDRESS']!r}")
+        return _parse_host_and_port(environment["RAY_ADDRESS"], f"RAY_ADDRESS={environment['RAY_ADDRESS']!r}")
     folder = environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp"
     file = Path(folder, "ray", "ray_current_cluster")
     if not file.is_file():
         raise ClusterError(
-            f"--address auto finds no Ray cluster: RAY_ADDRESS is not set and there is no {file}. "
-            "Start one with `ray start --head`, give HOST:PORT, or use --address local."
+            f"--address auto found no Ray cluster: RAY_ADDRESS is not set and {file} does not exist. "
+            "Start a cluster with `ray start --head`, give HOST:PORT, or use --address local."
         )
-    return _host_and_port(file.read_text().strip(), str(file))
+    return _parse_host_and_port(file.read_text().strip(), str(file))
 
 
-def _host_and_port(text: str, source: str) -> Address:
+def _parse_host_and_port(text: str, source: str) -> Address:
     if text.startswith("ray://"):
         raise ClusterError(
-            f"{source} is an address of Ray Client, which rhobench does not use: it lacks what a sweep needs. "
+            f"{source} is a Ray Client address, and rhobench does not support Ray Client. "
             "Run rhobench on a node of the cluster with --address auto, or submit it with `ray job submit`."
         )
     host, _, port = text.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    right = re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", bare) or _is_ip(bare)
-    if not right or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ClusterError(f"{source} is no address: it takes local, auto or HOST:PORT, such as 10.0.0.5:6379.")
+    valid = re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", bare) or _is_ip(bare)
+    if not valid or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ClusterError(f"{source} is not an address: give local, auto or HOST:PORT, such as 10.0.0.5:6379.")
     return Address(bare, int(port))
 
 

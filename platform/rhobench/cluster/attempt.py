@@ -1,7 +1,8 @@
-"""One try at a run: who is at it, and how those before it ended.
+"""Attempts at a run: the file of the active one, and how failed ones are recorded.
 
-``runs/<run_id>/attempt.json`` exists while a try goes on. Where one is found and nobody is at it, its process ended
-without a word. A try that another has replaced, as when a driver was killed but not yet its workers, writes no more.
+``runs/<run_id>/attempt.json`` exists while an attempt is active. A file whose process is gone belongs to an attempt
+that died without writing a record. An attempt that has been superseded, for example because its driver was killed
+before its workers, must not write any more.
 """
 
 from __future__ import annotations
@@ -16,150 +17,147 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rhobench.config import RunConfig
-from rhobench.config.paths import to_dict
+from rhobench.config.conversion import from_dict, to_dict
 from rhobench.results import Attempt, Record, RecordError, Store, describe_environment
 from rhobench.results.mirror import CHECKPOINT
-from rhobench.results.record import Cause
-from rhobench.results.shape import misfit
+from rhobench.results.record import Cause, Count
 from rhobench.training.checkpoint import remove_checkpoints
 
-FILE = "attempt.json"
+ATTEMPT_FILE = "attempt.json"
+"""Name of the file of the active attempt, in the folder of its run."""
 
 FINISHED = ("trained", "completed")
-"""Statuses of a run that is not tried again."""
+"""Statuses of runs that are not trained again."""
 
-VANISHED = "its process ended without a word: it was killed, ran out of memory, or its machine was lost"
+VANISHED = "its process ended without an error message: it was killed, ran out of memory, or its node was lost"
+"""Reason of a failed attempt that left no record."""
 
 ERROR_FILE = "error.txt"
-"""Traceback of the last failure, beside the record."""
+"""Name of the file with the traceback of the last failure, in the folder of its run."""
 
 
 class SupersededError(Exception):
-    """Another try at the same run has begun."""
+    """Another attempt at the same run has begun."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActiveAttempt:
-    """A try that goes on."""
+    """An attempt that is in progress."""
 
     run_id: str
     config: dict[str, Any]
-    """The resolved ``RunConfig``; of a run that was chosen by results, nothing else remembers it."""
+    """Resolved ``RunConfig``, which is stored nowhere else for a run that a search has proposed."""
     node: str | None = None
-    """Ray's id of the node."""
-    pid: int = field(default_factory=os.getpid)
-    """Of the process that holds it."""
-    started_at: str = field(default_factory=lambda: now())
+    """Ray's id of the node; None outside Ray."""
+    pid: Count = field(default_factory=os.getpid)
+    """Id of the process that executes the attempt."""
+    started_at: str = field(default_factory=lambda: utc_now())
     """UTC, ISO 8601."""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Different for every try."""
+    """Unique identifier of the attempt."""
     past: list[Attempt] = field(default_factory=list)
-    """Those that failed before it."""
+    """Failed attempts at the run before this one."""
 
-    def failed(self, reason: str, cause: Cause, ended_at: str | None) -> list[Attempt]:
-        """All that failed, when this one has failed, too."""
-        mine = Attempt(reason=reason, cause=cause, node=self.node, started_at=self.started_at, ended_at=ended_at)
-        return [*self.past, mine]
+    def with_failure(self, reason: str, cause: Cause, ended_at: str | None) -> list[Attempt]:
+        """All failed attempts at the run, this one included."""
+        failed = Attempt(reason=reason, cause=cause, node=self.node, started_at=self.started_at, ended_at=ended_at)
+        return [*self.past, failed]
 
 
-def now() -> str:
-    """UTC, ISO 8601."""
+def utc_now() -> str:
+    """Current time in UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def begin(store: Store, run_id: str, config: RunConfig, node: str | None) -> ActiveAttempt:
-    """Start a try in this process; from now on every other try at the run is superseded."""
-    begun = ActiveAttempt(run_id=run_id, config=to_dict(config), node=node, past=past_attempts(store, run_id))
-    store.files.write(_name(run_id), json.dumps(asdict(begun), indent=1).encode())
-    return begun
+def begin_attempt(store: Store, run_id: str, config: RunConfig, node: str | None) -> ActiveAttempt:
+    """Start an attempt in this process, which supersedes every other attempt at the run."""
+    attempt = ActiveAttempt(run_id=run_id, config=to_dict(config), node=node, past=past_attempts(store, run_id))
+    store.files.write(_path(run_id), json.dumps(asdict(attempt), indent=1).encode())
+    return attempt
 
 
 def active_attempt(store: Store, run_id: str) -> ActiveAttempt | None:
-    """The try whose file is there; whether somebody is at it is not known."""
+    """Read the attempt file of a run; None if there is none or it is damaged. Its process may be gone."""
     try:
-        found = from_json(json.loads(store.files.read(_name(run_id))))
-    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):  # none, or damaged
+        attempt = from_dict(ActiveAttempt, json.loads(store.files.read(_path(run_id))))
+    except (FileNotFoundError, ValueError, RecursionError):  # no file, or a damaged one
         return None
-    # What it says names files that are written and a process that is ended.
-    sound = found.run_id == run_id and not any(misfit(part) for part in (found, *found.past))
-    return found if sound else None
-
-
-def from_json(data: dict[str, Any]) -> ActiveAttempt:
-    """The inverse of ``dataclasses.asdict``."""
-    return ActiveAttempt(**{**data, "past": [Attempt(**attempt) for attempt in data["past"]]})
+    # The run id names files that are written: a file that was copied from another folder must not decide that.
+    return attempt if attempt.run_id == run_id else None
 
 
 def past_attempts(store: Store, run_id: str) -> list[Attempt]:
-    """Attempts at a run that failed, the last of them perhaps without a word."""
-    left = active_attempt(store, run_id)
-    if left is not None:
-        return left.failed(VANISHED, "machine", None)
-    record = record_of(store, run_id)
+    """Failed attempts at a run, including one that died without a record."""
+    died = active_attempt(store, run_id)
+    if died is not None:
+        return died.with_failure(VANISHED, "machine", None)
+    record = readable_record(store, run_id)
     return [] if record is None else record.attempts
 
 
-def record_of(store: Store, run_id: str) -> Record | None:
-    """The record of a run; None where there is none, or a damaged one, which another try replaces."""
+def readable_record(store: Store, run_id: str) -> Record | None:
+    """The record of a run; None if there is none or it is damaged, in which case the run is repeated."""
     try:
         return store.read(run_id)
     except RecordError:
         return None
 
 
-def is_superseded(store: Store, mine: ActiveAttempt) -> bool:
-    """Whether another try has begun since."""
-    other = active_attempt(store, mine.run_id)
-    return other is not None and other.token != mine.token
+def is_superseded(store: Store, attempt: ActiveAttempt) -> bool:
+    """Whether a later attempt at the run has begun."""
+    latest = active_attempt(store, attempt.run_id)
+    return latest is not None and latest.token != attempt.token
 
 
-def fail(store: Store, mine: ActiveAttempt, error: BaseException | str, cause: Cause) -> Record:
-    """Write a record that says why a run failed, the traceback beside it, and end the try."""
-    ended = now()
-    reason = error if isinstance(error, str) else in_one_sentence(error)
+def fail_attempt(store: Store, attempt: ActiveAttempt, error: BaseException | str, cause: Cause) -> Record:
+    """End an attempt with a record of its failure, and write the traceback of an exception next to it."""
+    ended_at = utc_now()
+    reason = error if isinstance(error, str) else failure_reason(error)
     if isinstance(error, BaseException):
-        store.files.write(f"runs/{mine.run_id}/{ERROR_FILE}", "".join(traceback.format_exception(error)).encode())
+        traceback_text = "".join(traceback.format_exception(error))
+        store.files.write(f"runs/{attempt.run_id}/{ERROR_FILE}", traceback_text.encode())
     record = Record(
-        run_id=mine.run_id,
-        experiment=str(mine.config["experiment"]),
+        run_id=attempt.run_id,
+        experiment=str(attempt.config["experiment"]),
         status="failed",
         reason=reason,
-        attempts=mine.failed(reason, cause, ended),
-        config=mine.config,
+        attempts=attempt.with_failure(reason, cause, ended_at),
+        config=attempt.config,
         environment=describe_environment(),
-        finished_at=ended,
+        finished_at=ended_at,
     )
     store.write(record)
-    end(store, mine)
+    end_attempt(store, attempt)
     return record
 
 
-def in_one_sentence(error: BaseException) -> str:
-    """Our own errors are sentences for users; of others the kind is worth knowing."""
+def failure_reason(error: BaseException) -> str:
+    """One-line reason of a failure for its record."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full ({error}): make room, then run the same command again"
+        return f"the disk is full ({error}): free some space, then run the same command again"
+    # Messages of our own errors are written for users; for any other exception, its type is informative.
     return str(error) if isinstance(error, (ValueError, ArithmeticError)) else f"{type(error).__name__}: {error}"
 
 
-def end(store: Store, mine: ActiveAttempt) -> None:
-    """The try is over, and the record of its run is written."""
-    store.files.delete(_name(mine.run_id))
+def end_attempt(store: Store, attempt: ActiveAttempt) -> None:
+    """Delete the attempt file, after the record of the run has been written."""
+    store.files.delete(_path(attempt.run_id))
 
 
-def begun(store: Store) -> list[str]:
-    """Runs at which a try goes on, or was killed."""
-    return list(store.files.entries("runs", FILE).found)
+def runs_with_attempt_file(store: Store) -> list[str]:
+    """Ids of the runs with an attempt that is active or was killed."""
+    return list(store.files.subfolders("runs", ATTEMPT_FILE).found)
 
 
-def settle(store: Store, run_id: str) -> None:
-    """End a try that was killed after it had written the record of a finished run, before it could tidy up."""
+def clean_up_finished(store: Store, run_id: str) -> None:
+    """Delete the checkpoints and the attempt file of a run whose process was killed after it had written its record."""
     if store.is_local:
         remove_checkpoints(store.run_dir(run_id))
     for path in store.files.list(f"runs/{run_id}"):
         if path.startswith(f"runs/{run_id}/{CHECKPOINT}"):  # in a bucket
             store.files.delete(path)
-    store.files.delete(_name(run_id))
+    store.files.delete(_path(run_id))
 
 
-def _name(run_id: str) -> str:
-    return f"runs/{run_id}/{FILE}"
+def _path(run_id: str) -> str:
+    return f"runs/{run_id}/{ATTEMPT_FILE}"

@@ -1,4 +1,4 @@
-"""What several runs share, made before the first of them starts: generated data and cached features."""
+"""Prepare data that several runs share, before the first of them starts: generated scenes and cached features."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 import torch
 
 from rhobench.config import RunConfig
-from rhobench.config.paths import from_dict
+from rhobench.config.conversion import from_dict
 from rhobench.data import prepare_data
 from rhobench.training.loaders import open_images, open_training_data
 from rhobench.training.loop import build_detector
 
 
 def prepare(config: dict[str, Any], threads: int) -> str | None:
-    """Fill the cache folder of this node for a run -> None, or why that failed.
+    """Fill the cache folder of this node for a run; return None, or the message of an error.
 
-    A failure here ends nothing: every run meets it again, alone, and its record says so.
+    An error does not end the sweep: each run that meets it again records it as the reason of its failure.
     """
     torch.set_num_threads(threads)
     run = from_dict(RunConfig, config)

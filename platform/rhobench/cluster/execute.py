@@ -1,4 +1,4 @@
-"""One run from its configuration to its record: train, score, count, keep. The same for one worker and for several."""
+"""Execute one run, from its configuration to its record: train, evaluate, count FLOPs, and write the results."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from rhobench.cluster.attempt import ERROR_FILE, now
+from rhobench.cluster.attempt import ERROR_FILE, utc_now
 from rhobench.cluster.early_stopping import StoppedEarlyError
 from rhobench.config import RunConfig
-from rhobench.config.paths import to_dict
+from rhobench.config.conversion import to_dict
 from rhobench.data import Flip
 from rhobench.measure.accuracy import Accuracy, Detection
 from rhobench.measure.artifact import save_artifact
@@ -34,110 +34,111 @@ from rhobench.training.state import newest_progress
 from rhobench.training.workers import worker_rank
 
 DETECTIONS_FILE = "detections.parquet"
+"""Name of the file with all detections, in the folder of its run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunTask:
-    """A run, and what a try at it is given."""
+    """Input of one attempt at a run."""
 
     run_id: str
     config: RunConfig
     folder: Path
-    """Where everything it leaves goes; a checkpoint there is taken up."""
+    """Folder for all its files; training resumes from a checkpoint in it."""
     past: Sequence[Attempt] = ()
-    """Attempts that failed before."""
+    """Failed attempts before this one."""
 
 
-def execute(work: RunTask, report: Report) -> None:
+def execute(task: RunTask, report: Report) -> None:
     """Train a run and write its artifact, its detections and, last, its record with status "trained" or "stopped".
 
-    With several workers each calls this: all train and score, the first one writes.
+    Every worker of the run calls this function: all train and evaluate, and the first one writes the files.
 
     Args:
-        work: the run.
-        report: called equally often on every worker. It may raise StoppedEarlyError where an epoch has ended.
+        task: the run.
+        report: called equally often on every worker. It may raise StoppedEarlyError at the end of an epoch.
     """
-    started, config, folder = now(), work.config, work.folder
+    started, config, folder = utc_now(), task.config, task.folder
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.train.cpus_per_worker)
-    torch.set_flush_denormal(True)  # vanishing gradients and moments become denormal numbers, which CPUs are slow with
+    torch.set_flush_denormal(True)  # CPUs are slow with denormal numbers, which vanishing gradients become
     rank, _ = worker_rank()
     try:
         trained = train(config, folder, report, training_device(config.train))
     except StoppedEarlyError as stop:
         if rank == 0:
-            write_record(folder, _stopped(work, str(stop), started))
+            write_record(folder, _stopped_record(task, str(stop), started))
         return
-    scored = _scored(config, trained, report)
+    evaluated = _evaluate_at_rhos(config, trained, report)
     if rank != 0:
         return
-    _keep_detections(folder, {rho: found for rho, (found, _) in scored.items()})
+    _write_detections(folder, {rho: detections for rho, (detections, _) in evaluated.items()})
     save_artifact(folder, trained.model, config, trained.categories)
-    record = _record(work, trained.progress, "trained", started)
+    record = _record(task, trained.progress, "trained", started)
     record = replace(
         record,
         environment=record.environment | _backbone_weights(trained),
         categories=trained.categories.as_records(),
-        points=[_point(trained, rho, accuracy) for rho, (_, accuracy) in scored.items()],
+        points=[_point(trained, rho, accuracy) for rho, (_, accuracy) in evaluated.items()],
         training=record.training | {"loss_scale": trained.loss_scale},
     )
     write_record(folder, record)
     remove_checkpoints(folder)
-    (folder / ERROR_FILE).unlink(missing_ok=True)  # of an attempt that failed
+    (folder / ERROR_FILE).unlink(missing_ok=True)  # left by a failed attempt
 
 
-def _stopped(work: RunTask, reason: str, started: str) -> Record:
-    """Of a run that ended early. Its checkpoint stays: without early stopping it goes on from there."""
-    return replace(_record(work, newest_progress(work.folder), "stopped", started), reason=reason)
+def _stopped_record(task: RunTask, reason: str, started: str) -> Record:
+    """Record of a run that was stopped early. Its checkpoint is kept: without early stopping, the run continues."""
+    return replace(_record(task, newest_progress(task.folder), "stopped", started), reason=reason)
 
 
-def _record(work: RunTask, progress: Progress, status: RunStatus, started: str) -> Record:
+def _record(task: RunTask, progress: Progress, status: RunStatus, started: str) -> Record:
     return Record(
-        run_id=work.run_id,
-        experiment=work.config.experiment,
+        run_id=task.run_id,
+        experiment=task.config.experiment,
         status=status,
-        attempts=list(work.past),
-        config=to_dict(work.config),
+        attempts=list(task.past),
+        config=to_dict(task.config),
         environment=describe_environment(),
         history=progress.history,
-        training=_training(work.config, progress),
+        training=_training(task.config, progress),
         cost=_cost(progress),
         started_at=started,
-        finished_at=now(),
+        finished_at=utc_now(),
     )
 
 
-def _scored(
+def _evaluate_at_rhos(
     config: RunConfig, trained: TrainingResult, report: Report
 ) -> dict[float | None, tuple[list[Detection], Accuracy]]:
-    """Detections and AP of the trained model at its own rho, which are known, and at each other of ``measure.rhos``.
+    """Detections and accuracy of the trained model, by rho: at its training rho and at each of ``measure.rhos``.
 
-    Every worker scores its share of the images.
+    Those at the training rho are known from training. Every worker evaluates its share of the images.
     """
     rank, workers = worker_rank()
     model, images, epochs = trained.model, trained.val_images, config.train.epochs
     device = next(model.parameters()).device
-    scored: dict[float | None, tuple[list[Detection], Accuracy]] = {
+    evaluated: dict[float | None, tuple[list[Detection], Accuracy]] = {
         config.model.rho: (trained.detections, trained.accuracy)
     }
     for rho in config.measure.rhos:
-        if rho in scored:
+        if rho in evaluated:
             continue
         report(Status(epoch=epochs, epochs=epochs, ap=trained.accuracy.ap, note=f"evaluating at rho {rho:g}"))
         started = time.perf_counter()
         model.rho = rho
-        scored[rho] = evaluate(model, image_loader(images, rank, workers), images, device)
+        evaluated[rho] = evaluate(model, image_loader(images, rank, workers), images, device)
         trained.progress.add_time(config.train, evaluating=time.perf_counter() - started)
     model.rho = config.model.rho
-    return scored
+    return evaluated
 
 
-def _keep_detections(folder: Path, found: Mapping[float | None, list[Detection]]) -> None:
-    """All detections in one file; its column "rho" says at which rho each was made (none: the dense encoder).
+def _write_detections(folder: Path, by_rho: Mapping[float | None, list[Detection]]) -> None:
+    """Write all detections to one file; column "rho" is null for the dense encoder.
 
-    With masks, "mask" is the run-length code of each, at the size of its image.
+    For a model with masks, column "mask" contains their run-length encoding at the size of the image.
     """
-    rows = [detection | {"rho": rho} for rho, detections in found.items() for detection in detections]
+    rows = [detection | {"rho": rho} for rho, detections in by_rho.items() for detection in detections]
     shapes = ["segmentation"] if rows and "segmentation" in rows[0] else []
     frame = pd.DataFrame(rows, columns=["rho", "image_id", "category_id", "bbox", "score", *shapes])
     frame[["x", "y", "w", "h"]] = frame.pop("bbox").to_list() if len(frame) else None
@@ -154,18 +155,10 @@ def _point(trained: TrainingResult, rho: float | None, accuracy: Accuracy) -> Po
         precision="fp32",
         height=height,
         width=width,
+        accuracy=accuracy.metrics,
         gflops=cost.gflops,
         flops_count=cost.count,
         params_m=cost.params_m,
-        ap=accuracy.ap,
-        ap50=accuracy.ap50,
-        ap75=accuracy.ap75,
-        ap_s=accuracy.ap_s,
-        ap_m=accuracy.ap_m,
-        ap_l=accuracy.ap_l,
-        segm_ap=accuracy.segm_ap,
-        segm_ap50=accuracy.segm_ap50,
-        segm_ap75=accuracy.segm_ap75,
     )
 
 

@@ -1,8 +1,10 @@
-"""What runs need, what the cluster has, and what a run that died has left reserved."""
+"""Resources of runs and of the cluster, and removal of placement groups that dead trainers left reserved."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.util import placement_group_table, remove_placement_group
@@ -11,19 +13,23 @@ from ray.util.placement_group import PlacementGroup
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """CPUs and GPUs."""
+    """Numbers of CPUs and GPUs."""
 
     cpus: float = 0.0
     gpus: float = 0.0
 
     @classmethod
+    def from_ray(cls, resources: Mapping[str, Any]) -> Resources:
+        """Read Ray's resource dictionary, such as that of a node."""
+        return cls(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
+
+    @classmethod
     def of_cluster(cls) -> Resources:
-        """What all nodes that are alive have."""
-        total = ray.cluster_resources()
-        return cls(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
+        """Total resources of all living nodes."""
+        return cls.from_ray(ray.cluster_resources())
 
     def fits(self, free: Resources) -> bool:
-        """Whether there is as much."""
+        """Whether ``free`` has at least these resources."""
         return self.cpus <= free.cpus and self.gpus <= free.gpus
 
     def __add__(self, other: Resources) -> Resources:
@@ -38,25 +44,36 @@ class Resources:
         return " and ".join(parts)
 
 
-def trainers_groups() -> list[str]:
-    """Ids of the placement groups that trainers of this driver hold. Tune names its own, Ray Train does not."""
-    ours = ray.get_runtime_context().get_job_id()
+def living_nodes() -> dict[str, Resources]:
+    """Resources of every living node, by Ray's node id."""
+    return {node["NodeID"]: Resources.from_ray(node["Resources"]) for node in ray.nodes() if node["Alive"]}
+
+
+def trainer_placement_groups() -> list[str]:
+    """Ids of the placement groups that Ray Train holds for this driver.
+
+    Ray Tune names its placement groups and Ray Train does not, which tells them apart.
+    """
+    job_id = ray.get_runtime_context().get_job_id()
     return [
         group
         for group, entry in placement_group_table().items()
-        if group.endswith(ours) and not entry["name"] and entry["state"] != "REMOVED"
+        if group.endswith(job_id) and not entry["name"] and entry["state"] != "REMOVED"
     ]
 
 
-def release_left_behind(others_go_on: bool) -> int:
-    """Remove the placement groups of trainers that died -> how many.
+def remove_orphaned_placement_groups(others_running: bool) -> int:
+    """Remove the placement groups of dead trainers and return their number.
 
-    A trainer that is killed in a trial leaves its group, and with it all its CPUs, reserved until the driver ends
-    (Ray issue 54305). ``others_go_on``: a group may belong to another run, so nothing is removed.
+    A trainer that is killed inside a trial leaves its placement group, and all its CPUs, reserved until the driver
+    ends (Ray issue 54305).
+
+    Args:
+        others_running: whether other trainers are running. Nothing is removed then, because a group may be theirs.
     """
-    if others_go_on:
+    if others_running:
         return 0
-    groups = trainers_groups()
+    groups = trainer_placement_groups()
     for group in groups:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
     return len(groups)

@@ -1,4 +1,4 @@
-"""The sweep while it runs: one live table in a terminal, one line per event elsewhere."""
+"""Progress of a sweep: a live table in a terminal, one line per event elsewhere."""
 
 from __future__ import annotations
 
@@ -16,26 +16,44 @@ from rich.table import Table
 from rhobench.results import printable
 from rhobench.training import Status
 
+ACTIVE_STATES = ("starting", "training")
+"""States of the runs that the table shows first."""
+
+LINES_AROUND = 6
+"""Lines of the terminal that are left for title, header, caption and warnings."""
+
+SHOWN_DATA_WAIT = 0.1
+"""Share of the time spent waiting for data from which the table shows it."""
+
 
 @dataclass
 class Row:
-    """What is known of one run."""
+    """State of one run."""
 
     state: str = "waiting"
+    """A status of ``Record``, or "waiting", "starting" or "training"."""
     status: Status | None = None
+    """Last report of the run; None before the first one."""
     note: str = ""
+    """Detail that is shown in place of the state; empty: the state is shown."""
     updated: float = field(default_factory=time.monotonic)
+    """Time of the last change, in seconds of ``time.monotonic``."""
 
     @property
     def seconds_left(self) -> float | None:
-        """The last estimate, less the time since."""
+        """Estimated seconds until the run ends, counted down since its last report; None where unknown."""
         if self.state != "training" or self.status is None or self.status.seconds_left is None:
             return None
         return max(self.status.seconds_left - (time.monotonic() - self.updated), 0)
 
 
 class ProgressTable:
-    """Rows by run id, in the order of the runs."""
+    """Table of the runs of a sweep.
+
+    Attributes:
+        rows: by run id, in the order of the runs.
+        headline: what the sweep as a whole is doing.
+    """
 
     def __init__(self, run_ids: list[str], console: Console, title: str) -> None:
         self.rows = {run_id: Row() for run_id in run_ids}
@@ -43,58 +61,57 @@ class ProgressTable:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Keep the table on the screen while the block runs."""
+        """Keep the table on the screen for the duration of the block."""
         if not self.console.is_terminal:
             yield
             return
         with Live(self, console=self.console, refresh_per_second=2):
             yield
 
-    def say(self, text: str) -> None:
-        """What the sweep as a whole is doing."""
+    def set_headline(self, text: str) -> None:
+        """Show what the sweep as a whole is doing."""
         if text != self.headline:
             self.headline = text
             self._line(text)
 
     def set_state(self, run_id: str, state: str, note: str = "") -> None:
-        """A run has started, ended, or was found finished."""
+        """Show a new state of a run."""
         row = self.rows[run_id]
         row.state, row.note, row.updated = state, note, time.monotonic()
         self._line(f"{run_id}: {state}{f' ({note})' if note else ''}")
 
     def add(self, run_id: str) -> None:
-        """A run has been chosen on the way."""
+        """Add a row for a run that was proposed during the sweep."""
         self.rows.setdefault(run_id, Row())
 
     def warn(self, text: str) -> None:
-        """What the user must know of the sweep as a whole; it stays above a live table."""
+        """Print a warning, which stays visible above a live table."""
         self.console.print(f"warning: {printable(text)}", highlight=False, markup=False, soft_wrap=True, style="yellow")
 
-    def last_word(self, run_id: str) -> str:
-        """What a run reported last."""
+    def describe_last_status(self, run_id: str) -> str:
+        """Last report of a run as text; empty before the first one."""
         status = self.rows[run_id].status
         return "" if status is None else f"epoch {status.epoch:.1f}/{status.epochs}, {status.note}".removesuffix(", ")
 
     def update(self, run_id: str, status: Status) -> None:
-        """A run has reported."""
+        """Show a report of a run."""
         row = self.rows[run_id]
         before = row.status or Status(epoch=-1, epochs=status.epochs)
         row.status, row.note, row.updated = status, status.note, time.monotonic()
-        if status.warning:  # above a live table, too, where it stays
+        if status.warning:
             self.warn(f"{run_id}: {status.warning}")
         if int(status.epoch) > int(before.epoch) and status.loss is not None:
-            self._line(f"{run_id}: epoch {status.epoch:.1f}/{status.epochs}, {_in_words(status, before.ap)}")
+            self._line(f"{run_id}: epoch {status.epoch:.1f}/{status.epochs}, {_describe_epoch(status, before.ap)}")
 
-    def _on_screen(self) -> tuple[list[tuple[str, Row]], Counter[str]]:
-        """The rows that are drawn, and how many others there are by state.
+    def _visible_rows(self) -> tuple[list[tuple[str, Row]], Counter[str]]:
+        """Rows that fit on the screen, and the numbers of hidden runs by state.
 
-        All of them where they fit on the screen, else those that go on and those that changed last: a table of
-        thousands would not be seen, and would keep a core busy.
+        Active runs come first, then those that changed last. Drawing thousands of rows would keep a core busy.
         """
-        rows = list(self.rows.items())  # a thread draws, while a search adds runs
+        rows = list(self.rows.items())  # copied, because a search may add rows while the thread of ``Live`` draws
         room = max(self.console.height - LINES_AROUND, 1)
         if len(rows) > room:
-            rows.sort(key=lambda item: (item[1].state not in GOING_ON, -item[1].updated))
+            rows.sort(key=lambda item: (item[1].state not in ACTIVE_STATES, -item[1].updated))
         return rows[:room], Counter(row.state for _, row in rows[room:])
 
     def _line(self, text: str) -> None:
@@ -106,7 +123,7 @@ class ProgressTable:
         table.add_column("run", overflow="fold")
         for name in ("state", "epoch", "loss", "AP", "images/s", "left"):
             table.add_column(name, justify="left" if name == "state" else "right")
-        shown, rest = self._on_screen()
+        shown, rest = self._visible_rows()
         if rest:
             table.caption = f"and {sum(rest.values())} more: " + ", ".join(f"{n} {state}" for state, n in rest.items())
         for run_id, row in shown:
@@ -117,24 +134,14 @@ class ProgressTable:
                 f"{status.epoch:.1f}/{status.epochs}" if status else "",
                 f"{status.loss:.2f}" if status and status.loss is not None else "",
                 f"{100 * status.ap:.1f}" if status and status.ap is not None else "",
-                _speed(status) if status else "",
-                _clock(row.seconds_left),
+                _describe_speed(status) if status else "",
+                _format_time(row.seconds_left),
             )
         return table
 
 
-GOING_ON = ("starting", "training")
-"""States of runs that the table shows first."""
-
-LINES_AROUND = 6
-"""Of the terminal, for title, head, caption and warnings."""
-
-NOTED_WAIT = 0.1
-"""Share of the time that is spent waiting for data from which on the table shows it."""
-
-
-def _in_words(status: Status, known_ap: float | None) -> str:
-    """How a training goes, in one line. The AP is told when it is new."""
+def _describe_epoch(status: Status, known_ap: float | None) -> str:
+    """One line about an epoch. It contains the AP only if the model has been evaluated again."""
     parts = [f"loss {status.loss:.2f}"]
     if status.ap is not None and status.ap != known_ap:
         parts.append(f"AP {100 * status.ap:.1f}")
@@ -147,13 +154,14 @@ def _in_words(status: Status, known_ap: float | None) -> str:
     return ", ".join(parts)
 
 
-def _speed(status: Status) -> str:
-    """Images per second, and how much of the time goes into waiting for them where that is much."""
+def _describe_speed(status: Status) -> str:
+    """Images per second, with the share of time spent waiting for data if it is large."""
     if status.images_per_second is None:
         return ""
     wait = status.data_wait or 0.0
-    return f"{status.images_per_second:.3g}" + (f" ({100 * wait:.0f} % wait)" if wait >= NOTED_WAIT else "")
+    return f"{status.images_per_second:.3g}" + (f" ({100 * wait:.0f} % wait)" if wait >= SHOWN_DATA_WAIT else "")
 
 
-def _clock(seconds: float | None) -> str:
+def _format_time(seconds: float | None) -> str:
+    """Minutes and seconds, such as 12:05."""
     return "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,4 +1,4 @@
-"""Where Ray keeps what it wants to remember of a sweep. Nobody reads it: the store remembers."""
+"""Temporary folder for Ray's state of a sweep, which is never read: results come from the store only."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from typing import IO
 from rhobench.results import Store
 
 DRIVER = "driver"
-"""File with the name of the driver's host; a folder in which nobody has it locked is abandoned."""
+"""Name of a file with the host name of the driver. A folder in which no process has locked it is abandoned."""
 
 
 @contextmanager
 def ray_folder(store: Store) -> Iterator[str]:
-    """A folder for Ray's own state, removed at the end of the block. It needs a path that all nodes have.
+    """Create a folder for Ray's state and remove it at the end of the block.
 
-    Folders of drivers of this host that were killed are removed, too.
+    Ray requires a path that exists on all nodes, so the folder lies in a local store. Folders that killed drivers of
+    this host left there are also removed.
     """
     if not store.is_local:
         with tempfile.TemporaryDirectory(prefix="rhobench-", ignore_cleanup_errors=True) as folder:
@@ -30,33 +31,33 @@ def ray_folder(store: Store) -> Iterator[str]:
     parent = store.path / ".ray"
     parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(parent)
-    made = Path(tempfile.mkdtemp(prefix=".rhobench-", dir=parent))
-    with (made / DRIVER).open("w") as file:
+    new = Path(tempfile.mkdtemp(prefix=".rhobench-", dir=parent))
+    with (new / DRIVER).open("w") as file:
         file.write(socket.gethostname())
         file.flush()
         _lock(file)
-        # Only now has it a name that is looked for, so nobody ever finds the folder of a living driver unlocked.
-        path = made.rename(parent / made.name.removeprefix("."))
+        # Other drivers clean up only folders with the final name, so they never see this one unlocked.
+        path = new.rename(parent / new.name.removeprefix("."))
         try:
             yield str(path)
         finally:
             shutil.rmtree(path, ignore_errors=True)
-            with suppress(OSError):  # another sweep in this store
+            with suppress(OSError):  # another sweep uses this store
                 parent.rmdir()
 
 
 def _remove_abandoned(parent: Path) -> None:
     for folder in parent.glob("rhobench-*"):
         with suppress(OSError), (folder / DRIVER).open("r+") as file:
-            # Locks may not be seen by other machines that share the folder.
+            # On a shared file system, locks of other hosts may be invisible.
             if file.read() == socket.gethostname() and _lock(file):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def _lock(file: IO[str]) -> bool:
-    """Lock a file as long as it is open -> whether nobody else has; the system frees it when the process dies."""
+    """Lock a file until it is closed or the process dies; return False if another process has locked it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # locked, or a file system without locks
+    except OSError:  # locked by another process, or the file system has no locks
         return False
     return True

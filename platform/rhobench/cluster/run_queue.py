@@ -1,7 +1,4 @@
-"""Which run is tried next: the order of the sweep, what fits beside the runs that go on, and second tries.
-
-Tune asks a searcher for the next trial and tells it how trials end. Ours hands out runs.
-"""
+"""Search algorithm of Ray Tune that suggests the runs of a sweep in order, where they fit, and retries lost ones."""
 
 from __future__ import annotations
 
@@ -11,25 +8,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import ray
 from ray.tune.search import Searcher
 
-from rhobench.cluster import attempt
-from rhobench.cluster.attempt import FINISHED, VANISHED, ActiveAttempt
-from rhobench.cluster.placement import Resources, release_left_behind
+from rhobench.cluster.attempt import (
+    FINISHED,
+    VANISHED,
+    ActiveAttempt,
+    active_attempt,
+    clean_up_finished,
+    fail_attempt,
+    readable_record,
+)
+from rhobench.cluster.placement import Resources, living_nodes, remove_orphaned_placement_groups
 from rhobench.cluster.progress_table import ProgressTable
 from rhobench.config import RunConfig
-from rhobench.config.paths import differences, to_dict
+from rhobench.config.conversion import to_dict
+from rhobench.config.paths import differences
 from rhobench.results import Record, Store
 from rhobench.training import Status
 
-FAILURES_OF_A_NODE = 3
-"""Attempts that the machine ended from which on no run is sent to a node any more, while there is another."""
+MAX_NODE_FAILURES = 3
+"""Failed attempts after which a node gets no more runs, as long as there is another node."""
+
+NOT_STARTED = "no process could be started for it"
+"""Reason of a failed attempt that left neither a record nor an attempt file."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run with its identity."""
+    """A run and its id."""
 
     run_id: str
     config: RunConfig
@@ -47,33 +54,34 @@ class RunSearcher(Protocol):
 
 @dataclass
 class ActiveTrial:
-    """A try that Tune has a trial for."""
+    """An attempt that Ray Tune executes as a trial."""
 
     run: Run
-    before: Record | None = None
-    """What the store knew of the run when it began."""
-    begun: float = field(default_factory=time.monotonic)
-    heard: float | None = None
-    """When it last reported."""
-    longest_silence: float = 0.0
-    """Seconds between two of its reports, at most."""
+    previous_record: Record | None = None
+    """Record of the run when the trial was suggested; None if there was none."""
+    started: float = field(default_factory=time.monotonic)
+    """Time when the trial was suggested, in seconds of ``time.monotonic``."""
+    last_report: float | None = None
+    """Time of its last report; None before the first one."""
+    longest_gap: float = 0.0
+    """Longest time in seconds before its first or between two consecutive reports."""
 
-    def hear(self) -> None:
-        """It has reported."""
-        at = time.monotonic()
-        self.longest_silence = max(self.longest_silence, at - (self.heard or self.begun))
-        self.heard = at
+    def on_report(self) -> None:
+        """Note the time of a report."""
+        now = time.monotonic()
+        self.longest_gap = max(self.longest_gap, now - (self.last_report or self.started))
+        self.last_report = now
 
 
 class RunQueue(Searcher):
-    """Hands out runs to Tune.
+    """Suggests runs to Ray Tune.
 
     Attributes:
-        waiting: runs to be tried, in their order.
-        going: those that are tried now, by Tune's id of the trial.
-        chosen: runs that the chooser gave.
-        tries: attempts of this command at each run, by its id.
-        failures: attempts that the machine ended, by node.
+        waiting: runs that have not been started or are retried, in order.
+        active: running trials, by Tune's id of the trial.
+        proposed: runs that the searcher has proposed.
+        attempts: number of attempts of this command at each run, by its id.
+        node_failures: number of attempts that failed because of the machine, by node.
     """
 
     def __init__(
@@ -87,144 +95,155 @@ class RunQueue(Searcher):
     ) -> None:
         """
         Args:
-            runs: to be tried, in this order.
-            base: configuration whose changes are the parameters of a trial.
-            store: for the records.
-            board: is told what happens.
-            retries: further tries after one that the machine ended.
-            chooser: gives runs when those are done.
+            runs: to be started, in this order.
+            base: configuration of the experiment; the parameters of a trial are its differences from it.
+            store: where records are read, and written for attempts that died.
+            progress: shows the state of every run.
+            retries: maximum number of further attempts after a failure of the machine.
+            searcher: proposes further runs when no given one waits.
         """
         super().__init__()
-        self.waiting, self.going = list(runs), dict[str, ActiveTrial]()
+        self.waiting, self.active = list(runs), dict[str, ActiveTrial]()
         self.base, self.store, self.progress, self.retries, self.searcher = base, store, progress, retries, searcher
-        self.chosen: list[Run] = []
-        self.tries: Counter[str] = Counter()
-        self.failures: Counter[str] = Counter()
+        self.proposed: list[Run] = []
+        self.attempts: Counter[str] = Counter()
+        self.node_failures: Counter[str] = Counter()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray pickles its searchers for a restore that never happens here."""
+        """Empty: Ray pickles searchers to restore a sweep, which rhobench never does."""
         return {}
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
-        """Tune tells its searchers what to optimise; runs are given."""
+        """Accept any metric: the runs are given."""
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Parameters of the next trial; None: not yet; FINISHED: there will be none."""
-        run = self._next()
+        """Parameters of the next trial; None if no run can start now, FINISHED if all have ended."""
+        run = self._take_next()
         if run is None:
-            return None if self.waiting or self.going else Searcher.FINISHED
-        self.going[trial_id] = ActiveTrial(run, before=attempt.record_of(self.store, run.run_id))
-        self.tries[run.run_id] += 1
+            return None if self.waiting or self.active else Searcher.FINISHED
+        self.active[trial_id] = ActiveTrial(run, previous_record=readable_record(self.store, run.run_id))
+        self.attempts[run.run_id] += 1
         self.progress.set_state(run.run_id, "starting")
         values = {difference.path: difference.second for difference in differences(self.base, run.config)}
-        return {"run_id": run.run_id, "values": values, "avoid": self._avoided()}
+        return {"run_id": run.run_id, "values": values, "avoid": self._nodes_to_avoid()}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """A run has reported."""
-        going = self.going.get(trial_id)
-        if going is None or "epochs" not in result:
+        """Show a report of a trial."""
+        trial = self.active.get(trial_id)
+        if trial is None or "epochs" not in result:
             return
-        if going.heard is None:
-            self.progress.set_state(going.run.run_id, "training")
-        going.hear()
+        if trial.last_report is None:
+            self.progress.set_state(trial.run.run_id, "training")
+        trial.on_report()
         terms = {key.removeprefix("terms/"): value for key, value in result.items() if key.startswith("terms/")}
         fields = {name: result[name] for name in Status.__dataclass_fields__ if name in result}
-        self.progress.update(going.run.run_id, Status(**{**fields, "terms": terms}))
+        self.progress.update(trial.run.run_id, Status(**{**fields, "terms": terms}))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial has ended: there is a record, or its process ended without a word."""
-        going = self.going.pop(trial_id, None)
-        if going is None:
+        """Determine how a trial ended from what it left in the store, and retry or report its run."""
+        trial = self.active.pop(trial_id, None)
+        if trial is None:
             return
-        run = going.run
+        run = trial.run
         if run.config.train.num_workers > 1:
-            release_left_behind(any(g.run.config.train.num_workers > 1 for g in self.going.values()))
-        left, record = attempt.active_attempt(self.store, run.run_id), attempt.record_of(self.store, run.run_id)
+            remove_orphaned_placement_groups(any(t.run.config.train.num_workers > 1 for t in self.active.values()))
+        left, record = active_attempt(self.store, run.run_id), readable_record(self.store, run.run_id)
         finished = record is not None and record.status in FINISHED
-        if left is not None and not error and not finished:  # a try that ends of its own accord ends its file, too
-            self.progress.set_state(run.run_id, "waiting", "another command has taken it; this one leaves it alone")
+        # A trial that returns has deleted its attempt file, so a file that exists now belongs to another command.
+        if left is not None and not error and not finished:
+            self.progress.set_state(run.run_id, "waiting", "another command is running it; this command skips it")
             return
-        record = self._ended(going, left, record)
+        record = self._final_record(trial, left, record)
         last = record.attempts[-1] if record.status == "failed" and record.attempts else None
         if last is not None and last.cause == "machine":
-            self._count(last.node)
-            if self.tries[run.run_id] <= self.retries:
-                more = self.retries - self.tries[run.run_id] + 1
-                self.progress.set_state(run.run_id, "waiting", f"to be tried again, {more} left: {record.reason}")
+            self._count_node_failure(last.node)
+            if self.attempts[run.run_id] <= self.retries:
+                retries_left = self.retries - self.attempts[run.run_id] + 1
+                note = f"will be retried, {retries_left} of {self.retries} retries left: {record.reason}"
+                self.progress.set_state(run.run_id, "waiting", note)
                 self.waiting.append(run)
                 return
-        self.progress.set_state(run.run_id, record.status, _in_words(record))
+        self.progress.set_state(run.run_id, record.status, _describe_result(record))
         if self.searcher is not None:
             self.searcher.on_run_complete(run, record)
 
-    def needed(self) -> Resources:
-        """What the runs that go on occupy."""
-        return sum((resources_needed(going.run) for going in self.going.values()), Resources())
+    def resources_in_use(self) -> Resources:
+        """Total resources of the active trials."""
+        return sum((resources_needed(trial.run) for trial in self.active.values()), Resources())
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the store remembers."""
+        """Nothing: the state is in the store."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the store remembers."""
+        """Nothing: the state is in the store."""
 
     def get_state(self) -> dict[str, Any]:
-        """Nothing: the store remembers."""
+        """Nothing: the state is in the store."""
         return {}
 
-    def _next(self) -> Run | None:
+    def _take_next(self) -> Run | None:
+        """Remove the first waiting run that fits the free resources; an empty queue first asks the searcher for one."""
         if not self.waiting and self.searcher is not None:
-            chosen = self.searcher.next()
-            if chosen is not None:
-                self.progress.add(chosen.run_id)
-                self.waiting.append(chosen)
-                self.chosen.append(chosen)
-        free = Resources.of_cluster() - self.needed()
+            proposal = self.searcher.next()
+            if proposal is not None:
+                self.progress.add(proposal.run_id)
+                self.waiting.append(proposal)
+                self.proposed.append(proposal)
+        free = Resources.of_cluster() - self.resources_in_use()
         for run in self.waiting:
             if resources_needed(run).fits(free):
                 self.waiting.remove(run)
                 return run
         return None
 
-    def _ended(self, going: ActiveTrial, left: ActiveAttempt | None, record: Record | None) -> Record:
-        """The record of a try that is over: its own, or one that says that there was none."""
-        run = going.run
+    def _final_record(self, trial: ActiveTrial, left: ActiveAttempt | None, record: Record | None) -> Record:
+        """The record that a trial has written, or a new record of its failure if it died before that.
+
+        Args:
+            trial: that has ended.
+            left: its attempt file, if it has not deleted it.
+            record: of its run.
+        """
+        run = trial.run
         if record is not None and record.status in FINISHED:
             if left is not None:
-                attempt.settle(self.store, run.run_id)
+                clean_up_finished(self.store, run.run_id)
             return record
-        if record is not None and left is None and record != going.before:
+        if record is not None and left is None and record != trial.previous_record:
             return record
-        # No record, or that of a try before: the process ended without a word, or could not even begin.
-        mine = left or ActiveAttempt(
+        # There is no record, or only that of an earlier attempt: the process died, or was never started.
+        failed = left or ActiveAttempt(
             run_id=run.run_id, config=to_dict(run.config), past=record.attempts if record else []
         )
-        return attempt.fail(self.store, mine, VANISHED if left else "no process could be started for it", "machine")
+        return fail_attempt(self.store, failed, VANISHED if left else NOT_STARTED, "machine")
 
-    def _count(self, node: str | None) -> None:
+    def _count_node_failure(self, node: str | None) -> None:
         if node is None:
             return
-        self.failures[node] += 1
-        if self.failures[node] == FAILURES_OF_A_NODE:
+        self.node_failures[node] += 1
+        if self.node_failures[node] == MAX_NODE_FAILURES:
             self.progress.warn(
-                f"node {node[:12]} has ended {FAILURES_OF_A_NODE} attempts: look at its memory and its log. "
-                "No further run is sent there while there is another node"
+                f"{MAX_NODE_FAILURES} attempts have failed on node {node[:12]}: check its memory and its log. "
+                "It gets no further runs as long as there is another node"
             )
 
-    def _avoided(self) -> tuple[str, ...]:
-        bad = {node for node, count in self.failures.items() if count >= FAILURES_OF_A_NODE}
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]} if bad else set()
+    def _nodes_to_avoid(self) -> tuple[str, ...]:
+        """Ids of the living nodes with too many failures; none if there is no other node."""
+        bad = {node for node, count in self.node_failures.items() if count >= MAX_NODE_FAILURES}
+        alive = living_nodes().keys() if bad else set()
         return tuple(sorted(bad & alive)) if alive - bad else ()
 
 
 def resources_needed(run: Run) -> Resources:
-    """CPUs and GPUs of all workers of a run."""
+    """Total CPUs and GPUs of all workers of a run."""
     train = run.config.train
     return Resources(cpus=train.cpus_per_worker * train.num_workers, gpus=train.gpus_per_worker * train.num_workers)
 
 
-def _in_words(record: Record) -> str:
+def _describe_result(record: Record) -> str:
+    """Reason of a failure or early stop, or the AP."""
     if record.reason:
         return record.reason
-    ap = record.points[0].ap if record.points else None
+    ap = record.points[0].accuracy.get("ap") if record.points else None
     return "" if ap is None else f"AP {100 * ap:.1f}"

@@ -1,4 +1,4 @@
-"""Ray, started quietly and offline, and stopped whatever happens."""
+"""Start or join a Ray cluster without usage reports or log noise, and always shut it down."""
 
 from __future__ import annotations
 
@@ -11,40 +11,42 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
-from rhobench.cluster.access import access_to, asking
+from rhobench.cluster.access import cluster_access, make_probe
 from rhobench.cluster.address import ClusterError, read_address
 from rhobench.results.environment import cpu_model, usable_cores
 
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # Ray reports its use to a server otherwise
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # otherwise Ray reports usage to a server
     "RAY_DEDUP_LOGS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records are the only results
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us as KeyboardInterrupt
-    "TUNE_MAX_PENDING_TRIALS_PG": "64",  # so many runs start at once; ours are handed out only where they fit
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results are stored in records only
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C must reach the driver as KeyboardInterrupt
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",  # start many trials at once; RunQueue suggests only runs that fit
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-"""Set before Ray is imported, unless the user has set them."""
+"""Environment variables that are set before Ray is imported, unless the user has set them."""
+
+POLL_SECONDS = 1.0
+"""Interval between two checks of a cluster that is starting."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What the runs may use."""
+    """Resources of a cluster that runs may use."""
 
     cpus: float
     gpus: float
     nodes: int
-    """Those with cores for runs."""
+    """Number of nodes with CPUs."""
     access: str = ""
-    """For the user: which cluster it is, and what protects it."""
+    """Cluster and its protection, for the user."""
 
     @property
     def cores_per_node(self) -> int:
-        """Cores of one node, where all nodes are alike."""
+        """CPUs of one node, assuming that all nodes are alike."""
         return max(int(self.cpus // self.nodes), 1)
 
 
@@ -54,17 +56,19 @@ def ray_session(address: str, *, without_token: bool = False) -> Iterator[Cluste
 
     Args:
         address: "local" starts a cluster on this machine that ends with the block; "auto" or HOST:PORT joins one.
-        without_token: the user accepts a cluster that everybody who reaches it can use; see ``access``.
+        without_token: whether the user accepts a cluster that is open to everyone; see ``rhobench.cluster.access``.
 
     Raises:
-        ClusterError: the address is none, no cluster answers there, or it must not be used this way.
+        ClusterError: the address is invalid, no cluster answers there, or access is refused.
     """
     where = read_address(address)
-    for name, value in QUIET.items():
+    for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
 
-    with access_to(where, without_token=without_token) as access:
+    from rhobench.cluster.placement import Resources
+
+    with cluster_access(where, without_token=without_token) as access:
         options = {"include_dashboard": False} if where is None else {}
         try:
             ray.init(
@@ -74,111 +78,106 @@ def ray_session(address: str, *, without_token: bool = False) -> Iterator[Cluste
                 **options,
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
-            what = (
-                "Ray does not start on this machine" if where is None else f"The Ray cluster at {where} can't be used"
+            problem = (
+                "Ray cannot be started on this machine"
+                if where is None
+                else f"The Ray cluster at {where} cannot be used"
             )
-            raise ClusterError(f"{what}: {error}") from error
+            raise ClusterError(f"{problem}: {error}") from error
         for name in ("ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        # It logs a traceback for every process that dies, and at the end calls its run incomplete although another try
-        # has completed it. The board has a line for each, and the record keeps why.
+        # Ray Tune logs a traceback for every process that dies, and reports its trial as incomplete even if a retry
+        # has completed the run. The progress table shows each failure, and the record keeps its reason.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         try:
-            total = ray.cluster_resources()
+            total = Resources.of_cluster()
             yield Cluster(
-                cpus=total.get("CPU", 0),
-                gpus=total.get("GPU", 0),
-                nodes=max(len(_working(ray.nodes())), 1),
-                access=access.sentence,
+                cpus=total.cpus, gpus=total.gpus, nodes=max(_count_worker_nodes(), 1), access=access.description
             )
         finally:
             ray.shutdown()
 
 
 def wait_for_nodes(address: str, count: int, seconds: float, *, without_token: bool = False) -> str:
-    """Wait until a running cluster has ``count`` nodes with cores -> what it has, in words.
+    """Wait until a running cluster has ``count`` nodes with CPUs; return a description of the cluster.
 
     Raises:
-        ClusterError: it has not within ``seconds``, or it must not be used; see ``ray_session``.
+        ClusterError: the cluster does not get that many nodes within ``seconds``; or see ``ray_session``.
     """
     if address == "local":
-        raise ClusterError("Only a cluster that runs can be waited for: give --address auto or HOST:PORT.")
+        raise ClusterError("--address local starts a new cluster: to wait for a running one, give auto or HOST:PORT.")
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         where = read_address(address)
         assert where is not None
-        if asking(where)(None) != "silent":
+        if make_probe(where)(None) != "unreachable":
             break
         time.sleep(POLL_SECONDS)
     with ray_session(address, without_token=without_token) as cluster:
-        import ray
+        from rhobench.cluster.placement import Resources
 
-        while (found := len(_working(ray.nodes()))) < count:
+        while (found := _count_worker_nodes()) < count:
             if time.monotonic() > deadline:
                 raise ClusterError(
-                    f"After {seconds:g} s the cluster at {address} has {found} of {count} nodes with cores."
+                    f"After {seconds:g} s, the cluster at {address} has {found} of {count} nodes with CPUs."
                 )
             time.sleep(POLL_SECONDS)
-        total = ray.cluster_resources()
-        gpus = f" and {total['GPU']:g} GPUs" if total.get("GPU") else ""
-        return f"{cluster.access}: {found} of {count} nodes, with {total['CPU']:g} CPUs{gpus} in all"
+        return f"{cluster.access}: {found} of {count} nodes, {Resources.of_cluster()} in total"
 
 
-POLL_SECONDS = 1.0
-"""Between two looks at a cluster that is starting."""
+def _count_worker_nodes() -> int:
+    """Number of living nodes with CPUs; a head node often has none."""
+    from rhobench.cluster.placement import living_nodes
 
-
-def _working(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Nodes that runs can use: a head often has no cores for them."""
-    return [node for node in nodes if node["Alive"] and node["Resources"].get("CPU")]
+    return sum(resources.cpus > 0 for resources in living_nodes().values())
 
 
 def last_line(error: BaseException) -> str:
-    """What went wrong in a task of Ray: the exception itself, without the remote traceback above it."""
+    """Message of an error from a Ray task, without the remote traceback above it."""
     return str(error).strip().splitlines()[-1]
 
 
 @contextmanager
-def remembered_interrupt() -> Iterator[Callable[[], None]]:
-    """Ctrl-C raises KeyboardInterrupt as ever, and once more where the function that this gives is called after it.
+def persistent_interrupt() -> Iterator[Callable[[], None]]:
+    """Remember Ctrl-C: yields a function that raises KeyboardInterrupt if Ctrl-C was pressed earlier in the block.
 
-    Some of Ray's calls lose the first one. In a thread that gets no signals, and where Ctrl-C is ignored or handled
-    by somebody else, nothing changes.
+    Ctrl-C also raises KeyboardInterrupt at once, as usual, but some calls of Ray swallow it. Nothing changes outside
+    the main thread, which gets no signals, and where Ctrl-C is ignored or has another handler.
     """
     pressed = threading.Event()
 
-    def remember(number: int, frame: FrameType | None) -> None:
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
         pressed.set()
         raise KeyboardInterrupt
 
-    def raise_again() -> None:
+    def raise_if_interrupted() -> None:
         if pressed.is_set():
             raise KeyboardInterrupt
 
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield raise_again
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield raise_if_interrupted
         return
-    signal.signal(signal.SIGINT, remember)
+    signal.signal(signal.SIGINT, on_interrupt)
     try:
-        yield raise_again
+        yield raise_if_interrupted
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def ask_a_worker() -> dict[str, str]:
-    """Start a cluster on this machine, let a worker import rhobench, and stop it.
+def check_local_cluster() -> dict[str, str]:
+    """Start a cluster on this machine, import rhobench in a worker, and stop the cluster.
 
     Returns:
-        The versions of "ray" and "python" that the worker has, and "access": what protects the cluster.
+        Versions of "ray" and "python" in the worker, and "access": the protection of the cluster.
 
     Raises:
-        ClusterError: it does not start, or the worker does not answer within a minute.
+        ClusterError: the cluster does not start, or the worker does not answer within a minute.
     """
     with ray_session("local") as cluster:
         import ray
 
-        def answer() -> dict[str, str]:
+        def versions() -> dict[str, str]:
             import platform
 
             import rhobench.ops  # noqa: F401
@@ -186,20 +185,20 @@ def ask_a_worker() -> dict[str, str]:
             return {"ray": ray.__version__, "python": platform.python_version()}
 
         try:
-            return ray.get(ray.remote(num_cpus=0)(answer).remote(), timeout=60) | {"access": cluster.access}
+            return ray.get(ray.remote(num_cpus=0)(versions).remote(), timeout=60) | {"access": cluster.access}
         except ray.exceptions.RayError as error:
             raise ClusterError(f"Ray started, but a worker could not import rhobench: {last_line(error)}") from error
 
 
-def ask_capacity(address: str, *, without_token: bool = False) -> Cluster:
-    """What a cluster has: of this machine without starting Ray, of another one by asking it.
+def cluster_capacity(address: str, *, without_token: bool = False) -> Cluster:
+    """Return the resources of a cluster; those of this machine are known without starting Ray.
 
     Args:
-        address: as of ``ray_session``.
-        without_token: as of ``ray_session``.
+        address: as in ``ray_session``.
+        without_token: as in ``ray_session``.
 
     Raises:
-        ClusterError: no cluster answers at the address, or it must not be used this way.
+        ClusterError: no cluster answers at the address, or access is refused.
     """
     if address != "local":
         with ray_session(address, without_token=without_token) as cluster:
@@ -210,7 +209,7 @@ def ask_capacity(address: str, *, without_token: bool = False) -> Cluster:
 
 
 def local_device(*, gpu: bool) -> str:
-    """Name of the processor of this machine that runs are trained on, as their records have it."""
+    """Name of the GPU or CPU of this machine, as records of runs on it contain it."""
     import torch
 
     return torch.cuda.get_device_name() if gpu and torch.cuda.is_available() else cpu_model()

@@ -1,4 +1,4 @@
-"""A whole experiment: its runs as Ray Tune trials, then their cost measured with the machine to themselves."""
+"""Execute an experiment on Ray: train its runs as trials of Ray Tune, then measure them with exclusive access."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 
-from rhobench.cluster import attempt
-from rhobench.cluster.attempt import FINISHED
+from rhobench.cluster.attempt import FINISHED, clean_up_finished, runs_with_attempt_file
 from rhobench.cluster.data_preparation import prepare
 from rhobench.cluster.early_stopping import EarlyStoppingScheduler, run_id_of, start_stop_decisions
 from rhobench.cluster.execute import execute
@@ -19,13 +18,14 @@ from rhobench.cluster.placement import Resources
 from rhobench.cluster.progress_table import ProgressTable
 from rhobench.cluster.ray_folder import ray_folder
 from rhobench.cluster.run_queue import Run, RunQueue, RunSearcher, resources_needed
-from rhobench.cluster.session import Cluster, ClusterError, last_line, remembered_interrupt
-from rhobench.cluster.trackers import tracking
+from rhobench.cluster.session import Cluster, ClusterError, last_line, persistent_interrupt
+from rhobench.cluster.trackers import tracker_callbacks
 from rhobench.cluster.trial import Execute, TrialContext, resources_of, trial
 from rhobench.cluster.watchdog import Watchdog
 from rhobench.config import RunConfig
+from rhobench.config.conversion import to_dict
 from rhobench.config.experiment import EarlyStopping
-from rhobench.config.paths import config_hash, to_dict, with_values
+from rhobench.config.paths import config_hash, with_values
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Store
 
@@ -42,26 +42,29 @@ def run_sweep(
     searcher: RunSearcher | None = None,
     execute: Execute = execute,
 ) -> None:
-    """Train the runs that the store lacks, then measure those that are trained. Finished ones are left alone.
+    """Train the runs that ``store`` does not contain, then measure those that are trained.
 
-    Every result goes into the store as soon as it exists; an interruption loses what came after the last checkpoints.
+    Results are stored as soon as they exist, so an interruption loses only the work since the last checkpoints.
 
     Args:
-        runs: of one experiment, in the order in which they are tried.
-        store: that every node can reach.
-        cluster: of the session that is open.
-        board: is told how it goes.
-        base: configuration that the runs vary.
-        options: retries, trackers and how long a run may stay silent.
-        early_stopping: which runs end early; None: every run trains to its last epoch.
+        runs: of one experiment, in the order in which they are started.
+        store: that every node can access.
+        cluster: of the current session.
+        progress: shows the state of every run.
+        base: configuration of the experiment, from which the runs differ.
+        options: retries, trackers and the time after which a run without reports is considered stuck.
+        early_stopping: rule by which runs are stopped early; None trains every run to its last epoch.
         searcher: proposes further runs from the results of finished ones.
-        execute: trains one run; tests replace it.
+        execute: executes one run; tests replace it.
+
+    Raises:
+        ClusterError: the cluster is too small for every run that is not finished.
     """
     known = store.statuses()
-    for run_id in attempt.begun(store):
+    for run_id in runs_with_attempt_file(store):
         if known.get(run_id) in FINISHED:
-            attempt.settle(store, run_id)
-    # Without early stopping those that were stopped go on.
+            clean_up_finished(store, run_id)
+    # Without early stopping, runs that were stopped by an earlier command continue.
     done = (*FINISHED, "stopped") if early_stopping else FINISHED
     for run in runs:
         if known.get(run.run_id) in done:
@@ -70,24 +73,29 @@ def run_sweep(
     _require_capacity(waiting, cluster)
     if waiting or searcher:
         _prepare(waiting, cluster, progress)
-        runs = [*runs, *_train(waiting, store, progress, base, options, early_stopping, searcher, execute)]
+        queue = RunQueue(waiting, base, store, progress, options.retries, searcher)
+        _train(queue, early_stopping, options, execute)
+        runs = [*runs, *queue.proposed]
     statuses = store.statuses()
     measure_trained([run for run in runs if statuses.get(run.run_id) == "trained"], store, progress)
 
 
 def _require_capacity(runs: Sequence[Run], cluster: Cluster) -> None:
-    """Runs none of which can ever start would wait for ever. Where some can, the watchdog speaks of the others."""
-    have = Resources(cpus=cluster.cpus, gpus=cluster.gpus)
-    if runs and not any(resources_needed(run).fits(have) for run in runs):
+    """Raise ClusterError if no run fits the cluster, since Ray would wait forever.
+
+    If only some runs do not fit, the watchdog warns about them.
+    """
+    capacity = Resources(cpus=cluster.cpus, gpus=cluster.gpus)
+    if runs and not any(resources_needed(run).fits(capacity) for run in runs):
         raise ClusterError(
-            f"{runs[0].run_id} needs {resources_needed(runs[0])}, but the cluster has {have}: lower train.num_workers, "
-            "train.cpus_per_worker or train.gpus_per_worker."
+            f"{runs[0].run_id} needs {resources_needed(runs[0])}, but the cluster has {capacity}: lower "
+            "train.num_workers, train.cpus_per_worker or train.gpus_per_worker."
         )
 
 
 def _prepare(runs: Sequence[Run], cluster: Cluster, progress: ProgressTable) -> None:
-    """Data and features that several runs share are made once, with all cores, before the first of them starts."""
-    progress.say("preparing data and backbone features")
+    """Prepare data and backbone features that several runs share, with all cores of a node."""
+    progress.set_headline("preparing data and backbone features")
     shared = {config_hash(r.config.data) + config_hash(r.config.model.backbone): r.config for r in runs}
     task = ray.remote(num_cpus=cluster.cores_per_node, max_calls=1)(prepare)
     for config in shared.values():
@@ -95,81 +103,80 @@ def _prepare(runs: Sequence[Run], cluster: Cluster, progress: ProgressTable) -> 
             problem = ray.get(task.remote(to_dict(config), cluster.cores_per_node))
         except RayError as error:
             problem = last_line(error)
-        if problem:  # each run will meet it again and record it
-            progress.say(f"preparation failed: {problem}")
+        if problem:  # not fatal here: each run that meets the problem records it
+            progress.set_headline(f"preparation failed: {problem}")
 
 
-def _train(
-    waiting: Sequence[Run],
-    store: Store,
-    progress: ProgressTable,
-    base: RunConfig,
-    options: SweepOptions,
-    early_stopping: EarlyStopping | None,
-    searcher: RunSearcher | None,
-    execute: Execute,
-) -> list[Run]:
-    """Try the runs -> those that were chosen by results on the way."""
-    progress.say("training")
-    with ray_folder(store) as folder, remembered_interrupt() as raise_again:
-        queue = RunQueue(waiting, base, store, progress, options.retries, searcher)
-        decisions = scheduler = None
-        if early_stopping is not None:
-            decisions = start_stop_decisions()
-            epochs = max((run.config.train.epochs for run in waiting), default=base.train.epochs)
-            known = [record for record in store.records() if record.experiment == base.experiment]
-            scheduler = EarlyStoppingScheduler(early_stopping, epochs, decisions, known)
+def _train(queue: RunQueue, early_stopping: EarlyStopping | None, options: SweepOptions, execute: Execute) -> None:
+    """Execute the runs of ``queue`` until it is empty and no trial is active."""
+    queue.progress.set_headline("training")
+    store, base = queue.store, queue.base
+    scheduler = None if early_stopping is None else _make_scheduler(early_stopping, queue)
+    with ray_folder(store) as folder, persistent_interrupt() as raise_if_interrupted:
         context = TrialContext(
             store=store.place,
             base=to_dict(base),
             ray_storage=folder,
-            decisions=decisions,
+            decisions=None if scheduler is None else scheduler.decisions,
             execute=execute,
         )
-        tuner = tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(trial, context=context),
-                lambda parameters: resources_of(parameters, with_values(base, parameters["values"]).train),
-            ),
-            tune_config=tune.TuneConfig(
-                search_alg=queue,
-                scheduler=scheduler,
-                num_samples=-1,
-                reuse_actors=True,
-                # The name by which trackers show a run.
-                trial_name_creator=run_id_of,
-                trial_dirname_creator=_folder_name,
-            ),
-            run_config=tune.RunConfig(
-                storage_path=folder,
-                verbose=0,
-                callbacks=[_TuneHooks(raise_again), *tracking(options.trackers, store, base.experiment)],
-            ),
-        )
-        with Watchdog(queue, store, progress.warn, options.stuck_seconds):
+        callbacks = [_TuneHooks(raise_if_interrupted), *tracker_callbacks(options.trackers, store, base.experiment)]
+        tuner = _make_tuner(queue, context, scheduler, callbacks)
+        with Watchdog(queue, store, queue.progress.warn, options.stuck_seconds):
             tuner.fit()
-        return queue.chosen
+
+
+def _make_scheduler(early_stopping: EarlyStopping, queue: RunQueue) -> EarlyStoppingScheduler:
+    """Scheduler that also compares with the runs of the experiment in the store."""
+    epochs = max((run.config.train.epochs for run in queue.waiting), default=queue.base.train.epochs)
+    known = [record for record in queue.store.records() if record.experiment == queue.base.experiment]
+    return EarlyStoppingScheduler(early_stopping, epochs, start_stop_decisions(), known)
+
+
+def _make_tuner(
+    queue: RunQueue,
+    context: TrialContext,
+    scheduler: EarlyStoppingScheduler | None,
+    callbacks: list[tune.Callback],
+) -> tune.Tuner:
+    trainable = tune.with_resources(
+        tune.with_parameters(trial, context=context),
+        lambda parameters: resources_of(parameters, with_values(queue.base, parameters["values"]).train),
+    )
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=queue,
+            scheduler=scheduler,
+            num_samples=-1,  # RunQueue ends the sweep
+            reuse_actors=True,
+            trial_name_creator=run_id_of,  # the name that trackers show
+            trial_dirname_creator=_folder_name,
+        ),
+        run_config=tune.RunConfig(storage_path=context.ray_storage, verbose=0, callbacks=callbacks),
+    )
 
 
 def _folder_name(trial: Any) -> str:
+    # Several attempts at a run are trials with the same name, so the id of the trial is added.
     return f"{run_id_of(trial)}-{trial.trial_id}"
 
 
 class _TuneHooks(tune.Callback):
-    """Beside Tune's loop: raises Ctrl-C again where Ray lost it, and forgets what Tune would remember of ended trials.
+    """Raises a swallowed Ctrl-C again in Tune's event loop, and frees the statistics of ended trials.
 
-    Of every number that a trial reports Tune keeps means and a history in the driver, 30 kB a trial.
+    Tune keeps means and a history of every metric that a trial reports, 30 kB per trial, in the driver.
     """
 
-    def __init__(self, raise_again: Callable[[], None]) -> None:
-        self.raise_again = raise_again
+    def __init__(self, raise_if_interrupted: Callable[[], None]) -> None:
+        self.raise_if_interrupted = raise_if_interrupted
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray pickles its callbacks for a restore that never happens here."""
+        """Empty: Ray pickles callbacks to restore a sweep, which rhobench never does."""
         return {}
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.raise_again()
+        self.raise_if_interrupted()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial.run_metadata.metric_analysis.clear()

@@ -1,6 +1,6 @@
-"""Ray's token: found where Ray looks for it, made where there is none, and closed to everybody else.
+"""Find or create Ray's authentication token, readable by its owner only.
 
-It is given to Ray alone: never printed, recorded or passed as an argument.
+The secret is passed to Ray only: it is never printed, recorded or given as a command-line argument.
 """
 
 from __future__ import annotations
@@ -14,34 +14,36 @@ from pathlib import Path
 
 from rhobench.cluster.address import ClusterError
 
-MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
-"""Ray's variables, set on every machine of a cluster and on those that use it."""
+AUTH_MODE, AUTH_TOKEN, AUTH_TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+"""Ray's environment variables, which must be set on every machine of a cluster and on its clients."""
 
-HOW_TO_SET_BOTH = (
-    f"export {MODE}=token and {TOKEN_PATH}=FILE, where FILE holds the token that the cluster was started with"
+SETUP_HINT = (
+    f"export {AUTH_MODE}=token and {AUTH_TOKEN_PATH}=FILE, where FILE holds the token that the cluster was started with"
 )
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token, where it comes from, and what was done to its file."""
+    """A token and where it was found."""
 
     secret: str
     source: str
+    """Name of the environment variable, or path of the file."""
     note: str = ""
+    """Remark about the permissions of the file; empty when they are safe."""
 
     def __repr__(self) -> str:
         return f"Token(source={self.source!r})"  # a traceback or a log must not show the secret
 
 
 def find_token(environment: Mapping[str, str] = os.environ) -> Token | None:
-    """The token that Ray would use. A file that others can read is closed to them; None: there is no token.
+    """Return the token that Ray would use, or None; a file that others can read is restricted to its owner.
 
     Raises:
-        ClusterError: the file holds none, or cannot be read.
+        ClusterError: the token file is empty or cannot be read.
     """
-    if given := environment.get(TOKEN, "").strip():
-        return Token(given, TOKEN)
+    if given := environment.get(AUTH_TOKEN, "").strip():
+        return Token(given, AUTH_TOKEN)
     file = token_file(environment)
     try:
         secret = file.read_text(encoding="utf-8").strip()
@@ -49,7 +51,7 @@ def find_token(environment: Mapping[str, str] = os.environ) -> Token | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise ClusterError(f"Ray's token cannot be read from {file} ({error}): {HOW_TO_SET_BOTH}.") from error
+        raise ClusterError(f"Ray's token file {file} cannot be read ({error}): {SETUP_HINT}.") from error
     if not secret:
         raise ClusterError(f"Ray's token file {file} is empty: delete it, or write the cluster's token into it.")
     if not mode & 0o077:
@@ -57,17 +59,17 @@ def find_token(environment: Mapping[str, str] = os.environ) -> Token | None:
     try:
         file.chmod(0o600)
     except OSError:
-        return Token(secret, str(file), f"which others on this machine can read ({mode:04o})")
-    return Token(secret, str(file), f"which others could read ({mode:04o}) until now (0600)")
+        return Token(secret, str(file), f"which other users of this machine can read ({mode:04o})")
+    return Token(secret, str(file), f"which was readable by other users ({mode:04o}) and is now private (0600)")
 
 
 def token_file(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where Ray looks for a token that is not in a variable."""
-    return Path(environment.get(TOKEN_PATH) or Path.home() / ".ray" / "auth_token")
+    """Path where Ray looks for a token when RAY_AUTH_TOKEN is not set."""
+    return Path(environment.get(AUTH_TOKEN_PATH) or Path.home() / ".ray" / "auth_token")
 
 
-def make_token(environment: Mapping[str, str] = os.environ) -> Token:
-    """The token that there is, or a new one in a file that its owner alone can read.
+def find_or_create_token(environment: Mapping[str, str] = os.environ) -> Token:
+    """Return the existing token, or write a new one to a file that only its owner can read.
 
     Raises:
         ClusterError: the file cannot be written or read.
@@ -78,19 +80,19 @@ def make_token(environment: Mapping[str, str] = os.environ) -> Token:
     file = token_file(environment)
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # made with mode 0600
+        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # created with mode 0600
         try:
-            with os.fdopen(handle, "w") as written:
-                written.write(secrets.token_hex(32))
-            os.link(temporary, file)  # unlike a rename it leaves the token of somebody who was quicker
+            with os.fdopen(handle, "w") as stream:
+                stream.write(secrets.token_hex(32))
+            os.link(temporary, file)  # unlike a rename, it keeps a token that another process created meanwhile
         except FileExistsError:
             pass
         finally:
             os.unlink(temporary)
     except OSError as error:
         raise ClusterError(
-            f"No token for Ray can be kept in {file} ({error}): set {TOKEN_PATH} to a file of yours."
+            f"A token for Ray cannot be written to {file} ({error}): set {AUTH_TOKEN_PATH} to a writable file."
         ) from error
-    made = find_token(environment)
-    assert made is not None
-    return made
+    created = find_token(environment)
+    assert created is not None
+    return created

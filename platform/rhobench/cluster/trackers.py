@@ -1,7 +1,8 @@
-"""Where trainings can be watched beside the live table: TensorBoard files in the store, MLflow, Weights & Biases.
+"""Experiment trackers: TensorBoard files in the store, MLflow, and Weights & Biases.
 
-Ray's own TensorBoard callback writes beside Ray's state, which ends with the sweep, over the count of reports. Ours
-writes into the folder of each run, over optimiser steps. MLflow and W&B are Ray's own callbacks.
+Ray's TensorBoard callback writes into the folder of Ray's state, which is deleted with the sweep, and counts reports.
+The callback of this module writes into the folder of each run and counts optimiser steps. MLflow and W&B use the
+callbacks of Ray.
 """
 
 from __future__ import annotations
@@ -21,40 +22,40 @@ from rhobench.data import cache_dir
 from rhobench.results import Store
 
 PACKAGES: Mapping[str, str] = {"mlflow": "mlflow", "wandb": "wandb"}
-"""What ``--log-to`` takes, and the package that each needs."""
+"""Values of ``--log-to``, each with the Python package that it requires."""
 
 TENSORBOARD = "tensorboard"
-"""Folder of the event files, in that of their run."""
+"""Name of the folder of the event files, in the folder of the run."""
 
 SCALARS = ("loss", "ap", "lr", "images_per_second", "data_wait", "memory_gib")
-"""Fields of ``training.Status`` that become curves, beside each of its loss terms."""
+"""Fields of ``training.Status`` that become curves, besides its loss terms."""
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Refuse what cannot be logged to, before anything is started.
+    """Check that the trackers exist and are installed.
 
     Raises:
-        ConfigError: there is no such tracker, or its package is not installed.
+        ConfigError: a tracker is unknown, or its package is not installed.
     """
     for name in names:
         if name not in PACKAGES:
-            raise ConfigError(f"--log-to {name} is not known: it takes {' or '.join(PACKAGES)}.")
+            raise ConfigError(f"--log-to {name} is not supported: use {' or '.join(PACKAGES)}.")
         if importlib.util.find_spec(PACKAGES[name]) is None:
             raise ConfigError(
-                f"--log-to {name} needs the Python package {PACKAGES[name]}, which is not installed: "
-                f"pip install {PACKAGES[name]}, or leave out --log-to."
+                f"--log-to {name} requires the Python package {PACKAGES[name]}, which is not installed: "
+                f"run pip install {PACKAGES[name]}, or omit --log-to."
             )
 
 
-def tracking(names: Sequence[str], store: Store, experiment: str) -> list[Callback]:
-    """Callbacks for a sweep.
+def tracker_callbacks(names: Sequence[str], store: Store, experiment: str) -> list[Callback]:
+    """Callbacks of Ray Tune for a sweep.
 
     Args:
-        names: of trackers, beside the TensorBoard files that are always written.
-        store: holds what they write, unless MLFLOW_TRACKING_URI or W&B's own variables say otherwise.
-        experiment: MLflow's experiment and W&B's project, unless WANDB_PROJECT_NAME gives another.
+        names: of trackers, besides TensorBoard, which is always used.
+        store: where their files are written, unless MLFLOW_TRACKING_URI or the environment variables of W&B are set.
+        experiment: name of the MLflow experiment and, unless WANDB_PROJECT_NAME is set, of the W&B project.
     """
-    callbacks: list[Callback] = [TensorBoard(store)]
+    callbacks: list[Callback] = [TensorBoardCallback(store)]
     if "mlflow" in names:
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 
@@ -68,26 +69,26 @@ def tracking(names: Sequence[str], store: Store, experiment: str) -> list[Callba
     return callbacks
 
 
-class TensorBoard(LoggerCallback):
-    """Curves of every run as TensorBoard event files: ``tensorboard --logdir STORE/runs``."""
+class TensorBoardCallback(LoggerCallback):
+    """Writes TensorBoard event files for every run: ``tensorboard --logdir STORE/runs``."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._writers: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray pickles its callbacks for a restore that never happens here; open files cannot be pickled."""
+        """State without the open files: Ray pickles callbacks to restore a sweep, which rhobench never does."""
         return {"store": self.store, "_writers": {}}
 
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
-        """Write what a run reported of its steps."""
+        """Write the metrics of a report."""
         if result.get("loss") is None or not result["terms"]:
-            return  # a note or a warning
+            return  # the report has only a note or a warning
         run_id, step = run_id_of(trial), result["step"]
         if run_id not in self._writers:
             from tensorboardX import SummaryWriter
 
-            # A run that was taken up again repeats the steps since its last checkpoint.
+            # A resumed run repeats the steps since its last checkpoint; earlier values of these steps are hidden.
             self._writers[run_id] = SummaryWriter(str(self._folder(run_id)), purge_step=step)
         values = {name: result[name] for name in SCALARS} | {f"terms/{n}": v for n, v in result["terms"].items()}
         for name, value in values.items():
@@ -96,7 +97,7 @@ class TensorBoard(LoggerCallback):
         self._writers[run_id].flush()
 
     def log_trial_end(self, trial: Any, failed: bool = False) -> None:
-        """Close the file of a run."""
+        """Close the file of a run, and upload it if the store is in a bucket."""
         run_id = run_id_of(trial)
         writer = self._writers.pop(run_id, None)
         if writer is None:
@@ -107,7 +108,7 @@ class TensorBoard(LoggerCallback):
                 self.store.files.upload(file, f"runs/{run_id}/{TENSORBOARD}/{file.name}")
 
     def _folder(self, run_id: str) -> Path:
-        """Where the files of a run are written: in the store, or on this machine until they are uploaded."""
+        """Folder of the event files of a run: in the store, or in the cache until they are uploaded to a bucket."""
         if self.store.is_local:
             return self.store.run_dir(run_id) / TENSORBOARD
         return cache_dir() / TENSORBOARD / self.store.name / run_id

@@ -1,6 +1,6 @@
-"""One try at a run as a Ray Tune trial. Several workers go through Ray Train, one worker runs inside the trial itself.
+"""Trial of Ray Tune that executes one attempt at a run: with Ray Train for several workers, in its process for one.
 
-A trainer nested in a trial costs ten seconds a run and four more processes, so one worker does without.
+A trainer nested in a trial costs ten seconds per run and four more processes, so a single worker does without it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,19 @@ from ray import tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from rhobench.cluster import attempt
-from rhobench.cluster.attempt import ActiveAttempt, SupersededError
+from rhobench.cluster.attempt import (
+    ActiveAttempt,
+    SupersededError,
+    begin_attempt,
+    end_attempt,
+    fail_attempt,
+    is_superseded,
+)
 from rhobench.cluster.early_stopping import StoppedEarlyError
 from rhobench.cluster.execute import RunTask, execute
 from rhobench.config import RunConfig, TrainConfig
-from rhobench.config.paths import from_dict, with_values
+from rhobench.config.conversion import from_dict
+from rhobench.config.paths import with_values
 from rhobench.data import cache_dir
 from rhobench.results import Store
 from rhobench.results.mirror import mirrored
@@ -29,35 +36,37 @@ from rhobench.results.record import Cause
 from rhobench.training import Report, Status
 from rhobench.training.workers import broadcast, worker_rank
 
-HEAD = {"node:__internal_head__": 0.001}
-"""Of a trial that only waits for its workers: no CPU, or the workers may never get theirs."""
+HEAD_NODE_RESOURCE = {"node:__internal_head__": 0.001}
+"""Resources of a trial that only waits for its workers. It reserves no CPU, which its workers may need to start."""
 
-SCRATCH = "scratch"
-"""Folder of the cache for runs whose store is in a bucket."""
+SCRATCH_DIR = "scratch"
+"""Folder in the cache for the files of runs whose store is in a bucket."""
 
 NODE_LABEL = "ray.io/node-id"
+"""Label of Ray with the id of a node."""
 
 Execute = Callable[[RunTask, Report], None]
+"""Trains a run and writes its record; see ``rhobench.cluster.execute.execute``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialContext:
-    """What all trials of a sweep share."""
+    """Values that all trials of a sweep share."""
 
     store: str
-    """Place of the store."""
+    """Path or URL of the store."""
     base: dict[str, Any]
-    """``RunConfig`` that the parameters of a trial change."""
+    """``RunConfig`` of the experiment, which the parameters of a trial change."""
     ray_storage: str
-    """Folder for Ray's own files, which are never read."""
+    """Folder for the state of Ray, which is never read."""
     decisions: Any = None
-    """The actor ``stopping.StopDecisions``, when runs may be stopped early."""
+    """Handle of the actor ``early_stopping.StopDecisions``; None without early stopping."""
     execute: Execute = execute
-    """Does the run."""
+    """Executes a run."""
 
 
 def resources_of(parameters: dict[str, Any], train: TrainConfig) -> tune.PlacementGroupFactory:
-    """What the trial itself occupies, on none of the nodes that the parameters avoid."""
+    """Resources of the trial itself, on a node that the parameters do not exclude."""
     if train.num_workers > 1:
         return _bundle(0.0, 0.0, ())
     return _bundle(train.cpus_per_worker, train.gpus_per_worker, tuple(parameters["avoid"]))
@@ -65,84 +74,84 @@ def resources_of(parameters: dict[str, Any], train: TrainConfig) -> tune.Placeme
 
 @cache
 def _bundle(cpus: float, gpus: float, avoid: tuple[str, ...]) -> tune.PlacementGroupFactory:
-    """One object for all trials alike: Ray keeps it for each of them."""
+    """Placement group of a trial, cached because Ray keeps the object for each trial."""
     if not cpus and not gpus:
-        return tune.PlacementGroupFactory([HEAD])
+        return tune.PlacementGroupFactory([HEAD_NODE_RESOURCE])
     bundle = {"CPU": cpus, "GPU": gpus}
-    return tune.PlacementGroupFactory([bundle], **({"bundle_label_selector": [avoiding(avoid)]} if avoid else {}))
+    return tune.PlacementGroupFactory([bundle], **({"bundle_label_selector": [exclude_nodes(avoid)]} if avoid else {}))
 
 
-def avoiding(nodes: tuple[str, ...]) -> dict[str, str]:
-    """Ray's label selector for all nodes but these."""
+def exclude_nodes(nodes: tuple[str, ...]) -> dict[str, str]:
+    """Label selector of Ray for all nodes except these."""
     return {NODE_LABEL: f"!in({','.join(nodes)})"} if nodes else {}
 
 
 def trial(parameters: dict[str, Any], context: TrialContext) -> None:
-    """Try to run one configuration. A failure becomes a record; the other runs go on.
+    """Attempt one run. A failure is recorded and does not affect other runs.
 
-    Where another try may succeed the error is raised again, so that no later trial gets a process that may be ill.
+    An error that may be transient is raised again, so that Ray does not reuse the process for another trial.
     """
     config = with_values(from_dict(RunConfig, context.base), parameters["values"])
     store, run_id = Store(context.store), parameters["run_id"]
-    mine = attempt.begin(store, run_id, config, ray.get_runtime_context().get_node_id())
+    attempt = begin_attempt(store, run_id, config, ray.get_runtime_context().get_node_id())
     try:
         if config.train.num_workers > 1:
-            _train_with_workers(parameters, mine, config.train, context)
+            _train_with_workers(parameters, attempt, config.train, context)
         else:
-            _work(mine, context, lambda status: tune.report(_result(status)))
-        attempt.end(store, mine)
+            _run_task(attempt, context, lambda status: tune.report(_metrics(status)))
+        end_attempt(store, attempt)
     except Exception as error:
         root = _root_cause(error)
         if isinstance(root, SupersededError):
             return
-        # Our own errors are sentences about the run; every other may pass.
+        # Our exceptions are permanent failures of the run; anything else may be transient and is retried.
         cause: Cause = "run" if isinstance(root, (ValueError, ArithmeticError)) else "machine"
-        attempt.fail(store, mine, root, cause)
+        fail_attempt(store, attempt, root, cause)
         if cause == "machine":
             raise
 
 
-def _work(mine: ActiveAttempt, context: TrialContext, tell: Report) -> None:
-    """Do the run in this process, one of its workers."""
+def _run_task(attempt: ActiveAttempt, context: TrialContext, report_to_ray: Report) -> None:
+    """Execute the run in this process, as one of its workers."""
     store = Store(context.store)
     rank, _ = worker_rank()
 
     def report(status: Status) -> None:
-        tell(status)
-        superseded, verdict = False, None
+        report_to_ray(status)
+        superseded, stop_reason = False, None
         if rank == 0:
-            superseded = attempt.is_superseded(store, mine)
+            superseded = is_superseded(store, attempt)
             if context.decisions is not None:
-                verdict = ray.get(context.decisions.reason.remote(mine.run_id))
-        # All workers leave at the same report.
-        superseded, verdict = broadcast((superseded, verdict))
+                stop_reason = ray.get(context.decisions.reason.remote(attempt.run_id))
+        # All workers must leave at the same report, or the others would wait for the missing one forever.
+        superseded, stop_reason = broadcast((superseded, stop_reason))
         if superseded:
-            raise SupersededError(mine.run_id)
-        if verdict is not None and status.epoch < status.epochs:
-            raise StoppedEarlyError(verdict)
+            raise SupersededError(attempt.run_id)
+        if stop_reason is not None and status.epoch < status.epochs:
+            raise StoppedEarlyError(stop_reason)
 
-    config = from_dict(RunConfig, mine.config)
-    with mirrored(store, mine.run_id, cache_dir() / SCRATCH) as folder:
-        context.execute(RunTask(run_id=mine.run_id, config=config, folder=folder, past=mine.past), report)
+    config = from_dict(RunConfig, attempt.config)
+    with mirrored(store, attempt.run_id, cache_dir() / SCRATCH_DIR) as folder:
+        context.execute(RunTask(run_id=attempt.run_id, config=config, folder=folder, past=attempt.past), report)
 
 
 def _train_with_workers(
-    parameters: dict[str, Any], mine: ActiveAttempt, train: TrainConfig, context: TrialContext
+    parameters: dict[str, Any], attempt: ActiveAttempt, train: TrainConfig, context: TrialContext
 ) -> None:
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"mine": asdict(mine), "setting": context},
+        train_loop_config={"attempt": asdict(attempt), "context": context},
         scaling_config=ray.train.ScalingConfig(
             num_workers=train.num_workers,
             use_gpu=train.gpus_per_worker > 0,
             resources_per_worker={"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker},
-            label_selector=avoiding(tuple(parameters["avoid"])) or None,
+            label_selector=exclude_nodes(tuple(parameters["avoid"])) or None,
         ),
         run_config=ray.train.RunConfig(
             name=f"train-{tune.get_context().get_trial_id()}",
             storage_path=context.ray_storage,
             callbacks=[TuneReportCallback()],
-            # The supply of the sweep decides whether there is another try.
+            # RunQueue decides about retries.
             failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
         ),
     )
@@ -150,20 +159,20 @@ def _train_with_workers(
 
 
 def _worker(parameters: dict[str, Any]) -> None:
-    """What each worker of a ``TorchTrainer`` does; Ray has set up the process group."""
-    mine = attempt.from_json(parameters["mine"])
-    _work(mine, parameters["setting"], lambda status: ray.train.report(_result(status)))
+    """Training function of each worker of a ``TorchTrainer``, for which Ray has set up the process group."""
+    attempt = from_dict(ActiveAttempt, parameters["attempt"])
+    _run_task(attempt, parameters["context"], lambda status: ray.train.report(_metrics(status)))
 
 
-def _result(status: Status) -> dict[str, Any]:
-    """What Ray is told; by that name its trackers know the optimiser steps, which they draw curves over."""
+def _metrics(status: Status) -> dict[str, Any]:
+    """Metrics for Ray, whose trackers use "timesteps_total", the optimiser steps, as the x-axis of curves."""
     return asdict(status) | {"timesteps_total": status.step}
 
 
 def _root_cause(error: Exception) -> BaseException:
-    """The exception of the first worker that failed, where Ray Train wraps it.
+    """The exception of the first failed worker, if Ray Train has wrapped it.
 
-    One with a sentence of ours comes first: the others may only have lost their connection to that worker.
+    Our own exceptions take precedence: other workers may only have lost the connection to the worker that raised one.
     """
     failures = list((getattr(error, "worker_failures", None) or {}).values())
     ours = (failure for failure in failures if isinstance(failure, (ValueError, ArithmeticError, SupersededError)))

@@ -1,7 +1,7 @@
-"""What a sweep waits for, in plain words, before anybody wonders.
+"""Watchdog thread of a sweep: warns about problems that Ray ignores, and kills runs that hang.
 
-Ray waits for ever, and silently, for a node that does not come back or a process that hangs. A thread beside Tune's
-loop looks every few seconds; what it sees is said once, and again when it has changed.
+Ray waits silently and forever for a node that does not come back and for a process that hangs. Next to the event loop
+of Ray Tune, a thread checks the sweep every few seconds. It prints each problem once, and again only if it recurs.
 """
 
 from __future__ import annotations
@@ -19,111 +19,135 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rhobench.cluster import attempt
-from rhobench.cluster.attempt import ActiveAttempt
-from rhobench.cluster.placement import Resources
+from rhobench.cluster.attempt import ActiveAttempt, active_attempt
+from rhobench.cluster.placement import Resources, living_nodes
 from rhobench.cluster.run_queue import RunQueue, resources_needed
 from rhobench.results import Store
 
-EVERY_SECONDS = 5.0
+CHECK_INTERVAL_SECONDS = 5.0
+"""Time between two checks."""
 
 QUIET_SECONDS = 90.0
-"""Silence of a run, or of all of them, that is spoken of; it must be below the two minutes that are promised."""
+"""Time without a report after which the user is warned; below the two minutes that the documentation promises."""
 
-LONGER = 3.0
-"""A run that has been silent before is spoken of after so many times its longest silence."""
+GAP_FACTOR = 3.0
+"""A run that reports rarely is allowed this many times its longest gap between two reports."""
 
 LOW_DISK_GIB = 1.0
+"""Free space on the disk of the store below which the user is warned."""
 
-CLOCKS_DIFFER_SECONDS = 60.0
-"""Between two nodes, at most."""
+MAX_CLOCK_SKEW_SECONDS = 60.0
+"""Largest expected difference between the clocks of two nodes."""
+
+ADD_NODE_HINT = "Add a node to let the sweep continue, or press Ctrl-C: finished runs are kept"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Silence:
-    """A run that was started, and since when it has said nothing."""
+class TrialSnapshot:
+    """State of an active trial at one moment."""
 
     run_id: str
-    need: Resources
-    seconds: float
-    began: bool
-    """Whether it has ever reported."""
-    longest: float = 0.0
-    """Its longest silence before."""
-    last: str = ""
-    """What it said last."""
+    required: Resources
+    """Resources of all its workers."""
+    quiet_seconds: float
+    """Time since its last report, or since its start if it has not reported."""
+    has_reported: bool
+    longest_gap: float = 0.0
+    """Longest time in seconds between two consecutive reports so far."""
+    last_status: str = ""
+    """Last report as text; empty if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
-    """What can be seen of a sweep at one moment."""
+class SweepSnapshot:
+    """State of a sweep and its cluster at one moment."""
 
     waiting: Sequence[Resources]
-    """Of the runs that wait."""
-    silences: Sequence[Silence]
-    """Of the runs that go on."""
+    """Resources of each waiting run."""
+    trials: Sequence[TrialSnapshot]
+    """The active trials."""
     idle_seconds: float
-    """Since when no run goes on, although some wait."""
+    """Time since which runs have been waiting but none has been active."""
     cluster: Resources
-    """What all nodes that are alive have."""
+    """Total resources of the living nodes."""
     nodes: int
-    """That are alive."""
+    """Number of living nodes."""
     lost: Sequence[str]
-    """Nodes that have died since the sweep began."""
+    """Ids of the nodes that have died since the sweep started."""
     disk_gib: float | None
-    """Free on the store's disk; None: the store is on no disk of this machine."""
+    """Free space on the disk of the store; None for a store in a bucket."""
 
 
-def concerns(view: View, stuck_seconds: float) -> Iterator[tuple[str, str]]:
-    """(key, sentence) of everything that keeps the sweep from going on; one key is spoken of once while it lasts."""
-    if view.waiting and view.idle_seconds >= QUIET_SECONDS / 2:
-        runs = f"{len(view.waiting)} run{'s wait' if len(view.waiting) > 1 else ' waits'}"
-        yield ("capacity", f"{runs} for {view.waiting[0]}; the cluster has {_size(view)}. {ADD}")
-    for silence in view.silences:
-        if silence.seconds < max(QUIET_SECONDS, LONGER * silence.longest):
-            continue
-        said = f"it said last: {silence.last}" if silence.last else "it has not said anything yet"
-        process = "it"
-        if not silence.began:
-            said = f"it or its workers may wait for {silence.need}; the cluster has {_size(view)}"
-            process = "its process, where it has one,"
-        end = f"after {_minutes(_limit(silence, stuck_seconds))} without a word {process} is stopped and tried again"
+def find_problems(snapshot: SweepSnapshot, stuck_seconds: float) -> Iterator[tuple[str, str]]:
+    """Yield a key and a message for everything that keeps the sweep from making progress.
+
+    The key identifies a problem as long as it lasts, while its message may change.
+    """
+    cluster = _describe_cluster(snapshot)
+    if snapshot.waiting and snapshot.idle_seconds >= QUIET_SECONDS / 2:
+        runs = f"{len(snapshot.waiting)} run{'s wait' if len(snapshot.waiting) > 1 else ' waits'}"
+        yield "capacity", f"{runs} for {snapshot.waiting[0]}, but the cluster has {cluster}. {ADD_NODE_HINT}"
+    for trial in snapshot.trials:
+        if trial.quiet_seconds >= max(QUIET_SECONDS, GAP_FACTOR * trial.longest_gap):
+            yield f"quiet {trial.run_id}", _describe_quiet_trial(trial, cluster, stuck_seconds)
+    for node in snapshot.lost:
         yield (
-            f"silent {silence.run_id}",
-            f"{silence.run_id} has been silent for {silence.seconds:.0f} s: {said}; {end}",
+            f"lost {node}",
+            f"node {node[:12]} is lost; the cluster has {cluster}. Its runs are retried on other nodes",
         )
-    for node in view.lost:
-        yield (f"lost {node}", f"node {node[:12]} is lost; the cluster has {_size(view)}. Its runs go on elsewhere")
-    if view.disk_gib is not None and view.disk_gib < LOW_DISK_GIB:
-        yield ("disk", f"the store's disk has {view.disk_gib:.2f} GiB left: make room, or checkpoints will be skipped")
+    if snapshot.disk_gib is not None and snapshot.disk_gib < LOW_DISK_GIB:
+        free = f"{snapshot.disk_gib:.2f} GiB"
+        yield "disk", f"the disk of the store has {free} left: free some space, or checkpoints will be skipped"
 
 
-ADD = "Add a node, and the sweep goes on by itself; Ctrl-C keeps all that is finished"
+def _describe_quiet_trial(trial: TrialSnapshot, cluster: str, stuck_seconds: float) -> str:
+    process = "its process"
+    if not trial.has_reported:
+        cause = f"it or its workers may be waiting for {trial.required}; the cluster has {cluster}"
+        process = "its process, if there is one,"
+    elif trial.last_status:
+        cause = f"its last report was: {trial.last_status}"
+    else:
+        cause = "it has not reported any progress yet"
+    timeout = _describe_minutes(_timeout(trial, stuck_seconds))
+    return (
+        f"{trial.run_id} has not reported for {trial.quiet_seconds:.0f} s: {cause}. "
+        f"After {timeout} without a report, {process} is killed and the run is retried"
+    )
 
 
-def _limit(silence: Silence, stuck_seconds: float) -> float:
-    """Seconds after which a silent run is taken to hang; one that has been silent before gets longer."""
-    return max(stuck_seconds, LONGER * silence.longest)
+def _timeout(trial: TrialSnapshot, stuck_seconds: float) -> float:
+    """Seconds without a report after which a run is considered stuck."""
+    return max(stuck_seconds, GAP_FACTOR * trial.longest_gap)
 
 
-def _minutes(seconds: float) -> str:
+def _describe_minutes(seconds: float) -> str:
     return f"{round(seconds / 60, 1):g} minute{'' if seconds == 60 else 's'}"
 
 
-def _size(view: View) -> str:
-    return f"{view.cluster} on {view.nodes} node{'' if view.nodes == 1 else 's'}"
+def _describe_cluster(snapshot: SweepSnapshot) -> str:
+    return f"{snapshot.cluster} on {snapshot.nodes} node{'' if snapshot.nodes == 1 else 's'}"
 
 
 class Watchdog:
-    """Looks while the block runs: ``with Watchdog(...)``."""
+    """Context manager that watches a sweep for the duration of the block."""
 
     def __init__(self, queue: RunQueue, store: Store, warn: Callable[[str], None], stuck_seconds: float) -> None:
+        """
+        Args:
+            queue: of the sweep.
+            store: of its results.
+            warn: prints a message for the user.
+            stuck_seconds: time without a report after which a run is killed and retried.
+        """
         self.queue, self.store, self.warn, self.stuck_seconds = queue, store, warn, stuck_seconds
-        self.progress: set[str] = set()
-        self.ended: set[str] = set()
-        self.first_nodes = _nodes_alive()
+        self.reported: set[str] = set()
+        """Keys of the problems that the user knows and that still last."""
+        self.killed: set[str] = set()
+        """Tokens of the attempts whose process has been killed."""
+        self.known_nodes = frozenset(living_nodes())
         self.idle_since = time.monotonic()
-        self.over = threading.Event()
+        self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> Watchdog:
@@ -131,92 +155,91 @@ class Watchdog:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.over.set()
-        self.thread.join(timeout=EVERY_SECONDS)
+        self.stopped.set()
+        self.thread.join(timeout=CHECK_INTERVAL_SECONDS)
 
     def _watch(self) -> None:
-        while not self.over.wait(EVERY_SECONDS):
+        while not self.stopped.wait(CHECK_INTERVAL_SECONDS):
             try:
-                self.look()
-            except Exception as error:  # Ray is being stopped, or does not answer; a watchdog must not end
-                if not self.over.is_set():
-                    self._say("watchdog", f"the cluster cannot be looked at and is asked again: {error}")
+                self.check()
+            except Exception as error:  # Ray is shutting down or does not answer, which must not end the thread
+                if not self.stopped.is_set():
+                    self._warn_once("watchdog", f"the cluster cannot be checked and will be checked again: {error}")
 
-    def look(self) -> None:
-        """Once: say what is new, and end what hangs."""
-        view = self._view()
-        found = dict(concerns(view, self.stuck_seconds))
-        self.progress &= found.keys()
-        for key, sentence in found.items():
-            self._say(key, sentence)
-        for silence in view.silences:
-            if silence.seconds >= _limit(silence, self.stuck_seconds):
-                self._end(silence)
+    def check(self) -> None:
+        """Report new problems and kill the processes of stuck runs, once."""
+        snapshot = self._take_snapshot()
+        problems = dict(find_problems(snapshot, self.stuck_seconds))
+        self.reported &= problems.keys()
+        for key, message in problems.items():
+            self._warn_once(key, message)
+        for trial in snapshot.trials:
+            if trial.quiet_seconds >= _timeout(trial, self.stuck_seconds):
+                self._kill(trial)
 
-    def _say(self, key: str, sentence: str) -> None:
-        if key not in self.progress:
-            self.progress.add(key)
-            self.warn(sentence)
+    def _warn_once(self, key: str, message: str) -> None:
+        if key not in self.reported:
+            self.reported.add(key)
+            self.warn(message)
 
-    def _view(self) -> View:
-        now, going = time.monotonic(), list(self.queue.going.values())
-        if going or not self.queue.waiting:
+    def _take_snapshot(self) -> SweepSnapshot:
+        now, active = time.monotonic(), list(self.queue.active.values())
+        if active or not self.queue.waiting:
             self.idle_since = now
-        alive = _nodes_alive()
-        known, self.first_nodes = self.first_nodes, self.first_nodes | alive
-        return View(
+        alive = frozenset(living_nodes())
+        lost, self.known_nodes = self.known_nodes - alive, self.known_nodes | alive
+        return SweepSnapshot(
             waiting=[resources_needed(run) for run in list(self.queue.waiting)],
-            silences=[
-                Silence(
-                    run_id=one.run.run_id,
-                    need=resources_needed(one.run),
-                    seconds=now - (one.heard or one.begun),
-                    began=one.heard is not None,
-                    longest=one.longest_silence,
-                    last=self.queue.progress.last_word(one.run.run_id),
+            trials=[
+                TrialSnapshot(
+                    run_id=trial.run.run_id,
+                    required=resources_needed(trial.run),
+                    quiet_seconds=now - (trial.last_report or trial.started),
+                    has_reported=trial.last_report is not None,
+                    longest_gap=trial.longest_gap,
+                    last_status=self.queue.progress.describe_last_status(trial.run.run_id),
                 )
-                for one in going
+                for trial in active
             ],
             idle_seconds=now - self.idle_since,
             cluster=Resources.of_cluster(),
             nodes=len(alive),
-            lost=sorted(known - alive),
+            lost=sorted(lost),
             disk_gib=_free_gib(self.store),
         )
 
-    def _end(self, silence: Silence) -> None:
-        """Kill the process that holds a try, wherever it is; its workers end with it, and Tune sees it die."""
-        mine = attempt.active_attempt(self.store, silence.run_id)
-        if mine is None or mine.node is None or mine.token in self.ended or _is_of_before(mine, silence):
+    def _kill(self, trial: TrialSnapshot) -> None:
+        """Kill the process of an attempt on its node. Its workers end with it, and Ray Tune notices its death."""
+        attempt = active_attempt(self.store, trial.run_id)
+        if attempt is None or attempt.node is None or attempt.token in self.killed:
             return
-        self.ended.add(mine.token)
-        self.warn(f"{silence.run_id} is stopped after {_minutes(_limit(silence, self.stuck_seconds))} without a word")
-        kill_process(mine.node, mine.pid)
+        if _is_from_earlier_command(attempt, trial):
+            return
+        self.killed.add(attempt.token)
+        timeout = _describe_minutes(_timeout(trial, self.stuck_seconds))
+        self.warn(f"{trial.run_id}: its process is killed after {timeout} without a report")
+        kill_process(attempt.node, attempt.pid)
 
 
-def _is_of_before(mine: ActiveAttempt, silence: Silence) -> bool:
-    """Whether a try was left by a command before this one: its process number may be another program's by now."""
-    if silence.began:  # whoever has reported has written the file of its try
+def _is_from_earlier_command(attempt: ActiveAttempt, trial: TrialSnapshot) -> bool:
+    """Whether an earlier command left the attempt file, so that its process id may belong to another program by now."""
+    if trial.has_reported:  # the process wrote its attempt file before its first report
         return False
     try:
-        age = (datetime.now(UTC) - datetime.fromisoformat(mine.started_at)).total_seconds()
-    except (ValueError, TypeError):  # no time, or one without a zone: it is not of ours
+        age = (datetime.now(UTC) - datetime.fromisoformat(attempt.started_at)).total_seconds()
+    except (ValueError, TypeError):  # no time, or one without a time zone, which rhobench never writes
         return True
-    return age > silence.seconds + CLOCKS_DIFFER_SECONDS
+    return age > trial.quiet_seconds + MAX_CLOCK_SKEW_SECONDS
 
 
 def kill_process(node: str, pid: int) -> Any:
-    """End a process of a node for good -> Ray's reference to the task that does it."""
-    there = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=there)(_kill).remote(pid)
+    """Kill a process on a node with SIGKILL; return Ray's reference to the task that does it."""
+    on_node = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=on_node)(_send_sigkill).remote(pid)
 
 
-def _kill(pid: int) -> None:
+def _send_sigkill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
-
-
-def _nodes_alive() -> frozenset[str]:
-    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
 
 
 def _free_gib(store: Store) -> float | None:

@@ -1,4 +1,4 @@
-"""Runs that fail, die, hang and are stopped, on a real Ray: tried again, recorded, and nothing stays reserved."""
+"""Runs that fail, die, hang or are stopped on a real Ray: retries, records, and release of resources."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from rhobench.cluster import attempt
-from rhobench.cluster.attempt import VANISHED
+from rhobench.cluster.attempt import VANISHED, begin_attempt, runs_with_attempt_file
 from rhobench.cluster.run_queue import Run
 from rhobench.config.experiment import EarlyStopping
 from rhobench.config.sweep import SweepOptions
@@ -37,7 +36,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def toys() -> ModuleType:
-    """The runs of ``toys.py``, which workers get by value: they cannot import tests."""
+    """The module ``toys.py``, pickled by value because workers cannot import tests."""
     from ray import cloudpickle
 
     spec = importlib.util.spec_from_file_location("toys", Path(__file__).with_name("toys.py"))
@@ -54,14 +53,14 @@ Sweep = Callable[..., tuple[dict[int, Record], str]]
 
 
 @pytest.fixture
-def sweep(cluster: Any, claimed: Callable[..., Store], told: Callable[..., Any]) -> Sweep:
-    """Run a sweep in this process -> records by seed, and what was said."""
+def sweep(cluster: Any, claimed: Callable[..., Store], recorded_progress: Callable[..., Any]) -> Sweep:
+    """Run a sweep in this process; returns the records by seed and the printed text."""
     from rhobench.cluster.sweep import run_sweep
 
     def run(
         runs: list[Run], execute: Any, options: SweepOptions | None = None, **more: Any
     ) -> tuple[dict[int, Record], str]:
-        base, progress = runs[0].config, told(runs)
+        base, progress = runs[0].config, recorded_progress(runs)
         store = claimed(base)
         run_sweep(runs, store, cluster, progress, base=base, options=options or SweepOptions(), execute=execute, **more)
         return {record.config["seed"]: record for record in store.records()}, progress.text
@@ -69,8 +68,8 @@ def sweep(cluster: Any, claimed: Callable[..., Store], told: Callable[..., Any])
     return run
 
 
-def all_is_free() -> bool:
-    """Within a few seconds: Ray frees what a process held when it has seen it end."""
+def all_cpus_are_free() -> bool:
+    """Whether all CPUs are free within a few seconds; Ray frees them when it notices the end of a process."""
     import ray
 
     for _ in range(50):
@@ -86,7 +85,7 @@ def groups_held() -> list[str]:
     return [entry["state"] for entry in placement_group_table().values() if entry["state"] != "REMOVED"]
 
 
-def test_a_process_that_dies_is_replaced_and_its_attempt_is_remembered(
+def test_a_run_whose_process_dies_is_retried_and_the_attempt_recorded(
     runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType, caplog: pytest.LogCaptureFixture
 ) -> None:
     records, text = sweep(runs_with(3), toys.die_once)
@@ -96,74 +95,74 @@ def test_a_process_that_dies_is_replaced_and_its_attempt_is_remembered(
         assert failed.reason == VANISHED
         assert failed.cause == "machine"
         assert failed.node
-    assert "to be tried again" in text
-    assert "Trials did not complete" not in caplog.text, "Tune's word for runs that were tried again"
-    assert all_is_free()
+    assert "will be retried" in text
+    assert "Trials did not complete" not in caplog.text, "Ray Tune reports retried runs as incomplete"
+    assert all_cpus_are_free()
 
 
-def test_a_process_that_dies_with_its_last_word_has_finished_its_run(
+def test_a_process_that_dies_after_its_record_has_finished_its_run(
     runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType, tmp_path: Path
 ) -> None:
-    records, text = sweep(runs_with(2), toys.die_with_the_last_word)
+    records, text = sweep(runs_with(2), toys.die_after_the_record)
     assert [(record.status, record.attempts) for record in records.values()] == [("completed", [])] * 2
-    assert "to be tried again" not in text
+    assert "will be retried" not in text
     left = {
         file.name for record in records.values() for file in Store(tmp_path / "store").run_dir(record.run_id).iterdir()
     }
     assert left == {"record.json"}
 
 
-def test_the_next_command_ends_a_try_that_was_killed_with_its_driver_when_its_run_was_finished(
+def test_the_next_command_cleans_up_an_attempt_killed_after_its_record(
     runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType, tmp_path: Path
 ) -> None:
     (run,) = runs_with(1)
     before, _ = sweep([run], toys.learn)
     store = Store(tmp_path / "store")
-    attempt.begin(store, run.run_id, run.config, None)
+    begin_attempt(store, run.run_id, run.config, None)
     after, text = sweep([run], toys.learn)
     assert after == before
     assert "found in the store" in text
-    assert attempt.begun(store) == []
+    assert runs_with_attempt_file(store) == []
 
 
-def test_a_run_is_given_up_after_its_tries_and_the_others_are_done(
+def test_a_run_fails_after_its_last_retry_and_the_others_complete(
     runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType
 ) -> None:
     records, text = sweep(runs_with(4), toys.always_die, SweepOptions(retries=2))
     assert records[0].status == "failed"
     assert len(records[0].attempts) == 3
     assert [records[seed].status for seed in (1, 2, 3)] == ["completed"] * 3
-    assert "has ended 3 attempts" in text  # all on the one node there is, which is therefore still used
+    assert "3 attempts have failed on node" in text  # it is the only node and therefore still used
 
 
-def test_an_error_of_the_machine_is_tried_again_and_a_request_is_not(
+def test_an_error_of_the_machine_is_retried_and_an_error_of_the_run_is_not(
     runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType
 ) -> None:
-    records, _ = sweep(runs_with(1), toys.break_down)
+    records, _ = sweep(runs_with(1), toys.fail_once)
     assert records[0].status == "completed"
     assert records[0].attempts[0].reason == "ConnectionError: the network is gone"
-    records, _ = sweep(runs_with(2)[1:], toys.refuse)
+    records, _ = sweep(runs_with(2)[1:], toys.fail_permanently)
     assert records[1].status == "failed"
-    assert records[1].reason == "this can never be done: give another number"
+    assert records[1].reason == "the value is not supported: give another one"
     assert [attempt.cause for attempt in records[1].attempts] == ["run"]
 
 
-def test_a_run_that_hangs_is_spoken_of_stopped_and_tried_again(
+def test_a_stuck_run_is_reported_killed_and_retried(
     runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rhobench.cluster import watchdog
 
-    monkeypatch.setattr(watchdog, "EVERY_SECONDS", 0.5)
+    monkeypatch.setattr(watchdog, "CHECK_INTERVAL_SECONDS", 0.5)
     monkeypatch.setattr(watchdog, "QUIET_SECONDS", 3.0)
     records, text = sweep(runs_with(1), toys.hang, SweepOptions(stuck_minutes=0.1))
     assert records[0].status == "completed"
     assert len(records[0].attempts) == 1
-    assert "has been silent for" in text
-    assert re.search("is stopped after .* minutes? without a word", text)
+    assert "has not reported for" in text
+    assert re.search("its process is killed after .* minutes? without a report", text)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_asha_stops_what_is_behind_and_leaves_nothing_reserved(
+def test_asha_stops_runs_that_are_behind_and_releases_their_resources(
     workers: int, runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType
 ) -> None:
     import ray
@@ -177,15 +176,15 @@ def test_asha_stops_what_is_behind_and_leaves_nothing_reserved(
     assert len(records) == len(runs)
     stopped = [record for record in records.values() if record.status == "stopped"]
     assert stopped
-    assert records[max(records)].status == "completed", "the best run goes on"
+    assert records[max(records)].status == "completed", "the best run continues"
     assert all("stopped early by asha after epoch" in str(record.reason) for record in stopped)
     assert all(0 < len(record.history) < 6 for record in stopped)
     assert "stopped early by asha" in text
-    assert all_is_free()
+    assert all_cpus_are_free()
     assert not groups_held()
 
 
-def test_what_was_stopped_stays_stopped_under_the_same_rule_and_goes_on_without(
+def test_stopped_runs_stay_stopped_under_the_same_rule_and_continue_without(
     runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType
 ) -> None:
     runs, rule = runs_with(4, train__epochs=4)[::-1], EarlyStopping(method="median", min_runs=1)
@@ -199,10 +198,13 @@ def test_what_was_stopped_stays_stopped_under_the_same_rule_and_goes_on_without(
     assert {record.status for record in records.values()} == {"completed"}
 
 
-def test_measuring_says_what_it_waits_for(
-    cluster: Any, runs_with: Callable[..., list[Run]], told: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+def test_a_measurement_that_waits_is_reported(
+    cluster: Any,
+    runs_with: Callable[..., list[Run]],
+    recorded_progress: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A task of somebody else holds one CPU of the host, so the one that measures cannot begin."""
+    """Another task occupies one CPU of the node, so the measurement cannot start."""
     import ray
 
     from rhobench.cluster import measurement
@@ -210,14 +212,14 @@ def test_measuring_says_what_it_waits_for(
     def busy(seconds: float) -> None:
         time.sleep(seconds)
 
-    monkeypatch.setattr(measurement, "PATIENCE_SECONDS", 0.5)
-    (host,) = measurement._hosts(gpu=False)
-    progress = told(runs_with(1))
+    monkeypatch.setattr(measurement, "WAIT_NOTICE_SECONDS", 0.5)
+    (node,) = measurement._eligible_nodes(gpu=False)
+    progress = recorded_progress(runs_with(1))
     other = ray.remote(num_cpus=1)(busy).remote(8.0)
     time.sleep(3)
-    measurement._wait(ray.remote(**host.options(0))(busy).remote(1.0), host, progress)
+    measurement._wait_for(ray.remote(**node.task_options(0))(busy).remote(1.0), node, progress)
     ray.get(other)
-    if host.cpus > 1:
-        assert f"measuring waits for all {host.cpus:g} CPUs of node {host.node[:12]}; {host.cpus - 1:g} are free" in (
-            progress.text
-        )
+    cpus = node.resources.cpus
+    if cpus > 1:
+        warning = f"the measurement waits for all {cpus:g} CPUs of node {node.node_id[:12]}; {cpus - 1:g} are free"
+        assert warning in progress.text
