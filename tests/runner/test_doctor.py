@@ -1,8 +1,9 @@
-"""``rhobench doctor`` tries things out and says which fail."""
+"""`rhobench doctor` tests the components of this machine and reports those that fail."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from rhobench.cli.app import app
 from rhobench.cluster.session import ClusterError
+from rhobench.ops.backends import BACKENDS
 from rhobench.ops.check import Comparison
 from rhobench.runner import doctor
 
@@ -21,13 +23,13 @@ def examine(*options: str) -> Result:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is compiled, nothing started."""
+    """Compile nothing and start nothing."""
     monkeypatch.setattr(doctor, "TIMED", "rtdetr")
-    monkeypatch.setattr(doctor, "ask_a_worker", lambda: {"ray": "2", "python": "3"})
+    monkeypatch.setattr(doctor, "check_local_cluster", lambda: {"ray": "2", "python": "3"})
 
 
 @pytest.mark.ray
-def test_it_works_here() -> None:
+def test_all_required_components_work() -> None:
     result = examine("--json")
     found = json.loads(result.stdout.splitlines()[-1])
     assert result.exit_code == 0
@@ -40,7 +42,7 @@ def test_it_works_here() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_backend_that_is_wrong_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backend_with_wrong_results_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def check(backend: str, device: str, dtype: Any) -> list[Comparison]:
         wrong = {"output": 1.0 if backend == "cpu" else 0.0}
         return [
@@ -53,7 +55,10 @@ def test_a_backend_that_is_wrong_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     result = examine()
     assert result.exit_code == 1
     line = next(line for line in result.stdout.splitlines() if line.startswith("FAILED"))
-    assert "cpu on cpu: 3 of 3 checks disagree with float64; first plain, p, float32: output is 1.0e+00 off" in line
+    assert (
+        "cpu on cpu: 3 of 3 checks disagree with float64; the first is plain, p, float32: output has a relative" in line
+    )
+    assert "relative error of 1.0e+00" in line
 
 
 @pytest.mark.usefixtures("quick")
@@ -61,7 +66,7 @@ def test_ray_that_does_not_start_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> dict[str, str]:
         raise ClusterError("No Ray cluster answers.")
 
-    monkeypatch.setattr(doctor, "ask_a_worker", refuse)
+    monkeypatch.setattr(doctor, "check_local_cluster", refuse)
     monkeypatch.setattr(doctor, "available_backends", lambda: ())
     result = examine("--json")
     assert result.exit_code == 1
@@ -71,16 +76,21 @@ def test_ray_that_does_not_start_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
-    ("reason", "sentence"),
+    ("reason", "message"),
     [
-        (None, "ok      GPU: Played 100; deformable attention there by 'cuda'"),
-        ("cupy-cuda13x is not installed", "none    GPU: Played 100, but cupy-cuda13x is not installed; until then"),
+        (None, "ok      GPU: Mock 100; deformable attention runs with backend='cuda'"),
+        (
+            "cupy-cuda13x is not installed",
+            "none    GPU: Mock 100; backend='cuda' is unavailable (cupy-cuda13x is not installed): use",
+        ),
     ],
 )
-def test_a_gpu_without_its_kernels_is_said(monkeypatch: pytest.MonkeyPatch, reason: str | None, sentence: str) -> None:
+def test_gpu_without_cuda_kernels_is_reported(
+    monkeypatch: pytest.MonkeyPatch, reason: str | None, message: str
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Played 100")
-    monkeypatch.setattr(doctor.cuda, "why_not", lambda: reason)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Mock 100")
+    monkeypatch.setitem(BACKENDS, "cuda", replace(BACKENDS["cuda"], unavailable_reason=lambda: reason))
     monkeypatch.setattr(doctor, "available_backends", lambda: ())
-    assert sentence in examine().stdout
+    assert message in examine().stdout

@@ -112,7 +112,7 @@ def test_sizes_decrease_until_one_fits(monkeypatch: pytest.MonkeyPatch) -> None:
         return replace(PROBE, micro_batch_size=size, fits=size <= 3)
 
     monkeypatch.setattr(fit_module, "run_in_subprocess", probe)
-    monkeypatch.setattr(fit_module, "workload_of", lambda config: WORK)
+    monkeypatch.setattr(fit_module, "estimate_workload", lambda config: WORK)
     study = resolve_study(
         StudyRequest(experiment="demo", assignments=["train.batch_size=12", "train.num_workers=2", "model.rho=0.5"])
     )

@@ -81,7 +81,7 @@ def test_excluded_combinations_do_not_run() -> None:
 
 def test_invalid_combinations_can_be_excluded() -> None:
     axes = (Axis(path="model.rho", values=(None, 0.5)), Axis(path="model.scoring", values=("dam", "random")))
-    with pytest.raises(ConfigError, match="give a rho"):
+    with pytest.raises(ConfigError, match="set model.rho to a number"):
         expand_runs(experiment(*axes))
     runs = expand_runs(experiment(*axes, exclude=({"model.rho": "none", "model.scoring": "random"},)))
     assert [(r.model.rho, r.model.scoring) for r in runs] == [(None, "dam"), (0.5, "dam"), (0.5, "random")]

@@ -49,7 +49,7 @@ def test_axis_values_are_parsed_as_the_type_of_the_field(text: str, path: str, v
         (parse_range, "train.lr=1e-4", "is not of the form PATH=LOW:HIGH"),
         (parse_range, "train.lr=1e-4:1e-2:exp", "is not of the form PATH=LOW:HIGH"),
         (parse_range, "train.lr=slow:1e-2", "takes a finite number"),
-        (parse_range, "train.lr=1e-2:1e-4", "smaller bound first"),
+        (parse_range, "train.lr=1e-2:1e-4", "lower bound must come first"),
         (parse_range, "model.rho=none:1", "needs numbers"),
         (parse_range, "model.rho=0:1:log", "positive bounds"),
         (parse_range, "model.scoring=1:2", "model.scoring has no range: it takes one of"),

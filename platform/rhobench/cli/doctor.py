@@ -19,7 +19,7 @@ def doctor(as_json: AsJson = False) -> None:
     with Console(stderr=True).status("testing"):
         for finding in examine():
             findings.append(finding)
-            print(f"{finding.verdict:<7} {finding.name}: {finding.sentence}", flush=True)
+            print(f"{finding.verdict:<7} {finding.name}: {finding.message}", flush=True)
     failed = any(finding.required and not finding.works for finding in findings)
     if as_json:
         print(json.dumps({"works": not failed, "findings": [finding.as_dict() for finding in findings]}))

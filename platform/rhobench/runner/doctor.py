@@ -1,4 +1,4 @@
-"""What works on this machine, tried out: the backends of deformable attention, a GPU, Ray, a browser."""
+"""`rhobench doctor`: test the backends of deformable attention, the GPU, Ray and the browser of this machine."""
 
 from __future__ import annotations
 
@@ -11,45 +11,53 @@ from typing import Any
 import torch
 
 from rhobench.cluster.address import ClusterError
-from rhobench.cluster.session import ask_a_worker
-from rhobench.ops import available_backends, cpu, cuda, resolve_backend
+from rhobench.cluster.session import check_local_cluster
+from rhobench.ops import available_backends, resolve_backend
+from rhobench.ops.backends import BACKENDS, REFERENCE
 from rhobench.ops.check import DTYPES, check_backend
 from rhobench.ops.measure import measure, ratio
 from rhobench.ops.shapes import SHAPES
 
 TIMED = "sparse10"
-"""The problem that backends are timed on."""
+"""Problem that backends are timed on."""
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+"""Executables that the tests of the pages can use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was tried."""
+    """Result of one test."""
 
     name: str
+    """Component that was tested."""
     works: bool
-    sentence: str
+    """Whether the test succeeded."""
+    message: str
+    """Result of the test for the terminal."""
     required: bool = True
-    """Whether rhobench needs it."""
+    """Whether rhobench needs the component."""
     details: dict[str, Any] = field(default_factory=dict)
-    """What the sentence says, for programs."""
+    """Values behind the message, for programs."""
 
     @property
     def verdict(self) -> str:
-        """In a word."""
+        """ "ok", "FAILED", or "none" for an optional component that does not work."""
         return "ok" if self.works else "FAILED" if self.required else "none"
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return the finding as ``--json`` prints it."""
         return asdict(self)
 
 
 def examine() -> Iterator[Finding]:
-    """Try everything, one after the other."""
-    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        for backend in available_backends():
-            if backend in ("reference", device):
+    """Run all tests and yield their findings, each when its test ends."""
+    backends = available_backends()
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    devices += [BACKENDS[backend].device_type for backend in backends if backend != REFERENCE]
+    for device in dict.fromkeys(devices):
+        for backend in backends:
+            if backend == REFERENCE or BACKENDS[backend].device_type == device:
                 yield _backend(backend, device)
     yield _gpu()
     yield _ray()
@@ -57,59 +65,63 @@ def examine() -> Iterator[Finding]:
 
 
 def _backend(backend: str, device: str) -> Finding:
-    """Compared with float64 in every dtype; if it agrees, timed beside the reference."""
+    """Compare a backend with the reference in float64 for every dtype; if it agrees, compare their speed."""
     name = f"deformable attention, {backend} on {device}"
     compared = [one for dtype in DTYPES.values() for one in check_backend(backend, device, dtype)]
     wrong = [one for one in compared if not one.agrees]
     chosen = resolve_backend(device) == backend
     details: dict[str, Any] = {"backend": backend, "device": device, "chosen": chosen, "checks": len(compared)}
-    details["wrong"] = [f"{one.form}, {one.problem}, {one.dtype}: {one.sentence}" for one in wrong]
+    details["wrong"] = [f"{one.form}, {one.problem}, {one.dtype}: {one.summary}" for one in wrong]
     if wrong:
-        sentence = f"{len(wrong)} of {len(compared)} checks disagree with float64; first {details['wrong'][0]}"
-        return Finding(name=name, works=False, sentence=sentence, details=details)
-    own = [] if backend == "reference" else [backend]
+        message = f"{len(wrong)} of {len(compared)} checks disagree with float64; the first is {details['wrong'][0]}"
+        return Finding(name=name, works=False, message=message, details=details)
+    own = [] if backend == REFERENCE else [backend]
     rows = measure(TIMED, "fused", own, ["float32"], device=device, compiled=False, rounds=3)
     row = rows[-1]
     details |= {f"{kind}_ms": samples.median for kind, samples in row.samples.items()}
     times = ", ".join(f"{kind} {samples.median:.3g} ms" for kind, samples in row.samples.items())
     if row is not rows[0]:
-        faster = [ratio(rows, "reference", row, kind) for kind in row.samples]
+        faster = [ratio(rows, REFERENCE, row, kind) for kind in row.samples]
         times += f" ({' and '.join(f'{x:.1f}' for x in faster if x)} times as fast as the reference)"
     details["dtypes"] = list(DTYPES)
-    sentence = f"{len(compared)} checks in {', '.join(DTYPES)} agree; {SHAPES[TIMED].about}: {times}"
+    message = f"{len(compared)} checks in {', '.join(DTYPES)} agree with float64; {SHAPES[TIMED].about}: {times}"
     if device == "cpu":
         details["threads"] = torch.get_num_threads()
-        sentence += f"; {details['threads']} threads"
-    if backend == "cpu":
-        details |= {"runs_on": cpu.thread_source(), "cache_dir": str(cpu.cache_dir())}
-        sentence += f" ({cpu.thread_source()}), kernels kept in {cpu.cache_dir()}"
-    return Finding(name=name + (", used by default" if chosen else ""), works=True, sentence=sentence, details=details)
+        message += f"; {details['threads']} threads"
+    own_details = BACKENDS[backend].details() if backend != REFERENCE else {}
+    details |= own_details
+    message += "".join(f"; {key.replace('_', ' ')}: {value}" for key, value in own_details.items())
+    return Finding(name=name + (", used by default" if chosen else ""), works=True, message=message, details=details)
 
 
 def _gpu() -> Finding:
+    """Check whether PyTorch and the CUDA kernels can use a GPU."""
     if not torch.cuda.is_available():
-        none = "PyTorch finds none" if torch.version.cuda else "this PyTorch is built without CUDA"
-        return Finding(name="GPU", works=False, required=False, sentence=f"{none}: everything runs on the CPU")
+        cause = "PyTorch finds no GPU" if torch.version.cuda else "this PyTorch is built without CUDA"
+        return Finding(name="GPU", works=False, required=False, message=f"{cause}: everything runs on the CPU")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    reason = cuda.why_not()
-    sentence = f"{', '.join(names)}; deformable attention there by 'cuda'"
+    reason = BACKENDS["cuda"].unavailable_reason()
+    message = f"{', '.join(names)}; deformable attention runs with backend='cuda'"
     if reason is not None:
-        sentence = f"{', '.join(names)}, but {reason}; until then deformable attention there needs backend='reference'"
-    return Finding(name="GPU", works=reason is None, required=False, sentence=sentence, details={"names": names})
+        message = f"{', '.join(names)}; backend='cuda' is unavailable ({reason}): use backend='reference'"
+    return Finding(name="GPU", works=reason is None, required=False, message=message, details={"names": names})
 
 
 def _ray() -> Finding:
+    """Start a local cluster, import rhobench in a worker, and stop the cluster."""
     started = time.perf_counter()
     try:
-        answer = ask_a_worker()
+        answer = check_local_cluster()
     except ClusterError as error:
-        return Finding(name="Ray", works=False, sentence=str(error))
+        return Finding(name="Ray", works=False, message=str(error))
     seconds = time.perf_counter() - started
-    sentence = f"{answer['ray']} started, a worker imported rhobench, all stopped: {seconds:.1f} s; {answer['access']}"
-    return Finding(name="Ray", works=True, sentence=sentence, details=answer | {"seconds": seconds})
+    steps = f"cluster started, worker imported rhobench, cluster stopped in {seconds:.1f} s"
+    message = f"{answer['ray']}: {steps}; {answer['access']}"
+    return Finding(name="Ray", works=True, message=message, details=answer | {"seconds": seconds})
 
 
 def _browser() -> Finding:
+    """Look for a browser for the tests of the pages."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    sentence = found or "no Chromium on the path: pages open in any browser, but their tests are skipped"
-    return Finding(name="browser", works=found is not None, required=False, sentence=sentence)
+    message = found or "no Chromium on the PATH: pages open in any browser, but their tests are skipped"
+    return Finding(name="browser", works=found is not None, required=False, message=message)
