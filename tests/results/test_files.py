@@ -11,27 +11,28 @@ from pathlib import Path
 import pytest
 
 from rhobench.results import Store
-from rhobench.results.files import LEFT_OVER_SECONDS, StoreAccessError, StoreNotFoundError
+from rhobench.results.atomic_write import STALE_SECONDS
+from rhobench.results.files import StoreAccessError, StoreNotFoundError
 from rhobench.results.open_files import open_files
 
 
 def test_files_are_written_listed_read_and_removed(place: str, tmp_path: Path) -> None:
     files = open_files(place)
     with pytest.raises(StoreNotFoundError, match="no store at"):
-        files.require()
+        files.require_store()
     assert files.list("runs") == {}
     files.write("runs/a/record.json", b"one")
     files.write("runs/a/record.json", b"second")
     files.write("runs/a/logs/events", b"")
     files.write("runs/b/model.safetensors", b"m")
-    files.require()
+    files.require_store()
     found = files.list("runs")
     sizes = {path: file.size for path, file in found.items()}
     assert sizes == {"runs/a/record.json": 6, "runs/a/logs/events": 0, "runs/b/model.safetensors": 1}
     assert abs(found["runs/a/record.json"].modified - time.time()) < 120
-    entries = files.entries("runs", "record.json")
-    assert (list(entries.found), entries.without, entries.refused) == (["a"], ["b"], [])
-    assert entries.found["a"] == found["runs/a/record.json"]
+    listing = files.subfolders("runs", "record.json")
+    assert (list(listing.found), listing.missing, listing.problems) == (["a"], ["b"], [])
+    assert listing.found["a"] == found["runs/a/record.json"]
     assert files.read("runs/a/record.json") == b"second"
     contents = list(files.read_all(["runs/a/record.json", "runs/c/record.json", "runs/b/model.safetensors"]))
     assert contents[::2] == [b"second", b"m"]
@@ -61,12 +62,12 @@ def test_what_is_created_stays(place: str) -> None:
 def test_another_version_is_told(place: str) -> None:
     files = open_files(place)
     files.write("runs/a/record.json", b"first")
-    first = files.entries("runs", "record.json")
+    first = files.subfolders("runs", "record.json")
     assert first.version("a") == "", "a file that is new may change within the resolution of the clock"
     first.started += 60
     assert first.version("a")
     files.write("runs/a/record.json", b"another")
-    assert files.entries("runs", "record.json").found["a"].version != first.found["a"].version
+    assert files.subfolders("runs", "record.json").found["a"].version != first.found["a"].version
 
 
 def test_a_store_survives_being_sent_to_another_process(place: str) -> None:
@@ -82,9 +83,9 @@ def test_left_over_files_of_killed_writers_are_hidden_and_removed_in_time(tmp_pa
     old.parent.mkdir(parents=True)
     for file in (old, new):
         file.write_text("{")
-    past = time.time() - LEFT_OVER_SECONDS - 1
+    past = time.time() - STALE_SECONDS - 1
     os.utime(old, (past, past))
-    assert files.entries("runs", "record.json").without == ["a"]
+    assert files.subfolders("runs", "record.json").missing == ["a"]
     files.write("runs/a/record.json", b"{}")
     assert not old.exists()
     assert new.exists(), "its writer may live"
@@ -119,8 +120,8 @@ def test_an_unreachable_or_missing_bucket_is_one_sentence_at_once(s3_url, tmp_pa
         ("gs://bucket/store?access_token=hush", "GOOGLE_APPLICATION_CREDENTIALS"),
         ("s3://bucket/store?regoin=eu", "'regoin'.*region, endpoint_override, scheme"),
         ("ftp://hush@host/store", "ftp://.*s3:// or gs://"),
-        ("s3://", "names no place"),
-        ("s3://bucket/../other", "names no place"),
+        ("s3://", "is not a valid location"),
+        ("s3://bucket/../other", "is not a valid location"),
     ],
 )
 def test_a_url_with_credentials_or_mistakes_is_refused_without_repeating_them(url: str, says: str) -> None:

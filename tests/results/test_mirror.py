@@ -62,7 +62,7 @@ def test_a_local_store_is_used_as_it_is(tmp_path: Path) -> None:
 
 def test_a_training_is_followed_and_its_record_comes_last(s3_url, tmp_path: Path) -> None:
     store = Store(s3_url("store"))
-    with uploads(store) as done, mirrored(store, RUN, tmp_path, look_every=QUICK) as folder:
+    with uploads(store) as done, mirrored(store, RUN, tmp_path, poll_seconds=QUICK) as folder:
         for step in (1, 2, 3):
             (folder / f"checkpoint-{step}-aa.safetensors").write_bytes(b"x" * step)
             wait_for(lambda step=step: f"checkpoint-{step}-aa.safetensors" in names(store))
@@ -99,7 +99,7 @@ def test_another_machine_goes_on_from_what_is_there(s3_url, tmp_path: Path) -> N
     ):
         store.files.write(f"runs/{RUN}/{name}", name.encode())
     store.write(record("failed"))
-    with uploads(store) as done, mirrored(store, RUN, tmp_path, look_every=QUICK) as folder:
+    with uploads(store) as done, mirrored(store, RUN, tmp_path, poll_seconds=QUICK) as folder:
         found = {file.name: file.read_text() for file in folder.iterdir()}
         assert found.keys() == {
             "checkpoint-1-aa.safetensors",
@@ -117,11 +117,11 @@ def test_what_a_killed_process_left_on_its_machine_is_taken_up(s3_url, tmp_path:
     store = Store(s3_url("store"))
     store.files.write(f"runs/{RUN}/checkpoint-1-aa.safetensors", b"1")
     store.files.write(f"runs/{RUN}/model.safetensors", b"new")
-    with pytest.raises(KeyError), mirrored(store, RUN, tmp_path, look_every=QUICK) as folder:
+    with pytest.raises(KeyError), mirrored(store, RUN, tmp_path, poll_seconds=QUICK) as folder:
         raise KeyError
     (folder / "checkpoint-2-bb.safetensors").write_bytes(b"2")
     (folder / "model.safetensors").write_bytes(b"old")
-    with mirrored(store, RUN, tmp_path, look_every=QUICK) as again:
+    with mirrored(store, RUN, tmp_path, poll_seconds=QUICK) as again:
         assert again == folder
         assert (folder / "model.safetensors").read_bytes() == b"new"
         wait_for(lambda: "checkpoint-2-bb.safetensors" in names(store))
@@ -142,7 +142,7 @@ def test_uploads_are_tried_again_and_what_fails_to_the_end_is_told(
     s3_url, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(s3_url("store"))
-    monkeypatch.setattr(mirror_module, "ATTEMPTS", 3)
+    monkeypatch.setattr(mirror_module, "MAX_ATTEMPTS", 3)
     failures = 2
     original = store.files.upload
 
@@ -154,7 +154,7 @@ def test_uploads_are_tried_again_and_what_fails_to_the_end_is_told(
         original(source, path)
 
     monkeypatch.setattr(store.files, "upload", upload)
-    with mirrored(store, RUN, tmp_path, look_every=60) as folder:
+    with mirrored(store, RUN, tmp_path, poll_seconds=60) as folder:
         (folder / "model.safetensors").write_text("m")
         write_record(folder, record())
     assert names(store) == {"model.safetensors", "record.json"}
@@ -163,7 +163,7 @@ def test_uploads_are_tried_again_and_what_fails_to_the_end_is_told(
     failures = 100
 
     def train(error: type[Exception] | None = None) -> None:
-        with mirrored(store, RUN, tmp_path, look_every=60) as folder:
+        with mirrored(store, RUN, tmp_path, poll_seconds=60) as folder:
             (folder / "model.safetensors").write_text("new")
             write_record(folder, record())
             if error:
@@ -184,7 +184,7 @@ import sys, time
 from pathlib import Path
 from rhobench.results import Store
 from rhobench.results.mirror import mirrored
-with mirrored(Store(sys.argv[1]), "run-a", Path(sys.argv[2]), look_every=0.05) as folder:
+with mirrored(Store(sys.argv[1]), "run-a", Path(sys.argv[2]), poll_seconds=0.05) as folder:
     for step in range(1000):
         (folder / ".tmp").write_text(str(step))
         (folder / ".tmp").rename(folder / f"checkpoint-{step:04d}-aa.safetensors")

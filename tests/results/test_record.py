@@ -92,11 +92,11 @@ def changed(**values: object) -> str:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (changed(schema=SCHEMA + 1), f"schema {SCHEMA + 1}.*upgrade rhobench"),
+        (changed(schema=SCHEMA + 1), f"schema {SCHEMA + 1}.*Upgrade rhobench"),
         (changed(schema=None), "no schema number"),
         ("[1, 2]", "no schema number"),
-        (RECORD.to_json()[:200], "not a whole JSON file"),
-        ("", "not a whole JSON file"),
+        (RECORD.to_json()[:200], "not a complete JSON file"),
+        ("", "not a complete JSON file"),
         (RECORD.to_json().replace("0.52", "NaN"), "NaN"),
         (changed(status="done"), "'done'.*trained, completed, stopped, failed"),
         (changed(color="red"), "'color'"),

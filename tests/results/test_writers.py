@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rhobench.results import Store
-from rhobench.results.files import LEFT_OVER_SECONDS
+from rhobench.results.atomic_write import STALE_SECONDS
 
 WRITERS, RECORDS, IN_A_BUCKET, KILLS, EPOCHS = 8, 250, 50, 40, 30
 
@@ -95,7 +95,7 @@ def test_no_record_is_lost_or_torn_on_a_disk(tmp_path: Path) -> None:
     store = check(str(place), writers, RECORDS)
     left_over = list(place.glob("runs/*/.*.tmp"))
     for file in left_over:
-        os.utime(file, (time.time() - 2 * LEFT_OVER_SECONDS,) * 2)
+        os.utime(file, (time.time() - 2 * STALE_SECONDS,) * 2)
     for file in left_over:
         record = store.read(file.parent.name)
         assert record is not None

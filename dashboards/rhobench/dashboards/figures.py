@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from rhobench.config.metrics import Metric, metric
-from rhobench.results import BESIDE_OTHER_WORK, ENDED_EARLY, by_configuration
+from rhobench.results import ENDED_EARLY, MAX_BUSY_CORES, by_configuration
 
 INK, MUTED, GRID, SURFACE = "#1c2431", "#5b6676", "#e4e9ef", "#ffffff"
 
@@ -212,7 +212,7 @@ def _hover(row: dict[Hashable, Any], cost: Metric, value: Metric) -> str:
         elif row["n"] > 1 and row[f"{m.name}_sd"] > 1e-6 * abs(row[m.name]):
             spread = f" ± {m.format(row[f'{m.name}_sd'])}"
         lines.append(f"{m.title} <b>{m.format(row[m.name])}</b>{spread}")
-    if (cost.timed or value.timed) and row["busy_cores"] > BESIDE_OTHER_WORK:
+    if (cost.timed or value.timed) and row["busy_cores"] > MAX_BUSY_CORES:
         programs = f": {html.escape(row['co_running'])}" if isinstance(row["co_running"], str) else ""
         lines.append(f"other work used {row['busy_cores']:.1f} cores meanwhile{programs}")
     return "<br>".join([*lines, seeds_text(row["n"], row["n"]), "<i>click for the whole configuration</i>"])
@@ -237,9 +237,7 @@ def _pareto_subtitle(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, valu
     if settings > 1:
         parts.append(f"{settings} settings that cannot be compared: one front each")
     if beside := int(_beside_other_work(rows, cost, value).sum()):
-        parts.append(
-            f"hollow: other work used more than {BESIDE_OTHER_WORK:g} cores meanwhile ({beside} of {len(rows)})"
-        )
+        parts.append(f"hollow: other work used more than {MAX_BUSY_CORES:g} cores meanwhile ({beside} of {len(rows)})")
     counts = frame.drop_duplicates("run_id")["status"].value_counts()
     parts += [
         f"{counts[status]} {status} run{'s' if counts[status] > 1 else ''} not drawn"
@@ -251,7 +249,7 @@ def _pareto_subtitle(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, valu
 
 def _beside_other_work(rows: pd.DataFrame, cost: Metric, value: Metric) -> pd.Series:
     """Per row whether one of the metrics is a time that was measured beside other work."""
-    return (rows["busy_cores"] > BESIDE_OTHER_WORK) & (cost.timed or value.timed)
+    return (rows["busy_cores"] > MAX_BUSY_CORES) & (cost.timed or value.timed)
 
 
 def say_empty(figure: go.Figure, text: str) -> None:

@@ -24,7 +24,7 @@ from rhobench.dashboards.curves import learning_curves
 from rhobench.dashboards.figures import DARK, pareto
 from rhobench.dashboards.one_training import one_training
 from rhobench.dashboards.run_cards import environment_lines, run_cards, show
-from rhobench.results import BESIDE_OTHER_WORK, Record, Store, by_configuration, samples_rho
+from rhobench.results import MAX_BUSY_CORES, Record, Store, by_configuration, samples_rho
 
 PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -247,11 +247,11 @@ def _provenance(records: list[Record], frame: pd.DataFrame) -> str:
     facts = [("AP", "COCO AP over IoU 0.50:0.95, times 100, on the validation split: " + _values(frame["dataset"]))]
     facts += [(f"Protocol {name}", text) for name, text in sorted(protocols.items())]
     facts += [("Latency bars", "10th to 90th percentile of the timed calls; the marker is their median.")]
-    if (frame["busy_cores"] > BESIDE_OTHER_WORK).any():
+    if (frame["busy_cores"] > MAX_BUSY_CORES).any():
         facts += [
             (
                 "Hollow latency markers",
-                f"other processes of the host used more than {BESIDE_OTHER_WORK:g} cores while it was measured.",
+                f"other processes of the host used more than {MAX_BUSY_CORES:g} cores while it was measured.",
             )
         ]
     facts += [("FLOPs", counts[name]) for name in counts if name in set(frame["flops_count"])]

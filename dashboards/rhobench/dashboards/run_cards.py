@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from rhobench.config.metrics import METRICS
-from rhobench.results import BESIDE_OTHER_WORK, Point, Record, rho_label
+from rhobench.results import MAX_BUSY_CORES, Point, Record, rho_label
 
 LABELS = {
     "busy_cores": "Cores that other work used",
@@ -89,7 +89,7 @@ def _attempts(record: Record) -> list[Section]:
 def _measured(point: Point) -> list[tuple[str, str]]:
     fields = {name: value for name, value in point.flat().items() if value is not None and name != "rho"}
     rows = [(_label(name), show(name, value)) for name, value in fields.items()]
-    if point.busy_cores is not None and point.busy_cores > BESIDE_OTHER_WORK:
+    if point.busy_cores is not None and point.busy_cores > MAX_BUSY_CORES:
         rows.insert(0, ("Mind", "other work used the machine while latency was measured"))
     return rows
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rhobench.config.metrics import metric
-from rhobench.results import BESIDE_OTHER_WORK, ENDED_EARLY, by_configuration, printable
+from rhobench.results import ENDED_EARLY, MAX_BUSY_CORES, by_configuration, printable
 
 MARK = " *"
 """After a time that was measured beside other work."""
@@ -40,7 +40,7 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
     table.add_column("seeds", justify="right")
     timed = (cost.timed, value.timed)
     for row in rows.to_dict("records"):
-        beside = row["busy_cores"] > BESIDE_OTHER_WORK
+        beside = row["busy_cores"] > MAX_BUSY_CORES
         marks = [MARK if m and beside else "" for m in timed]
         spread = f" ± {value.format(row[f'{y}_sd'])}" if row["n"] > 1 else ""
         cells = ["●" if row["on_front"] else " ", row["label"], *[row["series"]] * several]
@@ -64,6 +64,6 @@ def _caption(frame: pd.DataFrame, rows: pd.DataFrame, *, timed: bool) -> str:
             unmeasured -= count
     if unmeasured:
         parts.append(f"{unmeasured} not measured")
-    if timed and (rows["busy_cores"] > BESIDE_OTHER_WORK).any():
-        parts.append(f"* other work used more than {BESIDE_OTHER_WORK:g} cores meanwhile")
+    if timed and (rows["busy_cores"] > MAX_BUSY_CORES).any():
+        parts.append(f"* other work used more than {MAX_BUSY_CORES:g} cores meanwhile")
     return ", ".join(parts) + "."

@@ -1,9 +1,9 @@
-"""What runs leave behind: records, the store that holds them, and the Pareto front of what they found."""
+"""Records of runs, the store that holds them, and Pareto fronts of their results."""
 
 from rhobench.results.environment import describe_environment
 from rhobench.results.pareto import (
-    BESIDE_OTHER_WORK,
     ENDED_EARLY,
+    MAX_BUSY_CORES,
     by_configuration,
     configuration_labels,
     front_mask,
@@ -15,8 +15,8 @@ from rhobench.results.store import Store, StoreAccessError, StoreNotFoundError, 
 from rhobench.results.text import printable
 
 __all__ = [
-    "BESIDE_OTHER_WORK",
     "ENDED_EARLY",
+    "MAX_BUSY_CORES",
     "SCHEMA",
     "Attempt",
     "Point",

@@ -1,4 +1,4 @@
-"""What a number depends on besides the configuration: versions, machine, source code, variables."""
+"""Description of the environment of a run: versions, machine, source code and variables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from rhobench.results.secrets import without_secrets
 
 PACKAGES = ("rhobench", "torch", "torchvision", "timm", "ray", "numpy", "pycocotools", "numba", "plotly")
-"""Distributions whose version can change a number or a picture."""
+"""Distributions whose version can change a measured value or a figure."""
 
 VARIABLES = (
     "OMP_NUM_THREADS",
@@ -25,15 +25,15 @@ VARIABLES = (
     "PYTORCH_ALLOC_CONF",
     "PYTHONHASHSEED",
 )
-"""Environment variables that change speed or reproducibility; no others are read, for they may hold secrets."""
+"""Environment variables that affect speed or reproducibility. No others are recorded, because they may hold secrets."""
 
 
 def describe_environment() -> dict[str, Any]:
-    """The environment of this process, ready for JSON. Names neither the host nor the user.
+    """Describe the environment of this process as a JSON-ready dictionary, without the names of host and user.
 
-    Keys: packages (name -> version, None: not installed), python, os, cpu, cpu_cores (those this process may use),
-    ram_gib, git (None where rhobench is installed and not a checkout), argv (with "***" in place of what looks like a
-    secret), variables (name -> value, those set).
+    Keys: packages (version by name, None: not installed), python, os, cpu, cpu_cores (those this process may use),
+    ram_gib, git (commit and diff hash of the checkout, None for an installed package), argv (with "***" in place of
+    secrets) and variables (values of those in ``VARIABLES`` that are set).
     """
     return {
         "packages": {name: _version(name) for name in PACKAGES},
@@ -56,12 +56,12 @@ def _version(distribution: str) -> str | None:
 
 
 def usable_cores() -> int | None:
-    """Cores that this process may run on."""
+    """Number of CPU cores that this process may run on; None if unknown."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def cpu_model() -> str:
-    """The processor's name, as the system gives it."""
+    """Name of the processor as reported by the operating system."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
@@ -78,11 +78,8 @@ def _ram_gib() -> float | None:
 
 
 def _git_state(root: Path) -> dict[str, str | None] | None:
-    """Commit of the checkout at ``root`` and a hash of what differs from it; None when ``root`` is no checkout.
-
-    Asks for pyproject.toml too: a wheel in a virtual environment inside some other project's repository must not
-    report that project's commit.
-    """
+    """Commit of the checkout at ``root`` and a hash of the uncommitted changes; None if ``root`` is not a checkout."""
+    # pyproject.toml distinguishes a checkout from a wheel installed inside the repository of another project.
     if not (root / ".git").exists() or not (root / "pyproject.toml").is_file():
         return None
     try:

@@ -1,7 +1,7 @@
-"""The index of a store: one Parquet file with all that ``Store.frame()`` needs. A cache; the records are the truth.
+"""The index of a store: a Parquet file that caches the rows of ``Store.frame()``.
 
-It is not relied on where a record was added, changed or removed since: each row has the version of its file. It is not
-relied on at all where another code wrote it, for that may have read the records in another way.
+Each row carries the version of its record file, so that rows of changed or removed records are not used. An index
+written by other code is ignored, because that code may have read the records differently.
 """
 
 from __future__ import annotations
@@ -18,33 +18,34 @@ from rhobench.results.files import Files, StoreAccessError, StoreNotFoundError
 from rhobench.results.table import SCHEMA
 
 FILE = "index/runs.parquet"
+"""Path of the index in a store."""
 
 _WRITER = b"rhobench"
-"""Key in the file's metadata of what wrote it."""
+"""Key in the metadata of the file under which the hash of the code that wrote it is stored."""
 
 
 def read_index(files: Files) -> pa.Table | None:
-    """The rows of the index with their hidden columns, or None when there is none that can be used."""
+    """Rows of the index with their hidden columns; None if there is no usable index."""
     try:
         with pq.ParquetFile(pa.BufferReader(files.read(FILE))) as file:
             if (file.schema_arrow.metadata or {}).get(_WRITER) != _code() or not file.schema_arrow.equals(SCHEMA):
                 return None
             return file.read().replace_schema_metadata()
-    except (OSError, StoreAccessError, StoreNotFoundError, pa.ArrowException):  # missing, damaged, someone else's
+    except (OSError, StoreAccessError, StoreNotFoundError, pa.ArrowException):  # missing or damaged
         return None
 
 
 def write_index(files: Files, rows: pa.Table) -> None:
-    """Replace the index, where the store can be written to."""
+    """Replace the index; a store that cannot be written to is left without one."""
     sink = pa.BufferOutputStream()
     pq.write_table(rows.replace_schema_metadata({_WRITER: _code()}), sink, compression="zstd")
     try:
         files.write(FILE, sink.getvalue().to_pybytes())
-    except (OSError, StoreAccessError, StoreNotFoundError):  # a store of others, a full disk: read it the slow way
+    except (OSError, StoreAccessError, StoreNotFoundError):  # read-only or full: the next reader parses the records
         return
 
 
 def _code() -> bytes:
-    """Hash of the code that turns records into rows."""
+    """Hash of the source code that converts records to rows."""
     modules = (conversion, data, errors, metrics, model, paths, run, train, record, table, upgrade)
     return hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in modules)).hexdigest().encode()

@@ -1,7 +1,7 @@
-"""The folder of a run for a training that writes files: the run's own in a local store, else a copy that follows it.
+"""The local folder of a run: the one in a local store, or a scratch folder that is uploaded to a bucket continuously.
 
-A training knows files only. Where the store is a bucket it gets a scratch folder of this machine; what others left
-there of the run is brought first, and what the training writes is uploaded while it goes on.
+Training code only knows local files. If the store is a bucket, it works in a scratch folder: checkpoints of the run are
+downloaded first, and files that the training writes are uploaded while it runs.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from rhobench.results.record import FILE_NAME
 from rhobench.results.store import Store
 from rhobench.results.text import is_file_name
 
-BROUGHT = ("model.safetensors", FILE_NAME)
-"""Files that are brought beside the checkpoints: what measuring needs."""
+DOWNLOADED = ("model.safetensors", FILE_NAME)
+"""Files that are downloaded in addition to checkpoints, because measuring a trained model needs them."""
 
 CHECKPOINT = "checkpoint-"
-"""How the names of files begin that are removed there when they are removed here."""
+"""Prefix of the names of files that are removed from the store when they are removed locally."""
 
-LOOK_EVERY_SECONDS = 1.0
-"""Between two looks at the folder."""
+POLL_SECONDS = 1.0
+"""Seconds between two scans of the folder."""
 
-AGAIN_SECONDS = 60.0
-"""A file that grows, such as a log, is uploaded again at most so often before the end."""
+REUPLOAD_SECONDS = 60.0
+"""Shortest time in seconds between two uploads of a file that keeps growing, such as a log."""
 
-ATTEMPTS = 6
-"""How often the last upload of a file is tried, with longer and longer waits."""
+MAX_ATTEMPTS = 6
+"""Attempts at the final upload, with exponentially growing pauses."""
 
 _FAILURES = (OSError, StoreAccessError, StoreNotFoundError)
 
@@ -47,26 +47,27 @@ class MirrorError(ValueError):
 
 @contextmanager
 def mirrored(
-    store: Store, run_id: str, scratch: Path, *, upload: bool = True, look_every: float = LOOK_EVERY_SECONDS
+    store: Store, run_id: str, scratch: Path, *, upload: bool = True, poll_seconds: float = POLL_SECONDS
 ) -> Iterator[Path]:
-    """The folder of a run, to be read and written in the block.
+    """Provide the folder of a run for reading and writing inside the block.
 
-    In a local store it is ``store.run_dir(run_id)``, and nothing else happens. Otherwise it is a folder below
-    ``scratch`` with the checkpoints, the model and the record of the store. Every file that is whole (not hidden, not
-    ".tmp", at rest for ``look_every``) is uploaded by a thread of its own; checkpoints removed here are then removed
-    there. The record goes last, at the end of the block, so that nothing it promises is missing; then the folder is
-    removed. Whoever is killed loses the files of the last seconds, and their folder is taken up on the same machine.
+    In a local store this is ``store.run_dir(run_id)`` itself. Otherwise it is a folder below ``scratch`` with the
+    checkpoints, the model and the record that the store has. A background thread uploads every complete file (not
+    hidden, not ".tmp", unchanged for ``poll_seconds``), and removes checkpoints from the store that were removed
+    locally. The record is uploaded last, at the end of the block, so that every file it refers to exists; then the
+    folder is removed. A killed process loses the files of its last seconds; the next one on the same machine continues
+    with its folder.
 
     Args:
-        store: where the run belongs.
-        run_id: of the run; no other process writes it.
-        scratch: folder of this machine for copies.
-        upload: False for processes that only read: their copy is their own and removed unchanged.
-        look_every: seconds between two looks at the folder.
+        store: store of the run.
+        run_id: id of the run; no other process may write it.
+        scratch: local folder for copies.
+        upload: False for processes that only read; they get a private copy, which is removed without an upload.
+        poll_seconds: seconds between two scans of the folder.
 
     Raises:
-        MirrorError: at the end of the block, when something could not be uploaded; the folder is then kept.
-        StoreAccessError, StoreNotFoundError: at its begin, when the store cannot be read.
+        MirrorError: at the end of the block, if files could not be uploaded; the folder is then kept.
+        StoreAccessError, StoreNotFoundError: at the beginning, if the store cannot be read.
     """
     if store.is_local:
         yield store.run_dir(run_id)
@@ -75,52 +76,56 @@ def mirrored(
     scratch.mkdir(parents=True, exist_ok=True)
     if not upload:
         with tempfile.TemporaryDirectory(dir=scratch, prefix=f"{run_id}.") as copy:
-            _bring(store.files, remote, Path(copy))
+            _download(store.files, remote, Path(copy))
             yield Path(copy)
         return
     place = hashlib.sha256(store.place.partition("?")[0].encode()).hexdigest()[:8]
     folder = scratch / place / run_id
     folder.mkdir(parents=True, exist_ok=True)
-    brought = _bring(store.files, remote, folder)
-    following = _Following(files=store.files, folder=folder, remote=remote)
-    following.uploaded = {name: seen for name, seen in following.look().items() if name in brought}
-    following.there = {name for name in brought if name.startswith(CHECKPOINT)}
-    thread = threading.Thread(target=following.run, args=(look_every,), name=f"upload of {run_id}", daemon=True)
+    downloaded = _download(store.files, remote, folder)
+    uploader = _Uploader(files=store.files, folder=folder, remote=remote)
+    uploader.uploaded = {name: seen for name, seen in uploader.scan().items() if name in downloaded}
+    uploader.remote_checkpoints = {name for name in downloaded if name.startswith(CHECKPOINT)}
+    thread = threading.Thread(target=uploader.run, args=(poll_seconds,), name=f"upload of {run_id}", daemon=True)
     thread.start()
     try:
         yield folder
     except BaseException as error:
-        following.finish(thread)
-        if following.error:  # the one that ended the block comes first
-            error.add_note(following.sentence())
+        uploader.finish(thread)
+        if uploader.error:  # the exception that ended the block takes precedence
+            error.add_note(uploader.describe_failure())
         raise
-    following.finish(thread)
-    if following.error:
-        raise MirrorError(following.sentence()) from following.error
+    uploader.finish(thread)
+    if uploader.error:
+        raise MirrorError(uploader.describe_failure()) from uploader.error
     shutil.rmtree(folder)
 
 
-def _bring(files: Files, remote: str, folder: Path) -> set[str]:
-    """Download what a continued training and a measurement need -> names of the files that are the same here and there.
+def _download(files: Files, remote: str, folder: Path) -> set[str]:
+    """Download what continuing or measuring a run needs; return the names of the files that are now equal in both
+    places.
 
-    A checkpoint's name holds the hash of its content, so one that is here is the same. Checkpoints that only this
-    machine has were left by a killed training and are kept; everything else here is older than what the store has.
+    The name of a checkpoint contains the hash of its content, so an existing one is not downloaded again. Checkpoints
+    that only this machine has were left by a killed training and are kept; every other local file is older than the
+    store.
     """
     for old in folder.iterdir():
         if not old.name.startswith(CHECKPOINT):
             shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
-    there = {path.removeprefix(f"{remote}/"): found for path, found in files.list(remote).items()}
-    wanted = {name for name in there if name in BROUGHT or (name.startswith(CHECKPOINT) and is_file_name(name))}
+    remote_files = {path.removeprefix(f"{remote}/"): found for path, found in files.list(remote).items()}
+    wanted = {
+        name for name in remote_files if name in DOWNLOADED or (name.startswith(CHECKPOINT) and is_file_name(name))
+    }
     for name in wanted:
         file = folder / name
-        if not file.exists() or file.stat().st_size != there[name].size:
+        if not file.exists() or file.stat().st_size != remote_files[name].size:
             files.download(f"{remote}/{name}", file)
     return wanted
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A file as it was at one look."""
+class _FileState:
+    """State of a file in one scan, by which changes are detected."""
 
     size: int
     modified_ns: int
@@ -128,48 +133,51 @@ class _Seen:
 
 
 @dataclass(kw_only=True)
-class _Following:
-    """Keeps the files of a run in a store up with a folder."""
+class _Uploader:
+    """Uploads the files of a local folder to the folder of a run in a store."""
 
     files: Files
     folder: Path
     remote: str
-    there: set[str] = field(default_factory=set)
-    """Names of the checkpoints in the store."""
-    uploaded: dict[str, _Seen] = field(default_factory=dict)
-    """By path in the folder, what the store has."""
+    remote_checkpoints: set[str] = field(default_factory=set)
+    """Names of the checkpoints that the store has."""
+    uploaded: dict[str, _FileState] = field(default_factory=dict)
+    """State of each file when it was last uploaded, by path in the folder."""
     uploaded_at: dict[str, float] = field(default_factory=dict)
+    """Monotonic time of the last upload of each file, by path in the folder."""
     error: Exception | None = None
-    """Why files of the last try could not be uploaded, or removed."""
+    """Why the last attempt could not upload or remove a file; None after a success."""
     ended: threading.Event = field(default_factory=threading.Event)
+    """Set when the block of ``mirrored`` has ended."""
 
-    def run(self, look_every: float) -> None:
-        """Until ``ended``: upload what has come to rest, the record excepted."""
-        before: dict[str, _Seen] = {}
-        while not self.ended.wait(look_every):
-            now = self.look()
-            resting = {name: seen for name, seen in now.items() if before.get(name) == seen and name != FILE_NAME}
+    def run(self, poll_seconds: float) -> None:
+        """Upload files that have stopped changing, except the record, until ``ended`` is set."""
+        before: dict[str, _FileState] = {}
+        while not self.ended.wait(poll_seconds):
+            now = self.scan()
+            stable = {name: seen for name, seen in now.items() if before.get(name) == seen and name != FILE_NAME}
             before = now
-            sent = self._send({name: seen for name, seen in resting.items() if self._is_due(name)})
-            # A run whose last checkpoint is gone has ended: until its record is there, the store needs the checkpoint.
-            if sent and any(name in self.there for name in now):
-                self._remove(now)
+            succeeded = self._upload({name: seen for name, seen in stable.items() if self._is_due(name)})
+            # A run without a local checkpoint has ended: the store keeps the last one until it has the record.
+            if succeeded and any(name in self.remote_checkpoints for name in now):
+                self._remove_checkpoints(now)
 
     def finish(self, thread: threading.Thread) -> None:
-        """Upload the rest, the record last, then remove checkpoints that are gone here; see ``error``."""
+        """Stop the thread, upload all remaining files, the record last, and remove obsolete checkpoints; see
+        ``error``."""
         self.ended.set()
         thread.join()
-        for attempt in range(ATTEMPTS):
+        for attempt in range(MAX_ATTEMPTS):
             time.sleep(2.0**attempt / 4 if attempt else 0)
-            now = self.look()
+            now = self.scan()
             record = {FILE_NAME: now[FILE_NAME]} if FILE_NAME in now else {}
             rest = {name: seen for name, seen in now.items() if name not in record}
-            if self._send(rest) and self._send(record) and self._remove(now):
+            if self._upload(rest) and self._upload(record) and self._remove_checkpoints(now):
                 self.error = None
                 return
 
-    def look(self) -> dict[str, _Seen]:
-        """Every file that may travel, by its path in the folder."""
+    def scan(self) -> dict[str, _FileState]:
+        """State of every file to upload, by its path in the folder."""
         found = {}
         for parent, folders, names in os.walk(self.folder):
             folders[:] = [name for name in folders if not name.startswith(".")]
@@ -179,50 +187,50 @@ class _Following:
                 file = os.path.join(parent, name)
                 try:
                     status = os.lstat(file)
-                except FileNotFoundError:  # removed since
+                except FileNotFoundError:  # removed meanwhile
                     continue
                 if stat.S_ISREG(status.st_mode):
                     path = Path(file).relative_to(self.folder).as_posix()
-                    found[path] = _Seen(status.st_size, status.st_mtime_ns, status.st_ino)
+                    found[path] = _FileState(status.st_size, status.st_mtime_ns, status.st_ino)
         return found
 
-    def sentence(self) -> str:
-        """What could not be uploaded, and where it is."""
-        names = sorted(name for name, seen in self.look().items() if self.uploaded.get(name) != seen)
+    def describe_failure(self) -> str:
+        """Which files could not be uploaded, and where they are kept."""
+        names = sorted(name for name, seen in self.scan().items() if self.uploaded.get(name) != seen)
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         return (
-            f"{shown or 'Not all changes'} of {self.remote} could not be brought to the store in {ATTEMPTS} attempts: "
-            f"{self.error} They are kept in {self.folder}: copy them there, {FILE_NAME} last, or give the same command "
-            "again, which goes on from the last checkpoint in the store and makes them anew."
+            f"{shown or 'Some changes'} of {self.remote} could not be uploaded in {MAX_ATTEMPTS} attempts: "
+            f"{self.error} The files are kept in {self.folder}. Copy them to the store, {FILE_NAME} last, or run the "
+            "same command again, which continues from the last checkpoint in the store."
         )
 
     def _is_due(self, name: str) -> bool:
-        return time.monotonic() - self.uploaded_at.get(name, -AGAIN_SECONDS) >= AGAIN_SECONDS
+        return time.monotonic() - self.uploaded_at.get(name, -REUPLOAD_SECONDS) >= REUPLOAD_SECONDS
 
-    def _send(self, files: dict[str, _Seen]) -> bool:
-        """Upload what the store does not have -> whether it has all of them now."""
+    def _upload(self, files: dict[str, _FileState]) -> bool:
+        """Upload the files that the store lacks; return whether all succeeded."""
         for name, seen in sorted(files.items()):
             if self.uploaded.get(name) == seen:
                 continue
             try:
                 self.files.upload(self.folder / name, f"{self.remote}/{name}")
-            except FileNotFoundError:  # removed since: a checkpoint that a newer one replaced
+            except FileNotFoundError:  # removed meanwhile: a checkpoint that a newer one replaced
                 continue
             except _FAILURES as error:
                 self.error = error
                 return False
             self.uploaded[name], self.uploaded_at[name] = seen, time.monotonic()
             if name.startswith(CHECKPOINT):
-                self.there.add(name)
+                self.remote_checkpoints.add(name)
         return True
 
-    def _remove(self, now: dict[str, _Seen]) -> bool:
-        """Remove checkpoints there that are gone here -> whether all are."""
-        for name in self.there - now.keys():
+    def _remove_checkpoints(self, now: dict[str, _FileState]) -> bool:
+        """Remove checkpoints from the store that are not among the local files; return whether all succeeded."""
+        for name in self.remote_checkpoints - now.keys():
             try:
                 self.files.delete(f"{self.remote}/{name}")
             except _FAILURES as error:
                 self.error = error
                 return False
-            self.there.discard(name)
+            self.remote_checkpoints.discard(name)
         return True

@@ -1,8 +1,8 @@
-"""Metrics, configurations (seeds averaged) and their Pareto fronts.
+"""Pareto fronts over configurations, whose seeds are averaged.
 
-A front over single runs rewards lucky seeds and timing noise, so a front is one over configurations. It never joins
-values that cannot be compared: ``Metric.must_agree`` names the columns that must agree, and each setting has
-its own front.
+A front over single runs would reward lucky seeds and timing noise. A front never joins values that cannot be compared:
+``Metric.must_agree`` lists the columns that must agree, and each combination of their values ("setting") has its own
+front.
 """
 
 from __future__ import annotations
@@ -14,29 +14,35 @@ import pandas as pd
 
 from rhobench.config.metrics import Better, metric
 
-DIALS = ("configuration", "rho_infer", "precision", "height", "width")
-"""Columns that tell two ways of running apart, and may be compared on one front."""
-
+CONFIGURATION_COLUMNS = ("configuration", "rho_infer", "precision", "height", "width")
+"""Columns that distinguish configurations on the same front."""
 
 ENDED_EARLY = ("failed", "stopped")
-"""Statuses of runs that have no place on a front, whatever they had reached."""
+"""Statuses of runs that are excluded from fronts, whatever they reached."""
 
-BESIDE_OTHER_WORK = 0.2
-"""A time is marked where other processes of the host used more cores than this while it was measured."""
+MAX_BUSY_CORES = 0.2
+"""Mean cores used by other processes from which a time is marked as disturbed."""
 
 
 def front_mask(x: np.ndarray, y: np.ndarray, x_better: Better, y_better: Better) -> np.ndarray:
-    """Which points no other point beats: at least as good in both and better in one.
+    """Mask of the points that no other point dominates: is at least as good in both values and better in one.
 
-    x, y (n,) floats -> (n,) bools. Of equal points all are kept; a point with NaN is never on the front.
+    Args:
+        x: (n,) floats.
+        y: (n,) floats.
+        x_better: direction in which x improves.
+        y_better: direction in which y improves.
+
+    Returns:
+        (n,) bools. Equal points are all kept; a point with NaN is never on the front.
     """
     cost = np.asarray(x, float) * (1 if x_better == "lower" else -1)
     value = np.asarray(y, float) * (1 if y_better == "higher" else -1)
     mask = np.zeros(len(cost), bool)
     known = np.flatnonzero(~(np.isnan(cost) | np.isnan(value)))
-    order = known[np.lexsort((-value[known], cost[known]))]  # cheapest first, the best of each cost first
+    order = known[np.lexsort((-value[known], cost[known]))]  # by cost, then best value first
     cost, value = cost[order], value[order]
-    first = np.searchsorted(cost, cost, side="left")  # start of each point's group of equal cost
+    first = np.searchsorted(cost, cost, side="left")  # first point with the same cost
     best_so_far = np.concatenate(([-np.inf], np.maximum.accumulate(value)))
     unbeaten = (value == value[first]) & ((value > best_so_far[first]) | (first == 0))
     mask[order[unbeaten]] = True
@@ -44,20 +50,25 @@ def front_mask(x: np.ndarray, y: np.ndarray, x_better: Better, y_better: Better)
 
 
 def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> pd.DataFrame:
-    """One row per configuration and setting, averaged over seeds, cheapest first.
+    """One row per configuration and setting, averaged over seeds, in order of increasing cost.
 
-    ``frame`` is that of ``Store.frame()``; runs that failed or were stopped and points that lack x or y are left out.
-    Columns: the dials; the setting columns of both metrics; for both metrics the mean under its name, ``*_sd`` (NaN for
-    one seed) and, with an interval, the means of its columns; ``n`` seeds; ``run_ids``; experiment, model, backbone,
-    rho; ``busy_cores`` and ``co_running`` of the seed beside whose timing others used most; ``setting`` (text, empty
-    when there is one); ``series`` (model, backbone and setting); ``label`` (what tells the configuration from the
-    others); ``on_front``, within its setting.
+    Args:
+        frame: rows of ``Store.frame()``; failed and stopped runs and points without x or y are excluded.
+        x: name of the cost metric.
+        y: name of the accuracy metric.
+
+    Returns:
+        Columns: ``CONFIGURATION_COLUMNS``; the columns of ``Metric.must_agree`` of both metrics; for each metric its
+        mean under its name, the standard deviation under ``*_sd`` (NaN for one seed) and the means of its interval
+        columns; ``n`` (seeds); ``run_ids``; experiment, model, backbone and rho; ``busy_cores`` and ``co_running`` of
+        the seed that was disturbed most; ``setting`` (text, empty if there is only one); ``series`` (model, backbone
+        and setting); ``label`` (how the configuration differs from the others); ``on_front``, within its setting.
     """
     metrics = [metric(x), metric(y)]
     settings = list(dict.fromkeys(column for m in metrics for column in m.must_agree))
-    keys = [*DIALS, *settings]
+    keys = [*CONFIGURATION_COLUMNS, *settings]
     known = frame[~frame["status"].isin(ENDED_EARLY) & frame[[x, y]].notna().all(axis=1)].copy()
-    known["setting"] = _texts(known, _varying(known, settings))
+    known["setting"] = _join_values(known, _varying(known, settings))
     known["series"] = [" · ".join(filter(None, row)) for row in known[["model", "backbone", "setting"]].to_numpy()]
     known["label"] = configuration_labels(known)
     values = list(dict.fromkeys(c for m in metrics for c in (m.name, *(m.interval or ()))))
@@ -65,13 +76,13 @@ def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> p
 
     rows: list[dict[Any, Any]] = []
     for key, group in known.groupby(keys, dropna=False, sort=False):
-        # A run measured twice in one setting is still one seed.
+        # A run that was measured twice in one setting still counts as one seed.
         runs = group.groupby("run_id")[values].mean().astype(float)
         row = dict(zip(keys, key, strict=True)) | group.iloc[0][carried].to_dict() | runs.mean().to_dict()
         row |= {f"{m.name}_sd": runs[m.name].std(ddof=1) for m in metrics}
-        row |= group.sort_values("busy_cores", ascending=False).iloc[0][_OTHERS].to_dict()
+        row |= group.sort_values("busy_cores", ascending=False).iloc[0][_DISTURBANCE].to_dict()
         rows.append(row | {"n": len(runs), "run_ids": list(runs.index)})
-    columns = [*keys, *carried, *_OTHERS, *values, *(f"{m.name}_sd" for m in metrics), "n", "run_ids"]
+    columns = [*keys, *carried, *_DISTURBANCE, *values, *(f"{m.name}_sd" for m in metrics), "n", "run_ids"]
     table = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
     table["busy_cores"] = table["busy_cores"].astype(float)
     table["on_front"] = False
@@ -82,23 +93,23 @@ def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> p
     return table.sort_values([x, y], ascending=[metrics[0].better == "lower", False], ignore_index=True)
 
 
-_OTHERS = ["busy_cores", "co_running"]
+_DISTURBANCE = ["busy_cores", "co_running"]
 
 
 def _varying(frame: pd.DataFrame, columns: list[str]) -> list[str]:
     return [column for column in columns if frame[column].nunique(dropna=False) > 1]
 
 
-def _texts(frame: pd.DataFrame, columns: list[str]) -> list[str]:
-    """Per row the values of ``columns``, numbers with the name of their column: "cpu · batch_size 8"."""
+def _join_values(frame: pd.DataFrame, columns: list[str]) -> list[str]:
+    """Text of each row with the values of ``columns``, numbers with the name of their column: "cpu · batch_size 8"."""
     return [
-        " · ".join(v if isinstance(v, str) else f"{c} {_plain(v)}" for c, v in zip(columns, values, strict=True))
+        " · ".join(v if isinstance(v, str) else f"{c} {_value_text(v)}" for c, v in zip(columns, values, strict=True))
         for values in frame[columns].to_numpy(dtype=object)
     ]
 
 
 def configuration_labels(frame: pd.DataFrame) -> list[str]:
-    """Per row what tells it from the others: rho first, then each other dial and field of the config that varies."""
+    """Label of each row: rho, then every other setting that varies between the rows."""
     sampled = samples_rho(frame)
     named_elsewhere = {"model.name", "model.backbone.name", "model.rho", "measure.rhos"}
     if _CHOICES in frame and frame.loc[sampled, _CHOICES].nunique() <= 1:
@@ -106,7 +117,7 @@ def configuration_labels(frame: pd.DataFrame) -> list[str]:
     fields = [str(path) for path in frame.columns if "." in str(path) and path not in named_elsewhere]
     varying = _varying(frame, [*fields, "precision", "height", "width"])
     others = frame[varying].rename(columns=lambda path: str(path).rsplit(".", 1)[-1])
-    parts = pd.DataFrame({"others": _texts(others, [str(name) for name in others.columns])}, index=frame.index)
+    parts = pd.DataFrame({"others": _join_values(others, [str(name) for name in others.columns])}, index=frame.index)
     if not varying or _varying(frame, ["rho", "rho_infer"]) or sampled.nunique() > 1:
         rhos = zip(frame["rho"], frame["rho_infer"], sampled, strict=True)
         parts.insert(0, "rho", [rho_label(rho, run, sampled=drawn) for rho, run, drawn in rhos])
@@ -117,19 +128,19 @@ _CHOICES = "model.rho_choices"
 
 
 def samples_rho(frame: pd.DataFrame) -> pd.Series:
-    """Per row of a ``Store.frame()`` whether the training drew a rho for each of its steps."""
+    """Whether the training of each row of ``Store.frame()`` sampled a rho for every step."""
     return frame[_CHOICES] != "()" if _CHOICES in frame else pd.Series(False, index=frame.index)
 
 
 def rho_label(rho: float | None, rho_infer: float | None, *, sampled: bool = False) -> str:
-    """ "ρ 0.3", "ρ 0.3→0.5" where trained and run differ, "ρ sampled→0.5", or "dense"."""
-    trained, run = ("dense" if pd.isna(value) else f"{value:g}" for value in (rho, rho_infer))
+    """Label of rho in training and at inference: "ρ 0.3", "ρ 0.3→0.5" if they differ, "ρ sampled→0.5", or "dense"."""
+    trained, inferred = ("dense" if pd.isna(value) else f"{value:g}" for value in (rho, rho_infer))
     trained = "sampled" if sampled else trained
-    text = run if trained == run else f"{trained}→{run}"
+    text = inferred if trained == inferred else f"{trained}→{inferred}"
     return text if text == "dense" else f"ρ {text}"
 
 
-def _plain(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,7 +1,7 @@
-"""The record of a run: one JSON file, the only truth. Tables, curves and pages are rebuilt from it.
+"""The record of a run: the JSON file from which tables, learning curves and pages are rebuilt.
 
-Fractions such as AP are stored between 0 and 1 and shown times 100. A value that was not measured, or is not finite,
-is ``null``: never a made-up zero, never NaN, which JSON does not know.
+Fractions such as AP are stored between 0 and 1 and displayed times 100. A value that was not measured or is not finite
+is ``null``, never zero and never NaN, which JSON does not have.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ import msgspec
 
 from rhobench.config import ConfigError
 from rhobench.config.conversion import from_dict
-from rhobench.results.files import write_whole
+from rhobench.results.atomic_write import write_atomically
 from rhobench.results.text import is_file_name, printable
 from rhobench.results.upgrade import upgrade
 
 SCHEMA = 2
-"""Raised whenever a reader of the old number would misunderstand the file."""
+"""Version of the file format, incremented when a reader of the previous version would misread the file."""
 
 FILE_NAME = "record.json"
+"""Name of the record in the folder of its run."""
 
 MAX_BYTES = 2**24
-"""Size of the largest record that is written or read: 16 MiB, about ten thousand epochs."""
+"""Largest size in bytes of a record that is written or read: 16 MiB, about ten thousand epochs."""
 
 MAX_DEPTH = 8
 """Levels of lists and dictionaries in a field of arbitrary content; deeper nesting would break recursive readers."""
@@ -42,62 +43,63 @@ Number = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
 """A number whose size is checked when a record is read."""
 
 Status = Literal["trained", "completed", "stopped", "failed"]
-"""trained: artifact and AP exist, cost is not yet measured. completed: both. stopped: ended early, as too far behind
-other runs. failed, stopped: see ``Record.reason``."""
+"""Progress of a run. trained: the model is saved and scored, but its latency is not measured yet. completed: everything
+is measured. stopped: ended by early stopping. failed: all attempts failed."""
 
 Cause = Literal["run", "machine"]
-"""Why an attempt failed. run: it cannot succeed as it is. machine: another try may."""
+"""Why an attempt failed. run: it fails again unless the run is changed. machine: another attempt may succeed."""
 
 
 class RecordError(ValueError):
-    """A file that is not a record this version can read."""
+    """A file that is not a record, or not one that this version can read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One way of running a trained artifact, and what was measured that way. None: not measured."""
+    """One way of running a trained model and the values measured that way; None: not measured."""
 
     rho: Number | None
     """Share of the encoder tokens updated at inference; None: the dense encoder."""
     protocol: str | None = None
-    """Name and version of the way of measuring, explained in ``Record.protocols``."""
+    """Name and version of the measurement protocol, described in ``Record.protocols``."""
     device: str | None = None
-    """The processor that ran it, such as "AMD EPYC 9654" or "NVIDIA H100"."""
+    """Name of the processor, such as "AMD EPYC 9654" or "NVIDIA H100"."""
     backend: str | None = None
-    """Backend of deformable attention that ran, not the one that was asked for."""
+    """Backend of deformable attention that was used, not the one that was requested."""
     threads: Count | None = None
-    """CPU threads of the process."""
+    """Number of CPU threads of the process."""
     load_average: Number | None = None
-    """Runnable processes over the minute before the measurement ended; much above ``threads``: it was not alone."""
+    """Average number of runnable processes over the minute before the measurement ended; other processes ran if it is
+    well above ``threads``."""
     busy_cores: Number | None = None
-    """Cores that other processes of the host used while it was measured, in the mean. Ray cannot see them."""
+    """Mean number of cores that other processes of the host, unknown to Ray, used during the measurement."""
     co_running: str | None = None
-    """The programs among them that used most, with their cores, such as "python 0.9, raylet 0.1"."""
+    """Programs among these processes that used most, with their cores, such as "python 0.9, raylet 0.1"."""
     batch_size: Count | None = None
-    """Images of one call."""
+    """Images per call."""
     precision: str | None = None
     """"fp32", "bf16" or "fp16"."""
     height: Count | None = None
-    """Height of the input in pixels; None: it varies from image to image."""
+    """Height of the input in pixels; None: it varies between images."""
     width: Count | None = None
-    """Width of the input in pixels; None: it varies from image to image."""
+    """Width of the input in pixels; None: it varies between images."""
     accuracy: dict[str, Number | None] = field(default_factory=dict)
     """Accuracy metrics by name (``rhobench.config.metrics``), in [0, 1]; None where there are no objects to average
     over. Mask metrics only for a model with a mask head."""
     gflops: Number | None = None
-    """10^9 operations of one image, counted as ``flops_count`` says."""
+    """Operations per image in units of 10^9, counted by the rules ``flops_count``."""
     flops_count: Literal["standard", "official"] | None = None
-    """"standard": 2 per multiply-add. "official": the counter of the official Sparse DETR code."""
+    """Counting rules. "standard": 2 operations per multiply-add. "official": those of the official Sparse DETR code."""
     params_m: Number | None = None
     """Millions of parameters."""
     latency_ms: Number | None = None
-    """Median of the timed calls."""
+    """Median duration of the timed calls in milliseconds."""
     latency_p10_ms: Number | None = None
-    """10th percentile of the timed calls."""
+    """10th percentile of the timed calls in milliseconds."""
     latency_p90_ms: Number | None = None
-    """90th percentile of the timed calls."""
+    """90th percentile of the timed calls in milliseconds."""
     latency_samples: Count | None = None
-    """How many calls were timed."""
+    """Number of timed calls."""
     fps: Number | None = None
     """Images per second at ``batch_size``."""
     samples_file: str | None = None
@@ -114,88 +116,95 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A try at a run that failed."""
+    """A failed attempt at a run."""
 
     reason: str
-    """Why, in one sentence."""
+    """Why it failed, in one sentence."""
     cause: Cause
-    """What has to change for another try to succeed."""
+    """What must change for the next attempt to succeed."""
     node: str | None = None
-    """Ray's id of the node that it ran on."""
+    """Ray id of the node it ran on; None if unknown."""
     started_at: str | None = None
-    """UTC, ISO 8601."""
+    """Start time: UTC, ISO 8601."""
     ended_at: str | None = None
-    """UTC, ISO 8601; None: nobody saw it end."""
+    """End time: UTC, ISO 8601; None if the end was not observed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Everything that is remembered of one run."""
+    """Everything that a store keeps about one run, except its files."""
 
     run_id: str
-    """Also the name of the run's folder."""
+    """Id of the run, also the name of its folder."""
     experiment: str
     """Name of the experiment."""
     status: Status
-    """How far the run came."""
+    """Progress of the run."""
     reason: str | None = None
-    """Why it failed or was stopped, in one sentence."""
+    """Why the run failed or was stopped, in one sentence; None otherwise."""
     attempts: list[Attempt] = field(default_factory=list)
-    """Those that failed, the first one first."""
+    """Failed attempts in chronological order."""
     config: dict[str, Any]
-    """The resolved ``RunConfig``."""
+    """Resolved ``RunConfig`` as a dictionary."""
     environment: dict[str, Any] = field(default_factory=dict)
-    """Versions, machine and source of the training; see ``describe_environment``."""
+    """Environment of the training, see ``describe_environment``."""
     categories: list[dict[str, Any]] = field(default_factory=list)
-    """label (in the class head), id (in the data set) and name of each class."""
+    """Classes, each with its label in the class head, id in the dataset, and name."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry per evaluated epoch: epoch, loss, ap, ap50, seconds, ..."""
     points: list[Point] = field(default_factory=list)
-    """Train once, measure many."""
+    """Every way of running the trained model that was measured."""
     protocols: dict[str, str] = field(default_factory=dict)
-    """What each protocol of the points includes, in one sentence."""
+    """Description of each protocol of the points by name, in one sentence."""
     training: dict[str, Any] = field(default_factory=dict)
-    """How it went: precision and loss scale, learning rates by group, skipped steps, loss spikes, best epoch, restarts
-    with their warnings."""
+    """Details of the training: precision, loss scale, learning rate by parameter group, skipped steps, loss spikes,
+    best epoch and warnings."""
     cost: dict[str, Number | None] = field(default_factory=dict)
-    """train_seconds, eval_seconds, cpu_seconds, gpu_seconds, restarts, summed over all restarts."""
+    """train_seconds, eval_seconds, cpu_seconds, gpu_seconds and restarts, summed over all restarts."""
     started_at: str | None = None
-    """UTC, ISO 8601."""
+    """Start time: UTC, ISO 8601."""
     finished_at: str | None = None
-    """UTC, ISO 8601."""
+    """End time: UTC, ISO 8601."""
     schema: Count = SCHEMA
-    """Version of this layout."""
+    """Version of the file format."""
 
     def to_json(self) -> str:
         """The record as JSON text."""
         return json.dumps(_nulls_for_nan(dataclasses.asdict(self)), indent=1, allow_nan=False, ensure_ascii=False)
 
     def to_bytes(self) -> bytes:
-        """``to_json`` as a file holds it."""
-        # A path in a reason may hold bytes that are no text: the record of a failure must not fail for that.
+        """The record as the content of its file; RecordError if it is larger than ``MAX_BYTES``."""
+        # A path in a reason may contain bytes that are not valid UTF-8, which must not prevent the record of a failure.
         content = self.to_json().encode(errors="replace")
         if len(content) > MAX_BYTES:
             raise RecordError(
-                f"The record of run {self.run_id} would have {len(content) >> 20} MiB, more than the {MAX_BYTES >> 20} "
-                "that are read: its history is too long or its environment too large."
+                f"The record of run {self.run_id} would have {len(content) >> 20} MiB, more than the limit of "
+                f"{MAX_BYTES >> 20}: its history or its environment is too large."
             )
         return content
 
     @classmethod
     def from_json(cls, content: str | bytes, source: str = "the record") -> Record:
-        """The inverse of ``to_json``. ``source`` names the file in a RecordError.
+        """Parse a record, the inverse of ``to_json``.
 
-        Nothing of what a stranger may have written gets through: every field has its type, and is not nested deeply.
+        The file is untrusted: every field is checked for its type and for deep nesting.
+
+        Args:
+            content: the JSON text.
+            source: name of the file in messages.
+
+        Raises:
+            RecordError: the text is not a sound record, or has a newer schema.
         """
         data = _parsed(content, source)
         schema = data.get("schema") if isinstance(data, dict) else None
         if type(schema) is not int:
             raise RecordError(
-                f"{source} is not a record of rhobench: it has no schema number; move it out of the store."
+                f"{source} is not a record of rhobench: it has no schema number. Move it out of the store."
             )
         if schema > SCHEMA:
             raise RecordError(
-                f"{source} has schema {schema}, but this version of rhobench reads up to {SCHEMA}: upgrade rhobench."
+                f"{source} has schema {schema}, but this version of rhobench reads up to {SCHEMA}. Upgrade rhobench."
             )
         status = data.get("status")
         if status not in get_args(Status):
@@ -205,29 +214,31 @@ class Record:
         try:
             record = from_dict(cls, upgrade(data, SCHEMA))
         except (ConfigError, TypeError) as error:  # TypeError: points that cannot be upgraded
-            raise RecordError(f"{source} does not fit schema {schema}: {printable(error)} Write it again.") from error
+            raise RecordError(
+                f"{source} does not fit schema {schema}: {printable(error)} Delete it to repeat the run."
+            ) from error
         for name in ("config", "environment", "training"):
             if not _is_shallow(getattr(record, name)):
                 raise RecordError(
-                    f"{source} does not fit schema {schema}: {name} is nested more than {MAX_DEPTH} levels deep; "
-                    "write it again."
+                    f"{source} does not fit schema {schema}: {name} is nested more than {MAX_DEPTH} levels deep. "
+                    "Delete it to repeat the run."
                 )
         for point in record.points:
             if point.samples_file is not None and not is_file_name(point.samples_file):
                 name = printable(repr(point.samples_file))
-                raise RecordError(f"{source} names the samples file {name}, which is no file beside it.")
+                raise RecordError(f"{source} names the samples file {name}, which is not a file name.")
         return record
 
 
 def write_record(run_dir: Path, record: Record) -> Path:
-    """Write ``record`` into ``run_dir``, whole or not at all, and return its path."""
+    """Write ``record`` into the folder ``run_dir`` atomically and return its path."""
     path = run_dir / FILE_NAME
-    write_whole(path, record.to_bytes())
+    write_atomically(path, record.to_bytes())
     return path
 
 
 def read_record(path: Path) -> Record:
-    """The record in the file ``path``; RecordError says what is wrong with it."""
+    """Return the record in the file ``path``; RecordError if it cannot be read."""
     return Record.from_json(path.read_bytes(), source=str(path))
 
 
@@ -240,12 +251,12 @@ def _parsed(content: str | bytes, source: str) -> Any:
         # Python's parser gives the better description of the problem.
         json.loads(content if isinstance(content, str) else content.decode(), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
-        raise RecordError(f"{source} is not a text file ({error.reason}); move it out of the store.") from error
+        raise RecordError(f"{source} is not a text file ({error.reason}). Move it out of the store.") from error
     except RecursionError:
         reason = "it is nested too deeply"
     except ValueError as error:
         reason = str(error)
-    raise RecordError(f"{source} is not a whole JSON file ({reason}); delete it to run this run again.")
+    raise RecordError(f"{source} is not a complete JSON file ({reason}). Delete it to repeat the run.")
 
 
 def _nulls_for_nan(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What must not get into a record, a message or a page: passwords, tokens and keys in addresses and command lines."""
+"""Removal of passwords, tokens and keys from text that records, messages and pages repeat."""
 
 from __future__ import annotations
 
@@ -6,42 +6,43 @@ import re
 from collections.abc import Iterable
 
 HIDDEN = "***"
-"""Stands where a secret was."""
+"""Replacement for a secret."""
 
-_NAME = re.compile(
+_SECRET_NAME = re.compile(
     r"pass(word|wd|phrase)?$|pwd$|secret|token|credential|signature|^sig$|bearer|cookie|"
     r"(api|access|private|account|auth|encryption|license)[-_.]?key|(^|[-_.])auth$",
     re.IGNORECASE,
 )
-_KNOWN = re.compile(r"\b(?:A[KS]IA[0-9A-Z]{16}|hf_\w{20,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|sk-[\w-]{20,})")
-"""Keys that can be told by their form: AWS, Hugging Face, GitHub and others."""
+_KNOWN_KEY = re.compile(r"\b(?:A[KS]IA[0-9A-Z]{16}|hf_\w{20,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|sk-[\w-]{20,})")
+"""Keys with a recognisable format: those of AWS, Hugging Face, GitHub and others."""
 _USER = re.compile(r"(?<=://)[^/@\s]*@")
 _SETTING = re.compile(r"([\w.-]+)(=|:\s+)([^&;,\s]*)")
 
 
 def is_secret(name: str) -> bool:
-    """Whether a value under this name, of an option, a variable or a part of an address, is a secret by its name."""
-    return bool(_NAME.search(name))
+    """Whether the name of an option, a variable or a part of a URL indicates a secret value."""
+    return bool(_SECRET_NAME.search(name))
 
 
 def without_secrets(arguments: Iterable[str]) -> list[str]:
-    """A command line with ``HIDDEN`` in place of what looks like a secret.
+    """A command line with ``HIDDEN`` in place of everything that looks like a secret.
 
-    Hidden are the user's part of addresses, values of names that tell it (``--password X``, ``train.api_key=X``,
-    ``?X-Amz-Signature=X``) and keys that can be told by their form.
+    Replaced are the user part of URLs, values with a secret name (``--password X``, ``train.api_key=X``,
+    ``?X-Amz-Signature=X``) and keys with a recognisable format.
     """
-    cleaned, expected = [], False
+    cleaned, value_is_secret = [], False
     for argument in arguments:
-        option = argument.startswith("-")
-        cleaned.append(HIDDEN if expected and not option else _clean(argument))
-        expected = option and "=" not in argument and is_secret(argument)
+        is_option = argument.startswith("-")
+        cleaned.append(HIDDEN if value_is_secret and not is_option else _clean(argument))
+        value_is_secret = is_option and "=" not in argument and is_secret(argument)
     return cleaned
 
 
 def _clean(text: str) -> str:
-    return _KNOWN.sub(HIDDEN, _SETTING.sub(_hide, _USER.sub(f"{HIDDEN}@", text)))
+    return _KNOWN_KEY.sub(HIDDEN, _SETTING.sub(_hide_value, _USER.sub(f"{HIDDEN}@", text)))
 
 
-def _hide(setting: re.Match[str]) -> str:
-    name, sign, value = setting.groups()
-    return name + sign + (HIDDEN if is_secret(name) else _SETTING.sub(_hide, value))  # --set=train.api_key=X
+def _hide_value(setting: re.Match[str]) -> str:
+    name, separator, value = setting.groups()
+    # A setting may be nested in the value of another: --set=train.api_key=X
+    return name + separator + (HIDDEN if is_secret(name) else _SETTING.sub(_hide_value, value))

@@ -1,6 +1,6 @@
-"""The store: a folder or a bucket of records. Reading it needs nothing but the records themselves.
+"""The store: a folder or a bucket of records, read without any other state.
 
-``<store>/runs/<run_id>/record.json`` is the truth of a run, ``<store>/experiments/<name>.json`` the base configuration
+``<store>/runs/<run_id>/record.json`` is the record of a run, ``<store>/experiments/<name>.json`` the base configuration
 that all runs of an experiment in this store share. ``<store>/index`` can be deleted at any time.
 """
 
@@ -22,8 +22,9 @@ from rhobench.config.experiment import Experiment
 from rhobench.config.metrics import metric
 from rhobench.config.paths import differences, without_execution
 from rhobench.results.expectations import Verdict
-from rhobench.results.files import FolderListing, LocalFiles, StoreAccessError, StoreNotFoundError
+from rhobench.results.files import FolderListing, StoreAccessError, StoreNotFoundError
 from rhobench.results.index import read_index, write_index
+from rhobench.results.local_files import LocalFiles
 from rhobench.results.open_files import open_files
 from rhobench.results.record import FILE_NAME, MAX_BYTES, Record, RecordError, Status
 from rhobench.results.table import (
@@ -45,71 +46,72 @@ VERDICTS_SUFFIX = "-expectations.json"
 """End of the names of files with verdicts; names of experiments have no hyphen."""
 
 INDEX_FROM = 64
-"""So many records that the index lacks are read before it is written; small stores have none."""
+"""Number of records missing from the index from which it is written; small stores have no index."""
 
-AT_ONCE = 2000
-"""Records whose rows are collected before they become a part of the table, which takes less memory."""
+ROWS_PER_BATCH = 2000
+"""Rows that are collected before they are converted to Arrow, which bounds the memory in use."""
 
 
 class StoreOccupiedError(ValueError):
-    """A store that already holds an experiment of this name with other settings."""
+    """A store that already holds an experiment of the same name with other settings."""
 
 
 class Store:
     """The records in a folder, or under the URL of an object store ("s3://bucket/prefix?region=eu-west-1").
 
-    Any number of processes may read and write it at once. Nothing that it holds is executed or followed out of it.
+    Any number of processes may read and write it at once. Records are untrusted: nothing in a store is executed, and no
+    link out of it is followed.
     """
 
     def __init__(self, place: Path | str) -> None:
-        """``place`` need not exist yet.
+        """
+        Args:
+            place: folder or URL; it need not exist yet.
 
         Raises:
-            StoreAccessError: a URL of an unknown kind or with credentials in it.
+            StoreAccessError: the URL contains credentials, or its scheme is unknown.
         """
         self.files = open_files(place)
         self.problems: list[str] = []
-        """One sentence for each file that the last reading could not use."""
+        """One message for each file that the last read could not use."""
         self._rows: pa.Table | None = None
         self._unindexed: set[str] = set()
         self._parsed: dict[str, _Read] = {}
 
     @property
     def place(self) -> str:
-        """The folder or the URL; ``Store(place)`` opens it again, also on another machine that can reach it."""
+        """Folder or URL; ``Store(place)`` opens the store again, also on another machine that can reach it."""
         return self.files.place
 
     @property
     def name(self) -> str:
-        """Last part of the place."""
+        """Last component of ``place``."""
         return self.files.name
 
     @property
     def is_local(self) -> bool:
-        """Whether the place is a folder, which may lie on a network."""
+        """Whether the store is a folder, which may be on a network file system."""
         return isinstance(self.files, LocalFiles)
 
     @property
     def path(self) -> Path:
-        """The folder of a local store; StoreAccessError for another one."""
+        """Folder of a local store; StoreAccessError if the store is a bucket."""
         if not isinstance(self.files, LocalFiles):
-            raise StoreAccessError(
-                f"The store {self.place} has no folder on this machine: give a local store for this."
-            )
+            raise StoreAccessError(f"The store {self.place} has no folder on this machine. Give a local store instead.")
         return self.files.root
 
     def run_dir(self, run_id: str) -> Path:
-        """The folder of a run in a local store; it need not exist. Of any store: ``mirrored``."""
+        """Folder of a run in a local store; it need not exist. For any store, use ``mirrored``."""
         return self.path / _folder_of(run_id)
 
     def claim(self, experiment: Experiment) -> None:
         """Reserve the name of ``experiment`` in this store for its base configuration.
 
-        Another axis or seed joins the runs that are there.
+        Other axes and seeds may be added to an experiment later.
 
         Raises:
-            StoreOccupiedError: another base, which would mix runs that cannot be compared.
-            StoreAccessError: nothing can be written there.
+            StoreOccupiedError: the name is reserved for another base configuration, whose runs cannot be compared.
+            StoreAccessError: the store cannot be written to.
         """
         name = experiment.base.experiment
         assert is_file_name(name), name
@@ -118,17 +120,18 @@ class Store:
             created = self.files.create(path, json.dumps({"base": to_dict(experiment.base)}, indent=1).encode())
         except OSError as error:
             raise StoreAccessError(
-                f"No store can be made at {self.place} ({error.strerror}): give another --store, a folder that you can "
+                f"A store cannot be created at {self.place} ({error.strerror}). Give --store a folder that you can "
                 "write to."
             ) from error
         if created:
             return
-        way_out = "Give another --store, or the same settings."
+        way_out = "Give another --store or the same settings."
         try:
             present = from_dict(RunConfig, json.loads(self.files.read(path))["base"])
         except (ConfigError, ValueError, KeyError, TypeError) as error:
             raise StoreOccupiedError(
-                f"{self.files.full(path)} cannot be compared with this experiment ({printable(error)}). {way_out}"
+                f"{self.files.display_path(path)} cannot be compared with this experiment "
+                f"({printable(error)}). {way_out}"
             ) from error
         first, second = (without_execution(replace(config, seed=0)) for config in (present, experiment.base))
         changed = differences(first, second)
@@ -157,130 +160,134 @@ class Store:
                     metric(verdict.metric)  # raises MetricError, a ValueError, if there is no such metric
                 verdicts += read
             except (ConfigError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-                self.problems.append(f"{self.files.full(path)} cannot be read: {printable(error)}.")
+                self.problems.append(f"{self.files.display_path(path)} cannot be read: {printable(error)}.")
         return verdicts
 
     def write(self, record: Record) -> None:
-        """Make or replace the record of a run, whole or not at all; it is durable when this returns."""
+        """Create or replace the record of a run atomically; it is durable when this returns."""
         self.files.write(_record_of(record.run_id), record.to_bytes())
 
     def read(self, run_id: str) -> Record | None:
-        """The record of a run, or None when it has none yet; RecordError says what is wrong with it."""
+        """Return the record of a run, None if it has none yet; RecordError if it cannot be read."""
         path = _record_of(run_id)
         try:
-            return parse(self.files.read(path), self.files.full(path), run_id)[0]
+            return parse(self.files.read(path), self.files.display_path(path), run_id)[0]
         except FileNotFoundError:
             return None
 
     def records(self) -> list[Record]:
-        """Every readable record, by run id. What cannot be read is named in ``problems``."""
-        entries = self._entries()
-        read = list(self._read(entries, entries.found))
+        """Return every readable record, ordered by run id; the others are reported in ``problems``."""
+        listing = self._listing()
+        read = list(self._read(listing, listing.found))
         self._parsed = {r.run_id: r for r in read if r.record is not None}
-        self.problems = entries.refused + [r.problem for r in read if r.problem is not None]
+        self.problems = listing.problems + [r.problem for r in read if r.problem is not None]
         return [r.record for r in read if r.record is not None]
 
     def unrecorded(self) -> list[str]:
-        """Ids of runs that have a folder but no record: they are running, or were killed."""
-        return self.files.entries("runs", FILE_NAME).without
+        """Ids of runs that have a folder but no record, because they are running or were killed."""
+        return self.files.subfolders("runs", FILE_NAME).missing
 
     def statuses(self) -> dict[str, Status]:
-        """Status of every recorded run, by run id."""
+        """Return the status of every recorded run by run id."""
         rows = self._readable_rows()
         ids, statuses = (rows[name].to_pylist() for name in ("run_id", "status"))
         return dict(zip(ids, cast("list[Status]", statuses), strict=True))
 
     def frame(self) -> pd.DataFrame:
-        """One row per point; a run without points has one row too.
+        """Return one row per point, and one for each run without points.
 
-        Beside the fields of Point (with ``rho_infer`` for the point's rho) and of ``Record.cost``: run_id, experiment,
-        status, reason, configuration (``run_key`` without the seed: equal for runs that differ in nothing else),
-        dataset, model, backbone, rho (trained; with ``model.rho_choices`` that of the curve), seed, enc_layers,
-        use_enc_aux_loss, started_at, finished_at, and every field of the config under its path, such as "train.lr".
-        Numbers and texts that are missing are NaN.
+        Columns: the fields of Point (its rho is ``rho_infer``, its accuracy metrics are columns of their own), those of
+        ``Record.cost``, run_id, experiment, status, reason, configuration (hash of all settings but the seed), dataset,
+        model, backbone, rho (of the training; with ``model.rho_choices`` the one that the learning curve is scored at),
+        seed, enc_layers, use_enc_aux_loss, started_at, finished_at, and every field of the config under its path, such
+        as "train.lr". Missing numbers and texts are NaN.
         """
         return self._readable_rows().select(COLUMNS).to_pandas()
 
     def curves(self) -> pd.DataFrame:
-        """One row per evaluated epoch of every run: run_id, epoch, loss, ap, ..."""
+        """Return one row per evaluated epoch of every run, with the columns run_id, epoch, loss, ap, ..."""
         rows: list[dict[str, Any]] = []
         for record in self.records():
             if all(map(_is_history, record.history)):
                 rows.extend({"run_id": record.run_id} | entry for entry in record.history)
             else:
-                source = self.files.full(_record_of(record.run_id))
-                self.problems.append(f"{source} has a history that is not one of numbers by epoch; no curve is drawn.")
+                source = self.files.display_path(_record_of(record.run_id))
+                self.problems.append(
+                    f"{source} has a history with entries other than numbers by epoch; its learning curve is not drawn."
+                )
         return pd.DataFrame(rows, columns=None if rows else ["run_id", "epoch", "loss", "ap", "ap50", "seconds"])
 
-    def _entries(self) -> FolderListing:
-        entries = self.files.entries("runs", FILE_NAME)
-        if not entries.found:
-            self.files.require()
-        return entries
+    def _listing(self) -> FolderListing:
+        listing = self.files.subfolders("runs", FILE_NAME)
+        if not listing.found:
+            self.files.require_store()
+        return listing
 
     def _readable_rows(self) -> pa.Table:
-        """The rows of every readable record, by run id; reads what is not known yet."""
-        entries = self._entries()
-        rows = self._known_rows(entries)
-        self.problems = list(entries.refused)
+        """Rows of every readable record, ordered by run id; only new and changed records are read."""
+        listing = self._listing()
+        rows = self._known_rows(listing)
+        self.problems = list(listing.problems)
         if rows[PROBLEM].null_count == len(rows):
             return rows
         bad = pc.is_valid(rows[PROBLEM])
         self.problems += rows[PROBLEM].filter(bad).to_pylist()
         return rows.filter(pc.invert(bad))
 
-    def _known_rows(self, entries: FolderListing) -> pa.Table:
+    def _known_rows(self, listing: FolderListing) -> pa.Table:
         known = self._rows if self._rows is not None else read_index(self.files)
         if known is None:
             known = SCHEMA.empty_table()
         ids = known["run_id"].to_pylist()
         versions = dict(zip(ids, known[VERSION].to_pylist(), strict=True))
-        found = entries.found
+        found = listing.found
         fresh = [name for name, file in found.items() if versions.get(name) != file.version]
         gone = versions.keys() - found.keys()
         if fresh or gone:
             changed = gone.union(fresh)
             kept = known.filter(pa.array([name not in changed for name in ids], pa.bool_()))
-            rows = pa.concat_tables([kept, *self._read_rows(entries, fresh)]).combine_chunks()
-            # The order of the points of a run is kept, for this sorting is stable.
+            rows = pa.concat_tables([kept, *self._read_rows(listing, fresh)]).combine_chunks()
+            # The sort is stable, so the points of a run keep their order.
             known = rows.take(pc.sort_indices(rows["run_id"])) if len(kept) else rows
-            self._unindexed |= {name for name in changed if name not in found or entries.version(name)}
+            self._unindexed |= {name for name in changed if name not in found or listing.version(name)}
         self._rows = known
         if len(self._unindexed) >= max(INDEX_FROM, len(found) // 50):
             write_index(self.files, known)
             self._unindexed = set()
         return known
 
-    def _read_rows(self, entries: FolderListing, names: list[str]) -> Iterator[pa.Table]:
+    def _read_rows(self, listing: FolderListing, names: list[str]) -> Iterator[pa.Table]:
         rows: list[tuple[Any, ...]] = []
-        for read in self._read(entries, names):
+        for read in self._read(listing, names):
             rows.extend(read.rows())
-            if len(rows) >= AT_ONCE:
+            if len(rows) >= ROWS_PER_BATCH:
                 yield table_of(rows)
                 rows = []
         yield table_of(rows)
 
-    def _read(self, entries: FolderListing, names: Iterable[str]) -> Iterator[_Read]:
-        """The records of runs, in the order of ``names``, or what is wrong with them."""
-        known = {n: r for n, r in self._parsed.items() if n in entries.found and r.version == entries.found[n].version}
+    def _read(self, listing: FolderListing, names: Iterable[str]) -> Iterator[_Read]:
+        """Yield the record of each run, or why it cannot be read, in the order of ``names``."""
+        known = {n: r for n, r in self._parsed.items() if n in listing.found and r.version == listing.found[n].version}
         names = list(names)
         paths = {
-            name: _record_of(name) for name in names if name not in known and entries.found[name].size <= MAX_BYTES
+            name: _record_of(name) for name in names if name not in known and listing.found[name].size <= MAX_BYTES
         }
         contents = self.files.read_all(paths.values())
         for name in names:
             if name in known:
                 yield known[name]
             elif name in paths:
-                yield self._read_one(name, paths[name], entries.version(name), next(contents))
+                yield self._read_one(name, paths[name], listing.version(name), next(contents))
             else:
-                size = entries.found[name].size / 2**20
-                problem = f"has {size:.0f} MiB, more than the {MAX_BYTES >> 20} that are read; move it out of the store"
-                yield _Read(name, entries.version(name), problem=f"{self.files.full(_record_of(name))} {problem}.")
+                size = listing.found[name].size / 2**20
+                problem = f"has {size:.0f} MiB, more than the limit of {MAX_BYTES >> 20} MiB. Move it out of the store"
+                yield _Read(
+                    name, listing.version(name), problem=f"{self.files.display_path(_record_of(name))} {problem}."
+                )
 
     def _read_one(self, name: str, path: str, version: str, content: bytes | Exception) -> _Read:
-        source = self.files.full(path)
-        if isinstance(content, Exception):  # which another try may not meet
+        source = self.files.display_path(path)
+        if isinstance(content, Exception):  # may be transient, so it is not cached: the version is empty
             reason = getattr(content, "strerror", None) or printable(content)
             return _Read(name, "", problem=f"{source} cannot be read: {reason}.")
         try:
@@ -291,17 +298,20 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What reading a record gave."""
+    """Result of reading one record."""
 
     run_id: str
     version: str
-    """Of the file; empty where it may be another one already."""
+    """Version of the file (``FileInfo.version``); empty if it is not reliable."""
     record: Record | None = None
+    """The record; None if it cannot be read."""
     settings: Settings | None = None
+    """Configuration of the record; None if it cannot be read."""
     problem: str | None = None
+    """Why the record cannot be read; None if it can."""
 
     def rows(self) -> Iterable[tuple[Any, ...]]:
-        """Its rows in a table with the columns of ``SCHEMA``."""
+        """Rows with the columns of ``SCHEMA``."""
         if self.record is None or self.settings is None:
             return [problem_row(self.run_id, self.version, self.problem or "")]
         return rows_of(self.record, self.settings, self.version)
@@ -310,7 +320,7 @@ class _Read:
 def _folder_of(run_id: str) -> str:
     """Path of a run's folder in its store."""
     if not is_file_name(run_id):
-        raise ValueError(f"{printable(repr(run_id))} is no run id: it would not be the name of one folder.")
+        raise ValueError(f"{printable(repr(run_id))} is not a run id: it is not a valid folder name.")
     return f"runs/{run_id}"
 
 

@@ -1,7 +1,7 @@
-"""Records as rows of one Arrow table, from which ``Store.frame()`` is made.
+"""Conversion of records to rows of the Arrow table behind ``Store.frame()``.
 
-Every column has the type of its field, whatever the runs are. A store has many runs and few different settings, so
-each section of a configuration ("model", "train", ...) is read once for all runs that share it.
+Every column has the type of its field, whatever values the runs have. A store has many runs and few different settings,
+so each section of a configuration ("model", "train", ...) is parsed once for all runs that share it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COSTS = ("train_seconds", "eval_seconds", "cpu_seconds", "gpu_seconds")
 """Entries of ``Record.cost`` that are columns."""
 
 SAME_CONFIGURATION = frozenset({"experiment", "seed"})
-"""Fields in which runs of one configuration may differ, beside ``EXECUTION``."""
+"""Fields in which runs of one configuration may differ, in addition to ``EXECUTION``."""
 
 _ACCURACY = accuracy_metrics()
 
@@ -49,31 +49,46 @@ _SECTIONS: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Section:
+    """A section of a configuration, such as "model"."""
+
     config: Any
+    """Dataclass of the section."""
     columns: tuple[Any, ...]
-    """Its fields in the order of ``leaves``."""
+    """Values of its fields in the order of ``leaves``."""
     identity: bytes
-    """The same for equal sections only."""
+    """Bytes that are equal only for equal sections."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The configuration of a run, and what rows say of it."""
+    """Configuration of a run and the column values derived from it."""
 
     config: RunConfig
+    """Configuration of the run."""
     columns: tuple[Any, ...]
-    """Its fields with a "." in their path, in the order of ``leaves``."""
+    """Values of its fields with a "." in their path, in the order of ``leaves``."""
     configuration: str
-    """Hash of all but ``SAME_CONFIGURATION``."""
+    """Hash of all fields except ``SAME_CONFIGURATION``."""
 
 
 def parse(content: bytes, source: str, run_id: str) -> tuple[Record, Settings]:
-    """The record in the file ``source`` of the folder of run ``run_id``, and its settings; or RecordError."""
+    """Parse the record of run ``run_id`` and its configuration.
+
+    Args:
+        content: the file.
+        source: name of the file in messages.
+        run_id: name of the folder that holds the file.
+
+    Raises:
+        RecordError: the file is not a sound record, or belongs to another run.
+    """
     record = Record.from_json(content, source)
     if record.run_id != run_id:
-        # A copied folder would count one run as two seeds.
+        # In a copied folder; it would count one run as two seeds.
         owner = printable(record.run_id)
-        raise RecordError(f"{source} is the record of run {owner}, not of its folder; move it out of the store.")
+        raise RecordError(
+            f"{source} is the record of run {owner}, not of the run that its folder names. Move it out of the store."
+        )
     try:
         return record, _settings(record.config)
     except ConfigError as error:
@@ -81,7 +96,7 @@ def parse(content: bytes, source: str, run_id: str) -> tuple[Record, Settings]:
 
 
 def rows_of(record: Record, settings: Settings, version: str) -> Iterator[tuple[Any, ...]]:
-    """One row per point, with a value for each column of ``SCHEMA``; a run without points has one row, too."""
+    """Yield one row per point, or one for a run without points, with a value for each column of ``SCHEMA``."""
     config, cost = settings.config, record.cost
     model = config.model
     first = (
@@ -103,20 +118,20 @@ def rows_of(record: Record, settings: Settings, version: str) -> Iterator[tuple[
 
 
 def problem_row(run_id: str, version: str, problem: str) -> tuple[Any, ...]:
-    """The row of a record that cannot be read."""
+    """Row of a record that cannot be read."""
     return (run_id, *[None] * (len(COLUMNS) - 1), version, problem)
 
 
 def table_of(rows: Iterable[tuple[Any, ...]]) -> pa.Table:
-    """Rows with a value for each column of ``SCHEMA`` as a table."""
+    """Table of rows that have a value for each column of ``SCHEMA``."""
     columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 
 
 def _settings(data: Mapping[str, Any]) -> Settings:
-    """``from_dict(RunConfig, data)`` with the sections that are known already."""
+    """Settings of ``from_dict(RunConfig, data)``, with cached sections."""
     if not (data.keys() <= _FIELDS and type(data.get("experiment")) is str and type(data.get("seed", 0)) is int):
-        data = to_dict(from_dict(RunConfig, data))  # the slow way, which says what is wrong
+        data = to_dict(from_dict(RunConfig, data))  # slower, but raises a ConfigError that names the field
     sections = {name: _section(name, msgspec.json.encode(data.get(name, {}))) for name in _SECTIONS}
     config = RunConfig(**{**data, **{name: section.config for name, section in sections.items()}})
     _require_exact("seed", config.seed)
@@ -137,7 +152,7 @@ def _section(name: str, text: bytes) -> _Section:
         _require_exact(path, value)
         if f"{name}.{path}" not in EXECUTION:
             identity.append(value)
-        # Tuples cannot be told apart from sequences of values by pandas.
+        # pandas would take a tuple for a sequence of values.
         columns.append(str(value) if isinstance(value, tuple) else value)
     return _Section(config=config, columns=tuple(columns), identity=msgspec.json.encode(identity))
 
@@ -149,13 +164,13 @@ def _require_exact(path: str, value: Any) -> None:
 
 @functools.lru_cache
 def _dataset(data: DataConfig) -> str:
-    """Name of what AP was computed on. APs under two names must not be compared."""
+    """Name of the validation data; AP values on different data must not be compared."""
     name = f"scenes {config_hash(data.scenes)}" if data.dir is None else Path(data.dir).name
     return f"{name} {data.val_split}"
 
 
 def _columns() -> dict[str, Any]:
-    """Every column with the type of its values, as annotated."""
+    """Annotated type of every column of ``Store.frame()``, in order."""
     point = typing.get_type_hints(Point)
     rho = point["rho"]
     texts = ("run_id", "experiment", "status", "reason", "configuration", "dataset", "model", "backbone")
@@ -196,8 +211,8 @@ COLUMNS = tuple(_columns())
 """Columns of ``Store.frame()``."""
 
 VERSION, PROBLEM = "_version", "_problem"
-"""Columns kept besides: the version of the file (``FileInfo.version``; empty if it may still change), and why the
-record cannot be read, in which case every other column but run_id is null."""
+"""Additional columns of the index: the version of the record file (``FileInfo.version``, empty if it is not reliable),
+and why the record cannot be read, in which case every column but run_id and these is null."""
 
 SCHEMA = pa.schema(
     [

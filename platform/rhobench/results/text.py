@@ -1,4 +1,4 @@
-"""Text of other people, made fit to be shown: records come from any machine, and a terminal obeys what it prints."""
+"""Sanitising of untrusted text for display: a terminal interprets control characters."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import unicodedata
 
 
 def printable(text: object) -> str:
-    """``text`` on one line, with everything that a terminal would obey (colours, links, cursor, reversed writing)
-    written out, such as ``\\x1b``.
+    """``text`` on one line, with control characters (colours, links, cursor movements, right-to-left overrides)
+    replaced by escapes such as ``\\x1b``.
 
-    It is not yet escaped for HTML or for rich's markup.
+    The result is not escaped for HTML or for rich's markup.
     """
     line = str(text)
     if line.isprintable():
         return line
-    return "".join(map(_shown, line))
+    return "".join(map(_escape, line))
 
 
-def _shown(character: str) -> str:
+def _escape(character: str) -> str:
     if character in "\n\r\t":
         return " "
     if unicodedata.category(character)[0] == "C" or character in "\u2028\u2029":
@@ -26,5 +26,5 @@ def _shown(character: str) -> str:
 
 
 def is_file_name(text: str) -> bool:
-    """Whether ``text`` is the visible name of one file or folder, and cannot lead anywhere else."""
+    """Whether ``text`` is the visible name of a single file or folder, without separators or control characters."""
     return text != "" and text[0] != "." and "/" not in text and "\\" not in text and printable(text) == text

@@ -1,4 +1,4 @@
-"""A store that a stranger wrote: it is read as far as it is sound, and what is not is named. Nothing more happens."""
+"""Untrusted records: sound ones are read, the others are reported, and nothing else happens."""
 
 from __future__ import annotations
 
@@ -214,10 +214,10 @@ def test_a_record_too_large_is_not_read_and_none_is_written(tmp_path: Path) -> N
     assert list(store.statuses()) == ["sound"]
     assert time.process_time() - started < 5
     assert store.problems == [
-        f"{tmp_path}/runs/large/record.json has 100 MiB, more than the 16 that are read; move it out of the store."
+        f"{tmp_path}/runs/large/record.json has 100 MiB, more than the limit of 16 MiB. Move it out of the store."
     ]
     assert Store(tmp_path).records()[0].run_id == "sound"
-    with pytest.raises(RecordError, match="more than the 16"):
+    with pytest.raises(RecordError, match="more than the limit of 16"):
         store.write(hostile("sound", reason="x" * (MAX_BYTES + 1)))
 
 
@@ -249,7 +249,7 @@ def test_a_run_id_is_the_name_of_one_folder(tmp_path: Path, run_id: str) -> None
     store = Store(tmp_path)
     assert not is_file_name(run_id)
     for use in (store.run_dir, store.read, lambda name: store.write(hostile(name))):
-        with pytest.raises(ValueError, match="is no run id"):
+        with pytest.raises(ValueError, match="is not a run id"):
             use(run_id)
     assert list(tmp_path.iterdir()) == []
 
