@@ -17,7 +17,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def small() -> Callable[..., ModelConfig]:
-    """The config of a small detector; changes as keywords."""
+    """Function that returns the configuration of a small detector; keywords change it."""
 
     def config(**changes: Any) -> ModelConfig:
         fields: dict[str, Any] = {
@@ -38,7 +38,7 @@ def small() -> Callable[..., ModelConfig]:
 
 @pytest.fixture
 def build(small: Callable[..., ModelConfig]) -> Callable[..., Detector]:
-    """A small detector, always with the same random weights."""
+    """Function that builds a small detector, always with the same random weights."""
 
     def build_small(**changes: Any) -> Detector:
         torch.manual_seed(0)

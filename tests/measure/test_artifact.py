@@ -19,14 +19,12 @@ CATEGORIES = Categories(ids=(3, 7, 90), names=("red", "blue", "grün"))
 
 @pytest.fixture
 def config(small: Callable[..., ModelConfig]) -> RunConfig:
-    """Its classes are those of the data set, and its backbone came from a package that need not be there again."""
+    """A run with the classes of the data set, and backbone weights from a package that no longer exists."""
     gone = BackboneConfig(name="test_resnet", weights="package:no_such_package")
     return RunConfig(experiment="test", seed=5, model=small(num_classes=None, backbone=gone))
 
 
-def test_a_saved_model_comes_back_with_its_outputs_and_what_it_is(
-    tmp_path: Path, build: Build, config: RunConfig
-) -> None:
+def test_a_saved_model_is_loaded_with_its_outputs_and_metadata(tmp_path: Path, build: Build, config: RunConfig) -> None:
     model = build()
     images, mask = torch.randn(1, 3, 64, 96), torch.zeros(1, 64, 96, dtype=torch.bool)
     file = save_artifact(tmp_path, model, config, CATEGORIES)
@@ -39,7 +37,7 @@ def test_a_saved_model_comes_back_with_its_outputs_and_what_it_is(
         before, after = model(images, mask).prediction, artifact.model(images, mask).prediction
     assert torch.equal(before.logits, after.logits)
     assert torch.equal(before.boxes, after.boxes)
-    assert [f.name for f in tmp_path.iterdir()] == [file.name]  # nothing temporary is left
+    assert [f.name for f in tmp_path.iterdir()] == [file.name]  # no temporary file is left
 
 
 def test_saving_again_replaces_the_model(tmp_path: Path, build: Build, config: RunConfig) -> None:
@@ -51,12 +49,12 @@ def test_saving_again_replaces_the_model(tmp_path: Path, build: Build, config: R
     assert load_artifact(second).config.seed == 6
 
 
-def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"There is no model at .*nowhere.safetensors"):
         load_artifact(tmp_path / "nowhere.safetensors")
 
 
-def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
+def test_another_safetensors_file_is_rejected(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(
         ArtifactError, match=r"other.safetensors is not a model of this version of rhobench: its format is none"

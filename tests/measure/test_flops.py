@@ -1,4 +1,4 @@
-"""Costs against closed formulas and against the numbers of the official counter."""
+"""FLOP and parameter counts compared with closed formulas and with the official counter."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def named() -> Iterator[Callable[[str], Detector]]:
-    """Models by name, without weights, each built once."""
+    """Function that returns a model by name, without weights, each built once."""
     built: dict[str, Detector] = {}
 
     def of(name: str) -> Detector:
@@ -50,12 +50,12 @@ def named() -> Iterator[Callable[[str], Detector]]:
 
 @pytest.fixture
 def count(build: Callable[..., Detector]) -> Count:
-    """Cost of the small detector; changes to its config as keywords."""
+    """Function that counts the small detector; keywords change its configuration."""
     return lambda name="standard", **changes: count_flops(build(**changes), *SIZE, count=name)
 
 
 def encoder_gflops(updated: int) -> float:
-    """Two operations for each multiply-add of spec section 17, and five multiply-adds for each sample and channel."""
+    """Cost by spec section 17: 2 operations per multiply-add, 5 multiply-adds per sample and channel."""
     reads = len(LEVELS) * POINTS
     value = TOKENS * C * C
     offsets_and_weights = updated * C * 3 * HEADS * reads
@@ -100,7 +100,7 @@ def test_parameters_are_those_of_the_official_model(
 
 
 @pytest.mark.parametrize("rho", [None, 0.1, 0.3, 0.5, 1.0])
-def test_the_encoder_costs_what_its_formula_says(count: Count, rho: float | None) -> None:
+def test_the_encoder_cost_equals_its_formula(count: Count, rho: float | None) -> None:
     cost = count(rho=rho, use_enc_aux_loss=False, name="standard")
     updated = TOKENS if rho is None else min(int(TOKENS * rho) + 1, TOKENS)
     assert (cost.tokens, cost.updated_tokens) == (TOKENS, updated)
@@ -123,7 +123,7 @@ def test_the_whole_is_the_sum_of_its_named_parts(count: Count, convention: str) 
     assert all(part > 0 for part in cost.parts.values())
 
 
-def test_detr_has_the_parts_that_it_has() -> None:
+def test_detr_has_no_sparse_parts() -> None:
     config = replace(find_model("detr_r50"), num_queries=5, hidden_dim=32, ffn_dim=32, enc_layers=1, dec_layers=1)
     cost = count_flops(build_model(config), *SIZE)
     assert set(cost.parts) == {"backbone", "projections", "encoder", "decoder", "heads"}
@@ -135,8 +135,8 @@ def test_a_count_names_its_convention_and_our_own_rules(count: Count) -> None:
     assert (standard.count, standard.own_rules) == ("standard", ("grid_sampler_2d",))
     assert official.count == "official"
     assert set(official.own_rules) == {"grid_sampler_2d", "native_group_norm", "native_layer_norm"}
-    assert "2 for each multiply-add" in STANDARD.sentence
-    assert "1 for each multiply-add" in OFFICIAL.sentence
+    assert "2 for each multiply-add" in STANDARD.description
+    assert "1 for each multiply-add" in OFFICIAL.description
 
 
 def test_heads_that_only_losses_need_are_not_counted(count: Count) -> None:
@@ -145,7 +145,7 @@ def test_heads_that_only_losses_need_are_not_counted(count: Count) -> None:
     assert with_heads.params_m > without.params_m
 
 
-def test_counting_leaves_the_model_alone(build: Callable[..., Detector]) -> None:
+def test_counting_does_not_modify_the_model(build: Callable[..., Detector]) -> None:
     model = build(attention_backend="cpu").train()
     before = {name: (tensor, tensor.clone()) for name, tensor in model.state_dict(keep_vars=True).items()}
     count_flops(model, *SIZE, count="official")
@@ -199,7 +199,7 @@ def test_mean_flops_gives_every_rho(shallow: Callable[..., Detector]) -> None:
     assert mean_flops(model, SIZES) == {None: pytest.approx(counted(model, None, "standard"), rel=1e-12)}
 
 
-def test_a_backbone_that_follows_no_rule_is_counted_size_by_size(shallow: Callable[..., Detector]) -> None:
+def test_a_backbone_without_closed_form_is_counted_size_by_size(shallow: Callable[..., Detector]) -> None:
     model = shallow(rho=None, num_feature_levels=1)
     model.backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0][..., : inputs[0].shape[-1] * 5 // 7],))
     costs = SizeCosts(model, SIZES)
@@ -207,7 +207,7 @@ def test_a_backbone_that_follows_no_rule_is_counted_size_by_size(shallow: Callab
     assert costs.mean_gflops(SIZES) == pytest.approx(counted(model, None, "standard"), rel=1e-12)
 
 
-def test_a_rho_for_a_dense_model_is_refused(shallow: Callable[..., Detector]) -> None:
+def test_a_rho_for_a_dense_model_is_rejected(shallow: Callable[..., Detector]) -> None:
     dense = SizeCosts(shallow(rho=None, num_feature_levels=1), SIZES[:1])
     with pytest.raises(CountError, match="has no rho"):
         dense.mean_gflops(SIZES, 0.3)
@@ -216,7 +216,7 @@ def test_a_rho_for_a_dense_model_is_refused(shallow: Callable[..., Detector]) ->
 
 
 @pytest.mark.parametrize("name", ["standard", "official"])
-def test_masks_are_a_part_of_their_own_with_the_product_of_each_detection(count: Count, name: str) -> None:
+def test_masks_are_a_separate_part_with_the_product_of_each_detection(count: Count, name: str) -> None:
     plain, masked = count(name), count(name, mask_head=True)
     coarse, fine = 8 * 12, 16 * 24  # cells before and after the enlargement
     multiply_adds = 9 * (32 * 16 * coarse + 16 * 8 * fine) + 8 * 8 * fine + 10 * (32 * 32 * 2 + 32 * 8) + 10 * 8 * fine

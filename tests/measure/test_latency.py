@@ -20,7 +20,7 @@ from rhobench.model.masks import MaskEmbeddings
 
 
 class Fake(nn.Module):
-    """A detector that writes down its name and which image it was given."""
+    """A mocked detector that records its name and the number of each image."""
 
     def __init__(self, name: str, calls: list[tuple[str, int]], seconds: float = 0.0) -> None:
         super().__init__()
@@ -42,21 +42,21 @@ def batch(number: int) -> Batch:
     return Batch(torch.full((1, 3, 8, 8), float(number)), torch.zeros(1, 8, 8, dtype=torch.bool), (target,))
 
 
-def subject(fake: Fake, batches: int = 2) -> TimedModel:
+def timed(fake: Fake, batches: int = 2) -> TimedModel:
     return TimedModel(model=cast(Detector, fake), batches=[batch(n) for n in range(batches)])
 
 
-def test_artifacts_take_turns_after_a_warm_up() -> None:
+def test_models_alternate_after_a_warm_up() -> None:
     calls: list[tuple[str, int]] = []
-    subjects = {name: subject(Fake(name, calls)) for name in "ab"}
+    models = {name: timed(Fake(name, calls)) for name in "ab"}
     config = MeasureConfig(warmup_iterations=2, iterations=6, rounds=3)
-    measured = measure_latency(subjects, config)
+    measured = measure_latency(models, config)
     warm_up, rounds = [("a", 2), ("b", 2)], [("a", 2), ("b", 2)] * 3
     assert [name for name, _ in calls] == [name for name, count in warm_up + rounds for _ in range(count)]
     assert {name: latency.samples_ms.shape for name, latency in measured.items()} == {"a": (3, 2), "b": (3, 2)}
 
 
-def test_masks_of_the_detections_are_made_in_the_timed_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_of_the_detections_are_computed_in_the_timed_call(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     logits = MaskEmbeddings.logits
 
@@ -69,16 +69,16 @@ def test_masks_of_the_detections_are_made_in_the_timed_call(monkeypatch: pytest.
     cells, padding = torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, dtype=torch.bool)
     sizes = torch.tensor([[8, 8]])
     fake.masks = MaskEmbeddings(cells=cells, queries=torch.zeros(1, 1, 4), padding=padding, sizes=sizes)
-    measure_latency({"a": subject(fake)}, MeasureConfig(warmup_iterations=1, iterations=4, rounds=2))
+    measure_latency({"a": timed(fake)}, MeasureConfig(warmup_iterations=1, iterations=4, rounds=2))
     assert made == [1] * 5  # one query, detected as two classes
 
 
-def test_one_model_takes_turns_with_itself_at_several_rho() -> None:
+def test_one_model_alternates_between_several_rho() -> None:
     used: list[float | None] = []
     model = Fake("a", [])
     model.register_forward_pre_hook(lambda module, inputs: used.append(module.rho))
-    subjects = {rho: replace(subject(model), rho=rho) for rho in (0.1, 0.5)}
-    measured = measure_latency(subjects, MeasureConfig(warmup_iterations=1, iterations=4, rounds=2))
+    models = {rho: replace(timed(model), rho=rho) for rho in (0.1, 0.5)}
+    measured = measure_latency(models, MeasureConfig(warmup_iterations=1, iterations=4, rounds=2))
     assert used == [0.1, 0.5] + [0.1, 0.1, 0.5, 0.5] * 2
     assert set(measured) == {0.1, 0.5}
 
@@ -86,19 +86,19 @@ def test_one_model_takes_turns_with_itself_at_several_rho() -> None:
 def test_the_images_are_used_in_turn() -> None:
     calls: list[tuple[str, int]] = []
     config = MeasureConfig(warmup_iterations=0, iterations=5, rounds=1)
-    measure_latency({"a": subject(Fake("a", calls), batches=3)}, config)
+    measure_latency({"a": timed(Fake("a", calls), batches=3)}, config)
     assert [image for _, image in calls] == [0, 1, 2, 0, 1]
 
 
-def test_calls_that_rounds_do_not_divide_are_never_fewer_than_asked_for() -> None:
+def test_calls_are_rounded_up_to_a_multiple_of_the_rounds() -> None:
     config = MeasureConfig(warmup_iterations=0, iterations=7, rounds=3)
-    (latency,) = measure_latency({"a": subject(Fake("a", []))}, config).values()
+    (latency,) = measure_latency({"a": timed(Fake("a", []))}, config).values()
     assert latency.samples_ms.shape == (3, 3)
 
 
 def test_a_slow_model_is_measured_as_slow() -> None:
     config = MeasureConfig(warmup_iterations=1, iterations=4, rounds=2)
-    measured = measure_latency({"fast": subject(Fake("fast", [])), "slow": subject(Fake("slow", [], 0.02))}, config)
+    measured = measure_latency({"fast": timed(Fake("fast", [])), "slow": timed(Fake("slow", [], 0.02))}, config)
     assert (measured["slow"].samples_ms >= 20).all()
     assert measured["fast"].median_ms < measured["slow"].median_ms
 

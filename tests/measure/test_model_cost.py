@@ -1,4 +1,4 @@
-"""``rhobench cost``: its numbers as JSON, its card, and the sentence for each wrong request."""
+"""``rhobench cost``: its JSON output, its card, and the message for each invalid option."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def test_the_mean_of_one_image_is_its_cost(monkeypatch: pytest.MonkeyPatch) -> N
         ([SMALL, "--val2017", "--first", "0"], "at least 1"),
     ],
 )
-def test_wrong_requests_get_one_sentence(arguments: list[str], wanted: str) -> None:
+def test_invalid_options_are_named(arguments: list[str], wanted: str) -> None:
     result = CliRunner().invoke(app, ["cost", *arguments])
     assert isinstance(result.exception, ValueError), result.output
     assert wanted in str(result.exception)
 
 
 def test_a_backbone_without_an_early_stage_is_counted_as_trainable() -> None:
-    """A ViT has no stage that "early" could freeze; training refuses it, counting need not."""
+    """A ViT has no early stage to freeze, which training rejects but counting need not."""
     _, counted = cost("efficient_detr_test_vit", "--size", "256x256")
     assert counted["trainable_params_m"] == counted["params_m"]

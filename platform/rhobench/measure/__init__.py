@@ -1,4 +1,4 @@
-"""One trained artifact's accuracy, cost and speed."""
+"""Accuracy, cost and latency of a trained model."""
 
 from rhobench.measure.flops import FlopCount, ParameterCount, count_flops, count_parameters
 from rhobench.measure.sizes import mean_flops

@@ -1,4 +1,4 @@
-"""The trained model as one safetensors file that says what it is: configuration and category map travel with it."""
+"""Artifact of a run: a trained model, its configuration and its categories in one safetensors file."""
 
 from __future__ import annotations
 
@@ -15,37 +15,40 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from rhobench.config import RunConfig
-from rhobench.config.paths import from_dict, to_dict
+from rhobench.config.conversion import from_dict, to_dict
 from rhobench.data import Categories
 from rhobench.model import Detector, build_model
 
 FILE_NAME = "model.safetensors"
+"""Name of the artifact in the folder of a run."""
 FORMAT = "rhobench/2"
-"""Changes with the names of the parameters."""
+"""Version of the artifact format; changes with the names of the parameters."""
 
 
 class ArtifactError(ValueError):
-    """A file that is not a model of rhobench."""
+    """A file that is missing, damaged or not an artifact of this version of rhobench."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """A trained model in evaluation mode, and how it came to be."""
+    """A trained model in evaluation mode, with its configuration and categories."""
 
     model: Detector
     config: RunConfig
+    """Configuration of the run that trained it."""
     categories: Categories
+    """Categories in the order of the class head."""
     sha256: str
-    """Of the file."""
+    """Hexadecimal SHA-256 of the file."""
 
 
 def save_artifact(folder: Path, model: Detector, config: RunConfig, categories: Categories) -> Path:
-    """Write the model of a run into its folder, whole or not at all."""
+    """Write the model of a run atomically into its folder as ``FILE_NAME``."""
     return write_artifact(folder / FILE_NAME, model, config, categories)
 
 
 def write_artifact(file: Path, model: Detector, config: RunConfig, categories: Categories) -> Path:
-    """``save_artifact`` into a file of any name."""
+    """Write a model with its configuration and categories atomically into ``file``."""
     metadata = {
         "format": FORMAT,
         "config": json.dumps(to_dict(config)),
@@ -59,7 +62,7 @@ def write_artifact(file: Path, model: Detector, config: RunConfig, categories: C
 
 @contextmanager
 def atomic_replace(file: Path) -> Iterator[Path]:
-    """A path beside ``file`` to write to, which takes its place when the block ends well and else is removed."""
+    """Context of a temporary path next to ``file``, which replaces it on success and is deleted on an exception."""
     temporary = file.with_name(f".{file.name}.tmp")
     try:
         yield temporary
@@ -69,18 +72,18 @@ def atomic_replace(file: Path) -> Iterator[Path]:
 
 
 def load_artifact(file: Path) -> Artifact:
-    """The inverse of ``save_artifact``. The backbone's weights come from the file, not from where they once came.
+    """Load an artifact written by ``save_artifact``; ``model.backbone.weights`` of its run need not exist any more.
 
     Raises:
-        ArtifactError: the file is missing, or was not written by ``save_artifact``.
+        ArtifactError: the file is missing or damaged, or is not an artifact of this version.
     """
     if not file.is_file():
-        raise ArtifactError(f"There is no model at {file}.")
+        raise ArtifactError(f"There is no model at {file}: give the path of a {FILE_NAME}.")
     try:
         with safe_open(file, "pt") as opened:
             metadata: dict[str, Any] = opened.metadata() or {}
     except SafetensorError as error:
-        raise ArtifactError(f"{file} is damaged or no safetensors file ({error}): train the run again.") from error
+        raise ArtifactError(f"{file} is damaged or not a safetensors file ({error}): train the run again.") from error
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "none")
         raise ArtifactError(f"{file} is not a model of this version of rhobench: its format is {found}, not {FORMAT}.")
@@ -94,6 +97,6 @@ def load_artifact(file: Path) -> Artifact:
 
 
 def sha256_of(file: Path) -> str:
-    """Hexadecimal digest of a file's bytes."""
+    """Hexadecimal SHA-256 of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

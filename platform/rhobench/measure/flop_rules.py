@@ -1,7 +1,8 @@
-"""What one operation is: the two conventions in which costs are counted.
+"""The two conventions for counting operations, "standard" and "official".
 
-PyTorch's counter knows convolutions, matrix products and attention, 2 operations for each multiply-add. A convention
-says what becomes of those 2, has rules for operators that PyTorch has none for, and says which heads are evaluated.
+PyTorch's counter covers convolutions, matrix products and attention, with 2 operations per multiply-add. A convention
+defines the operations per multiply-add, adds rules for operators that PyTorch does not count, and selects the heads
+that are evaluated.
 """
 
 from __future__ import annotations
@@ -15,32 +16,34 @@ import torch
 from torch.utils.flop_counter import flop_registry
 
 CountName = Literal["standard", "official"]
+"""Name of a convention."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Convention:
-    """A way of counting. Numbers of different conventions cannot be compared."""
+    """Rules for counting operations. Counts of different conventions are not comparable."""
 
     name: CountName
-    sentence: str
-    """What is counted, for the foot of a table."""
+    """Name of the convention, stored with every count."""
+    description: str
+    """Description of what is counted, for table footers."""
     per_multiply_add: int
-    """Operations of a multiply-add, where PyTorch has the rule."""
+    """Operations per multiply-add, for operators that PyTorch's counter covers."""
     rules: Mapping[Any, Callable[..., int]]
-    """Operator -> operations from shapes, for operators that PyTorch has no rule for."""
+    """Functions from shapes to operations, by operator, for operators that PyTorch's counter lacks."""
     per_token: int
-    """Operations for each token of the encoder: the padding mask that is resized to its level."""
+    """Operations per encoder token for resizing the padding mask to its level."""
     every_head: bool
-    """Evaluate every head that the official code evaluates; otherwise only what the detections need."""
+    """Whether every head that the official code evaluates is counted, or only those that detections need."""
 
     def total(self, counts: Mapping[Any, int]) -> int:
-        """Operations, from ``FlopCounterMode``'s counts by operator."""
+        """Total operations, given the counts by operator of ``FlopCounterMode``."""
         own = sum(n for operator, n in counts.items() if operator in self.rules)
         return own + (sum(counts.values()) - own) * self.per_multiply_add // 2
 
 
 def _per_element(operations: int) -> Callable[..., int]:
-    """A rule: so many ``operations`` for each element of the result, the first one where there are several."""
+    """Build a rule that counts ``operations`` per element of the output, of the first if there are several."""
 
     def rule(*shapes: Any, out_shape: Sequence[Any], **options: Any) -> int:
         result = out_shape if isinstance(out_shape[0], int) else out_shape[0]
@@ -53,11 +56,11 @@ _ATEN = torch.ops.aten
 
 STANDARD = Convention(
     name="standard",
-    sentence="PyTorch's rules, 2 for each multiply-add: convolutions, matrix products and attention, of which a sample "
-    "of deformable attention is 5 multiply-adds a channel. Norms and elementwise work count nothing. "
-    "Only what the detections need is computed.",
+    description="PyTorch's rules, 2 for each multiply-add: convolutions, matrix products and attention; each sample of "
+    "deformable attention is 5 multiply-adds per channel. Norms and elementwise operations are not counted. "
+    "Only the heads that detections need are evaluated.",
     per_multiply_add=2,
-    # Deformable attention reads each sample bilinearly from 4 cells and then weighs it.
+    # Deformable attention interpolates each sample from 4 cells and multiplies it by its attention weight.
     rules={_ATEN.grid_sampler_2d: _per_element(2 * 5)},
     per_token=0,
     every_head=False,
@@ -65,9 +68,9 @@ STANDARD = Convention(
 
 OFFICIAL = Convention(
     name="official",
-    sentence="fvcore's rules as the official code uses them, 1 for each multiply-add: convolutions, linear layers and "
-    "matrix products, 4 for each channel of a bilinear sample, 5 for each element of a layer or group norm. "
-    "Class heads run on all decoder layers, box heads on all tokens, and twice where boxes are refined.",
+    description="fvcore's rules as the official code uses them, 1 for each multiply-add: convolutions, linear layers "
+    "and matrix products, 4 per channel of a bilinear sample, 5 per element of a layer or group norm. "
+    "Class heads run on all decoder layers, and box heads on all tokens, twice with box refinement.",
     per_multiply_add=1,
     rules={
         _ATEN.grid_sampler_2d: _per_element(4),
@@ -79,6 +82,7 @@ OFFICIAL = Convention(
 )
 
 CONVENTIONS: Mapping[str, Convention] = {convention.name: convention for convention in (STANDARD, OFFICIAL)}
+"""Conventions by name."""
 
-# A rule of ours would silently replace PyTorch's own, and be scaled differently.
+# An operator in both would silently use the rule here instead of PyTorch's, and be scaled differently.
 assert not any(operator in flop_registry for convention in CONVENTIONS.values() for operator in convention.rules)

@@ -1,7 +1,7 @@
-"""Operations of one forward pass, counted while it runs, so that only tokens that are really computed count.
+"""FLOPs and parameters of a detector, counted during a forward pass, so that skipped tokens do not count.
 
-The pass runs on the meta device, where tensors have shapes and no values: it needs no weights and hardly any memory,
-and takes as long for a large image as for a small one.
+The pass runs on the meta device, where tensors have shapes but no values: it needs no weights and hardly any memory,
+and its duration does not depend on the image size.
 """
 
 from __future__ import annotations
@@ -33,50 +33,53 @@ PARTS: Mapping[str, str] = {
     "decoder": "decoder",
     "mask_head": "masks",
 }
-"""Modules of a detector, and the parts that they are shown as; some families lack some."""
+"""Name of the reported part of each module of a detector; not every model family has all of them."""
 
 
 class CountError(ValueError):
-    """A size or a convention that cannot be counted."""
+    """An image size, convention or rho for which costs cannot be counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterCount:
-    """Parameters of a detector; buffers, such as the statistics of frozen batch norms, are none."""
+    """Parameter counts of a detector, without buffers such as the statistics of frozen batch norms."""
 
     total: int
+    """All parameters."""
     trainable: int
+    """Parameters that require a gradient."""
     encoder_aux: int
-    """Those of the encoder's prediction heads, which only losses need."""
+    """Trainable parameters of the encoder's auxiliary heads, which are used only by losses."""
 
     @property
     def published(self) -> int:
-        """As the official table counts: trainable, without the encoder's prediction heads (spec section 11)."""
+        """Count as in the published table: trainable, without the encoder's auxiliary heads (spec section 11)."""
         return self.trainable - self.encoder_aux
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlopCount:
-    """Cost of one image."""
+    """Cost of one forward pass for one image."""
 
     count: CountName
-    """The convention of every number of operations here."""
+    """Convention of all counts of operations in this object."""
     height: int
-    """Of the image in pixels."""
+    """Height of the image in pixels."""
     width: int
-    """Of the image in pixels."""
+    """Width of the image in pixels."""
     tokens: int
     """Tokens that the encoder reads."""
     updated_tokens: int
-    """Tokens that it updates."""
+    """Tokens that the encoder updates."""
     gflops: float
-    """10^9 operations."""
+    """Total in 10^9 operations."""
     parts: dict[str, float]
-    """10^9 operations of each part; they sum to ``gflops``. "heads" are all prediction heads, wherever they are called,
-    and "other" is what runs in no part."""
+    """10^9 operations by part, which sum to ``gflops``. "heads" are all prediction heads, in whichever part they run,
+    and "other" is everything outside the named parts."""
     own_rules: tuple[str, ...]
-    """Operators that PyTorch's counter cannot see, and that were counted by our own rules."""
+    """Operators that PyTorch's counter lacks and that the rules of the convention counted."""
     parameters: ParameterCount
+    """Parameter counts of the model."""
 
     @property
     def params_m(self) -> float:
@@ -85,7 +88,7 @@ class FlopCount:
 
 
 def count_parameters(model: Detector) -> ParameterCount:
-    """Parameters of ``model``; a tensor that several layers share counts once."""
+    """Count the parameters of ``model``; parameters shared by several layers count once."""
 
     def elements(parameters: Iterable[Tensor]) -> int:
         return sum(p.numel() for p in parameters if p.requires_grad)
@@ -106,31 +109,33 @@ def count_flops(
     encoder_aux: bool = False,
     rho: float | None = None,
 ) -> FlopCount:
-    """Cost of ``model`` in evaluation mode for one image without padding; the model itself is not touched.
+    """Count the cost of ``model`` in evaluation mode for one image without padding; the model is not modified.
 
     Args:
-        model: on any device; see ``meta_copy`` for one without weights.
-        height: of the image in pixels.
-        width: of the image in pixels.
-        count: name of the convention, one of ``CONVENTIONS`` (spec section 17).
-        encoder_aux: with "official", run the encoder's prediction heads too, as the official code does. Its published
-            numbers leave them out.
-        rho: share of the tokens to update; None: that of the model.
+        model: model on any device; ``meta_copy`` gives one without weights.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+        count: name of the convention, a key of ``CONVENTIONS`` (spec section 17).
+        encoder_aux: with "official", also run the encoder's auxiliary heads, as the official code does; the published
+            numbers do not include them.
+        rho: share of the encoder tokens to update; None: that of the model.
 
     Raises:
-        CountError: the size or the convention is not allowed.
+        CountError: the image has no area, or the convention is unknown or has no auxiliary heads to count.
         ValueError: the image gives fewer tokens than the model has queries.
     """
     convention = _convention(count, encoder_aux)
     if min(height, width) < 1:
-        raise CountError(f"An image of {height}x{width} pixels (height x width) has no area: both must be at least 1.")
+        raise CountError(
+            f"An image of {height}x{width} pixels (height x width) has no area: both sides must be at least 1."
+        )
     meta_model = meta_copy(model).eval().requires_grad_(False)
     meta_model.rho = meta_model.rho if rho is None else rho
     if not encoder_aux:
         meta_model.get_submodule("encoder").aux_heads = nn.ModuleList()
     images = torch.empty(1, 3, height, width, device="meta")
     counter = FlopCounterMode(display=False, custom_mapping=dict(convention.rules))
-    # Fused attention kernels have a name on every device, and PyTorch has no rule for some: count the matrix products.
+    # Each device has its own fused attention kernel, and PyTorch has no rule for some: count the matrix products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _MetaGridSample(), counter:
         output: DetectorOutput = meta_model(images, with_aux=convention.every_head)
     counts = counter.get_flop_counts()
@@ -152,7 +157,7 @@ def count_flops(
 
 
 def _mask_operations(output: DetectorOutput, convention: Convention) -> int:
-    """Of the product that makes the masks of the detections, at most one for each, after the forward pass."""
+    """Operations of the matrix product that computes the masks of the detections, after the forward pass."""
     if output.masks is None:
         return 0
     queries = torch.arange(min(MAX_DETECTIONS, output.masks.queries.shape[1]), device="meta")
@@ -163,7 +168,7 @@ def _mask_operations(output: DetectorOutput, convention: Convention) -> int:
 
 
 def meta_copy(model: Detector) -> Detector:
-    """``model`` without the values of its weights, on the meta device; nothing is moved or copied there."""
+    """Copy of ``model`` on the meta device, without the values of its weights; no data is moved or copied."""
     tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
     weightless: dict[int, Any] = {id(t): torch.empty_like(t, device="meta") for t in tensors}
     for parameter in model.parameters():
@@ -171,20 +176,23 @@ def meta_copy(model: Detector) -> Detector:
     meta_model = copy.deepcopy(model, weightless)
     for module in meta_model.modules():
         if isinstance(module, DeformableAttention):
-            module.backend = "reference"  # the definition of the operator runs on every device
+            module.backend = "reference"  # plain PyTorch, which runs on the meta device
     return meta_model
 
 
 def _convention(count: str, encoder_aux: bool) -> Convention:
+    """Look up a convention and check that it can count the auxiliary heads."""
     if count not in CONVENTIONS:
-        raise CountError(f"There is no way of counting {count!r}: choose one of {', '.join(CONVENTIONS)}.")
+        raise CountError(f"Unknown convention {count!r}: choose one of {', '.join(CONVENTIONS)}.")
     if encoder_aux and not CONVENTIONS[count].every_head:
-        raise CountError(f"The encoder's prediction heads do not run in detection: {count!r} has none to count.")
+        raise CountError(
+            f"The encoder's auxiliary heads do not run in detection, so {count!r} has none to count: use 'official'."
+        )
     return CONVENTIONS[count]
 
 
 def _parts(model: Detector, counts: Mapping[str, Mapping[Any, int]], convention: Convention) -> dict[str, int]:
-    """Operations by part: modules by name, with their prediction heads taken out and put into a part of their own."""
+    """Operations by part: modules by name, except for their prediction heads, which form the part "heads"."""
     root = type(model).__name__
 
     def of(module: str) -> int:
@@ -208,7 +216,7 @@ def _parts(model: Detector, counts: Mapping[str, Mapping[Any, int]], convention:
 
 
 class _MetaGridSample(TorchDispatchMode):
-    """Spares ``grid_sample`` on the meta device, which PyTorch works out elementwise: two thirds of a whole pass."""
+    """Replaces ``grid_sample`` on the meta device, where PyTorch decomposes it: two thirds of the time of a pass."""
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Latency of trained artifacts, measured in turns so that the drift of the machine meets all of them alike."""
+"""Latency of trained models, timed in alternating rounds so that drift of the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -17,64 +17,70 @@ from rhobench.model import Detector
 from rhobench.model.postprocess import detection_masks, detections
 
 PROTOCOL = "latency-detector/1"
+"""Name and version of the measurement protocol."""
 PROTOCOL_TEXT = (
     "Wall time from normalised images in memory to boxes, and masks with a mask head, in pixels of the original image "
-    "(backbone, transformer, top-100; no reading, resizing or transfer), real validation images in turn, trained "
-    "weights, fp32, nothing else running under the scheduler; median of the timed calls, the artifacts of a sweep in "
-    "turns after a warm-up."
+    "(backbone, transformer, top-100; no loading, resizing or transfer to the device). Real validation images in turn, "
+    "trained weights, fp32, no other task of the scheduler on the machine. Median of the timed calls after a warm-up; "
+    "the artifacts of a sweep are timed in alternating rounds."
 )
-
+"""Description of the protocol, stored in every record."""
 
 Name = TypeVar("Name")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimedModel:
-    """A trained model and the inputs that it is timed on."""
+    """A trained model, and the inputs it is timed on."""
 
     model: Detector
+    """Model on the device it is timed on."""
     batches: Sequence[Batch]
-    """Used in turn."""
+    """Batches that the calls cycle through."""
     rho: float | None = None
-    """Share of the tokens to update, so that one model may be several subjects; None: that of the model."""
+    """Share of the encoder tokens to update, so that one model can be timed at several; None: that of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Timed calls of one artifact."""
+    """Timed calls of one model."""
 
     samples_ms: np.ndarray
-    """(rounds, calls of a round)."""
+    """Duration of each call in milliseconds, (rounds, calls per round)."""
     batch_size: int
+    """Images per call."""
 
     @property
     def median_ms(self) -> float:
-        """The headline number."""
+        """Median duration of a call in milliseconds."""
         return float(np.median(self.samples_ms))
 
     @property
     def fps(self) -> float:
-        """Images per second at this batch size."""
+        """Images per second at this batch size, from the median."""
         return 1000 * self.batch_size / self.median_ms
 
     def percentile_ms(self, percent: float) -> float:
-        """The value below which ``percent`` of the calls lie."""
+        """Percentile of the durations in milliseconds; ``percent`` in [0, 100]."""
         return float(np.percentile(self.samples_ms, percent))
 
 
-def measure_latency(subjects: Mapping[Name, TimedModel], config: MeasureConfig) -> dict[Name, Latency]:
-    """Time models by name, in rounds in which they take turns.
+def measure_latency(models: Mapping[Name, TimedModel], config: MeasureConfig) -> dict[Name, Latency]:
+    """Time several models in alternating rounds.
 
     Args:
-        subjects: models, which are put in evaluation mode, with their batches of ``config.batch_size`` images.
-        config: warm-up, calls and rounds.
+        models: models by name, which are put in evaluation mode, with batches of ``config.batch_size`` images.
+        config: number of warm-up calls, timed calls and rounds.
+
+    Returns:
+        Latencies by name. Each model has at least ``config.iterations`` timed calls, the same number in every round.
     """
-    calls = {name: _detector_call(subject) for name, subject in subjects.items()}
+    calls = {name: _detector_call(timed) for name, timed in models.items()}
     for call in calls.values():
         for i in range(config.warmup_iterations):
             call(i)
-    per_round = -(-config.iterations // config.rounds)
-    samples: dict[Name, list[list[float]]] = {name: [] for name in subjects}
+    per_round = -(-config.iterations // config.rounds)  # rounded up
+    samples: dict[Name, list[list[float]]] = {name: [] for name in models}
     for _ in range(config.rounds):
         for name, call in calls.items():
             samples[name].append(_timed_ms(call, per_round))
@@ -82,12 +88,13 @@ def measure_latency(subjects: Mapping[Name, TimedModel], config: MeasureConfig) 
     return {name: Latency(samples_ms=np.array(rows), batch_size=size) for name, rows in samples.items()}
 
 
-def _detector_call(subject: TimedModel) -> Callable[[int], None]:
-    model = subject.model.eval()
+def _detector_call(timed: TimedModel) -> Callable[[int], None]:
+    """Function that runs the i-th call, cycling through the batches, and waits until the device has finished."""
+    model = timed.model.eval()
     device = next(model.parameters()).device
-    rho = model.rho if subject.rho is None else subject.rho
+    rho = model.rho if timed.rho is None else timed.rho
     inputs = []
-    for batch in subject.batches:
+    for batch in timed.batches:
         originals = [target.original_size for target in batch.targets]
         sizes = torch.tensor(originals, device=device)
         inputs.append((batch.images.to(device), batch.mask.to(device), sizes, originals))
@@ -100,7 +107,7 @@ def _detector_call(subject: TimedModel) -> Callable[[int], None]:
             found = detections(output.prediction, sizes)
             for number, size in enumerate(originals if output.masks is not None else []):
                 for _ in detection_masks(output.masks, number, found.queries[number], size):
-                    pass  # they are made on the way
+                    pass  # the generator computes the masks as it is consumed
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
@@ -108,7 +115,7 @@ def _detector_call(subject: TimedModel) -> Callable[[int], None]:
 
 
 def _timed_ms(call: Callable[[int], None], count: int) -> list[float]:
-    """Milliseconds of each call, with the garbage collector off."""
+    """Durations of ``count`` calls in milliseconds, with the garbage collector disabled."""
     gc.collect()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""What a model costs, by its name: for ``rhobench cost``."""
+"""Cost of a model by name, as ``rhobench cost`` shows it: FLOPs by part, and parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rhobench.model.backbone import NoEarlyStageError
 
 
 class CostRequestError(ValueError):
-    """A cost that was asked for in a way that cannot be answered."""
+    """An invalid option of ``rhobench cost``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +29,14 @@ class ModelCost:
     """Cost of a model for one image."""
 
     model: str
+    """Name of the model."""
     rho: float | None
+    """Share of the encoder tokens that are updated; None: the encoder is dense."""
     cost: FlopCount
+    """Operations and parameters."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Fields of the ``--json`` output."""
         cost = self.cost
         return {
             "model": self.model,
@@ -52,7 +55,7 @@ class ModelCost:
         }
 
     def card(self) -> RenderableType:
-        """For the terminal."""
+        """Text and table for the terminal."""
         cost, parameters = self.cost, self.cost.parameters
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("part")
@@ -62,14 +65,14 @@ class ModelCost:
             table.add_row(part, f"{gflops:.3f}", f"{gflops / cost.gflops:.1%}")
         table.add_section()
         table.add_row("all", f"{cost.gflops:.3f}", "100.0%", style="bold")
-        rules = f" Counted by rules of our own: {', '.join(cost.own_rules)}." if cost.own_rules else ""
+        rules = f" Counted by rules of rhobench: {', '.join(cost.own_rules)}." if cost.own_rules else ""
         return Group(
-            f"{self.model}{_rho_suffix(self.rho)} at {cost.height}×{cost.width}: {cost.updated_tokens:,} of {cost.tokens:,} "
-            "tokens updated",
+            f"{self.model}{_rho_suffix(self.rho)} at {cost.height}×{cost.width}: {cost.updated_tokens:,} of "
+            f"{cost.tokens:,} tokens updated",
             f"{parameters.total / 1e6:.2f} M parameters, {parameters.trainable / 1e6:.2f} M of them trainable, "
-            f"{parameters.encoder_aux / 1e6:.2f} M of these for losses on the encoder alone",
+            f"{parameters.encoder_aux / 1e6:.2f} M of these used only by auxiliary losses of the encoder",
             table,
-            f"{cost.count}: {CONVENTIONS[cost.count].sentence}{rules}",
+            f"{cost.count}: {CONVENTIONS[cost.count].description}{rules}",
         )
 
 
@@ -78,48 +81,67 @@ class MeanCost:
     """Mean cost of a model over images of val2017."""
 
     model: str
+    """Name of the model."""
     rho: float | None
+    """Share of the encoder tokens that are updated; None: the encoder is dense."""
     count: str
+    """Convention of the count."""
     images: int
+    """Number of images."""
     different_sizes: int
+    """Number of distinct image sizes."""
     passes: int
-    """That were counted; the other sizes follow from them exactly."""
+    """Counted forward passes; the costs of all other sizes follow from them exactly."""
     gflops: float
+    """Mean per image in 10^9 operations."""
     params_m: float
+    """Millions of parameters, trainable or not."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``; it has the keys of one image, without a size and without parts."""
+        """Fields of the ``--json`` output, with those of a single image; size and parts are empty."""
         return vars(self) | {"height": None, "width": None, "parts": {}}
 
     def card(self) -> RenderableType:
-        """For the terminal."""
+        """Text and table for the terminal."""
         return (
-            f"{self.model}{_rho_suffix(self.rho)}: {self.gflops:.3f} GFLOPs, mean of {self.images:,} images of val2017 in "
-            f"{self.different_sizes} sizes (exact, from {self.passes} counted passes)\n"
+            f"{self.model}{_rho_suffix(self.rho)}: {self.gflops:.3f} GFLOPs, mean of {self.images:,} images of val2017 "
+            f"in {self.different_sizes} sizes (exact, from {self.passes} counted passes)\n"
             f"{self.params_m:.2f} M parameters\n"
-            f"{self.count}: {CONVENTIONS[self.count].sentence}"
+            f"{self.count}: {CONVENTIONS[self.count].description}"
         )
 
 
 def model_cost(name: str, rho: float | None, size: str, count: str) -> ModelCost:
-    """Cost of the model called ``name`` for an image of ``size`` ("HxW"), freshly built, without weights.
+    """Count the cost of a model for one image; no weights are needed.
+
+    Args:
+        name: name of the model.
+        rho: share of the encoder tokens to update; None: that of the model.
+        size: image size in pixels as "HEIGHTxWIDTH".
+        count: name of the convention.
 
     Raises:
-        ValueError: there is no such model, rho, size or convention.
+        ValueError: an argument is invalid.
     """
-    config, (height, width) = _config(name, rho), _parse_size(size)
+    config, (height, width) = _model_config(name, rho), _parse_size(size)
     return ModelCost(model=name, rho=config.rho, cost=count_flops(_build(config), height, width, count=count))
 
 
 def mean_cost(name: str, rho: float | None, first: int | None, count: str) -> MeanCost:
-    """Mean cost over the ``first`` images of val2017, resized as in the official evaluation; None: all of them.
+    """Mean cost of a model over val2017, with images resized as in the official evaluation.
+
+    Args:
+        name: name of the model.
+        rho: share of the encoder tokens to update; None: that of the model.
+        first: number of images to average over, from the first; None: all of them.
+        count: name of the convention.
 
     Raises:
-        ValueError: there is no such model, rho or convention, or ``first`` is not positive.
+        ValueError: an argument is invalid.
     """
     if first is not None and first < 1:
-        raise CostRequestError(f"--first {first} leaves no image: give at least 1.")
-    config, sizes = _config(name, rho), val2017_sizes()[:first]
+        raise CostRequestError(f"--first {first} selects no image: it must be at least 1.")
+    config, sizes = _model_config(name, rho), val2017_sizes()[:first]
     model = _build(config)
     costs = SizeCosts(model, sizes, count=count)
     return MeanCost(
@@ -134,17 +156,17 @@ def mean_cost(name: str, rho: float | None, first: int | None, count: str) -> Me
     )
 
 
-def _config(name: str, rho: float | None) -> ModelConfig:
+def _model_config(name: str, rho: float | None) -> ModelConfig:
     config = find_model(name)
     if rho is None:
         return config
     if config.rho is None:
-        raise CostRequestError(f"{name} has no rho: its encoder updates all tokens. Leave --rho out.")
+        raise CostRequestError(f"{name} has no rho, because its encoder updates all tokens: omit --rho.")
     return replace(config, rho=rho)
 
 
 def _build(config: ModelConfig) -> Detector:
-    """The model; where no part of its backbone can be frozen, as of a ViT, all of it counts as trainable."""
+    """Build the model; a backbone without early stages to freeze, such as a ViT, counts as trainable."""
     try:
         return build_model(config)
     except NoEarlyStageError:
@@ -154,7 +176,7 @@ def _build(config: ModelConfig) -> Detector:
 def _parse_size(size: str) -> tuple[int, int]:
     sides = re.fullmatch(r"(\d+)[x×](\d+)", size)
     if sides is None:
-        raise CostRequestError(f"--size {size!r} is no size: write HEIGHTxWIDTH in pixels, such as 800x1066.")
+        raise CostRequestError(f"--size {size!r} is not a size: use HEIGHTxWIDTH in pixels, such as 800x1066.")
     return int(sides[1]), int(sides[2])
 
 

@@ -26,7 +26,7 @@ _ELEMENTWISE = 0.03
 """DETR's own counter also counts elementwise operators: some 1 % more for DETR, 2 % for DC5 with its large softmax."""
 
 _NOTES = (
-    f"GFLOPs: {OFFICIAL.sentence}",
+    f"GFLOPs: {OFFICIAL.description}",
     "The published rows are not of one size: those of Deformable DETR fit an image of 850x1040, those of Sparse DETR "
     "and DETR Swin-T one of 800x1066 (spec section 17). The encoder's auxiliary heads are in neither, nor in the "
     "parameters, which are the trainable ones.",
