@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from rhobench.config import BackboneConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
-from rhobench.config.paths import to_dict
+from rhobench.config.conversion import to_dict
 
 COLOURS = ("red", "blue")
 """Category 3 is "red", category 7 is "blue"."""
@@ -32,7 +32,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def write_coco(tmp_path: Path) -> Callable[..., Path]:
-    """Write a data set of coloured boxes, with as many training and validation images as asked for."""
+    """Function that writes a COCO data set of coloured boxes with ``train`` and ``val`` images."""
 
     def write(train: int = 4, val: int = 3, sizes: tuple[tuple[int, int], ...] = ((96, 64),)) -> Path:
         root = tmp_path / "data"
@@ -52,7 +52,7 @@ def write_coco(tmp_path: Path) -> Callable[..., Path]:
 
 
 def _box(number: int, which: int) -> tuple[int, int, int, int]:
-    """x, y, width, height: red in the upper half, blue in the lower one."""
+    """Box (x, y, width, height) in pixels: red in the upper half, blue in the lower half."""
     return 4 + 7 * (number % 4), 4 + 30 * which, 20, 16 + number % 5
 
 
@@ -83,7 +83,7 @@ def _draw(root: Path, number: int, size: tuple[int, int]) -> dict[str, Any]:
 
 @pytest.fixture
 def small() -> Callable[..., RunConfig]:
-    """The config of a small run on a folder; changes to its TrainConfig as keywords."""
+    """Function that returns the configuration of a small run on a data folder; keywords change its TrainConfig."""
 
     def config(
         root: Path, *, model: dict[str, Any] | None = None, data: dict[str, Any] | None = None, **train: Any
@@ -112,7 +112,7 @@ def small() -> Callable[..., RunConfig]:
 
 @pytest.fixture
 def two_workers() -> Callable[[RunConfig, Path, int], list[dict[str, Any]]]:
-    """Train with two worker processes -> what each wrote; see ``data_parallel_worker.py``."""
+    """Function that trains with two worker processes and returns their results; see ``data_parallel_worker.py``."""
 
     def train_in(config: RunConfig, folder: Path, stop: int) -> list[dict[str, Any]]:
         folder.mkdir()

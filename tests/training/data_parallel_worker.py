@@ -1,7 +1,7 @@
 """One of two data-parallel workers: python data_parallel_worker.py RANK CONFIG.json FOLDER STOP.
 
-Trains in FOLDER/interrupted, where it leaves after STOP steps, and goes on there with what FOLDER/left keeps a copy of.
-Then it trains in FOLDER/whole without a break. Writes what both gave.
+It trains in FOLDER/interrupted for STOP steps, copies this folder to FOLDER/left, and resumes the training. Then it
+trains in FOLDER/whole without interruption, and writes the results of both to FOLDER/rankRANK.pt.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import torch
 import torch.distributed as dist
 
 from rhobench.config import RunConfig
-from rhobench.config.paths import from_dict
+from rhobench.config.conversion import from_dict
 from rhobench.training import train
 from rhobench.training.meter import MEASURED
 from rhobench.training.step import OptimizerStep, StepResult
 
 
 def watched_training(config: RunConfig, folder: Path, stop: int | None = None) -> dict[str, Any]:
-    """Train -> losses of each step, gradients of the first one, history, weights, warnings.
+    """Train; return the losses of each step, the gradients of the first, the history, weights and warnings.
 
     Raises:
         InterruptedError: ``stop`` steps are done.
@@ -36,11 +36,11 @@ def watched_training(config: RunConfig, folder: Path, stop: int | None = None) -
     def watched(self: OptimizerStep, batch: Any) -> StepResult:
         if len(losses) == stop:
             raise InterruptedError
-        stepped = take(self, batch)
+        result = take(self, batch)
         named = self.state.model.named_parameters()
         gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
-        losses.append(stepped.loss)
-        return stepped
+        losses.append(result.loss)
+        return result
 
     folder.mkdir(exist_ok=True)
     OptimizerStep.__call__ = watched  # type: ignore[method-assign]
@@ -62,7 +62,7 @@ def watched_training(config: RunConfig, folder: Path, stop: int | None = None) -
 
 def main(rank: int, config_file: Path, folder: Path, stop: int) -> None:
     torch.set_num_threads(1)
-    # They meet in a file, because a port that is free now may be taken a moment later.
+    # Rendezvous through a file, because a port that is free now may be taken a moment later.
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     config = from_dict(RunConfig, json.loads(config_file.read_text()))
     try:

@@ -1,10 +1,10 @@
-"""Train in processes that kill themselves, one after the other: python kill_and_resume.py CONFIG.json WHOLE KILLED MOMENT...
+"""Train in processes that kill themselves: python kill_and_resume.py CONFIG.json WHOLE KILLED MOMENT...
 
-The folder WHOLE gets a training that nothing disturbs, the folder KILLED one that is killed at the moments.
+The folder WHOLE gets an uninterrupted training, and the folder KILLED one that is killed and resumed at each moment.
 
-A moment is STEP:PLACE: in its STEP-th step (counted in this process), a process gets SIGKILL at PLACE: "step" (done,
-nothing is written), "writing" (the checkpoint is half written), "written" (whole, not yet renamed) or "renamed" (in
-place, the one before last not yet removed). After the last moment a process trains to the end.
+A moment is STEP:PLACE. The process receives SIGKILL in its STEP-th step, counted from its start, at PLACE: "step" (the
+step is done, no checkpoint written), "writing" (the checkpoint is half written), "written" (it is complete but not yet
+renamed) or "renamed" (the oldest checkpoint is not yet deleted). After the last moment a process trains to the end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from rhobench.config import RunConfig
-from rhobench.config.paths import from_dict
+from rhobench.config.conversion import from_dict
 from rhobench.training import checkpoint, train
 from rhobench.training.step import OptimizerStep, StepResult
 
@@ -29,7 +29,7 @@ def die() -> None:
 
 
 def die_at(step: int, place: str) -> None:
-    """Arrange for the death of this process."""
+    """Patch the training so that this process kills itself at the given moment."""
     taken, take, replace, save = 0, OptimizerStep.__call__, os.replace, checkpoint.save_file
 
     def counted(self: OptimizerStep, batch: Any) -> StepResult:
@@ -60,7 +60,7 @@ def die_at(step: int, place: str) -> None:
 
 
 def run(config: RunConfig, folder: Path, moment: str | None) -> int:
-    """Train in a process of its own -> the signal that ended it, 0 for none."""
+    """Train in a forked process; return the signal that ended it, or 0."""
     child = os.fork()
     if child == 0:
         if moment is not None:

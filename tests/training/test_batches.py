@@ -58,17 +58,17 @@ def test_images_are_mirrored_about_half_of_the_time_and_anew_each_epoch() -> Non
     assert first != second
 
 
-def test_all_images_of_an_epoch_are_augmented_by_one_seed_of_its_own() -> None:
+def test_each_epoch_has_its_own_augmentation_seed_for_all_images() -> None:
     seeds = [{key.seed for step in batches(20, 4, seed=s, epoch=e) for key in step} for s in (0, 1) for e in (0, 1)]
     assert [len(of_an_epoch) for of_an_epoch in seeds] == [1, 1, 1, 1]
     assert len(set.union(*seeds)) == 4
 
 
-def test_fewer_images_than_a_batch_is_a_sentence() -> None:
+def test_fewer_images_than_a_batch_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"has 3 images, fewer than train.batch_size=4"):
         EpochBatchSampler(3, MIRRORED, 4, 0, 0, 1)
 
 
-def test_a_batch_that_workers_cannot_share_is_a_sentence() -> None:
-    with pytest.raises(ValueError, match=r"train.batch_size=4 cannot be shared by train.num_workers=3"):
+def test_a_batch_that_workers_cannot_share_is_rejected() -> None:
+    with pytest.raises(ValueError, match=r"train.batch_size=4 is not divisible by train.num_workers=3"):
         EpochBatchSampler(10, MIRRORED, 4, 0, 0, 3)

@@ -1,4 +1,4 @@
-"""Checkpoints that cannot be written: the training goes on, says so, and what there was before stays."""
+"""Checkpoints that cannot be written: training continues with a warning, and earlier checkpoints remain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception, int], None]:
-    """Lets writing fail from the given checkpoint on, when part of the file is there."""
+    """Function that makes writing fail from the given checkpoint on, after part of the file is written."""
 
     def break_at(error: Exception, first: int) -> None:
         save, count = checkpoint.save_file, 0
@@ -40,14 +40,14 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception, int], None]:
 
 
 @pytest.mark.parametrize("error", [FULL, SafetensorError("Error while serializing: I/O error")])
-def test_what_could_not_be_written_leaves_no_part_and_keeps_those_before(
+def test_a_failed_write_leaves_no_partial_file_and_keeps_earlier_checkpoints(
     error: Exception, broken: Callable[..., None], tmp_path: Path
 ) -> None:
     for step in range(1, MAX_TO_KEEP + 1):
         write_checkpoint(tmp_path, step, {"w": torch.ones(3)}, {})
     before = sorted(tmp_path.iterdir())
     broken(error, 1)
-    with pytest.raises(CheckpointWriteError, match=f"{tmp_path} takes no checkpoint"):
+    with pytest.raises(CheckpointWriteError, match=f"cannot write a checkpoint to {tmp_path} "):
         write_checkpoint(tmp_path, MAX_TO_KEEP + 1, {"w": torch.ones(3)}, {})
     assert sorted(tmp_path.iterdir()) == before
     file, damaged = find_checkpoint(tmp_path)
@@ -55,7 +55,7 @@ def test_what_could_not_be_written_leaves_no_part_and_keeps_those_before(
 
 
 @pytest.mark.parametrize("first", [1, 2])
-def test_a_training_on_a_full_disk_goes_on_with_one_warning(
+def test_training_on_a_full_disk_continues_with_one_warning(
     first: int, small: Callable[..., RunConfig], broken: Callable[..., None], tmp_path: Path
 ) -> None:
     config = replace(
@@ -64,21 +64,21 @@ def test_a_training_on_a_full_disk_goes_on_with_one_warning(
     )
     folder = tmp_path / "run"
     folder.mkdir()
-    said: list[Status] = []
+    reports: list[Status] = []
     broken(FULL, first)
-    trained = train(config, folder, said.append, torch.device("cpu"))
+    trained = train(config, folder, reports.append, torch.device("cpu"))
     assert trained.progress.epoch == 3
-    sentence = (
-        f"{folder} takes no checkpoint ([Errno 28] No space left on device): the training goes on, and would be taken "
-        "up from the checkpoint before"
+    warning = (
+        f"cannot write a checkpoint to {folder} ([Errno 28] No space left on device): training continues, and would "
+        "resume from the previous checkpoint"
     )
-    assert trained.progress.warnings == [sentence], "the record keeps it, once"
-    assert [status.warning for status in said if status.warning] == [sentence]
+    assert trained.progress.warnings == [warning], "the record keeps it, once"
+    assert [status.warning for status in reports if status.warning] == [warning]
     file, _ = find_checkpoint(folder)
     assert (file is None) == (first == 1)
 
 
-def test_an_error_that_is_no_matter_of_the_disk_is_not_hidden(broken: Callable[..., Any], tmp_path: Path) -> None:
+def test_other_errors_propagate(broken: Callable[..., Any], tmp_path: Path) -> None:
     broken(RuntimeError("a defect"), 1)
     with pytest.raises(RuntimeError, match="a defect"):
         write_checkpoint(tmp_path, 1, {"w": torch.ones(3)}, {})

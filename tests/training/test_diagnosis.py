@@ -1,4 +1,4 @@
-"""When numbers go wrong the run stops, says where, and leaves what is needed to see it again."""
+"""A run with non-finite values stops, reports the location, and saves the step so that it can be replayed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def disturbed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Detector], None]], None]:
-    """Let something happen to the model before a step of the training."""
+    """Function that applies a change to the model before a given step of the training."""
 
     def arrange(step: int, disturb: Callable[[Detector], None]) -> None:
         taken, take = 0, OptimizerStep.__call__
@@ -63,16 +63,16 @@ def test_a_weight_that_is_not_finite_is_named_with_its_layer_and_step(
     disturbed(4, lambda model: parameter(model, "encoder.layers.1.norm.weight").fill_(float("nan")))
     with pytest.raises(NonFiniteError) as caught:
         run(small(write_coco()), tmp_path / "run")
-    sentence = str(caught.value)
-    assert "in step 2 of epoch 2 on images [" in sentence
-    assert "first layer whose output is not finite is encoder.layers.1.norm (LayerNorm, float32)" in sentence
-    assert "whose own weight is not finite: an earlier step destroyed it" in sentence
-    assert "It ran in fp32" in sentence
-    assert "train.lr (it is 0.001)" in sentence
-    assert "corner" not in sentence
+    message = str(caught.value)
+    assert "in step 2 of epoch 2 on images [" in message
+    assert "first layer whose output is not finite is encoder.layers.1.norm (LayerNorm, float32)" in message
+    assert "(LayerNorm, float32), whose weight became non-finite in an earlier step" in message
+    assert "The precision was fp32" in message
+    assert "train.lr (it is 0.001)" in message
+    assert "corner" not in message
 
 
-def test_the_step_that_failed_can_be_run_again(
+def test_a_failed_step_can_be_replayed(
     write_coco: Write,
     small: Small,
     tmp_path: Path,
@@ -91,13 +91,13 @@ def test_the_step_that_failed_can_be_run_again(
     assert (config, scale, steps) == (small(tmp_path / "data", model=masked), 1.0, 1)
     module, folder = str(caught.value).partition("`python -m ")[2].partition("`")[0].split()
     monkeypatch.setattr(sys, "argv", ["replay", folder])
-    sys.modules.pop(module)  # runpy warns of what is imported already
+    sys.modules.pop(module)  # runpy warns about modules that are already imported
     runpy.run_module(module, run_name="__main__")
     assert capsys.readouterr().out == f"worker 0: {again}\n"
 
 
-def test_a_folder_without_a_failed_step_has_nothing_to_run_again(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no step has failed there"):
+def test_a_folder_without_a_failed_step_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"so no step failed in it"):
         failed_workers(tmp_path)
 
 
@@ -121,7 +121,7 @@ def test_an_image_that_is_not_finite_is_named(
 def test_a_learning_rate_that_destroys_the_weights_stops_at_the_first_layer_that_overflows(
     write_coco: Write, small: Small, tmp_path: Path
 ) -> None:
-    with pytest.raises(NonFiniteError, match=r"step 2 of epoch 1 .*first layer whose output .* Lower train\.lr"):
+    with pytest.raises(NonFiniteError, match=r"step 2 of epoch 1 .*first layer whose output .* lower train\.lr"):
         run(small(write_coco(), lr=1e30), tmp_path / "run")
 
 
@@ -138,7 +138,7 @@ def test_a_gradient_that_is_not_finite_is_named_while_the_weights_are_still_good
     assert all(bool(value.isfinite().all()) for value in model.state_dict().values())
 
 
-def test_a_label_beyond_the_class_head_is_a_sentence_before_anything_is_computed(
+def test_a_label_outside_the_class_head_is_rejected_before_anything_is_computed(
     write_coco: Write, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = CocoDetection.__getitem__
@@ -158,7 +158,7 @@ def batch_of(config: RunConfig, root: Path, images: int) -> TrainBatch:
     return collate([dataset[index, Flip.NONE] for index in range(images)])
 
 
-def test_a_box_that_is_not_finite_is_a_sentence(write_coco: Write, small: Small) -> None:
+def test_a_box_that_is_not_finite_is_rejected(write_coco: Write, small: Small) -> None:
     root = write_coco()
     batch = batch_of(small(root), root, 2)
     check_targets(batch, 2)
@@ -184,10 +184,8 @@ FAMILIES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.get("name", "sparse_detr"))
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_nothing_is_found_where_nothing_is_wrong(
-    write_coco: Write, small: Small, family: dict[str, Any], precision: str
-) -> None:
-    """Images of two sizes: padding, and proposals that do not exist, are no errors."""
+def test_a_finite_step_has_no_finding(write_coco: Write, small: Small, family: dict[str, Any], precision: str) -> None:
+    """With images of two sizes: padding and invalid proposals are not findings."""
     root = write_coco(sizes=((96, 64), (80, 96)))
     config = small(root, model=family, precision=precision)
     config = replace(config, data=replace(config.data, resize_px=None, short_side_px=64))
@@ -196,7 +194,7 @@ def test_nothing_is_found_where_nothing_is_wrong(
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_under_fp16_steps_are_skipped_and_counted_and_the_run_goes_on(
+def test_overflows_in_fp16_skip_steps_and_are_counted(
     write_coco: Write, small: Small, tmp_path: Path, disturbed: Callable[..., None]
 ) -> None:
     """Two gradients in the middle of the run overflow."""
@@ -221,8 +219,8 @@ def test_a_loss_scale_that_collapses_stops_the_run(
     disturbed(1, lambda model: model.get_parameter("level_embed").register_hook(lambda g: g / 0) and None)
     with pytest.raises(NonFiniteError) as caught:
         run(small(write_coco(), precision="fp16", epochs=20, eval_every_epochs=50), tmp_path / "run")
-    sentence = str(caught.value)
-    assert "overflow even with a loss scale of 0.5, after 17 skipped steps in step 2 of epoch 9" in sentence
-    assert "the gradient of level_embed" in sentence
-    assert "or train.precision=bf16" in sentence
+    message = str(caught.value)
+    assert "overflow even with a loss scale of 0.5, after 17 skipped steps in step 2 of epoch 9" in message
+    assert "the gradient of level_embed" in message
+    assert "or set train.precision=bf16" in message
     assert json.loads(failed_step_files(tmp_path / "run", 0)[1].read_text())["loss_scale"] == 0.5

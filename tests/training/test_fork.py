@@ -1,4 +1,4 @@
-"""A run that starts from the weights of another one."""
+"""Runs that start from the weights of another run."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def run(config: RunConfig, folder: Path, report: Callable[[Status], None] = lamb
 
 @pytest.fixture
 def first(write_coco: Write, small: Small, tmp_path: Path) -> tuple[RunConfig, Path, TrainingResult]:
-    """A run whose last checkpoint is there."""
+    """A finished training whose last checkpoint exists."""
     config = small(write_coco(), ema_decay=0.5)
     return config, tmp_path / "first", run(config, tmp_path / "first")
 
 
 def forked(config: RunConfig, folder: Path) -> RunConfig:
-    """Another run, whose learning rate is too small to move a weight that is shown with four digits."""
+    """A forked run whose learning rate is too small to change the weights visibly."""
     return with_values(config, {"train.fork_from": str(folder), "train.lr": 1e-30, "train.lr_backbone": 1e-30})
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_fork_starts_from_the_weights_that_would_be_scored(
+def test_a_fork_starts_from_the_weights_that_are_evaluated(
     first: tuple[RunConfig, Path, TrainingResult], tmp_path: Path, finished: bool
 ) -> None:
     config, folder, trained = first
@@ -55,7 +55,7 @@ def test_a_fork_starts_from_the_weights_that_would_be_scored(
     origin = {"file": str(source), "sha256": sha256_of(source), "damaged": [], "fresh": []}
     assert fork.progress.forked_from == origin
     assert fork.progress.warnings == []
-    assert len(fork.progress.history) == 2  # everything else begins anew
+    assert len(fork.progress.history) == 2  # everything else starts from scratch
     expected = trained.model.state_dict()
     for name, value in fork.model.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=2e-3, atol=1e-5)
@@ -85,23 +85,27 @@ def test_a_fork_is_another_run(first: tuple[RunConfig, Path, TrainingResult]) ->
     assert run_id(config, ()) != run_id(with_value(config, "train.fork_from", str(folder)), ())
 
 
-def test_weights_of_another_model_are_a_sentence(first: tuple[RunConfig, Path, TrainingResult], tmp_path: Path) -> None:
+def test_weights_of_another_model_are_rejected(first: tuple[RunConfig, Path, TrainingResult], tmp_path: Path) -> None:
     config, folder, _ = first
-    for path, value, sentence in (
-        ("model.ffn_dim", 64, r"is of another model: .*ffn.* is \(32.*\) there and \(64.*\) here"),
-        ("model.enc_layers", 3, r"is of another model: .* exists only here"),
+    for path, value, message in (
+        (
+            "model.ffn_dim",
+            64,
+            r"belongs to another model: .*ffn.* \(32.*\) in the file and \(64.*\) in this run",
+        ),
+        ("model.enc_layers", 3, r"belongs to another model: .* exists only in this run's model"),
     ):
-        with pytest.raises(ForkError, match=sentence):
+        with pytest.raises(ForkError, match=message):
             run(with_value(forked(config, folder), path, value), tmp_path / path)
 
 
-def test_a_new_mask_head_starts_fresh_and_is_named(
+def test_a_new_mask_head_keeps_its_initial_weights_and_is_named(
     first: tuple[RunConfig, Path, TrainingResult], tmp_path: Path
 ) -> None:
     config, folder, trained = first
-    told: list[str | None] = []
+    warnings: list[str | None] = []
     masked = with_value(forked(config, folder), "model.mask_head", True)
-    fork = run(masked, tmp_path / "fork", lambda status: told.append(status.warning))
+    fork = run(masked, tmp_path / "fork", lambda status: warnings.append(status.warning))
     learnt, weights = trained.model.state_dict(), fork.model.state_dict()
     new = sorted(weights.keys() - learnt.keys())
     assert {name.partition(".")[0] for name in new} == {"mask_head"}
@@ -112,41 +116,41 @@ def test_a_new_mask_head_starts_fresh_and_is_named(
     for name in new:
         torch.testing.assert_close(weights[name], begun[name], rtol=2e-3, atol=1e-5)
     (warning,) = fork.progress.warnings
-    assert warning in told
-    assert warning.endswith(f"lacks a head that is new here, so these parameters start fresh: {', '.join(new)}")
+    assert warning in warnings
+    assert warning.endswith(
+        f"has no weights for a new head; these parameters keep their initial values: {', '.join(new)}"
+    )
     assert fork.progress.forked_from is not None
     assert fork.progress.forked_from["fresh"] == new
 
 
-def test_a_head_is_new_only_as_a_whole_and_none_is_dropped(
-    first: tuple[RunConfig, Path, TrainingResult], tmp_path: Path
-) -> None:
+def test_a_partial_or_surplus_head_is_rejected(first: tuple[RunConfig, Path, TrainingResult], tmp_path: Path) -> None:
     config, folder, trained = first
     masked = with_value(forked(config, folder), "model.mask_head", True)
     model = build_detector(masked, trained.categories)
     source = save_artifact(folder, model, masked, trained.categories)
-    with pytest.raises(ForkError, match=r"mask_head.* exists only there"):
+    with pytest.raises(ForkError, match=r"mask_head.* exists only in the file"):
         run(forked(config, folder), tmp_path / "without")
     tensors = load_file(source)
     del tensors["mask_head.cell_embed.bias"]
     save_file(tensors, source)
-    with pytest.raises(ForkError, match=r"mask_head.cell_embed.bias exists only here"):
+    with pytest.raises(ForkError, match=r"mask_head.cell_embed.bias exists only in this run's model"):
         run(masked, tmp_path / "torn")
 
 
-def test_a_folder_without_weights_is_a_sentence(write_coco: Write, small: Small, tmp_path: Path) -> None:
+def test_a_folder_without_weights_is_rejected(write_coco: Write, small: Small, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     config = with_value(small(write_coco()), "train.fork_from", str(tmp_path / "empty"))
-    with pytest.raises(ForkError, match=r"neither a model.safetensors nor a whole checkpoint"):
+    with pytest.raises(ForkError, match=r"neither a model.safetensors nor an intact checkpoint"):
         run(config, tmp_path / "fork")
 
 
-def test_cached_features_of_another_backbone_are_a_sentence(
+def test_cached_features_of_another_backbone_are_rejected(
     first: tuple[RunConfig, Path, TrainingResult], tmp_path: Path
 ) -> None:
     config, folder, _ = first
     backbone = replace(config.model.backbone, frozen="all")
     config = replace(config, model=replace(config.model, backbone=backbone))
     config = with_values(config, {"train.fork_from": str(folder), "train.cache_features": True})
-    with pytest.raises(ForkError, match=r"has another backbone .* set train.cache_features=false"):
+    with pytest.raises(ForkError, match=r"The backbone in .* differs from .* set train.cache_features=false"):
         run(config, tmp_path / "fork")

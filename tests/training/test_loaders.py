@@ -17,11 +17,11 @@ AUGMENTED = {"scales_px": (48, 64), "crop_prob": 0.5, "crop_scales_px": (64,), "
 
 
 def augmented_batches(config: RunConfig, root: Path, workers: int = 1, rank: int = 0) -> list[Batch]:
-    """The first epoch of one of several workers."""
+    """Batches of the first epoch of one worker."""
     images = open_images(config, root)
-    sources = open_training_data(config, images, torch.nn.Identity(), lambda note: None)  # type: ignore[arg-type]
+    data = open_training_data(config, images, torch.nn.Identity(), lambda note: None)  # type: ignore[arg-type]
     order = EpochBatchSampler(len(images[0]), images[0].flips, config.train.batch_size, config.seed, rank, workers)
-    return list(sources.train_loader(order))
+    return list(data.train_loader(order))
 
 
 def test_augmented_images_are_the_same_however_many_workers_and_loaders_share_them(
@@ -39,7 +39,7 @@ def test_augmented_images_are_the_same_however_many_workers_and_loaders_share_th
         assert all(torch.equal(t.labels, alone[t.image_id].labels) for t in targets)
 
 
-def test_an_interrupted_augmented_training_ends_as_an_uninterrupted_one(
+def test_a_resumed_training_with_augmentation_equals_an_uninterrupted_one(
     write_coco: Callable[..., Path], small: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     config = small(write_coco(), data=AUGMENTED)
@@ -60,7 +60,7 @@ def test_an_interrupted_augmented_training_ends_as_an_uninterrupted_one(
     assert all(torch.equal(value, expected[key]) for key, value in resumed.model.state_dict().items())
 
 
-def test_augmented_images_have_no_cached_features(
+def test_augmentation_and_cached_features_exclude_each_other(
     write_coco: Callable[..., Path], small: Callable[..., RunConfig]
 ) -> None:
     with pytest.raises(

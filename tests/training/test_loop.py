@@ -25,7 +25,7 @@ class Interrupted(Exception):
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., TrainingResult]:
-    """Train in a folder named as asked for."""
+    """Function that trains a configuration in a folder of the given name."""
 
     def run_in(
         config: RunConfig, name: str = "run", report: Callable[[Status], None] = lambda status: None
@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> Callable[..., TrainingResult]:
 
 
 def numbers(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The history without what a clock measured."""
+    """The history without timings."""
     return [{name: value for name, value in entry.items() if name not in TIMES} for entry in history]
 
 
@@ -60,33 +60,33 @@ def test_two_epochs_leave_a_history_of_losses_and_accuracy(
         assert entry["memory_gib"] > 0.05  # torch alone
     assert 0 < history[0]["seconds"] < history[1]["seconds"]
     assert trained.progress.train_seconds == history[1]["seconds"]
-    assert trained.accuracy.metrics().items() <= history[1].items()
+    assert trained.accuracy.metrics.items() <= history[1].items()
     assert {found["image_id"] for found in trained.detections} == {101, 102, 103}
     assert {found["category_id"] for found in trained.detections} == {3, 7}
 
 
-def test_a_few_images_are_learnt_by_heart(write_coco: Write, small: Small, run: Callable[..., TrainingResult]) -> None:
+def test_training_overfits_a_few_images(write_coco: Write, small: Small, run: Callable[..., TrainingResult]) -> None:
     config = small(write_coco(), data={"hflip": False, "val_split": "train"}, epochs=15, eval_every_epochs=15)
     history = run(config).progress.history
     assert history[-1]["loss"] < 0.75 * history[0]["loss"]
     assert ["ap" in entry for entry in history] == [False] * 14 + [True]
 
 
-def test_an_interrupted_training_ends_as_an_uninterrupted_one(
+def test_a_resumed_training_equals_an_uninterrupted_one(
     write_coco: Write, small: Small, run: Callable[..., TrainingResult]
 ) -> None:
-    """To the last bit, with dropout, mirrored images and the learning rate in mid-schedule."""
+    """Bitwise, with dropout, flips and an interruption in the middle of the schedule."""
     config = small(write_coco(), model={"dropout": 0.3}, epochs=3, schedule="cosine")
 
     def stop_after_the_first_epoch(status: Status) -> None:
         if status.epoch == 1:
             raise Interrupted
 
-    def stop_before_the_last_scoring(status: Status) -> None:
+    def stop_before_the_last_evaluation(status: Status) -> None:
         if status.note == "evaluating":
             raise Interrupted
 
-    for stop in (stop_after_the_first_epoch, stop_before_the_last_scoring):
+    for stop in (stop_after_the_first_epoch, stop_before_the_last_evaluation):
         with pytest.raises(Interrupted):
             run(config, "broken", stop)
     resumed, whole = run(config, "broken"), run(config, "whole")
@@ -109,7 +109,7 @@ def test_a_training_reports_a_fixed_number_of_times(
 ) -> None:
     reports: list[Status] = []
     run(small(write_coco(train=10), epochs=2), report=reports.append)
-    *steps, scoring, final = reports
+    *steps, evaluating, final = reports
     assert [status.epoch for status in steps] == pytest.approx([0.2 * i for i in range(1, 11)])
     assert [status.ap is None for status in steps] == [True] * 4 + [False] * 6
     assert all(status.loss is not None and status.loss > 0 for status in steps)
@@ -117,7 +117,7 @@ def test_a_training_reports_a_fixed_number_of_times(
     assert [status.step for status in reports] == [*range(1, 11), 10, 10]
     assert all(status.lr == 1e-3 and status.images_per_second for status in steps)
     assert {"loss_ce", "loss_bbox_0", "loss_mask_prediction"} <= set(steps[0].terms)
-    assert (scoring.note, scoring.epoch) == ("evaluating", 2)
+    assert (evaluating.note, evaluating.epoch) == ("evaluating", 2)
     assert final.ap is not None
     assert final.epoch == 2
 
@@ -140,7 +140,7 @@ def test_cached_features_train_as_images_do(
     notes: list[str] = []
     images = run(config, "images").progress.history
     features = run(cached, "features", lambda status: notes.append(status.note)).progress.history
-    assert "backbone features 8/8" in notes  # four images, each in two mirrorings
+    assert "backbone features 8/8" in notes  # four images, each with two flips
     assert features[0]["loss"] == pytest.approx(images[0]["loss"], rel=1e-2)
     assert features[1]["loss"] == pytest.approx(images[1]["loss"], rel=1e-2)
 
@@ -152,7 +152,7 @@ def test_cached_features_train_as_images_do(
 def test_features_of_a_trained_backbone_are_not_cached(
     write_coco: Write, small: Small, run: Callable[..., TrainingResult]
 ) -> None:
-    with pytest.raises(ValueError, match=r"train.cache_features=true needs model.backbone.frozen=all"):
+    with pytest.raises(ValueError, match=r"train.cache_features=true requires model.backbone.frozen=all"):
         run(small(write_coco(), cache_features=True))
 
 
@@ -179,7 +179,7 @@ def test_an_image_that_breaks_during_the_training_stops_it(
         run(small(root), report=truncate)
 
 
-def test_fewer_classes_than_the_data_has_is_a_sentence(
+def test_fewer_classes_than_the_data_set_has_are_rejected(
     write_coco: Write, small: Small, run: Callable[..., TrainingResult]
 ) -> None:
     with pytest.raises(ValueError, match=r"model.num_classes=1, but the data set has 2 categories"):
@@ -197,10 +197,10 @@ def test_splits_with_different_categories_are_refused(
 
 
 @pytest.mark.parametrize(("resize", "warned"), [(None, 1), ((64, 96), 0)])
-def test_a_worker_that_sees_images_one_by_one_is_warned_of_padding(
+def test_one_image_per_worker_gives_a_warning_about_padding(
     write_coco: Write, small: Small, run: Callable[..., TrainingResult], resize: tuple[int, int] | None, warned: int
 ) -> None:
-    """Of several sizes only: images of one size are never padded, in use either."""
+    """Only with several image sizes: images of one size are never padded, in inference either."""
     config = small(write_coco(), model={"num_feature_levels": 3}, epochs=1, batch_size=1)
     config = replace(config, data=replace(config.data, resize_px=resize, short_side_px=64))
     reports: list[Status] = []

@@ -22,7 +22,7 @@ SHAPES = ((3, "red", "ellipse", (8, 10, 50, 52)), (7, "blue", "polygon", (58, 14
 """Category, colour, shape and the corners of its box; the second is a triangle."""
 CPU = torch.device("cpu")
 STEPS = 20
-"""Of an epoch: the training split has the image so many times."""
+"""Steps per epoch: copies of the image in the training split."""
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def one_image(tmp_path: Path) -> Path:
     return root
 
 
-def test_two_shapes_are_learnt(one_image: Path, small: Callable[..., RunConfig], tmp_path: Path) -> None:
+def test_training_overfits_two_shapes(one_image: Path, small: Callable[..., RunConfig], tmp_path: Path) -> None:
     backbone = BackboneConfig(name="test_efficientnet", frozen="none")
     config = small(
         one_image,
@@ -83,10 +83,10 @@ def encoded_size(found: Detection) -> list[int]:
     return size
 
 
-def test_masks_are_kept_beside_cached_features(
+def test_masks_are_stored_with_cached_features(
     write_coco: Callable[..., Path], small: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
-    """Also where features of a model without masks are there already."""
+    """Even if features of a model without masks are cached already."""
     frozen = BackboneConfig(name="test_efficientnet", frozen="all")
     root = write_coco()
     losses = []

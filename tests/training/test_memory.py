@@ -1,4 +1,4 @@
-"""A GPU that runs out of memory, played by the processor: the step is taken with fewer images at once."""
+"""A GPU that runs out of memory, mocked on the CPU: the step is restarted with a smaller micro-batch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def config(write_coco: Write, small: Small) -> RunConfig:
 
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[Holds], list[int]]:
-    """Let memory hold what the function says of a number of images -> the numbers that were computed at once."""
+    """Function that mocks the memory limit; returns the list of micro-batch sizes that will be computed."""
     compute = objective.run_model
 
     def to(holds: Holds) -> list[int]:
@@ -42,7 +42,7 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[Holds], list[int]]:
             output = compute(model, batch)  # draws its dropout
             seen.append(len(batch.targets))
             if not holds(seen[-1]):
-                raise torch.OutOfMemoryError("played")
+                raise torch.OutOfMemoryError("mocked")
             return output
 
         monkeypatch.setattr(objective, "run_model", limited)
@@ -69,16 +69,16 @@ def assert_equal(first: TrainingResult, second: TrainingResult) -> None:
     assert all(torch.equal(value, weights(second)[name]) for name, value in weights(first).items())
 
 
-def test_a_run_goes_on_with_what_fits_as_if_it_had_begun_so(
+def test_a_run_continues_with_the_micro_batch_that_fits_and_equals_one_with_this_setting(
     config: RunConfig, limit: Callable[[Holds], list[int]], tmp_path: Path
 ) -> None:
-    told: list[str] = []
+    warnings: list[str] = []
     seen = limit(lambda images: images <= 2)
-    adapted = run(config, tmp_path / "adapted", lambda status: told.append(status.warning))
-    assert seen == [4] + 4 * [2, 2], "it is tried once"
-    (warning,) = [text for text in told if text]
+    adapted = run(config, tmp_path / "adapted", lambda status: warnings.append(status.warning))
+    assert seen == [4] + 4 * [2, 2], "the larger size is attempted once"
+    (warning,) = [text for text in warnings if text]
     assert adapted.progress.warnings == [warning]
-    assert "does not hold 4 images at once, as step 1 showed" in warning
+    assert "a micro-batch of 4 images did not fit into the memory of cpu in step 1" in warning
     assert "train.micro_batch_size=2" in warning
     given = run(with_value(config, "train.micro_batch_size", 2), tmp_path / "given")
     assert given.progress.warnings == []
@@ -107,36 +107,37 @@ def test_a_restart_remembers_what_fits(config: RunConfig, limit: Callable[[Holds
 
     with pytest.raises(InterruptedError):
         run(config, tmp_path / "broken", stop)
-    told: list[str] = []
+    warnings: list[str] = []
     seen = limit(lambda images: images <= 2)
-    resumed = run(config, tmp_path / "broken", lambda status: told.append(status.warning))
+    resumed = run(config, tmp_path / "broken", lambda status: warnings.append(status.warning))
     assert seen == [2, 2, 2, 2]
-    assert not any(told), "it has been told before"
+    assert not any(warnings), "it was reported before the restart"
     assert (resumed.progress.restarts, resumed.progress.micro_batch_size) == (1, 2)
     assert resumed.progress.warnings == whole.progress.warnings
     assert_equal(resumed, whole)
 
 
-def test_what_does_not_fit_at_all_is_a_sentence(
+def test_a_single_image_that_does_not_fit_stops_the_run(
     config: RunConfig, limit: Callable[[Holds], list[int]], tmp_path: Path
 ) -> None:
     seen = limit(lambda images: False)
-    with pytest.raises(MemoryLimitError, match=r"memory of cpu does not hold one image at a time: take smaller images"):
+    with pytest.raises(MemoryLimitError, match=r"of one image does not fit into the memory of cpu: use smaller images"):
         run(config, tmp_path / "run")
     assert seen == [4, 2, 1]
 
 
-def test_one_of_several_workers_says_what_to_set(
+def test_one_of_several_workers_raises_with_the_setting_to_use(
     config: RunConfig, limit: Callable[[Holds], list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It could not tell the others, which wait for its gradients."""
+    """The others wait for its gradients, so the size cannot be reduced."""
     monkeypatch.setattr(memory, "worker_rank", lambda: (1, 2))
     limit(lambda images: images <= 2)
-    with pytest.raises(MemoryLimitError, match=r"4 images at once on worker 1 of 2.* set train.micro_batch_size=2, or"):
+    message = r"4 images does not fit .* on worker 1 of 2.* set train.micro_batch_size=2, or"
+    with pytest.raises(MemoryLimitError, match=message):
         run(config, tmp_path / "run")
 
 
-def test_a_trial_of_what_fits_does_not_help_itself(config: RunConfig, limit: Callable[[Holds], list[int]]) -> None:
+def test_a_probe_does_not_reduce_the_micro_batch(config: RunConfig, limit: Callable[[Holds], list[int]]) -> None:
     limit(lambda images: images <= 2)
     work = estimate_workload(config)
     assert [probe_step(config, work, size).fits for size in (4, 2)] == [False, True]

@@ -1,4 +1,4 @@
-"""What is said of the losses while a training runs."""
+"""Status reports, loss spikes and the history of a training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rhobench.training.meter import SPIKE, WINDOW, EpochMeter, SpikeMonitor, Sta
 
 def test_a_spike_is_a_loss_above_three_times_the_median_of_those_before() -> None:
     watch = SpikeMonitor()
-    assert [watch.update(100.0 if i == 0 else 2.0) for i in range(WINDOW)] == [None] * WINDOW  # too few to compare with
+    assert [watch.update(100.0 if i == 0 else 2.0) for i in range(WINDOW)] == [None] * WINDOW  # the window is not full
     assert watch.update(SPIKE * 2.0) is None
     assert watch.update(SPIKE * 2.0 + 0.1) == 2.0
     assert watch.update(2.0) is None
@@ -25,7 +25,7 @@ def test_spikes_are_in_the_history(
     write_coco: Callable[..., Path], small: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(meter, "WINDOW", 2)
-    monkeypatch.setattr(meter, "SPIKE", 0.5)  # then every loss is one, from the third on
+    monkeypatch.setattr(meter, "SPIKE", 0.5)  # every loss from the third on is then a spike
     progress = train(small(write_coco()), tmp_path, lambda status: None, torch.device("cpu")).progress
     assert [entry["spikes"] for entry in progress.history] == [0, 2]
     assert [(spike["epoch"], spike["step"]) for spike in progress.spikes] == [(2, 1), (2, 2)]

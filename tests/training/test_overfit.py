@@ -1,4 +1,4 @@
-"""Whether a training can learn real images by heart: that needs matcher, losses, heads and evaluation to agree."""
+"""Overfitting on real images, which requires matcher, losses, heads and evaluation to agree."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ COCO_MINI = Path(__file__).parents[3] / "shared" / "data" / "coco_mini"
 IMAGES = 16
 SIDE_PX = 256
 SMALLEST_PX = 8
-"""Shortest side of an object after resizing: a cell of the finest map. Up to 95 % of overlap count for AP, which is a
-matter of fractions of a pixel for what is smaller."""
+"""Shortest side of an object after resizing in pixels: a cell of the finest map.
+
+AP uses IoU thresholds up to 0.95, which depend on fractions of a pixel for smaller objects."""
 
 
 @pytest.fixture
 def sixteen_images(tmp_path: Path) -> Path:
     """The first images of coco_mini, by id, that have objects, none of them a crowd or tiny, as the split "train"."""
     if not COCO_MINI.is_dir():
-        pytest.skip("coco_mini does not lie beside the repository")
+        pytest.skip("coco_mini is not available")
     content = json.loads((COCO_MINI / "annotations" / "instances.json").read_text())
     objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
@@ -49,7 +50,7 @@ def _learnable(annotation: dict[str, Any], image: dict[str, Any]) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_sixteen_real_images_are_learnt_by_heart(sixteen_images: Path, tmp_path: Path) -> None:
+def test_training_overfits_sixteen_real_images(sixteen_images: Path, tmp_path: Path) -> None:
     config = RunConfig(
         experiment="overfit",
         model=small_sparse_detr(width=96, ffn_dim=256, num_queries=40),

@@ -1,4 +1,4 @@
-"""What runs in half precision, and what never does."""
+"""Mixed precision: what runs in half precision, and what stays in fp32."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def run(config: RunConfig, folder: Path) -> TrainingResult:
 def first_batch(config: RunConfig, root: Path) -> TrainBatch:
     images = open_images(config, root)
     model = build_model(replace(config.model, num_classes=2))
-    sources = open_training_data(config, images, model, lambda note: None)
-    return sources.collate([images[0][index, Flip.NONE] for index in range(2)])
+    data = open_training_data(config, images, model, lambda note: None)
+    return data.collate([images[0][index, Flip.NONE] for index in range(2)])
 
 
 @pytest.mark.parametrize("precision", HALVES)
@@ -79,7 +79,7 @@ def test_the_transformer_is_half_and_locations_losses_and_costs_are_not(
 
 
 @pytest.mark.parametrize("precision", HALVES)
-def test_a_few_images_are_learnt_by_heart_in_half_precision(
+def test_training_overfits_a_few_images_in_half_precision(
     write_coco: Write, small: Small, tmp_path: Path, precision: str
 ) -> None:
     config = small(
@@ -99,16 +99,16 @@ def test_a_few_images_are_learnt_by_heart_in_half_precision(
     assert averaged == 2 * len(history) - skipped  # the average follows the steps that were taken
 
 
-def test_the_average_of_the_weights_is_scored_and_kept(
+def test_the_average_of_the_weights_is_evaluated_and_returned(
     write_coco: Write, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights: list[dict[str, Tensor]] = []
     take = OptimizerStep.__call__
 
     def remembered(self: OptimizerStep, batch: TrainBatch) -> StepResult:
-        stepped = take(self, batch)
+        result = take(self, batch)
         weights.append({name: value.clone() for name, value in self.state.model.state_dict().items()})
-        return stepped
+        return result
 
     monkeypatch.setattr(OptimizerStep, "__call__", remembered)
     root = write_coco(train=6)

@@ -1,4 +1,4 @@
-"""A training that is killed and started again ends as one that was not, bit by bit."""
+"""A training that is killed and resumed is bitwise equal to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from rhobench.config import DataConfig, RunConfig, ScenesConfig
-from rhobench.config.paths import to_dict, with_value, with_values
+from rhobench.config.conversion import to_dict
+from rhobench.config.paths import with_value, with_values
 from rhobench.training import Status, TrainingResult, loop, train
 from rhobench.training.checkpoint import MAX_TO_KEEP, CheckpointError, find_checkpoint, read_checkpoint
 from rhobench.training.meter import MEASURED
@@ -48,7 +49,7 @@ class Interrupted(Exception):
 
 @pytest.fixture
 def config(small: Small, tmp_path: Path) -> RunConfig:
-    """Two epochs of five steps on generated scenes, with all that a restart could lose."""
+    """Two epochs of five steps on generated scenes, with every kind of state that a restart could lose."""
     made = small(
         tmp_path,
         model={"dropout": 0.3, "num_feature_levels": 3},
@@ -62,7 +63,7 @@ def config(small: Small, tmp_path: Path) -> RunConfig:
 
 
 def end_of(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and state of the last checkpoint of a training, without what a clock measured."""
+    """Tensors and state of the last checkpoint of a training, without timings."""
     file, damaged = find_checkpoint(folder)
     assert file is not None
     assert damaged == []
@@ -78,7 +79,7 @@ def progress_of(folder: Path) -> Progress:
     return Progress(**read_checkpoint(file)[1]["progress"])
 
 
-def same(first: Path, second: Path) -> None:
+def assert_same_end(first: Path, second: Path) -> None:
     (tensors, state), (others, other_state) = end_of(first), end_of(second)
     assert tensors.keys() == others.keys()
     assert {name.split(".")[0] for name in tensors} == {"model", "average", "optimizer"}
@@ -86,9 +87,7 @@ def same(first: Path, second: Path) -> None:
     assert state == other_state
 
 
-def test_killed_in_mid_epoch_and_started_again_a_training_ends_the_same_bit_by_bit(
-    config: RunConfig, tmp_path: Path
-) -> None:
+def test_a_training_killed_within_an_epoch_and_resumed_is_bitwise_equal(config: RunConfig, tmp_path: Path) -> None:
     """Parameters, their average, AdamW's moments, schedule, random states, history."""
     config_file = tmp_path / "config.json"
     config_file.write_text(json.dumps(to_dict(config)))
@@ -106,8 +105,8 @@ def test_killed_in_mid_epoch_and_started_again_a_training_ends_the_same_bit_by_b
         check=True,
         timeout=200,
     )
-    same(killed, whole)
-    # The second process died before it had written anything, so that nobody knows of its start.
+    assert_same_end(killed, whole)
+    # The second process was killed before it had written a checkpoint, so its start is not counted.
     assert [progress_of(folder).restarts for folder in (whole, killed)] == [0, 3]
 
 
@@ -124,7 +123,7 @@ def interrupt(config: RunConfig, folder: Path, at: float) -> None:
 
 
 def finish(config: RunConfig, folder: Path) -> tuple[TrainingResult, list[str]]:
-    """Train to the end -> what came out, and the warnings that were reported."""
+    """Train to the end; return the result and the reported warnings."""
     warnings: list[str] = []
     folder.mkdir(exist_ok=True)
     trained = train(config, folder, lambda status: warnings.append(status.warning), CPU)
@@ -132,34 +131,34 @@ def finish(config: RunConfig, folder: Path) -> tuple[TrainingResult, list[str]]:
 
 
 @pytest.mark.parametrize("change", [{"precision": "fp16"}, {"micro_batch_size": 1}])
-def test_other_ways_to_train_continue_as_well(config: RunConfig, tmp_path: Path, change: dict[str, Any]) -> None:
-    """Under fp16 the loss scale and its count of good steps are kept."""
+def test_other_settings_resume_exactly(config: RunConfig, tmp_path: Path, change: dict[str, Any]) -> None:
+    """In fp16, the loss scale and its growth counter are part of the checkpoint."""
     config = replace(config, train=replace(config.train, **change))
     interrupt(config, tmp_path / "broken", 0.6)
     for name in ("broken", "whole"):
         finish(config, tmp_path / name)
-    same(tmp_path / "broken", tmp_path / "whole")
+    assert_same_end(tmp_path / "broken", tmp_path / "whole")
 
 
-def test_weights_that_are_channels_last_continue_as_well(
+def test_channels_last_weights_resume_exactly(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file keeps no memory layout, and fused AdamW reads moments of another layout than the weights' as they lie."""
+    """Safetensors stores no memory format, and fused AdamW assumes that moments have that of the weights."""
     build = loop.build_detector
-    monkeypatch.setattr(loop, "build_for", lambda *given: build(*given).to(memory_format=torch.channels_last))
+    monkeypatch.setattr(loop, "build_detector", lambda *given: build(*given).to(memory_format=torch.channels_last))
     interrupt(config, tmp_path / "broken", 0.6)
     for name in ("broken", "whole"):
         finish(config, tmp_path / name)
-    same(tmp_path / "broken", tmp_path / "whole")
+    assert_same_end(tmp_path / "broken", tmp_path / "whole")
 
 
-def test_features_in_place_of_images_continue_as_well(config: RunConfig, tmp_path: Path) -> None:
+def test_cached_features_resume_exactly(config: RunConfig, tmp_path: Path) -> None:
     frozen = replace(config.model, backbone=replace(config.model.backbone, frozen="all"))
     config = replace(config, model=frozen, train=replace(config.train, cache_features=True))
     interrupt(config, tmp_path / "broken", 1.4)
     for name in ("broken", "whole"):
         finish(config, tmp_path / name)
-    same(tmp_path / "broken", tmp_path / "whole")
+    assert_same_end(tmp_path / "broken", tmp_path / "whole")
 
 
 def truncate(file: Path) -> None:
@@ -176,9 +175,7 @@ def empty(file: Path) -> None:
     file.write_bytes(b"")
 
 
-def test_a_torn_checkpoint_is_skipped_with_a_warning_and_the_one_before_is_taken(
-    config: RunConfig, tmp_path: Path
-) -> None:
+def test_a_damaged_checkpoint_is_skipped_with_a_warning_for_the_previous_one(config: RunConfig, tmp_path: Path) -> None:
     finish(config, tmp_path / "whole")
     interrupt(config, tmp_path / "interrupted", 1.6)
     for damage in (truncate, flip_a_byte, empty, Path.unlink):
@@ -187,25 +184,28 @@ def test_a_torn_checkpoint_is_skipped_with_a_warning_and_the_one_before_is_taken
         newest = max(broken.glob("checkpoint-*"))
         damage(newest)
         trained, warnings = finish(config, broken)
-        same(broken, tmp_path / "whole")
+        assert_same_end(broken, tmp_path / "whole")
         assert trained.progress.warnings == warnings
-        if damage is Path.unlink:  # nothing is left that could be missed
+        if damage is Path.unlink:  # a missing file cannot be noticed
             assert warnings == []
             continue
         (warning,) = warnings
-        assert re.search(rf"{newest.name} is damaged and was skipped.*; the one before it, checkpoint-0", warning)
+        assert re.search(
+            rf"{newest.name} is damaged; it was skipped .*; the training resumes from the previous one, checkpoint-0",
+            warning,
+        )
         assert newest.with_suffix(".damaged").exists()
 
 
-def test_when_every_checkpoint_is_torn_the_training_starts_anew_and_says_so(config: RunConfig, tmp_path: Path) -> None:
+def test_with_only_damaged_checkpoints_the_training_starts_from_scratch(config: RunConfig, tmp_path: Path) -> None:
     interrupt(config, tmp_path / "broken", 0.8)
-    torn = list((tmp_path / "broken").glob("checkpoint-*"))
-    assert len(torn) == MAX_TO_KEEP
-    for file in torn:
+    damaged = list((tmp_path / "broken").glob("checkpoint-*"))
+    assert len(damaged) == MAX_TO_KEEP
+    for file in damaged:
         truncate(file)
     trained, warnings = finish(config, tmp_path / "broken")
     assert len(warnings) == MAX_TO_KEEP
-    assert all("there is none before it, the training started anew" in warning for warning in warnings)
+    assert all("there is no earlier checkpoint, so the training starts from scratch" in warning for warning in warnings)
     assert trained.progress.restarts == 0
 
 
@@ -218,7 +218,7 @@ def test_when_every_checkpoint_is_torn_the_training_starts_anew_and_says_so(conf
         ("train.precision", "bf16", r"train\.precision is 'fp32' there and 'bf16' here"),
     ],
 )
-def test_the_checkpoint_of_another_run_is_refused(
+def test_the_checkpoint_of_another_run_is_rejected(
     config: RunConfig, tmp_path: Path, path: str, value: Any, sentence: str
 ) -> None:
     interrupt(config, tmp_path / "run", 0.4)
@@ -232,18 +232,18 @@ def test_other_annotations_are_another_run(write_coco: Write, small: Small, tmp_
     interrupt(config, tmp_path / "run", 1.0)
     file = root / "annotations" / "instances_train.json"
     file.write_text(file.read_text().replace('"bbox": [4,', '"bbox": [5,'))
-    with pytest.raises(CheckpointError, match=r"the annotations of the data set have changed since"):
+    with pytest.raises(CheckpointError, match=r"the annotations of the data set have changed\."):
         finish(config, tmp_path / "run")
 
 
-def test_what_says_how_a_run_is_executed_may_change(config: RunConfig, tmp_path: Path) -> None:
+def test_execution_settings_may_change(config: RunConfig, tmp_path: Path) -> None:
     interrupt(config, tmp_path / "run", 0.4)
     changes = {"data.loader_workers": 1, "train.checkpoint_every_seconds": 60.0, "measure.iterations": 5}
     trained, warnings = finish(with_values(config, changes), tmp_path / "run")
     assert (trained.progress.restarts, warnings) == (1, [])
 
 
-def test_checkpoints_within_an_epoch_come_by_the_clock(config: RunConfig, tmp_path: Path) -> None:
+def test_checkpoints_within_an_epoch_follow_the_interval(config: RunConfig, tmp_path: Path) -> None:
     config = with_value(config, "train.checkpoint_every_seconds", 3600.0)
     interrupt(config, tmp_path / "run", 0.8)
     assert list((tmp_path / "run").glob("checkpoint-*")) == []
@@ -251,7 +251,7 @@ def test_checkpoints_within_an_epoch_come_by_the_clock(config: RunConfig, tmp_pa
     assert progress_of(tmp_path / "run").epoch == 1
 
 
-def test_every_generator_continues() -> None:
+def test_every_random_generator_resumes() -> None:
     states = random_states(CPU)
     before = torch.rand(3), np.random.rand(3), np.random.randn(), random.gauss(0, 1)  # noqa: NPY002
     restore_random_states(json.loads(json.dumps(states)), CPU)

@@ -1,4 +1,4 @@
-"""One training for every rho: what a step draws is the same on all workers and after a restart."""
+"""Training with sampled rho: each step draws the same rho on all workers and after a restart."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def losses(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("scoring", ["dam", "random"])
-def test_a_restart_draws_what_would_have_been_drawn(
+def test_a_resumed_training_draws_the_same_rho(
     write_coco: Write, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scoring: str
 ) -> None:
     config = small(write_coco(train=6), model={"rho_choices": CHOICES, "scoring": scoring}, epochs=3)
     drawn: list[float | None] = []
-    begin = Detector.begin_step
+    begin_step = Detector.begin_step
 
-    def write_down(model: Detector, seed: int, step: int) -> None:
-        begin(model, seed, step)
+    def record(model: Detector, seed: int, step: int) -> None:
+        begin_step(model, seed, step)
         drawn.append(model.active_rho)
 
-    monkeypatch.setattr(Detector, "begin_step", write_down)
+    monkeypatch.setattr(Detector, "begin_step", record)
 
     def stop(status: Status) -> None:
         if status.epoch == 2:

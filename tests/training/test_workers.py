@@ -1,4 +1,4 @@
-"""Several workers are one worker with the whole batch, and a run survives that their number changes."""
+"""Several workers are equivalent to one with the whole batch, and their number may change on resume."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SCRIPT = Path(__file__).with_name("data_parallel_worker.py")
 
 
 def without_some_objects(root: Path) -> None:
-    """Images then have two objects, one, or none."""
+    """Delete annotations, so that images have two objects, one or none."""
     annotations = root / "annotations" / "instances_train.json"
     content = json.loads(annotations.read_text())
     content["annotations"] = [a for a in content["annotations"] if a["id"] not in (3, 4, 5, 9)]
@@ -42,7 +42,7 @@ def without_some_objects(root: Path) -> None:
 
 @pytest.fixture
 def worker_script() -> ModuleType:
-    """The script of a worker as a module."""
+    """The worker script, imported as a module."""
     spec = importlib.util.spec_from_file_location("data_parallel_worker", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
@@ -51,12 +51,12 @@ def worker_script() -> ModuleType:
     return module
 
 
-def test_two_workers_train_and_score_as_one_and_go_on_when_their_number_changes(
+def test_two_workers_train_and_evaluate_as_one_and_resume_with_another_number(
     write_coco: Write, small: Small, tmp_path: Path, worker_script: ModuleType, two_workers: TwoWorkers
 ) -> None:
     """Losses, gradients and AP of one worker with the whole batch, on images of one size with none to two objects.
 
-    With rho 1, where no token is left out: see ``test_micro_batches_add_up_to_the_whole_batch``.
+    With rho 1, where no token is skipped: see ``test_micro_batches_add_up_to_the_whole_batch``.
     """
     root = write_coco(train=8, val=3)
     without_some_objects(root)
@@ -77,9 +77,9 @@ def test_two_workers_train_and_score_as_one_and_go_on_when_their_number_changes(
         torch.testing.assert_close(first["gradients"][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
     for both, single in zip(first["history"], alone["history"], strict=True):
         assert both["loss"] == pytest.approx(single["loss"], rel=1e-3)
-        assert both["ap"] == pytest.approx(single["ap"], abs=1e-3)  # of each image exactly once, or it is an error
+        assert both["ap"] == pytest.approx(single["ap"], abs=1e-3)  # evaluating an image twice raises an error
 
-    for worker in written:  # as many workers as before lose nothing
+    for worker in written:  # the same number of workers resumes exactly
         resumed, whole = worker["interrupted"], worker["whole"]
         assert (resumed["restarts"], resumed["warnings"]) == (1, [])
         assert resumed["history"] == whole["history"]
@@ -91,12 +91,12 @@ def test_two_workers_train_and_score_as_one_and_go_on_when_their_number_changes(
     for worker in read_checkpoint(file)[1]["workers"]:
         restore_random_states(worker["random"], torch.device("cpu"))
         seeds.append(torch.initial_seed())
-    assert seeds == [config.seed, config.seed + 1], "what a worker drops is its own (spec section 14)"
-    elastic = worker_script.watched_training(config, shared / "left")
-    (warning,) = elastic["warnings"]
+    assert seeds == [config.seed, config.seed + 1], "dropout differs between workers (spec section 14)"
+    resized = worker_script.watched_training(config, shared / "left")
+    (warning,) = resized["warnings"]
     assert warning.startswith("the number of training workers changed from 2 to 1 at step 3:")
-    assert (elastic["restarts"], len(elastic["losses"])) == (1, 1)
-    for here, single in zip(elastic["history"], alone["history"], strict=True):
+    assert (resized["restarts"], len(resized["losses"])) == (1, 1)
+    for here, single in zip(resized["history"], alone["history"], strict=True):
         assert here["loss"] == pytest.approx(single["loss"], rel=1e-3)
 
 
@@ -111,8 +111,8 @@ FAMILIES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_parameter_that_is_trained_gets_a_gradient(write_coco: Write, small: Small, family: dict) -> None:
-    """Workers wait for the gradient of each: one without would stop them all."""
+def test_every_trained_parameter_gets_a_gradient(write_coco: Write, small: Small, family: dict) -> None:
+    """DistributedDataParallel waits for all of them, so a missing gradient would stop every worker."""
     root = write_coco()
     config = small(root, model=family)
     images, _ = open_images(config, root)
@@ -138,8 +138,8 @@ def test_micro_batches_add_up_to_the_whole_batch(
 ) -> None:
     """Terms and gradients of the first step; micro-batches are padded as the whole batch.
 
-    Where tokens are chosen (rho below 1) the choice is not continuous: rounding decides between equal scores, and the
-    image with the most tokens of a batch decides how many rows of the others the encoder's losses see.
+    With rho below 1 the token selection is not continuous: rounding decides between equal scores, and the image with
+    the most tokens in a batch determines how many rows of the others enter the encoder's losses.
     """
     root = write_coco(train=8, sizes=sizes)
     without_some_objects(root)
@@ -149,10 +149,10 @@ def test_micro_batches_add_up_to_the_whole_batch(
     take = OptimizerStep.__call__
 
     def watched(self: OptimizerStep, batch: TrainBatch) -> StepResult:
-        stepped = take(self, batch)
+        result = take(self, batch)
         named = self.state.model.named_parameters()
-        seen.append((stepped.terms, {name: p.grad.clone() for name, p in named if p.grad is not None}))
-        return stepped
+        seen.append((result.terms, {name: p.grad.clone() for name, p in named if p.grad is not None}))
+        return result
 
     monkeypatch.setattr(OptimizerStep, "__call__", watched)
     for size in (None, 1, 2):

@@ -1,4 +1,4 @@
-"""What a training is known to ask for before it starts, against what it then really draws."""
+"""Estimated workload of a training compared with the batches it draws, and probes of single steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from rhobench.config import OFFICIAL_AUGMENTATION, BackboneConfig, DataConfig, RunConfig
 from rhobench.data import CocoDetection, Key
-from rhobench.data.augmentation import draw_view, largest_sides
+from rhobench.data.augmentation import largest_sides, sample_view
 from rhobench.data.transforms import Flip, scaled_size
 from rhobench.training.probe_step import available_memory, probe_step
 from rhobench.training.workload import BatchShape, estimate_workload
@@ -23,7 +23,7 @@ Small = Callable[..., RunConfig]
 def test_the_largest_batch_of_the_official_training_is_a_square_of_the_longest_side() -> None:
     """Wide and tall images meet in a batch, which is padded to both."""
     config = DataConfig(**OFFICIAL_AUGMENTATION)
-    assert largest_sides(config, [(480, 640), (640, 480)]) == (1250, 1250)  # parts of 384 x 600 at 800
+    assert largest_sides(config, [(480, 640), (640, 480)]) == (1250, 1250)  # crops of 384 x 600 at 800
     assert largest_sides(config, [(300, 600), (600, 300)]) == (1332, 1332)
     assert largest_sides(DataConfig(), [(480, 640)]) == (800, 1066)
     assert largest_sides(replace(config, resize_px=(100, 200)), [(480, 640)]) == (800, 1600)
@@ -34,13 +34,13 @@ def test_the_largest_batch_of_the_official_training_is_a_square_of_the_longest_s
 def test_no_draw_exceeds_the_largest_sides(size: tuple[int, int], changes: dict) -> None:
     config = replace(DataConfig(**OFFICIAL_AUGMENTATION), **changes)
     tallest, widest = largest_sides(config, [size])
-    drawn = [draw_view(config, *size, seed, image_id=1).size for seed in range(500)]
-    # A part between the flattest and the steepest may be rounded up where they are not.
+    drawn = [sample_view(config, *size, seed, image_id=1).size for seed in range(500)]
+    # A crop between the flattest and the steepest may be rounded up where these are not.
     assert max(height for height, _ in drawn) <= tallest + 2
     assert max(width for _, width in drawn) <= widest + 2
 
 
-def test_the_largest_sides_are_those_of_all_parts_that_can_be_drawn() -> None:
+def test_the_largest_sides_are_those_of_all_possible_crops() -> None:
     config = DataConfig(**OFFICIAL_AUGMENTATION)
     sizes = [scaled_size(480, 640, 800, 1333)]
     for scale in config.crop_scales_px:
@@ -80,16 +80,18 @@ def test_the_workload_of_a_small_training(write_coco: Write, small: Small) -> No
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_a_trial_says_what_a_step_takes(write_coco: Write, small: Small, cached: bool) -> None:
-    backbone = BackboneConfig(name="test_efficientnet", frozen="all", weights="timm")  # which the trial does not fetch
+def test_a_probe_measures_time_and_memory_of_a_step(write_coco: Write, small: Small, cached: bool) -> None:
+    backbone = BackboneConfig(
+        name="test_efficientnet", frozen="all", weights="timm"
+    )  # which the probe does not download
     config = small(write_coco(), model={"backbone": backbone}, batch_size=4, cache_features=cached, ema_decay=0.9)
-    tried = probe_step(config, estimate_workload(config), 2)
-    assert (tried.micro_batch_size, tried.fits) == (2, True)
-    assert tried.peak_gib is not None
-    assert 0.1 < tried.peak_gib < 50
-    assert all(value is not None and value > 0 for value in (tried.step_seconds, tried.worst_step_seconds))
-    assert tried.score_seconds is not None
-    assert tried.score_seconds > 0
+    probe = probe_step(config, estimate_workload(config), 2)
+    assert (probe.micro_batch_size, probe.fits) == (2, True)
+    assert probe.peak_gib is not None
+    assert 0.1 < probe.peak_gib < 50
+    assert all(value is not None and value > 0 for value in (probe.step_seconds, probe.worst_step_seconds))
+    assert probe.score_seconds is not None
+    assert probe.score_seconds > 0
 
 
 def test_a_larger_batch_takes_more_time(write_coco: Write, small: Small) -> None:
@@ -98,14 +100,14 @@ def test_a_larger_batch_takes_more_time(write_coco: Write, small: Small) -> None
     large = replace(work, worst=BatchShape(height=384, width=576, objects=2))
     ratios = []
     for _ in range(3):
-        tried = probe_step(config, large, 2)
-        assert tried.worst_step_seconds is not None
-        assert tried.step_seconds is not None
-        ratios.append(tried.worst_step_seconds / tried.step_seconds)
+        probe = probe_step(config, large, 2)
+        assert probe.worst_step_seconds is not None
+        assert probe.step_seconds is not None
+        ratios.append(probe.worst_step_seconds / probe.step_seconds)
     assert sorted(ratios)[1] > 2, "36 times the pixels"
 
 
-def test_the_memory_that_is_left_is_known_on_linux() -> None:
+def test_available_memory_is_known_on_linux() -> None:
     available = available_memory()
     assert available is not None
     assert 2**26 < available < 2**46

@@ -1,4 +1,4 @@
-"""The training of one model. Knows no Ray: it is handed a function that it reports to."""
+"""The training loop of one run. It knows nothing of Ray: progress goes to a ``report`` function."""
 
 from rhobench.training.loop import TrainingResult, train
 from rhobench.training.meter import Report, Status

@@ -1,4 +1,4 @@
-"""What a training step reads: batches of images, or of cached backbone features, in an order fixed by the seed."""
+"""Training batches, of images or of cached backbone features, and their order, which the seed fixes."""
 
 from __future__ import annotations
 
@@ -14,36 +14,43 @@ from rhobench.model.matcher import Objects
 
 
 class EpochBatchSampler(Sampler[list[Key]]):
-    """The batches of one epoch for one worker.
+    """Batch sampler of one epoch for one worker.
 
-    A function of (seed, epoch) alone: a resumed training sees what an uninterrupted one would have seen, and the
-    images of step i are the same however many workers share them. ``first`` is the step to begin with.
+    The order is a function of (seed, epoch) alone, so a resumed training sees the batches of an uninterrupted one, and
+    step i has the same images for any number of workers. Set ``epoch`` before iterating over it, and ``first`` to
+    start at a later step.
     """
 
     def __init__(self, images: int, flips: Sequence[Flip], batch_size: int, seed: int, rank: int, workers: int) -> None:
         if images < batch_size:
-            raise ValueError(f"The training split has {images} images, fewer than train.batch_size={batch_size}.")
+            raise ValueError(
+                f"The training split has {images} images, fewer than train.batch_size={batch_size}: lower "
+                "train.batch_size or add images."
+            )
         if batch_size % workers:
-            raise ValueError(f"train.batch_size={batch_size} cannot be shared by train.num_workers={workers}.")
+            raise ValueError(
+                f"train.batch_size={batch_size} is not divisible by train.num_workers={workers}: change one of them."
+            )
         self.images, self.flips, self.batch_size, self.seed = images, flips, batch_size, seed
         self.rank, self.workers, self.epoch, self.first = rank, workers, 0, 0
 
     def __len__(self) -> int:
-        """Steps of an epoch; an incomplete last batch is dropped, as in the official training."""
+        """Steps per epoch; an incomplete last batch is dropped, as in the official training."""
         return self.images // self.batch_size
 
     def __iter__(self) -> Iterator[list[Key]]:
+        # The factor keeps the epochs of neighbouring seeds apart.
         seed = self.seed * 1_000_003 + self.epoch
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(self.images, generator=generator)
         flips = torch.randint(len(self.flips), (self.images,), generator=generator)
         for step in range(self.first, len(self)):
-            mine = slice(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.workers)
-            yield [Key(int(i), self.flips[f], seed) for i, f in zip(order[mine], flips[mine], strict=True)]
+            share = slice(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.workers)
+            yield [Key(int(i), self.flips[f], seed) for i, f in zip(order[share], flips[share], strict=True)]
 
 
 class TargetError(ValueError):
-    """Annotations that cannot be learnt."""
+    """Annotations that no loss can be computed for."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +58,18 @@ class FeatureBatch:
     """Cached backbone features of images of one size."""
 
     features: list[Tensor]
-    """(B, C_l, H_l, W_l) of each backbone level."""
+    """Feature map (B, C_l, H_l, W_l) of each backbone level."""
     mask: Tensor
-    """(B, H, W) bool of the images; nothing is padded."""
+    """Padding mask (B, H, W), bool; all False, since images of one size need no padding."""
     targets: tuple[Target, ...]
+    """Annotated objects of each image."""
 
 
 TrainBatch = Batch | FeatureBatch
 
 
 def to_device(batch: TrainBatch, device: torch.device) -> TrainBatch:
-    """The batch with its tensors on ``device``; targets stay where they are until ``to_objects``."""
+    """Copy the inputs of a batch to ``device``; ``to_objects`` copies the targets."""
     mask = batch.mask.to(device)
     if isinstance(batch, FeatureBatch):
         return FeatureBatch([f.to(device) for f in batch.features], mask, batch.targets)
@@ -69,7 +77,7 @@ def to_device(batch: TrainBatch, device: torch.device) -> TrainBatch:
 
 
 def to_objects(batch: TrainBatch, device: torch.device) -> list[Objects]:
-    """What is to be found in each image of the batch."""
+    """Ground-truth objects of each image of the batch, on ``device``."""
     return [
         Objects(t.labels.to(device), t.boxes.to(device), None if t.masks is None else t.masks.to(device))
         for t in batch.targets
@@ -77,7 +85,7 @@ def to_objects(batch: TrainBatch, device: torch.device) -> list[Objects]:
 
 
 def micro_batches(batch: TrainBatch, size: int) -> list[TrainBatch]:
-    """The batch in parts of ``size`` images, padded as the whole: together they are the same problem."""
+    """Split a batch into parts of ``size`` images that keep its padding, so that their gradients add up to its own."""
     if size >= len(batch.targets):
         return [batch]
     parts: list[TrainBatch] = []
@@ -91,10 +99,10 @@ def micro_batches(batch: TrainBatch, size: int) -> list[TrainBatch]:
 
 
 def check_targets(batch: TrainBatch, num_classes: int) -> None:
-    """Refuse what no loss can learn from, before a kernel reads beyond its memory for it.
+    """Check labels and boxes before a kernel would index out of bounds with them.
 
     Raises:
-        TargetError: a label is none of the class head's, or a box is not finite.
+        TargetError: a label is outside the class head, or a box is not finite.
     """
     for target in batch.targets:
         wrong = target.labels[(target.labels < 0) | (target.labels >= num_classes)]

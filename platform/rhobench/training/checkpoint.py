@@ -1,8 +1,8 @@
-"""Checkpoint files: one safetensors file each, whole or not at all, which reading never executes.
+"""Checkpoint files: one safetensors file each, written atomically and verified by a hash in its name.
 
-The tensors lie in the file as they are, everything else as JSON in its header. The name ends with the hash of the
-bytes, so that one rename makes a checkpoint valid and a damaged one is known before anything of it is used. The one
-before is kept until the next is whole.
+Tensors are stored as such, everything else as JSON in the header, so that reading a checkpoint executes no code. The
+file name ends with the hash of the bytes: one rename makes a checkpoint valid, and a damaged one is detected before
+any of it is used. The previous checkpoint is kept until the next one is complete.
 """
 
 from __future__ import annotations
@@ -20,56 +20,59 @@ from torch import Tensor
 from rhobench.measure.artifact import sha256_of
 
 FORMAT = "rhobench-checkpoint/1"
-"""Changes with the names of what a checkpoint holds."""
+"""Version of the checkpoint format; changes with the names of the tensors or of the state."""
 MAX_TO_KEEP = 2
-"""Newest checkpoints of a run that stay."""
+"""Number of newest checkpoints kept per run."""
 TEMPORARY_PREFIX = ".checkpoint-"
-"""A checkpoint that is being written has a name that starts so."""
+"""File name prefix of a checkpoint that is being written."""
 SAFETENSORS_PREFIX = ".tmp"
-"""So starts the name of the file that safetensors itself writes to first; a process that was killed leaves it."""
+"""File name prefix of the temporary files of safetensors, which remain when the process is killed."""
 HASH_DIGITS = 16
-"""Hexadecimal digits of the hash in a name."""
+"""Hexadecimal digits of the SHA-256 in a file name."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that this run cannot be continued from."""
+    """A checkpoint that cannot be resumed by this run."""
 
 
 class CheckpointWriteError(OSError):
-    """A checkpoint that could not be written; those before it are as they were."""
+    """A checkpoint that could not be written; the earlier ones are unchanged."""
 
 
 def write_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-    """Write a checkpoint into the folder of a run, then remove all but the newest ``MAX_TO_KEEP``.
+    """Write a checkpoint into a run's folder, then delete all but the newest ``MAX_TO_KEEP``.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         step: optimiser steps done.
-        tensors: on any device.
-        state: the rest, ready for JSON.
+        tensors: tensors by name, on any device.
+        state: everything else, JSON-serialisable.
+
+    Returns:
+        The path of the checkpoint.
 
     Raises:
-        NotWrittenError: the disk is full, or cannot be written to.
+        CheckpointWriteError: the disk is full or not writable.
     """
-    # A process that was killed leaves its own file, and one that was replaced may still be writing.
+    # The process id is part of the name because a process that was replaced may still be writing.
     temporary = folder / f"{TEMPORARY_PREFIX}{os.getpid()}.tmp"
     metadata = {"format": FORMAT, "state": json.dumps(state)}
     try:
         save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)
-        _sync(temporary)
+        _fsync(temporary)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        raise CheckpointWriteError(f"{folder} takes no checkpoint ({error})") from error
+        raise CheckpointWriteError(f"cannot write a checkpoint to {folder} ({error})") from error
     file = folder / f"checkpoint-{step:09d}-{sha256_of(temporary)[:HASH_DIGITS]}.safetensors"
     os.replace(temporary, file)
-    _sync(folder)
+    _fsync(folder)
     for old in _newest_first(folder)[MAX_TO_KEEP:]:
         old.unlink(missing_ok=True)
     return file
 
 
 def find_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
-    """The newest whole checkpoint of a folder, and the damaged ones that are newer."""
+    """Find the newest intact checkpoint of a folder, and the damaged ones that are newer."""
     damaged: list[Path] = []
     for file in _newest_first(folder):
         if sha256_of(file)[:HASH_DIGITS] == file.stem.rpartition("-")[2]:
@@ -78,51 +81,60 @@ def find_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
     return None, damaged
 
 
-def rename_damaged(damaged: Sequence[Path], taken: Path | None) -> list[str]:
-    """Rename damaged checkpoints, so that they do not take the place of whole ones -> a sentence for each."""
-    instead = "there is none before it, the training started anew"
-    if taken is not None:
-        instead = f"the one before it, {taken.name}, was taken"
-    sentences = []
+def rename_damaged(damaged: Sequence[Path], resumed: Path | None) -> list[str]:
+    """Rename damaged checkpoints, so that they do not count towards ``MAX_TO_KEEP``.
+
+    Args:
+        damaged: damaged checkpoints.
+        resumed: the checkpoint that the training resumes from; None: it starts from scratch.
+
+    Returns:
+        A warning for each of them.
+    """
+    instead = "there is no earlier checkpoint, so the training starts from scratch"
+    if resumed is not None:
+        instead = f"the training resumes from the previous one, {resumed.name}"
+    warnings = []
     for file in damaged:
-        aside = file.with_suffix(".damaged")
-        os.replace(file, aside)
-        sentences.append(f"checkpoint {file.name} is damaged and was skipped, kept as {aside.name}; {instead}")
-    return sentences
+        renamed = file.with_suffix(".damaged")
+        os.replace(file, renamed)
+        warnings.append(f"checkpoint {file.name} is damaged; it was skipped and renamed to {renamed.name}; {instead}")
+    return warnings
 
 
 def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and state of a whole checkpoint.
+    """Read the tensors and the state of an intact checkpoint.
 
     Raises:
-        CheckpointError: another version of rhobench wrote it.
+        CheckpointError: it has the format of another version of rhobench.
     """
     with safe_open(file, "pt") as opened:
         metadata: dict[str, str] = opened.metadata() or {}
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
-            f"{file} has format {metadata.get('format')}, not {FORMAT}: another version of rhobench wrote it. "
-            "Continue the run with that version, or delete the file to start it anew."
+            f"{file} has format {metadata.get('format')}, not {FORMAT}: it was written by another version of rhobench. "
+            "Resume the run with that version, or delete the file to start from scratch."
         )
     return load_file(file), json.loads(metadata["state"])
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints, whole, damaged and half written, of a training whose artifact exists."""
-    for start in ("checkpoint-", TEMPORARY_PREFIX, SAFETENSORS_PREFIX):
-        for file in folder.glob(f"{start}*"):
+    """Delete all checkpoints of a run whose artifact exists: intact, damaged and partially written ones."""
+    for prefix in ("checkpoint-", TEMPORARY_PREFIX, SAFETENSORS_PREFIX):
+        for file in folder.glob(f"{prefix}*"):
             file.unlink(missing_ok=True)
 
 
 def _newest_first(folder: Path) -> list[Path]:
     def age(file: Path) -> tuple[str, int]:
-        return file.stem.split("-")[1], file.stat().st_mtime_ns  # an epoch's end is also its last step
+        # The last step and the end of an epoch share a step number, so the modification time decides.
+        return file.stem.split("-")[1], file.stat().st_mtime_ns
 
     return sorted(folder.glob("checkpoint-*.safetensors"), key=age, reverse=True)
 
 
-def _sync(path: Path) -> None:
-    """Wait until ``path`` would survive a power failure; of a folder, its names."""
+def _fsync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to disk, so that it survives a power failure."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,6 +1,7 @@
-"""Where numbers went wrong: the batch is run again with hooks, only once that has been seen, so good steps pay nothing.
+"""Location of the first non-finite value of a failed step: the batch is run again with hooks.
 
-What was computed is kept beside the record, as safetensors and JSON; ``rhobench.training.replay`` runs it again.
+The hooks are installed only after a failure, so that other steps pay nothing for them. Batch and weights are saved in
+the folder of the run, as safetensors and JSON; ``rhobench.training.replay`` runs the step again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rhobench.config import RunConfig
-from rhobench.config.paths import to_dict
+from rhobench.config.conversion import to_dict
 from rhobench.measure.artifact import atomic_replace
 from rhobench.model import Detector
 from rhobench.model.criterion import weighted_sum
@@ -30,33 +31,41 @@ from rhobench.training.workers import worker_rank
 def diagnose_failed_step(
     error: NonFiniteError, state: TrainingState, batch: TrainBatch, folder: Path
 ) -> NonFiniteError:
-    """Find out where a step went wrong, and keep the batch and the weights in the folder of the run.
+    """Find the cause of a failed step, and save its batch and weights in the folder of the run.
 
     Args:
-        error: what the step raised, without its place.
-        state: as it was before the step.
-        batch: of the step.
-        folder: of the run.
+        error: raised by the step.
+        state: training state before the step.
+        batch: batch of the step.
+        folder: folder of the run.
+
+    Returns:
+        An error to raise instead, whose message gives the step, the images, the cause and what to change.
     """
     train, ids = state.config.train, [target.image_id for target in batch.targets]
     scale = state.scaler.get_scale()
     cause = find_nonfinite(state.model, batch, state.config, scale, state.steps)
     step, epoch = state.progress.step + 1, state.progress.epoch + 1
-    bf16 = ", or train.precision=bf16" if train.precision == "fp16" else ""
-    sentence = (
-        f"{str(error).split('. ')[0]} in step {step} of epoch {epoch} on images {ids}: {cause}. It ran in "
+    bf16 = ", or set train.precision=bf16" if train.precision == "fp16" else ""
+    message = (
+        f"{str(error).split('. ')[0]} in step {step} of epoch {epoch} on images {ids}: {cause}. The precision was "
         f"{train.precision}{f' with loss scale {scale:g}' if train.precision == 'fp16' else ''}. Unless an image is "
-        f"to blame: Lower train.lr (it is {train.lr}) or train.clip_norm (it is {train.clip_norm}){bf16}. "
+        f"the cause, lower train.lr (it is {train.lr}) or train.clip_norm (it is {train.clip_norm}){bf16}. "
         f"`python -m rhobench.training.replay {folder}` runs the step again."
     )
-    save_failed_step(folder, state, batch, scale, sentence)
-    return NonFiniteError(sentence)
+    save_failed_step(folder, state, batch, scale, message)
+    return NonFiniteError(message)
 
 
 def find_nonfinite(model: Detector, batch: TrainBatch, config: RunConfig, loss_scale: float, step: int) -> str:
-    """The first number that is not finite when ``batch`` is run forward and backward, in words. Keeps no gradient.
+    """Describe the first non-finite value of a forward and backward pass over ``batch``.
 
-    ``step``: optimiser steps taken before this one.
+    Args:
+        model: model in training mode; its gradients are reset.
+        batch: batch on the device of the model.
+        config: configuration of the run.
+        loss_scale: factor of the loss before the backward pass.
+        step: optimiser steps done before this one.
     """
     ids = [target.image_id for target in batch.targets]
     inputs = batch.features if isinstance(batch, FeatureBatch) else [batch.images]
@@ -67,40 +76,40 @@ def find_nonfinite(model: Detector, batch: TrainBatch, config: RunConfig, loss_s
     model.zero_grad(set_to_none=True)
     objective = Objective(model, config.loss, config.train.precision)
     terms: dict[str, Tensor] = {}
-    with _first_bad_output(model) as layers, _first_bad_gradient(model) as gradients:
+    with _first_nonfinite_output(model) as layers, _first_nonfinite_gradient(model) as gradients:
         try:
             boxes = sum(len(target.labels) for target in batch.targets)
             terms = objective(batch, to_objects(batch, batch.mask.device), boxes)
             (weighted_sum(terms, config.loss, step) * loss_scale).backward()
         except NonFiniteError:
-            pass  # of the matching, which cannot go on: the layer is known by now
+            pass  # raised by the matcher on non-finite predictions; the hooks have recorded the layer by then
     model.zero_grad(set_to_none=True)
     wrong = [name for name, value in terms.items() if not bool(value.isfinite())]
     if layers:
         return layers[0]
     if wrong:
-        return f"all layers are finite, but the term {wrong[0]} is {terms[wrong[0]].item()}"
+        return f"all layers are finite, but the loss term {wrong[0]} is {terms[wrong[0]].item()}"
     if gradients:
-        return f"the loss is finite, but not the gradient of {gradients[0]}, the first one of the backward pass"
+        return f"the loss is finite, but the gradient of {gradients[0]}, the first in the backward pass, is not"
     return (
-        "run again, everything is finite: random draws (dropout) differ in that, or the images of another worker are "
-        "the cause, whose nonfinite-worker file then says so"
+        "everything is finite when the step is run again. Either its random draws (dropout) differed, or images of "
+        "another worker are the cause, which its nonfinite-worker file then shows"
     )
 
 
 @contextmanager
-def _first_bad_output(model: nn.Module) -> Iterator[list[str]]:
-    """A list that gets one entry: the layer that is the first to give something not finite."""
+def _first_nonfinite_output(model: nn.Module) -> Iterator[list[str]]:
+    """Hook all layers; the yielded list receives a description of the first one with a non-finite output."""
     found: list[str] = []
 
-    def look(name: str, layer: nn.Module, output: Any) -> None:
+    def check(name: str, layer: nn.Module, output: Any) -> None:
         if found:
             return
         for value in tree_leaves(output):
             if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
                 parameters = layer.named_parameters(recurse=False)
                 own = [part for part, parameter in parameters if not bool(parameter.isfinite().all())]
-                why = f", whose own {' and '.join(own)} is not finite: an earlier step destroyed it" if own else ""
+                why = f", whose {' and '.join(own)} became non-finite in an earlier step" if own else ""
                 dtype = str(value.dtype).removeprefix("torch.")
                 found.append(
                     f"the first layer whose output is not finite is {name or 'the model'} "
@@ -109,7 +118,7 @@ def _first_bad_output(model: nn.Module) -> Iterator[list[str]]:
                 return
 
     handles = [
-        layer.register_forward_hook(lambda layer, inputs, output, name=name: look(name, layer, output))
+        layer.register_forward_hook(lambda layer, inputs, output, name=name: check(name, layer, output))
         for name, layer in model.named_modules()
     ]
     try:
@@ -120,16 +129,16 @@ def _first_bad_output(model: nn.Module) -> Iterator[list[str]]:
 
 
 @contextmanager
-def _first_bad_gradient(model: nn.Module) -> Iterator[list[str]]:
-    """A list that gets one entry: the parameter that is the first to get a gradient that is not finite."""
+def _first_nonfinite_gradient(model: nn.Module) -> Iterator[list[str]]:
+    """Hook all trained parameters; the yielded list receives the first one with a non-finite gradient."""
     found: list[str] = []
 
-    def look(name: str, parameter: Tensor) -> None:
+    def check(name: str, parameter: Tensor) -> None:
         if not found and parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
             found.append(f"{name} ({str(parameter.grad.dtype).removeprefix('torch.')})")
 
     handles = [
-        parameter.register_post_accumulate_grad_hook(lambda parameter, name=name: look(name, parameter))
+        parameter.register_post_accumulate_grad_hook(lambda parameter, name=name: check(name, parameter))
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     ]
@@ -141,12 +150,12 @@ def _first_bad_gradient(model: nn.Module) -> Iterator[list[str]]:
 
 
 def failed_step_files(folder: Path, rank: int) -> tuple[Path, Path]:
-    """Tensors and description of the step that stopped a worker."""
+    """Paths of the tensors and of the description of the failed step of a worker."""
     return folder / f"nonfinite-worker{rank}.safetensors", folder / f"nonfinite-worker{rank}.json"
 
 
-def save_failed_step(folder: Path, state: TrainingState, batch: TrainBatch, loss_scale: float, sentence: str) -> None:
-    """Write all that ``rhobench.training.replay`` needs."""
+def save_failed_step(folder: Path, state: TrainingState, batch: TrainBatch, loss_scale: float, reason: str) -> None:
+    """Write everything that ``rhobench.training.replay`` needs to run a step again."""
     inputs = batch.features if isinstance(batch, FeatureBatch) else [batch.images]
     tensors = {f"input.{level}": values for level, values in enumerate(inputs)} | {"mask": batch.mask}
     for row, target in enumerate(batch.targets):
@@ -155,7 +164,7 @@ def save_failed_step(folder: Path, state: TrainingState, batch: TrainBatch, loss
             tensors[f"masks.{row}"] = target.masks
     tensors |= {f"model.{name}": value for name, value in state.model.state_dict().items()}
     description = {
-        "reason": sentence,
+        "reason": reason,
         "config": to_dict(state.config),
         "num_classes": state.model.num_classes,
         "epoch": state.progress.epoch,

@@ -1,4 +1,4 @@
-"""The moving average of the weights."""
+"""Exponential moving average of the weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def weight_average(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    """An average that starts with the weights after its first update; buffers are copied. None: no average."""
+    """Build the moving average of a model; None if ``decay`` is None.
+
+    The first update copies the weights; buffers are always copied.
+    """
     if decay is None:
         return None
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))

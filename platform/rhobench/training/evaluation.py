@@ -1,4 +1,4 @@
-"""AP of a model on the validation images, which the workers share."""
+"""Distributed evaluation of a model on the validation images."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from rhobench.training.workers import all_gather
 def evaluate(
     model: Detector, loader: DataLoader[Any], images: CocoDetection, device: torch.device
 ) -> tuple[list[Detection], Accuracy]:
-    """Detections and AP on the validation images.
+    """Evaluate a model on the validation images; every worker calls this with its share of them.
 
     Args:
-        model: put in evaluation mode.
-        loader: this worker's share of the images, or of their features; the shares of all workers are joined.
-        images: all of them.
-        device: of the model.
+        model: model to evaluate; it is put in evaluation mode.
+        loader: this worker's share of the images, or of their cached features.
+        images: all validation images.
+        device: device of the model.
+
+    Returns:
+        Detections on all images, gathered from all workers, and their accuracy.
     """
     model.eval()
     share: list[Detection] = []
@@ -35,6 +38,6 @@ def evaluate(
         share += found_objects(output.prediction, batch.targets, images.categories, output.masks)
         ids += [t.image_id for t in batch.targets]
     shares = all_gather((share, ids))
-    found = [f for part, _ in shares for f in part]
-    scored = [i for _, part in shares for i in part]
-    return found, score(images.annotation_files[0], found, scored, masks=model.config.mask_head)
+    found = [detection for part, _ in shares for detection in part]
+    evaluated = [image_id for _, part in shares for image_id in part]
+    return found, score(images.annotation_files[0], found, evaluated, masks=model.config.mask_head)

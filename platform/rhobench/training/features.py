@@ -1,7 +1,7 @@
-"""Features of a frozen backbone, computed once and kept on disk.
+"""Disk cache of the features of a frozen backbone, computed once for all runs of a sweep.
 
-With a backbone that is not trained, its forward pass is most of the work of a small detector and gives the same result
-every epoch. The features of every (image, flip) lie in fp16 in memory-mapped files that all runs of a sweep share.
+The forward pass of a frozen backbone is most of the work of a small detector and gives the same result in every epoch.
+The features of every (image, flip) are stored in fp16 in memory-mapped files.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from numpy.lib.format import open_memmap
 from torch.utils.data import Dataset
 
 from rhobench.config import DataConfig, RunConfig
-from rhobench.config.paths import to_dict
+from rhobench.config.conversion import to_dict
 from rhobench.data import CocoDetection, Flip, Key, Sample, Target, build_once, cache_dir
 from rhobench.model.backbone import Backbone
 from rhobench.model.pretrained import weights_file
 from rhobench.training.batches import FeatureBatch
 
-BATCH = 16
-"""Images of one backbone call while the cache is built."""
-LAYOUT = 2
-"""Of the files of a folder."""
+BACKBONE_BATCH = 16
+"""Images per backbone call while the cache is built."""
+CACHE_VERSION = 2
+"""Version of the files in a cache folder; part of the folder's hash."""
 
 FeatureSample = tuple[list[np.ndarray], tuple[int, int], Target]
-"""Maps (C_l, H_l, W_l) in fp16, (height, width) of the image that gave them, and its objects."""
+"""Feature maps (C_l, H_l, W_l) in fp16, (height, width) of the image in pixels, and its annotated objects."""
 
 
 class FeatureDataset(Dataset[FeatureSample]):
-    """Like ``CocoDetection``, with the backbone's features in place of the image, and without augmentation."""
+    """A ``CocoDetection`` without augmentation whose samples are cached backbone features instead of images."""
 
     def __init__(self, folder: Path, flips: Sequence[Flip]) -> None:
         self.flips = tuple(flips)
         meta = json.loads((folder / "meta.json").read_text())
         self.image_size: tuple[int, int] = tuple(meta["image_size"])
         self.maps = [np.load(folder / f"level{i}.npy", mmap_mode="r") for i in range(meta["levels"])]
-        # Plain values and tensors, which torch's restricted unpickler reads: a cache may lie where others can write.
+        # Other users may be able to write to the cache folder, so only torch's restricted unpickler reads from it.
         fields = torch.load(folder / "targets.pt", weights_only=True)
         self.targets = [Target(**target) for target in fields]
 
@@ -54,7 +54,7 @@ class FeatureDataset(Dataset[FeatureSample]):
 
 
 def collate_features(samples: Sequence[FeatureSample]) -> FeatureBatch:
-    """Stack samples, in fp32."""
+    """Stack samples into a batch in fp32."""
     levels = zip(*(maps for maps, _, _ in samples), strict=True)
     features = [torch.from_numpy(np.stack(level)).float() for level in levels]
     mask = torch.zeros(len(samples), *samples[0][1], dtype=torch.bool)
@@ -62,61 +62,65 @@ def collate_features(samples: Sequence[FeatureSample]) -> FeatureBatch:
 
 
 def cached_features(
-    config: RunConfig, dataset: CocoDetection, backbone: Backbone, tell: Callable[[str], None] = lambda text: None
+    config: RunConfig,
+    dataset: CocoDetection,
+    backbone: Backbone,
+    on_progress: Callable[[str], None] = lambda text: None,
 ) -> FeatureDataset:
-    """The features of ``dataset``, from the cache folder, or computed into it.
+    """Open the cached features of a dataset; compute them first if the cache has none.
 
     Args:
-        config: of the run; its backbone must be wholly frozen and its images of one size.
-        dataset: gives images and flips.
-        backbone: with its weights loaded.
-        tell: is told about progress.
+        config: configuration of the run; its backbone must be entirely frozen and its images of one size.
+        dataset: images and the flips that are used.
+        backbone: backbone with its weights loaded.
+        on_progress: called with a line of progress.
 
     Raises:
-        ValueError: the backbone is trained, or the images are of several sizes.
+        ValueError: the backbone is trained, or the images have several sizes.
     """
     if config.model.backbone.frozen != "all":
         raise ValueError(
-            "train.cache_features=true needs model.backbone.frozen=all: cached features are never trained."
+            "train.cache_features=true requires model.backbone.frozen=all: the features of a trained backbone change."
         )
-    folder = cache_dir() / f"features-{_identity(config, dataset)}"
-    build_once(folder, lambda target: _compute(target, dataset, backbone.eval(), tell))
+    folder = cache_dir() / f"features-{_cache_key(config, dataset)}"
+    build_once(folder, lambda target: _compute(target, dataset, backbone.eval(), on_progress))
     return FeatureDataset(folder, dataset.flips)
 
 
-def _identity(config: RunConfig, dataset: CocoDetection) -> str:
-    """Changes with whatever changes the features: backbone, weights, images, their size and flips; and with masks,
-    which are kept beside them.
+def _cache_key(config: RunConfig, dataset: CocoDetection) -> str:
+    """Hash of everything the cache depends on: backbone, weights, images, their size and flips, presence of masks.
 
-    Nothing of the augmentation does: a run that has one has no cached features.
+    Augmentation settings are left out, because a run with augmentation cannot use cached features.
     """
-    digest = hashlib.sha256(bytes([LAYOUT]))
-    seen = {"hflip", "vflip", "loader_workers", "train_splits", "val_split", "dir", "scenes"}
-    unused = {"scales_px", "crop_prob", "crop_scales_px", "crop_px", "brightness", "contrast", "saturation"}
-    data = {k: v for k, v in to_dict(config.data).items() if k not in seen | unused}
+    digest = hashlib.sha256(bytes([CACHE_VERSION]))
+    # Flips and files are hashed below as such, and the number of loader processes has no effect on the features.
+    hashed = {"hflip", "vflip", "loader_workers", "train_splits", "val_split", "dir", "scenes"}
+    augmentation = {"scales_px", "crop_prob", "crop_scales_px", "crop_px", "brightness", "contrast", "saturation"}
+    data = {k: v for k, v in to_dict(config.data).items() if k not in hashed | augmentation}
     digest.update(json.dumps([to_dict(config.model.backbone), data, [int(f) for f in dataset.flips]]).encode())
     weights = config.model.backbone.weights
     if weights not in (None, "timm"):
         digest.update(weights_file(weights or "").read_bytes())
     elif weights is None:
-        digest.update(str(config.seed).encode())  # random weights differ by seed
+        digest.update(str(config.seed).encode())  # random weights depend on the seed
     if dataset.has_masks:
         digest.update(b"masks")
     for file in (*dataset.annotation_files, *dataset.files):
-        if file.exists():  # a missing image is told by whoever reads it
+        if file.exists():  # reading a missing image raises the error
             state = file.stat()
             digest.update(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
 
 
 @torch.inference_mode()
-def _compute(folder: Path, dataset: CocoDetection, backbone: Backbone, tell: Callable[[str], None]) -> None:
+def _compute(folder: Path, dataset: CocoDetection, backbone: Backbone, on_progress: Callable[[str], None]) -> None:
+    """Write the features and targets of all (image, flip) into a cache folder."""
     keys = [(index, flip) for index in range(len(dataset)) for flip in dataset.flips]
     maps: list[np.memmap] = []
     targets: list[Target] = []
     size: tuple[int, int] | None = None
-    for start in range(0, len(keys), BATCH):
-        samples = [dataset[key] for key in keys[start : start + BATCH]]
+    for start in range(0, len(keys), BACKBONE_BATCH):
+        samples = [dataset[key] for key in keys[start : start + BACKBONE_BATCH]]
         size = _common_size(samples, size, dataset.config)
         features = backbone(torch.stack([s.image for s in samples]))
         if not maps:
@@ -127,7 +131,7 @@ def _compute(folder: Path, dataset: CocoDetection, backbone: Backbone, tell: Cal
         for level, feature in zip(maps, features, strict=True):
             level[start : start + len(samples)] = feature.half().numpy()
         targets += [s.target for s in samples]
-        tell(f"backbone features {start + len(samples)}/{len(keys)}")
+        on_progress(f"backbone features {start + len(samples)}/{len(keys)}")
     for level in maps:
         level.flush()
     torch.save([vars(target) for target in targets], folder / "targets.pt")
@@ -135,12 +139,13 @@ def _compute(folder: Path, dataset: CocoDetection, backbone: Backbone, tell: Cal
 
 
 def _common_size(samples: list[Sample], size: tuple[int, int] | None, config: DataConfig) -> tuple[int, int]:
+    """Check that all samples have ``size``, or the size of the first one if it is None, and return it."""
     for sample in samples:
         height, width = sample.image.shape[1:]
         size = size or (height, width)
         if (height, width) != size:
             raise ValueError(
-                f"train.cache_features=true needs images of one size, but image {sample.target.image_id} is "
+                f"train.cache_features=true requires images of one size, but image {sample.target.image_id} is "
                 f"{height}x{width} after resizing and others are {size[0]}x{size[1]}: set data.resize_px "
                 f"(it is {config.resize_px})."
             )

@@ -1,7 +1,7 @@
-"""A training that starts from the weights of another run: `rhobench run ... --fork FOLDER`.
+"""Initialisation of a training with the weights of another run: `rhobench run ... --fork FOLDER`.
 
-Weights alone are taken. Optimiser, schedule, order of the images and history begin anew, as the new settings say. A
-head that the other run did not have starts as in any new run; else the models must be the same.
+Only weights are loaded. Optimiser, schedule, order of the images and history start from scratch with the new settings.
+A head that the other run did not have keeps its own initialisation; otherwise the models must be identical.
 """
 
 from __future__ import annotations
@@ -18,38 +18,39 @@ from rhobench.model import Detector
 from rhobench.training.checkpoint import find_checkpoint
 
 ADDED_HEADS = ("mask_head",)
-"""Modules of a detector that nothing else of it depends on, so they can be added to trained weights."""
+"""Modules that no other module depends on, so that trained weights may lack them."""
 
 
 class ForkError(ValueError):
-    """A run whose weights another one cannot start from."""
+    """A run whose weights cannot initialise another one."""
 
 
 def fork(model: Detector, folder: Path, *, features_are_cached: bool) -> dict[str, Any]:
-    """Give ``model`` the weights of the run in ``folder``: its artifact's, or those of its newest checkpoint.
+    """Load the weights of the run in ``folder`` into ``model``, from its artifact or else its newest checkpoint.
 
     Args:
-        model: of the new run, with its own weights still.
-        folder: of the other run.
-        features_are_cached: the backbone's features have been computed already, so its weights must be the same.
+        model: model of the new run with its initial weights.
+        folder: folder of the other run.
+        features_are_cached: whether the features of the new run's backbone are cached already, so that the other
+            run's backbone must have the same weights.
 
     Returns:
-        What to record: the file, its hash, newer checkpoints that are damaged, and parameters of a new head, which the
-        file lacks and which keep the values that they have.
+        The origin, for the record: "file", its "sha256", "damaged" checkpoints that are newer, and "fresh" parameters
+        of a new head, which the file lacks and which keep their initial values.
 
     Raises:
-        ForkError: there are no weights, or they are of another model.
+        ForkError: the folder has no weights, or they belong to another model.
     """
     file, damaged = folder / FILE_NAME, list[Path]()
     if not file.is_file():
         found, damaged = find_checkpoint(folder)
         if found is None:
             raise ForkError(
-                f"--fork {folder}: there is neither a {FILE_NAME} nor a whole checkpoint; give a run's folder."
+                f"--fork {folder} has neither a {FILE_NAME} nor an intact checkpoint: give the folder of a run."
             )
         file = found
-    weights = _weights(load_file(file))
-    fresh = {name: value for name, value in model.state_dict().items() if _of_added_head(name, weights)}
+    weights = _model_weights(load_file(file))
+    fresh = {name: value for name, value in model.state_dict().items() if _is_new_head(name, weights)}
     _require_same_model(model, weights | fresh, file, features_are_cached)
     model.load_state_dict(weights | fresh)
     return {
@@ -60,8 +61,8 @@ def fork(model: Detector, folder: Path, *, features_are_cached: bool) -> dict[st
     }
 
 
-def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of an artifact, or of a checkpoint: its average, where it has one, for that is what would be scored."""
+def _model_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in an artifact or a checkpoint; the moving average if there is one, because it is what is evaluated."""
     for prefix in ("average.module.", "model."):
         below = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         if below:
@@ -69,28 +70,30 @@ def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(tensors)
 
 
-def _of_added_head(name: str, weights: Mapping[str, Tensor]) -> bool:
-    """Whether a parameter belongs to a head of which ``weights`` have nothing at all."""
+def _is_new_head(name: str, weights: Mapping[str, Tensor]) -> bool:
+    """Whether a parameter belongs to an added head of which ``weights`` has no parameter."""
     head = name.partition(".")[0]
     return head in ADDED_HEADS and not any(other.startswith(f"{head}.") for other in weights)
 
 
 def _require_same_model(model: Detector, weights: Mapping[str, Tensor], file: Path, features_are_cached: bool) -> None:
+    """Check names and shapes of all parameters, and with cached features the values of the backbone's."""
     own = model.state_dict()
     missing = sorted(own.keys() ^ weights.keys())
     if missing:
-        where = "there" if missing[0] in weights else "here"
+        where = "in the file" if missing[0] in weights else "in this run's model"
         raise ForkError(
-            f"{file} is of another model: {missing[0]} exists only {where}. Give the settings of its model."
+            f"{file} belongs to another model: {missing[0]} exists only {where}. Use the model settings of that run."
         )
     for name, value in own.items():
         if value.shape != weights[name].shape:
             raise ForkError(
-                f"{file} is of another model: {name} is {tuple(weights[name].shape)} there and {tuple(value.shape)} "
-                "here. Give the settings of its model, and data with as many categories."
+                f"{file} belongs to another model: {name} has shape {tuple(weights[name].shape)} in the file and "
+                f"{tuple(value.shape)} in this run. Use the model settings of that run, and data with as many "
+                "categories."
             )
         if features_are_cached and name.startswith("backbone.") and not value.cpu().equal(weights[name]):
             raise ForkError(
-                f"{file} has another backbone than model.backbone.weights gives, but its features are cached: "
+                f"The backbone in {file} differs from model.backbone.weights, whose features are cached: "
                 "set train.cache_features=false."
             )

@@ -1,4 +1,4 @@
-"""Where a training reads from: images, or cached features of the same images."""
+"""Data sets and data loaders of a run, of images or of cached features."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from rhobench.training.batches import EpochBatchSampler, TrainBatch
 from rhobench.training.features import cached_features, collate_features
 
 EVAL_BATCH = 8
+"""Images per batch in evaluation."""
 
 
 def open_images(config: RunConfig, root: Path) -> tuple[CocoDetection, CocoDetection]:
-    """The training and the validation images of a run.
+    """Open the training and validation images of a run.
 
     Raises:
-        DatasetError: they have different categories, or objects without the segmentation that the model needs.
+        DatasetError: their categories differ, or objects lack a segmentation that the model's mask head needs.
     """
     masks = config.model.mask_head
     train = CocoDetection(config.data, root, config.data.train_splits, train=True, masks=masks)
@@ -30,58 +31,69 @@ def open_images(config: RunConfig, root: Path) -> tuple[CocoDetection, CocoDetec
     if train.categories != val.categories:
         raise DatasetError(
             f"{train.annotation_files[0]} and {val.annotation_files[0]} have different categories: "
-            "a model trained on one cannot be scored on the other."
+            "a model trained on one cannot be evaluated on the other."
         )
     return train, val
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """Datasets with a ``Key`` for each sample, and how their samples become a batch."""
+    """Training and validation data of a run, of images or of cached features, and their loaders."""
 
     train: Dataset[Any]
+    """Training samples, indexed by ``Key``."""
     val: Dataset[Any]
+    """Validation samples, indexed by (image, flip)."""
     val_images: CocoDetection
-    """The images behind ``val``."""
+    """Validation images that the samples of ``val`` come from."""
     collate: Callable[[Sequence[Any]], TrainBatch]
+    """Joins samples of ``train`` or ``val`` into a batch."""
     loader_workers: int
+    """Loader processes per data loader; 0: samples are loaded in the training process."""
 
     def train_loader(self, order: EpochBatchSampler) -> DataLoader[Any]:
-        """Batches in the order of ``order``."""
+        """Loader of the training batches of ``order``."""
         return DataLoader(self.train, batch_sampler=order, collate_fn=self.collate, num_workers=self.loader_workers)
 
     def val_loader(self, rank: int, workers: int) -> DataLoader[Any]:
-        """Every ``workers``-th validation image, so that all workers together see each exactly once."""
-        return _in_order(self.val, self.collate, range(rank, len(self.val_images), workers), self.loader_workers)
+        """Loader of every ``workers``-th validation sample, so that all workers together cover each exactly once."""
+        return _ordered_loader(self.val, self.collate, range(rank, len(self.val_images), workers), self.loader_workers)
 
     def image_loader(self, rank: int, workers: int) -> DataLoader[Any]:
-        """Like ``val_loader``, always with the images themselves."""
+        """Loader of the same share as ``val_loader``, but always of images."""
         return image_loader(self.val_images, rank, workers)
 
 
 def image_loader(images: CocoDetection, rank: int, workers: int) -> DataLoader[Any]:
-    """Every ``workers``-th of ``images``, in order and unmirrored."""
-    return _in_order(images, collate, range(rank, len(images), workers), images.config.loader_workers)
+    """Loader of every ``workers``-th image, in order and without flips."""
+    return _ordered_loader(images, collate, range(rank, len(images), workers), images.config.loader_workers)
 
 
-def _in_order(
-    dataset: Dataset[Any], join: Callable[..., TrainBatch], indices: range, loader_workers: int
+def _ordered_loader(
+    dataset: Dataset[Any], collate_fn: Callable[..., TrainBatch], indices: range, loader_workers: int
 ) -> DataLoader[Any]:
     batches = [[(i, Flip.NONE) for i in indices[n : n + EVAL_BATCH]] for n in range(0, len(indices), EVAL_BATCH)]
-    return DataLoader(dataset, batch_sampler=batches, collate_fn=join, num_workers=loader_workers)
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate_fn, num_workers=loader_workers)
 
 
 def open_training_data(
-    config: RunConfig, images: tuple[CocoDetection, CocoDetection], model: Detector, tell: Callable[[str], None]
+    config: RunConfig, images: tuple[CocoDetection, CocoDetection], model: Detector, on_progress: Callable[[str], None]
 ) -> TrainingData:
-    """The images themselves, or with ``train.cache_features`` the features that the model's backbone gives for them."""
+    """Open the data of a run; with ``train.cache_features``, compute missing backbone features first.
+
+    Args:
+        config: configuration of the run.
+        images: training and validation images.
+        model: model whose backbone computes the features.
+        on_progress: called with a line of progress while features are computed.
+    """
     train, val = images
     workers = config.data.loader_workers
     if not config.train.cache_features:
         return TrainingData(train=train, val=val, val_images=val, collate=collate, loader_workers=workers)
     return TrainingData(
-        train=cached_features(config, train, model.backbone, tell),
-        val=cached_features(config, val, model.backbone, tell),
+        train=cached_features(config, train, model.backbone, on_progress),
+        val=cached_features(config, val, model.backbone, on_progress),
         val_images=val,
         collate=collate_features,
         loader_workers=workers,

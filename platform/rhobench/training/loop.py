@@ -1,6 +1,6 @@
-"""The training of one model, by one worker or by several that share every batch. Knows no Ray.
+"""The training loop of one model, on one worker or data-parallel on several; knows nothing of Ray.
 
-Whoever starts it hands it a ``report`` function and, for several workers, an initialised ``torch.distributed`` group.
+The caller provides a ``report`` function and, for several workers, an initialised ``torch.distributed`` process group.
 """
 
 from __future__ import annotations
@@ -35,40 +35,42 @@ from rhobench.training.workers import all_gather, all_reduce_mean, worker_rank
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """A finished training."""
+    """Model, history and accuracy of a finished training."""
 
     model: Detector
-    """With the weights that were scored: the last ones, or their average."""
+    """Model with the weights that were evaluated: the last ones, or their moving average."""
     categories: Categories
+    """Categories of the data set, in the order of the class head."""
     progress: Progress
+    """History, timings and warnings."""
     loss_scale: float | None
-    """At the end of a training in fp16."""
+    """Final loss scale of a training in fp16; None in other precisions."""
     val_images: CocoDetection
-    """What the model was scored on."""
+    """Validation images the model was evaluated on."""
     detections: list[Detection]
-    """Its detections on them."""
+    """Detections on all validation images."""
     accuracy: Accuracy
-    """The AP of record: of the last epoch, from the image files through the whole model, never from cached features."""
+    """The AP of record: after the last epoch, from images through the whole model, never from cached features."""
 
 
 def train(config: RunConfig, folder: Path, report: Report, device: torch.device) -> TrainingResult:
-    """Train one run to its end, from its newest whole checkpoint when there is one.
+    """Train a run to its last epoch and evaluate it; resume from its newest intact checkpoint if there is one.
 
-    On one CPU worker, an interrupted training ends with the same bits as one that was not interrupted.
+    On one CPU worker, a resumed training gives bitwise the same weights as an uninterrupted one.
 
     Args:
-        config: the resolved run.
-        folder: of the run, for checkpoints and for what is kept of a step that fails.
-        report: called equally often on every worker.
-        device: where to train.
+        config: resolved configuration of the run.
+        folder: folder of the run, for checkpoints and for the batch and weights of a step that fails.
+        report: called with the progress, the same number of times on every worker.
+        device: device to train on.
 
     Raises:
         DatasetError: the data cannot be read.
-        TargetError: an image has objects that cannot be learnt.
+        TargetError: an image has a label outside the class head, or a box that is not finite.
         CheckpointError: the folder holds the checkpoint of another run.
-        ForkError: ``train.fork_from`` holds no weights for this model.
-        NonFiniteError: a number is not finite.
-        MemoryLimitError: the memory of the device does not hold a step.
+        ForkError: ``train.fork_from`` has no weights for this model.
+        NonFiniteError: a loss or a gradient is not finite.
+        MemoryLimitError: a step does not fit into the memory of the device.
     """
     seed_all(config.seed)
     rank, workers = worker_rank()
@@ -77,70 +79,74 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
     model = build_detector(config, categories).to(device)
     epochs = config.train.epochs
 
-    def tell(note: str) -> None:
-        # Of several workers only the one that fills the cache gets here, and all must report equally often.
+    def on_progress(note: str) -> None:
+        # Only the worker that fills the feature cache gets here, and all must report the same number of times.
         if workers == 1:
             report(Status(epoch=0, epochs=epochs, note=note))
 
-    sources = open_training_data(config, images, model, tell)
+    data = open_training_data(config, images, model, on_progress)
     order = EpochBatchSampler(len(images[0]), images[0].flips, config.train.batch_size, config.seed, rank, workers)
-    data = fingerprint([file for part in images for file in part.annotation_files])
-    state = initial_state(config, model, len(order), data, device)
+    annotations = fingerprint([file for part in images for file in part.annotation_files])
+    state = initial_state(config, model, len(order), annotations, device)
     random = state.restore(folder)
-    _fork(state)
-    _warn_of_single_images(state)
+    _initialise_from_fork(state)
+    _warn_without_padding(state)
     _report_warnings(state, report)
-    if rank > 0:  # all begin with the same weights, but each drops units of its own (spec section 14)
+    if rank > 0:  # equal initial weights, but independent dropout masks on each worker (spec section 14)
         seed_all(config.seed + rank)
     if random is not None and state.progress.step == 0:
         restore_random_states(random, device)
     step = OptimizerStep(state)
     while state.progress.epoch < epochs:
-        status = _train_epoch(step, sources, order, folder, report, random)
+        status = _train_epoch(step, data, order, folder, report, random)
         random = None
-        _finish_epoch(state, sources, status)
+        _finish_epoch(state, data, status)
         state.save(folder)
         _report_warnings(state, report)
         report(replace(status, ap=_last_ap(state.progress)))
 
     report(Status(epoch=epochs, epochs=epochs, step=state.steps, ap=_last_ap(state.progress), note="evaluating"))
     started = time.perf_counter()
-    found, accuracy = evaluate(state.scored, sources.image_loader(rank, workers), sources.val_images, device)
+    detections, accuracy = evaluate(state.eval_model, data.image_loader(rank, workers), data.val_images, device)
     state.progress.add_time(config.train, evaluating=time.perf_counter() - started)
     entry = state.progress.history[-1]
-    entry |= accuracy.metrics()
+    entry |= accuracy.metrics
     report(Status(epoch=epochs, epochs=epochs, step=state.steps, loss=entry["loss"], ap=accuracy.ap))
     return TrainingResult(
-        model=state.scored,
+        model=state.eval_model,
         categories=categories,
         progress=state.progress,
         loss_scale=state.scaler.get_scale() if state.scaler.is_enabled() else None,
-        val_images=sources.val_images,
-        detections=found,
+        val_images=data.val_images,
+        detections=detections,
         accuracy=accuracy,
     )
 
 
 def build_detector(config: RunConfig, categories: Categories) -> Detector:
-    """The model of a run, with as many classes as the data have unless the run says otherwise."""
+    """Build the model of a run with ``model.num_classes`` classes, or as many as the data set has if that is None.
+
+    Raises:
+        ValueError: ``model.num_classes`` is less than the number of categories.
+    """
     classes = config.model.num_classes
     if classes is not None and classes < len(categories):
         raise ValueError(
             f"model.num_classes={classes}, but the data set has {len(categories)} categories: "
-            "leave it at none, or give at least that many."
+            f"set it to none or to at least {len(categories)}."
         )
     return build_model(replace(config.model, num_classes=classes or len(categories)))
 
 
 def initial_state(config: RunConfig, model: Detector, steps: int, data: str, device: torch.device) -> TrainingState:
-    """The state before the first step.
+    """Build the training state before the first step.
 
     Args:
-        config: the resolved run.
-        model: on ``device``.
-        steps: of an epoch.
+        config: resolved configuration of the run.
+        model: model on ``device``.
+        steps: steps per epoch.
         data: ``fingerprint`` of the annotations.
-        device: where to train.
+        device: device to train on.
     """
     optimizer = build_optimizer(model, config.train)
     return TrainingState(
@@ -158,8 +164,8 @@ def initial_state(config: RunConfig, model: Detector, steps: int, data: str, dev
     )
 
 
-def _fork(state: TrainingState) -> None:
-    """Start from the weights of ``train.fork_from``, unless the training has begun."""
+def _initialise_from_fork(state: TrainingState) -> None:
+    """Load the weights of ``train.fork_from`` if it is set and no step has been done."""
     source = state.config.train.fork_from
     if source is None or state.steps > 0:
         return
@@ -167,12 +173,14 @@ def _fork(state: TrainingState) -> None:
     state.warn(*(f"checkpoint {name} of {source} is damaged and was skipped" for name in origin["damaged"]))
     if origin["fresh"]:
         fresh = ", ".join(origin["fresh"])
-        state.warn(f"{origin['file']} lacks a head that is new here, so these parameters start fresh: {fresh}")
+        state.warn(
+            f"{origin['file']} has no weights for a new head; these parameters keep their initial values: {fresh}"
+        )
     state.progress.forked_from = origin
 
 
 def _report_warnings(state: TrainingState, report: Report) -> None:
-    """Those that the user has not been told."""
+    """Report the warnings that have not been reported yet, one status each."""
     done, epochs = state.progress.epoch, state.config.train.epochs
     while state.unreported_warnings:
         report(Status(epoch=done, epochs=epochs, step=state.steps, warning=state.unreported_warnings.pop(0)))
@@ -180,15 +188,24 @@ def _report_warnings(state: TrainingState, report: Report) -> None:
 
 def _train_epoch(
     step: OptimizerStep,
-    sources: TrainingData,
+    data: TrainingData,
     order: EpochBatchSampler,
     folder: Path,
     report: Report,
     random: dict[str, Any] | None,
 ) -> Status:
-    """The steps of the epoch that are left -> what to report at its end.
+    """Run the remaining steps of the current epoch.
 
-    ``random``: states to continue with, in mid-epoch.
+    Args:
+        step: optimiser step, with the training state.
+        data: data sets and loaders.
+        order: batch sampler of this worker.
+        folder: folder of the run.
+        report: called with the progress.
+        random: random states to restore if the training resumes within the epoch.
+
+    Returns:
+        The status at the end of the epoch.
     """
     state, progress, train = step.state, step.state.progress, step.state.config.train
     order.epoch, order.first = progress.epoch, progress.step
@@ -203,73 +220,76 @@ def _train_epoch(
         batch_size=train.batch_size,
     )
     state.model.train()
-    batches = iter(sources.train_loader(order))
+    batches = iter(data.train_loader(order))
     if random is not None and progress.step > 0:
-        # Only now: a loader that starts draws a number, as it did when the interrupted epoch began.
+        # After iter(): creating the iterator draws a base seed, which the interrupted epoch had done before its steps.
         restore_random_states(random, state.device)
-    started = saved = idle = time.perf_counter()
+    started = saved = step_ended = time.perf_counter()
     for batch in batches:
-        waited = time.perf_counter() - idle
+        waited = time.perf_counter() - step_ended
         check_targets(batch, state.model.num_classes)
         on_device = to_device(batch, state.device)
         try:
-            stepped = step(on_device)
+            result = step(on_device)
         except NonFiniteError as error:
             raise diagnose_failed_step(error, state, on_device, folder) from error
-        meter.add(stepped.terms["loss"], stepped.terms, lr=state.last_lr, waited=waited)
-        _note(state, stepped)
+        meter.add(result.terms["loss"], result.terms, lr=state.last_lr, waited=waited)
+        _update_progress(state, result)
         _report_warnings(state, report)
         now = time.perf_counter()
         progress.step += 1
         progress.add_time(train, training=now - started)
         started = now
-        # Clocks differ between workers: when it is time for one, it is for all.
+        # Clocks differ between workers, so all save as soon as the interval has passed on one of them.
         if all_reduce_mean(float(now - saved >= train.checkpoint_every_seconds), state.device) > 0:
             state.save(folder)
             saved = time.perf_counter()
-        idle = time.perf_counter()
+        step_ended = time.perf_counter()
     return meter.status()
 
 
-def _note(state: TrainingState, stepped: StepResult) -> None:
-    """Count a skipped step, and remember a loss that stands out."""
+def _update_progress(state: TrainingState, result: StepResult) -> None:
+    """Count skipped steps and record loss spikes."""
     progress = state.progress
-    progress.skipped_steps += stepped.skipped
-    median = state.spikes.update(stepped.loss)
+    progress.skipped_steps += result.skipped
+    median = state.spikes.update(result.loss)
     if median is not None:
-        place = {"epoch": progress.epoch + 1, "step": progress.step + 1}
-        progress.spikes.append(place | {"loss": stepped.loss, "median": median})
+        position = {"epoch": progress.epoch + 1, "step": progress.step + 1}
+        progress.spikes.append(position | {"loss": result.loss, "median": median})
 
 
-def _finish_epoch(state: TrainingState, sources: TrainingData, status: Status) -> None:
-    """Score when it is time to, and write the history of the epoch, whose last status is given."""
+def _finish_epoch(state: TrainingState, data: TrainingData, status: Status) -> None:
+    """Evaluate if the epoch is due for it, and append the epoch to the history; ``status`` is the last of the epoch."""
     progress, train, (rank, workers) = state.progress, state.config.train, worker_rank()
     epoch = progress.epoch + 1
-    shares = all_gather({name: value.item() / progress.step for name, value in state.sums.items()})
-    means = {name: sum(share[name] for share in shares) / workers for name in shares[0]}
+    worker_means = all_gather({name: value.item() / progress.step for name, value in state.sums.items()})
+    means = {name: sum(each[name] for each in worker_means) / workers for name in worker_means[0]}
     entry: dict[str, float | None] = {"epoch": epoch, "seconds": progress.train_seconds, **means}
     entry |= {"lr": state.last_lr} | {name: getattr(status, name) for name in MEASURED}
     entry["spikes"] = sum(spike["epoch"] == epoch for spike in progress.spikes)
     if state.scaler.is_enabled():
         before = sum(past["skipped_steps"] for past in progress.history)
         entry |= {"skipped_steps": progress.skipped_steps - before, "loss_scale": state.scaler.get_scale()}
+    # The last epoch is evaluated by ``train``, from images also when features are cached.
     if epoch < train.epochs and epoch % train.eval_every_epochs == 0:
         started = time.perf_counter()
-        _, accuracy = evaluate(state.scored, sources.val_loader(rank, workers), sources.val_images, state.device)
+        _, accuracy = evaluate(state.eval_model, data.val_loader(rank, workers), data.val_images, state.device)
         progress.add_time(train, evaluating=time.perf_counter() - started)
-        entry |= accuracy.metrics()
+        entry |= accuracy.metrics
     progress.history.append(entry)
     progress.epoch, progress.step, state.sums = epoch, 0, {}
 
 
 def _last_ap(progress: Progress) -> float | None:
+    """AP of the last evaluated epoch; None before the first evaluation."""
     return next((entry["ap"] for entry in reversed(progress.history) if "ap" in entry), None)
 
 
-def _warn_of_single_images(state: TrainingState) -> None:
+def _warn_without_padding(state: TrainingState) -> None:
+    """Warn if batches of one image per worker hide padding from the model."""
     config = state.config
     if config.train.batch_size == config.train.num_workers and config.data.resize_px is None:
         state.warn(
-            "each worker sees its images one by one, so the model never sees padding: detectors of this kind have lost "
-            "about 10 AP when they then met it. Give train.batch_size at least two images a worker"
+            "with one image per worker the model never sees padding in training, and detectors of this kind have lost "
+            "about 10 AP on padded images. Set train.batch_size to at least two images per worker"
         )

@@ -1,7 +1,7 @@
-"""What a training does when its GPU cannot hold all images of a step: fewer at once, for the rest of the run.
+"""Reduction of the micro-batch size when a GPU runs out of memory, for the rest of the run.
 
-Only where torch says so by its exception for GPUs. On CPUs the system kills a process that needs too much memory, and
-`rhobench run --fit`, which tries in processes of their own, is what finds the setting.
+This relies on torch.OutOfMemoryError, which torch raises for GPUs only. On a CPU the system kills a process that needs
+too much memory; `rhobench run --fit`, which probes sizes in subprocesses, finds the largest that fits.
 """
 
 from __future__ import annotations
@@ -11,53 +11,54 @@ from rhobench.training.workers import worker_rank
 
 
 class MemoryLimitError(ValueError):
-    """A step that the memory of a device cannot hold."""
+    """A step that does not fit into the memory of a device."""
 
 
 def current_micro_batch(state: TrainingState, images: int) -> int:
-    """Images of a micro-batch: what the settings say, or what memory has turned out to hold, whichever is less.
+    """Micro-batch size in images: that of the settings, or the reduced one if that is smaller.
 
     Args:
-        state: of the training.
-        images: of this worker in a step.
+        state: training state.
+        images: images of this worker in a step.
     """
-    wanted, held = state.config.train.micro_batch_size or images, state.progress.micro_batch_size
-    return wanted if held is None else _largest_divisor(images, min(wanted, held))
+    configured, reduced = state.config.train.micro_batch_size or images, state.progress.micro_batch_size
+    return configured if reduced is None else _largest_divisor(images, min(configured, reduced))
 
 
-def reduce_micro_batch(state: TrainingState, at_once: int, images: int) -> None:
-    """Let the training go on with the next smaller micro-batch that divides a worker's images, and warn of it.
+def reduce_micro_batch(state: TrainingState, size: int, images: int) -> None:
+    """Continue with the next smaller micro-batch size that divides a worker's images, and warn about it.
 
-    Workers cannot do so: while one of them runs out of memory, the others may already wait for its gradients, in an
-    exchange that is not given up, so that it cannot tell them to begin the step anew.
+    Only for a single worker. With several, the others may already wait in the all-reduce for the gradients of the one
+    that ran out of memory; the all-reduce cannot be cancelled, so they cannot restart the step.
 
     Args:
-        state: of the training.
-        at_once: images that were too many.
-        images: of this worker in a step.
+        state: training state.
+        size: micro-batch size that did not fit.
+        images: images of this worker in a step.
 
     Raises:
-        MemoryLimitError: there is no smaller micro-batch, or there are other workers.
+        MemoryLimitError: ``size`` is 1, or there are several workers.
     """
-    if at_once == 1:
+    if size == 1:
         raise MemoryLimitError(
-            f"The memory of {state.device} does not hold one image at a time: take smaller images, a smaller model, "
-            "or a device with more memory."
+            f"A micro-batch of one image does not fit into the memory of {state.device}: use smaller images, a smaller "
+            "model, or a device with more memory."
         )
-    fewer = _largest_divisor(images, at_once - 1)
+    smaller = _largest_divisor(images, size - 1)
     rank, workers = worker_rank()
     if workers > 1:
         raise MemoryLimitError(
-            f"The memory of {state.device} does not hold {at_once} images at once on worker {rank} of {workers}, and "
-            f"the others cannot be told to take fewer: set train.micro_batch_size={fewer}, or ask "
-            "`rhobench run EXPERIMENT --fit` what fits."
+            f"A micro-batch of {size} images does not fit into the memory of {state.device} on worker {rank} of "
+            f"{workers}, and the size cannot be reduced while several workers train: set "
+            f"train.micro_batch_size={smaller}, or find the largest that fits with `rhobench run EXPERIMENT --fit`."
         )
-    state.progress.micro_batch_size = fewer
-    nearly = " (DETR's cross-entropy: nearly the same)" if state.config.model.name == "detr" else ""
+    state.progress.micro_batch_size = smaller
+    # The mean of DETR's cross-entropy is weighted by the objects of each micro-batch; see ``step.SUM_REDUCED``.
+    exception = " (those of DETR's cross-entropy nearly so)" if state.config.model.name == "detr" else ""
     state.warn(
-        f"the memory of {state.device} does not hold {at_once} images at once, as step {state.steps + 1} showed: from "
-        f"this step on it is {fewer} at once, train.micro_batch_size={fewer}. Steps have the same images and, but for "
-        f"rounding and the random draws of dropout, the same gradients{nearly}"
+        f"a micro-batch of {size} images did not fit into the memory of {state.device} in step {state.steps + 1}; "
+        f"training continues with train.micro_batch_size={smaller}. Each step has the same images, and its gradients "
+        f"are the same up to rounding and the random draws of dropout{exception}"
     )
 
 

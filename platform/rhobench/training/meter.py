@@ -1,4 +1,4 @@
-"""Running means of the loss terms, losses that stand out, speed, and the estimate of the time that is left."""
+"""Progress of a training: mean losses, loss spikes, images per second, estimated remaining time."""
 
 from __future__ import annotations
 
@@ -14,53 +14,57 @@ from torch import Tensor
 from rhobench.training.device import peak_memory_gib
 
 REPORTS_PER_EPOCH = 5
-
+"""Number of status reports per epoch, if it has at least as many steps."""
 SPIKE = 3.0
-"""A loss is a spike when it is above so many times the median of the ``WINDOW`` losses before it."""
+"""A loss is a spike if it exceeds ``SPIKE`` times the median of the ``WINDOW`` losses before it."""
 WINDOW = 50
-"""Losses of the running median; nothing is called a spike before there are so many."""
+"""Number of losses in the running median; the first ``WINDOW`` losses are never spikes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What is reported while a training runs."""
+    """Progress of a running training, as passed to the ``report`` function."""
 
     epoch: float
-    """Epochs done, in fractions."""
+    """Epochs done, including the fraction of the current one."""
     epochs: int
-    """Epochs wanted."""
+    """Total number of epochs."""
     step: int = 0
     """Optimiser steps done, over all epochs."""
     loss: float | None = None
     """Mean training loss of the epoch so far."""
     terms: Mapping[str, float] = field(default_factory=dict)
-    """Means of its terms, unweighted, as in ``criterion.losses``."""
+    """Means of the unweighted loss terms over the epoch so far, named as in ``criterion.losses``."""
     lr: float | None = None
-    """Learning rate of the last step, of the group "base"."""
+    """Learning rate of the parameter group "base" in the last step."""
     images_per_second: float | None = None
-    """Of all workers together, over the epoch so far."""
+    """Throughput of all workers together over the epoch so far."""
     data_wait: float | None = None
-    """Share of that time, in [0, 1], in which this worker waited for its next images."""
+    """Share of the epoch's time, in [0, 1], that this worker spent waiting for its next batch."""
     memory_gib: float | None = None
-    """Most memory that this worker has used; see ``device.peak_memory_gib``."""
+    """Peak memory of this worker in GiB; see ``device.peak_memory_gib``."""
     ap: float | None = None
-    """Of the last evaluation, in [0, 1]."""
+    """AP of the last evaluation, in [0, 1]; None before the first."""
     seconds_left: float | None = None
-    """Estimate for the rest of the training."""
+    """Estimated time until the last step, in seconds; evaluations are not included."""
     note: str = ""
-    """What is being done when it is not a training step."""
+    """Current activity if it is not a training step, such as "evaluating"."""
     warning: str = ""
-    """What the user must know; each is reported once."""
+    """A warning for the user; each one is reported once."""
 
 
 Report = Callable[[Status], None]
+"""Function that receives the status of a training."""
 
 MEASURED = ("images_per_second", "data_wait", "memory_gib")
-"""Fields of ``Status`` that go into the history of each epoch, and differ between equal trainings."""
+"""Fields of ``Status`` in the history of each epoch that depend on the machine, not only on the configuration."""
 
 
 class EpochMeter:
-    """Collects the terms of one epoch and reports a few times, by the count of steps: on every worker equally often."""
+    """Accumulates the loss terms of an epoch and reports the status a few times.
+
+    Reports depend on the number of steps, never on time, so that all workers report the same number of times.
+    """
 
     def __init__(
         self,
@@ -74,7 +78,18 @@ class EpochMeter:
         *,
         batch_size: int = 1,
     ) -> None:
-        """``done`` steps of the epoch have been counted before, into ``sums``; each has ``batch_size`` images."""
+        """Start measuring an epoch.
+
+        Args:
+            epoch: epochs done before.
+            epochs: total number of epochs.
+            steps: steps per epoch.
+            ap: AP of the last evaluation, to be reported.
+            report: called with the status.
+            done: steps of the epoch that were done before an interruption.
+            sums: sums of the loss terms over these steps; updated in place.
+            batch_size: images per step, over all workers.
+        """
         self.epoch, self.epochs, self.steps, self.ap, self.report = epoch, epochs, steps, ap, report
         self.every = max(1, steps // REPORTS_PER_EPOCH)
         self.sums = {} if sums is None else sums
@@ -84,7 +99,7 @@ class EpochMeter:
         self.started = time.perf_counter()
 
     def add(self, total: Tensor, terms: Mapping[str, Tensor], *, lr: float | None = None, waited: float = 0.0) -> None:
-        """Count one step with its loss, its terms, its learning rate and the seconds that it waited for its images."""
+        """Add a step: loss, unweighted terms, learning rate, and the seconds spent waiting for its batch."""
         self.lr, self.waited = lr, self.waited + waited
         for name, value in {"loss": total, **terms}.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value.detach()
@@ -93,11 +108,11 @@ class EpochMeter:
             self.report(self.status())
 
     def means(self) -> dict[str, float]:
-        """Mean of the loss and of every term."""
+        """Means of the loss and of each term over the epoch so far."""
         return {name: value.item() / self.done for name, value in self.sums.items()}
 
     def status(self) -> Status:
-        """How far the training is."""
+        """Status after the last added step."""
         epochs_done = self.epoch + self.done / self.steps
         fresh, seconds = self.done - self.before, time.perf_counter() - self.started
         means = self.means()
@@ -117,13 +132,13 @@ class EpochMeter:
 
 
 class SpikeMonitor:
-    """Compares each loss with the median of those before it."""
+    """Detects losses far above the median of the previous ones."""
 
     def __init__(self) -> None:
         self.losses: deque[float] = deque(maxlen=WINDOW)
 
     def update(self, loss: float) -> float | None:
-        """Remember ``loss`` -> the median before it when it is a spike, else None."""
+        """Add a loss; return the median of the losses before it if it is a spike, else None."""
         median = statistics.median(self.losses) if len(self.losses) == WINDOW else None
         self.losses.append(loss)
         return median if median is not None and loss > SPIKE * median else None

@@ -1,4 +1,4 @@
-"""Model and losses as one module, so that data-parallel training wraps a single forward pass."""
+"""Model and losses as one module, whose forward pass DistributedDataParallel can wrap."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from rhobench.training.precision import autocast
 
 
 def run_model(model: Detector, batch: TrainBatch) -> DetectorOutput:
-    """Predictions for a batch of images, or of cached features."""
+    """Run the model on a batch of images, or its transformer on a batch of cached features."""
     if isinstance(batch, FeatureBatch):
         return model.detect(batch.features, batch.mask)
     return model(batch.images, batch.mask)
 
 
 class Objective(nn.Module):
-    """Loss terms of a batch."""
+    """Maps a batch to its loss terms."""
 
     def __init__(self, model: Detector, config: LossConfig, precision: str) -> None:
         super().__init__()
         self.model, self.config, self.precision = model, config, precision
 
     def forward(self, batch: TrainBatch, objects: Sequence[Objects], num_boxes: float) -> dict[str, Tensor]:
-        """Unweighted terms as in ``criterion.losses``. The model runs in the precision of the training."""
+        """Compute the unweighted terms of ``criterion.losses``: the model under autocast, the losses in fp32."""
         with autocast(batch.mask.device, self.precision):
             output = run_model(self.model, batch)
         return losses(output, objects, self.config, num_boxes)

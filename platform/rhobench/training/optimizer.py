@@ -11,24 +11,24 @@ from torch.optim.lr_scheduler import LambdaLR
 from rhobench.config import TrainConfig
 
 LINEAR_PROJ_LAYERS = ("sampling_offsets", "reference_points")
-"""Parts of the names of layers that learn with ``lr_linear_proj_mult`` times the learning rate."""
+"""Substrings of the names of layers whose learning rate is multiplied by ``lr_linear_proj_mult``."""
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the parameters that require a gradient, in the groups base, backbone and linear projections."""
+    """Build AdamW over the trained parameters, in the groups "base", "backbone" and "linear_proj"."""
     groups: dict[str, list[nn.Parameter]] = {"base": [], "backbone": [], "linear_proj": []}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        slow = any(layer in name for layer in LINEAR_PROJ_LAYERS)
-        groups["backbone" if "backbone" in name else "linear_proj" if slow else "base"].append(parameter)
+        linear_proj = any(layer in name for layer in LINEAR_PROJ_LAYERS)
+        groups["backbone" if "backbone" in name else "linear_proj" if linear_proj else "base"].append(parameter)
     rates = config.rates
     parameters = [{"params": params, "lr": rates[name], "name": name} for name, params in groups.items() if params]
     return torch.optim.AdamW(parameters, weight_decay=config.weight_decay, fused=True)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int) -> LambdaLR:
-    """A schedule that is stepped once after every optimiser step."""
+    """Build the learning-rate schedule, with linear warm-up; it is to be stepped after every optimiser step."""
     total = config.epochs * steps_per_epoch
     warmup = round(config.warmup_fraction * total)
 

@@ -1,6 +1,6 @@
-"""The arithmetic of a training: what autocast computes in, and the loss scale that keeps fp16 gradients alive.
+"""Mixed precision: autocast, and the loss scaling that keeps small fp16 gradients from underflowing.
 
-Parameters, optimiser, sampling locations, matching costs and losses are fp32 in every precision.
+Parameters, optimiser state, sampling locations, matching costs and losses are fp32 in every precision.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from torch.amp import GradScaler
 from rhobench.config import TrainConfig
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""Dtype of autocast by ``train.precision``; the others do without."""
+"""Autocast dtype by ``train.precision``; precisions not listed run without autocast."""
 MIN_LOSS_SCALE = 1.0
-"""A loss scale below this cannot save any gradient: something else is wrong."""
+"""Gradients that overflow below this loss scale have another cause than fp16, so the training stops."""
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context that the model runs in."""
+    """Autocast context of the forward pass."""
     return torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST)
 
 
 def loss_scaler(device: torch.device, config: TrainConfig) -> GradScaler:
-    """Scales losses under fp16, and does nothing otherwise."""
+    """Build the gradient scaler, which is disabled unless the precision is fp16."""
     return GradScaler(device.type, enabled=config.precision == "fp16")

@@ -1,7 +1,7 @@
-"""A few steps on made-up batches of the largest size, in a process that may run out of memory alone.
+"""Time and memory of a few training steps on synthetic batches of the largest size, measured in a subprocess.
 
-``python -m rhobench.training.probe_step`` reads what to try as JSON from its standard input, and writes what it found
-as the last line of its output. `rhobench run --fit` calls it.
+``python -m rhobench.training.probe_step`` reads a request as JSON from standard input and writes its answer as the last
+line of standard output. `rhobench run --fit` calls it, so that running out of memory ends only this process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from rhobench.config import RunConfig
-from rhobench.config.paths import from_dict
+from rhobench.config.conversion import from_dict
 from rhobench.data import Batch, Target
 from rhobench.model import Detector, build_model
 from rhobench.training.batches import FeatureBatch, TrainBatch, to_device
@@ -33,73 +33,80 @@ from rhobench.training.workload import BatchShape, Workload
 
 @dataclass(frozen=True, kw_only=True)
 class StepProbe:
-    """What one micro-batch size needs, if it fits."""
+    """Time and memory that a micro-batch size needs; the measurements are None if it does not fit."""
 
     micro_batch_size: int
-    """Images at once on a worker."""
+    """Images per micro-batch of a worker."""
     fits: bool
-    """Whether a step with the largest batch, and one scoring, went through."""
+    """Whether a step on the largest batch and an evaluation of the largest validation batch succeeded."""
     reason: str = ""
-    """Why it does not fit."""
+    """Why it does not fit; empty if it does."""
     peak_gib: float | None = None
-    """See ``device.peak_memory_gib``."""
+    """Peak memory in GiB; see ``device.peak_memory_gib``."""
     worst_step_seconds: float | None = None
-    """An optimiser step of the worker's share of ``train.batch_size``, with the largest batch."""
+    """Duration of an optimiser step on the worker's share of the largest batch."""
     step_seconds: float | None = None
-    """The same with a typical batch."""
+    """Duration of an optimiser step on the worker's share of a typical batch."""
     score_seconds: float | None = None
-    """A scored image, in the largest batch of them."""
+    """Duration of the evaluation per image, in the largest validation batch."""
 
 
 def probe_step(config: RunConfig, work: Workload, micro_batch_size: int) -> StepProbe:
-    """Take three steps as a worker of ``config`` would, and score a batch. Memory that runs out is an answer.
+    """Run three training steps of a worker and evaluate one batch, with random weights.
 
-    Weights are random: what they are changes neither time nor memory.
+    The values of the weights affect neither time nor memory. Running out of memory is a result, not an error.
+
+    Args:
+        config: configuration of the run.
+        work: workload of one worker.
+        micro_batch_size: images per micro-batch; a divisor of the worker's images per step.
     """
     torch.set_num_threads(config.train.cpus_per_worker)
     torch.set_flush_denormal(True)
     torch.manual_seed(config.seed)
     device = training_device(config.train)
     try:
-        return _steps(config, work, micro_batch_size, device)
+        return _measure(config, work, micro_batch_size, device)
     except (RuntimeError, MemoryError) as error:
-        if not _out_of_memory(error):
+        if not _is_out_of_memory(error):
             raise
         return StepProbe(micro_batch_size=micro_batch_size, fits=False, reason="out of memory")
 
 
-def _steps(config: RunConfig, work: Workload, size: int, device: torch.device) -> StepProbe:
+def _measure(config: RunConfig, work: Workload, size: int, device: torch.device) -> StepProbe:
+    """Measure a micro-batch size that is expected to fit."""
     share = config.train.batch_size // config.train.num_workers
     backbone = replace(config.model.backbone, weights=None, weights_prefix=None)
     classes = config.model.num_classes or work.num_classes
     model = build_model(replace(config.model, backbone=backbone, num_classes=classes)).to(device)
-    # The trial is one worker, whose step is its share.
-    alone = replace(config.train, batch_size=share, num_workers=1, micro_batch_size=size)
-    config = replace(config, train=alone)
+    # A single worker whose batch is the share of one worker: the probe has no process group.
+    single = replace(config.train, batch_size=share, num_workers=1, micro_batch_size=size)
+    config = replace(config, train=single)
     state = initial_state(config, model, work.train_images // share, "", device)
     step = OptimizerStep(state, adapt_micro_batch=False)
     model.train()
-    # Moments and compiled kernels come with the first step; two micro-batches, so that one meets gradients.
+    # The first step allocates the optimiser's moments and compiles kernels, so it is not timed. It has two
+    # micro-batches, because memory peaks when the second one is added to existing gradients.
     _seconds(lambda: step(_batch(config, model, work.worst, min(2 * size, share), device)), device)
     worst, typical = (_batch(config, model, shape, share, device) for shape in (work.worst, work.typical))
     worst_seconds, seconds = (_seconds(partial(step, batch), device) for batch in (worst, typical))
     del worst, typical
     images = _images(work.scored, work.scored_images, device)
     with torch.inference_mode():
-        state.scored.eval()
-        scoring = _seconds(lambda: run_model(state.scored, images), device)
+        state.eval_model.eval()
+        eval_seconds = _seconds(lambda: run_model(state.eval_model, images), device)
     return StepProbe(
         micro_batch_size=size,
         fits=True,
         peak_gib=peak_memory_gib(device),
         worst_step_seconds=worst_seconds,
         step_seconds=seconds,
-        score_seconds=scoring / work.scored_images,
+        score_seconds=eval_seconds / work.scored_images,
     )
 
 
 def _batch(config: RunConfig, model: Detector, shape: BatchShape, images: int, device: torch.device) -> TrainBatch:
-    """A batch of noise as the training would read it."""
+    """Synthetic batch of noise, of images or of features as in the training."""
     if not config.train.cache_features:
         return _images(shape, images, device)
     one = _images(shape, 1, device)
@@ -109,7 +116,7 @@ def _batch(config: RunConfig, model: Detector, shape: BatchShape, images: int, d
 
 
 def _images(shape: BatchShape, images: int, device: torch.device) -> Batch:
-    """Noise, with boxes of a tenth to half of the sides and label 0, which every model has."""
+    """Images of noise with random boxes of 0.1 to 0.5 of the image size, and label 0, which every model has."""
     targets = tuple(
         Target(
             image_id=number,
@@ -126,6 +133,7 @@ def _images(shape: BatchShape, images: int, device: torch.device) -> Batch:
 
 
 def _seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Wall time of a call, including the work it queued on a GPU."""
     started = time.perf_counter()
     work()
     if device.type == "cuda":
@@ -133,13 +141,13 @@ def _seconds(work: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    # torch has an exception of its own for GPUs alone.
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    # On a CPU, torch raises a plain RuntimeError, which only its message identifies.
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
-def _raise_oom_score() -> None:
-    """Let memory run out in this process, not in the machine: by a limit, and as what the system would kill first."""
+def _limit_memory() -> None:
+    """Limit the memory of this process, and make it the first that the kernel's out-of-memory killer selects."""
     available = available_memory()
     if available is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -151,7 +159,7 @@ def _raise_oom_score() -> None:
 
 
 def available_memory() -> int | None:
-    """Bytes of main memory that this process can still get, by the machine and its control group; None: unknown."""
+    """Bytes of main memory available to this process on the machine and in its control group; None: unknown."""
     known = []
     meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
     if meminfo.is_file():
@@ -163,13 +171,13 @@ def available_memory() -> int | None:
 
 
 def main() -> None:
-    """Read {"config", "workload", "micro_batch_size"}, write a ``StepProbe``, or {"error"} when the request is wrong."""
+    """Read {"config", "workload", "micro_batch_size"}; write the fields of a ``StepProbe``, or {"error": message}."""
     request = json.load(sys.stdin)
     config = from_dict(RunConfig, request["config"])
     work = request["workload"]
     work |= {name: BatchShape(**work[name]) for name in ("worst", "typical", "scored")}
     if config.train.gpus_per_worker == 0:
-        _raise_oom_score()
+        _limit_memory()
     try:
         answer = asdict(probe_step(config, Workload(**work), request["micro_batch_size"]))
     except ValueError as error:

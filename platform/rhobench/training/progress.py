@@ -1,4 +1,4 @@
-"""How far a training has come, and what happened on the way; part of every checkpoint."""
+"""Position, history, timings and warnings of a training, saved in every checkpoint."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from rhobench.config import TrainConfig
 
 @dataclass(kw_only=True)
 class Progress:
-    """Ready for JSON by ``vars``."""
+    """Progress of a training; ``vars`` gives it as JSON-serialisable values."""
 
     epoch: int = 0
-    """Finished epochs, with their scoring."""
+    """Finished epochs, including their evaluation."""
     step: int = 0
-    """Steps done of the epoch that is not finished."""
+    """Steps done in the unfinished epoch."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """One entry for each finished epoch."""
+    """Losses, metrics and timings, one entry per finished epoch."""
     train_seconds: float = 0.0
-    """Spent in training steps, over all restarts."""
+    """Wall time of the training steps in seconds, over all restarts."""
     eval_seconds: float = 0.0
-    """Spent in evaluation, over all restarts."""
+    """Wall time of the evaluations in seconds, over all restarts."""
     cpu_seconds: float = 0.0
-    """Of both, times the cores of all workers that there were."""
+    """CPU time reserved for training and evaluation: wall time times the cores of all workers."""
     gpu_seconds: float = 0.0
-    """Of both, times the GPUs of all workers that there were."""
+    """GPU time reserved for training and evaluation: wall time times the GPUs of all workers."""
     restarts: int = 0
-    """How often the training was taken up again."""
+    """Number of times the training was resumed from a checkpoint."""
     skipped_steps: int = 0
-    """Steps whose gradients overflowed in fp16 and were not used."""
+    """Steps that were skipped because their fp16 gradients overflowed."""
     spikes: list[dict[str, float]] = field(default_factory=list)
-    """Losses far above those before; see ``meter.SPIKE``."""
+    """Epoch, step, loss and running median of each loss spike; see ``meter.SPIKE``."""
     micro_batch_size: int | None = None
-    """Images at once, since memory did not hold as many as the settings ask for; see ``memory.reduce_micro_batch``."""
+    """Micro-batch size after memory ran out; None: it never did. See ``memory.reduce_micro_batch``."""
     forked_from: dict[str, Any] | None = None
-    """The checkpoint or artifact whose weights the training started from."""
+    """File that the initial weights came from, as returned by ``fork``; None: not forked."""
     warnings: list[str] = field(default_factory=list)
-    """What the user was warned of."""
+    """Warnings reported to the user."""
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """Epoch and AP of the best scoring so far, the earliest of equals."""
+        """Epoch and AP of the best evaluation so far, the earliest of ties; None before the first."""
         scored = [entry for entry in self.history if entry.get("ap") is not None]
         best = max(scored, key=lambda entry: entry["ap"], default=None)
         return None if best is None else {"epoch": best["epoch"], "ap": best["ap"]}
 
     def add_time(self, config: TrainConfig, *, training: float = 0.0, evaluating: float = 0.0) -> None:
-        """Add seconds of all workers."""
+        """Add wall time in seconds, and the CPU and GPU time that all workers reserved for it."""
         self.train_seconds += training
         self.eval_seconds += evaluating
         self.cpu_seconds += (training + evaluating) * config.cpus_per_worker * config.num_workers

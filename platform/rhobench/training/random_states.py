@@ -1,4 +1,4 @@
-"""The generators that a worker draws random numbers from: torch, its GPU, numpy and Python."""
+"""Random number generators of a worker: torch, its GPU, NumPy and Python."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 def seed_all(seed: int) -> None:
-    """Start every generator from the seed of the run."""
+    """Seed every generator; torch.manual_seed covers the GPU as well."""
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the global generator, which a library may draw from
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries may use the global generator
     random.seed(seed)
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """Their states, ready for JSON."""
+    """States of all generators, JSON-serialisable."""
     numpy_state: Any = np.random.get_state()  # noqa: NPY002
     name, keys, *rest = numpy_state
     return {
@@ -30,7 +30,7 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
-    """The inverse of ``random_states``. A GPU's state is left as it is where the other run had no GPU."""
+    """Restore the result of ``random_states``; states saved without a GPU leave the GPU generator unchanged."""
     torch.set_rng_state(_from_text(states["torch"]))
     if device.type == "cuda" and states["cuda"] is not None:
         torch.cuda.set_rng_state(_from_text(states["cuda"]), device)

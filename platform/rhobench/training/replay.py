@@ -1,7 +1,7 @@
-"""The step that stopped a training, run again: ``python -m rhobench.training.replay RUN_FOLDER``.
+"""Replay of the step that stopped a training: ``python -m rhobench.training.replay RUN_FOLDER``.
 
-Works from the two files that the training left, ``nonfinite-workerN.safetensors`` and ``.json``: the batch as the model
-saw it, the weights before the step, the configuration. Neither is unpickled.
+It reads the two files of a failed step, ``nonfinite-workerN.safetensors`` and ``.json``: the batch after augmentation,
+the weights before the step, and the configuration. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from rhobench.config import RunConfig
-from rhobench.config.paths import from_dict
+from rhobench.config.conversion import from_dict
 from rhobench.data import Batch, Target
 from rhobench.model import Detector, build_model
 from rhobench.training.batches import FeatureBatch, TrainBatch
@@ -23,7 +23,7 @@ from rhobench.training.diagnosis import failed_step_files, find_nonfinite
 
 
 def failed_workers(folder: Path) -> list[int]:
-    """The workers of whom ``folder`` keeps a step.
+    """Ranks of the workers with a failed step in the folder of a run.
 
     Raises:
         ValueError: there are none.
@@ -31,21 +31,26 @@ def failed_workers(folder: Path) -> list[int]:
     files = folder.glob("nonfinite-worker*.json")
     workers = sorted(int(file.stem.removeprefix("nonfinite-worker")) for file in files)
     if not workers:
-        raise ValueError(f"{folder} holds no nonfinite-worker*.json: no step has failed there. Give a run's folder.")
+        raise ValueError(f"{folder} has no nonfinite-worker*.json, so no step failed in it: give the folder of a run.")
     return workers
 
 
 def load_failed_step(folder: Path, worker: int = 0) -> tuple[Detector, TrainBatch, RunConfig, float, int]:
-    """Of the step that failed: model in training mode, batch, configuration, loss scale, steps before it.
+    """Load the failed step of a worker.
+
+    Returns:
+        Model in training mode, batch, configuration, loss scale, and optimiser steps done before: the arguments of
+        ``find_nonfinite``.
 
     Raises:
-        FileNotFoundError: the folder keeps no step of this worker; see ``failed_workers``.
+        FileNotFoundError: the folder has no failed step of this worker; see ``failed_workers``.
     """
     tensors_file, description_file = failed_step_files(folder, worker)
-    tensors, kept = load_file(tensors_file), json.loads(description_file.read_text())
-    config = from_dict(RunConfig, kept["config"])
-    changes = {"backbone": replace(config.model.backbone, weights=None), "num_classes": kept["num_classes"]}
-    model = build_model(replace(config.model, **changes, attention_backend="auto"))  # the run's may need its GPU
+    tensors, saved = load_file(tensors_file), json.loads(description_file.read_text())
+    config = from_dict(RunConfig, saved["config"])
+    changes = {"backbone": replace(config.model.backbone, weights=None), "num_classes": saved["num_classes"]}
+    # The backend of the run may need a GPU, which this machine may lack.
+    model = build_model(replace(config.model, **changes, attention_backend="auto"))
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     targets = tuple(
         Target(
@@ -55,21 +60,21 @@ def load_failed_step(folder: Path, worker: int = 0) -> tuple[Detector, TrainBatc
             tuple(image["size"]),
             tensors.get(f"masks.{row}"),
         )
-        for row, image in enumerate(kept["images"])
+        for row, image in enumerate(saved["images"])
     )
     inputs = [tensors[f"input.{level}"] for level in range(sum(name.startswith("input.") for name in tensors))]
     mask = tensors["mask"]
-    batch = FeatureBatch(inputs, mask, targets) if kept["features"] else Batch(inputs[0], mask, targets)
-    return model.train(), batch, config, kept["loss_scale"], kept["steps"]
+    batch = FeatureBatch(inputs, mask, targets) if saved["features"] else Batch(inputs[0], mask, targets)
+    return model.train(), batch, config, saved["loss_scale"], saved["steps"]
 
 
 def replay(folder: Path, worker: int = 0) -> str:
-    """What is found when the step of ``worker`` is run again, on the CPU."""
+    """Run the failed step of a worker again on the CPU, and describe the first non-finite value."""
     return find_nonfinite(*load_failed_step(folder, worker))
 
 
 def main(arguments: list[str]) -> None:
-    """Print what is found in the steps of all workers that a folder keeps."""
+    """Replay the failed steps of all workers of a run, and print the findings."""
     if len(arguments) != 1:
         sys.exit("usage: python -m rhobench.training.replay RUN_FOLDER")
     folder = Path(arguments[0])

@@ -1,4 +1,4 @@
-"""All that decides how a training goes on: what a checkpoint holds, and how a run takes it up."""
+"""Complete state of a training: saved in checkpoints and restored when a run is resumed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from rhobench.config import EXECUTION, ConfigError, RunConfig
-from rhobench.config.paths import differences, from_dict, to_dict
+from rhobench.config.conversion import from_dict, to_dict
+from rhobench.config.paths import differences
 from rhobench.model import Detector
 from rhobench.training.checkpoint import (
     CheckpointError,
@@ -33,29 +34,37 @@ from rhobench.training.random_states import random_states
 from rhobench.training.workers import all_gather, broadcast, worker_rank
 
 MEASURE_PREFIX = "measure."
-"""What is measured after the training has no part in it."""
+"""Path prefix of the settings of the measurements after training, which may change when a run is resumed."""
 
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """Of one worker; the first one writes for all."""
+    """State of one worker. Rank 0 writes the checkpoint of all workers."""
 
     config: RunConfig
+    """Resolved configuration of the run."""
     data: str
     """Fingerprint of the annotations; see ``fingerprint``."""
     device: torch.device
+    """Device the model is trained on."""
     model: Detector
+    """Model on ``device``."""
     average: AveragedModel | None
-    """Moving average of the weights."""
+    """Moving average of the weights; None: not maintained."""
     optimizer: Optimizer
+    """Optimiser over the parameters of ``model``."""
     schedule: LambdaLR
+    """Learning-rate schedule, stepped after every optimiser step."""
     scaler: GradScaler
+    """Loss scaling, disabled unless the precision is fp16."""
     spikes: SpikeMonitor
+    """Running median of the losses of this worker."""
     progress: Progress
+    """Position, history, timings and warnings."""
     sums: dict[str, Tensor]
-    """Sums of the loss terms over the steps of the unfinished epoch, on this worker."""
+    """Sums of the loss terms of this worker over the steps of the unfinished epoch."""
     unreported_warnings: list[str] = field(default_factory=list)
-    """Warnings that the user is still to be told."""
+    """Warnings that have not been passed to ``report`` yet."""
 
     @property
     def steps(self) -> int:
@@ -64,38 +73,38 @@ class TrainingState:
 
     @property
     def last_lr(self) -> float:
-        """Learning rate of the last step, of the group "base"."""
+        """Learning rate of the parameter group "base" in the last step."""
         return float(self.schedule.base_lrs[0]) * self.schedule.lr_lambdas[0](max(self.steps - 1, 0))
 
     @property
-    def scored(self) -> Detector:
-        """The model that is evaluated and kept: the average of the weights, or the weights themselves."""
+    def eval_model(self) -> Detector:
+        """Model that is evaluated and saved as artifact: the moving average if there is one, else ``model``."""
         return self.model if self.average is None else cast(Detector, self.average.module)
 
-    def warn(self, *sentences: str) -> None:
-        """Tell the user, once, and the record."""
-        fresh = [sentence for sentence in sentences if sentence not in self.progress.warnings]
-        self.progress.warnings += fresh
-        self.unreported_warnings += fresh
+    def warn(self, *warnings: str) -> None:
+        """Add warnings to the progress and queue them for ``report``; those that were given before are dropped."""
+        new = [warning for warning in warnings if warning not in self.progress.warnings]
+        self.progress.warnings += new
+        self.unreported_warnings += new
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint; where that fails the training goes on, with a warning.
+        """Write a checkpoint; failure to write it becomes a warning and does not stop the training.
 
-        Every worker calls this at the same step.
+        Every worker must call this at the same step.
         """
-        mine = {
+        worker_state = {
             "random": random_states(self.device),
             "sums": {name: value.item() for name, value in self.sums.items()},
             "losses": list(self.spikes.losses),
         }
-        workers = all_gather(mine)
+        workers = all_gather(worker_state)
         rank, _ = worker_rank()
         problem = self._write(folder, workers) if rank == 0 else None
         if problem := broadcast(problem):
             self.warn(problem)
 
     def _write(self, folder: Path, workers: Sequence[Mapping[str, Any]]) -> str | None:
-        """What went wrong, in a sentence."""
+        """Write the checkpoint of all workers; return a warning if that fails."""
         state = {
             "config": to_dict(self.config),
             "data": self.data,
@@ -108,13 +117,16 @@ class TrainingState:
         try:
             write_checkpoint(folder, self.steps, dict(self._tensors()), state)
         except CheckpointWriteError as error:
-            return f"{error}: the training goes on, and would be taken up from the checkpoint before"
+            return f"{error}: training continues, and would resume from the previous checkpoint"
         return None
 
     def restore(self, folder: Path) -> dict[str, Any] | None:
-        """Take up the newest whole checkpoint of ``folder`` -> this worker's random states, or None: there are none.
+        """Load the newest intact checkpoint of ``folder``, if there is one.
 
-        Every worker calls this. What went wrong, and what is not as it was, is a warning.
+        Every worker must call this. Damaged checkpoints and a changed number of workers become warnings.
+
+        Returns:
+            The random states of this worker; None without a checkpoint, or if it has no states for this rank.
 
         Raises:
             CheckpointError: the checkpoint belongs to a run with other settings or other data.
@@ -134,17 +146,19 @@ class TrainingState:
         if len(workers) != count:
             self.warn(
                 f"the number of training workers changed from {len(workers)} to {count} at step "
-                f"{self.steps}: every step sees the same images as before, but rounding and random draws "
+                f"{self.steps}: every step has the same images as before, but rounding and random draws "
                 "differ from an uninterrupted run"
             )
+            # Only the mean over all workers enters the history, so each new worker starts from it.
             mean = {name: statistics.fmean(w["sums"][name] for w in workers) for name in workers[0]["sums"]}
             workers = [worker | {"sums": mean} for worker in workers]
-        mine = workers[min(rank, len(workers) - 1)]
-        self.sums = {name: torch.tensor(value, device=self.device) for name, value in mine["sums"].items()}
-        self.spikes.losses.extend(mine["losses"])
-        return mine["random"] if rank < len(workers) else None
+        own = workers[min(rank, len(workers) - 1)]
+        self.sums = {name: torch.tensor(value, device=self.device) for name, value in own["sums"].items()}
+        self.spikes.losses.extend(own["losses"])
+        return own["random"] if rank < len(workers) else None
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Tensors of the checkpoint by name: weights, their average, and optimiser moments."""
         yield from ((f"model.{name}", value) for name, value in self.model.state_dict().items())
         if self.average is not None:
             yield from ((f"average.{name}", value) for name, value in self.average.state_dict().items())
@@ -152,6 +166,7 @@ class TrainingState:
             yield from ((f"optimizer.{index}.{name}", value) for name, value in moments.items())
 
     def _load(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Load everything of a checkpoint except the progress and the state of single workers."""
         self.model.load_state_dict(_strip_prefix(tensors, "model."))
         if self.average is not None:
             self.average.load_state_dict(_strip_prefix(tensors, "average."))
@@ -166,44 +181,46 @@ class TrainingState:
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in saved.items():
             index, _, name = key.partition(".")
-            if value.dim():  # fused AdamW needs the memory layout of the parameter, which a file does not keep
+            if value.dim():  # fused AdamW needs the parameter's memory format, which safetensors does not store
                 value = torch.empty_like(parameters[int(index)]).copy_(value)
             moments.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
 
     def _require_same_run(self, file: Path, state: Mapping[str, Any]) -> None:
+        """Check that a checkpoint has the settings and data of this run, except for those that may change."""
         try:
-            there = from_dict(RunConfig, state["config"])
+            saved = from_dict(RunConfig, state["config"])
         except ConfigError as error:
-            raise CheckpointError(f"{file} cannot be continued: {error}") from error
+            raise CheckpointError(f"{file} cannot be resumed: {error}") from error
         others = [
             str(difference)
-            for difference in differences(there, self.config)
+            for difference in differences(saved, self.config)
             if difference.path not in EXECUTION and not difference.path.startswith(MEASURE_PREFIX)
         ]
         if state["data"] != self.data:
-            others.append("the annotations of the data set have changed since")
+            others.append("the annotations of the data set have changed")
         if others:
             raise CheckpointError(
                 f"{file} belongs to a run with other settings: {', '.join(others[:3])}"
-                f"{f', and {len(others) - 3} more' if len(others) > 3 else ''}. Move it away to start this run anew, "
-                f"or start another run from its weights: rhobench run ... --fork {file.parent}"
+                f"{f', and {len(others) - 3} more' if len(others) > 3 else ''}. Move it away to start this run from "
+                f"scratch, or start another run from its weights: rhobench run ... --fork {file.parent}"
             )
 
 
 def _newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """Newest intact checkpoint, and warnings about newer damaged ones, which are renamed."""
     file, damaged = find_checkpoint(folder)
     return file, rename_damaged(damaged, file)
 
 
 def newest_progress(folder: Path) -> Progress:
-    """How far the newest whole checkpoint of a run is; at its start where there is none."""
+    """Progress in the newest intact checkpoint of a run; that of a new run if there is none."""
     file, _ = find_checkpoint(folder)
     return Progress() if file is None else Progress(**read_checkpoint(file)[1]["progress"])
 
 
 def fingerprint(annotation_files: Sequence[Path]) -> str:
-    """Of what is learnt: changes with every byte of the annotations."""
+    """SHA-256 of the annotations, so that a resumed run notices changed data."""
     digest = hashlib.sha256()
     for file in annotation_files:
         with file.open("rb") as stream:

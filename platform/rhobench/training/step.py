@@ -1,4 +1,4 @@
-"""One optimiser step: a batch in micro-batches, forward, losses, backward, clipping, AdamW, schedule, average."""
+"""One optimiser step: micro-batches, forward, losses, backward, gradient clipping, AdamW, schedule, average."""
 
 from __future__ import annotations
 
@@ -21,29 +21,31 @@ from rhobench.training.state import TrainingState
 from rhobench.training.workers import all_reduce_mean, worker_rank
 
 SUM_REDUCED = ("loss_bbox", "loss_giou", "loss_mask_focal", "loss_mask_dice", "loss_ce")
-"""Beginnings of the terms that are sums over the images, divided by the objects of the whole batch. All others, and
-DETR's cross-entropy, are means over the images: micro-batches add up by their share of the images. For the
-cross-entropy, whose mean is weighted by the objects of each part, that is nearly the same and not equal, as it is
+"""Prefixes of the loss terms that are sums over images, divided by the number of objects of the whole batch.
+
+All other terms, and DETR's cross-entropy, are means over images, so a micro-batch is weighted by its share of them. For
+DETR's cross-entropy, whose mean is weighted by the objects of each micro-batch, this is an approximation, the same as
 between data-parallel workers of the official code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What a step gave."""
+    """Losses of one optimiser step."""
 
     loss: float
-    """Of this worker's images."""
+    """Weighted loss of this worker's images."""
     terms: dict[str, Tensor]
-    """Unweighted, as in ``criterion.losses``, with "loss" for their weighted sum."""
+    """Unweighted terms as in ``criterion.losses``, and "loss" for their weighted sum."""
     skipped: bool
-    """The fp16 gradients overflowed: the weights are as they were, and the loss scale is halved."""
+    """Whether the fp16 gradients overflowed, so that the weights are unchanged and the loss scale is halved."""
 
 
 class OptimizerStep:
-    """Steps of one training; ``state`` is changed by each.
+    """Performs the optimiser steps of one training, each of which updates ``state``.
 
-    Where a GPU's memory does not hold its images, a step begins anew with fewer at once, from the same random states:
-    it ends as if it had begun so. ``adapt_micro_batch=False`` raises torch's exception instead.
+    A step that runs out of GPU memory is restarted with a smaller micro-batch and the same random states, so that its
+    result is that of a step with this micro-batch from the beginning. With ``adapt_micro_batch=False``,
+    torch.OutOfMemoryError propagates instead.
     """
 
     def __init__(self, state: TrainingState, *, adapt_micro_batch: bool = True) -> None:
@@ -53,21 +55,21 @@ class OptimizerStep:
         self.objective: nn.Module = DistributedDataParallel(objective) if worker_rank()[1] > 1 else objective
 
     def __call__(self, batch: TrainBatch) -> StepResult:
-        """Learn from a batch on the device of the model.
+        """Update the weights with a batch on the device of the model.
 
         Raises:
-            NonFiniteError: the loss or a gradient is not finite, or the loss scale has collapsed. The weights are as
-                they were before the step.
-            MemoryLimitError: memory does not hold the images, and there is nothing more to be done about it.
+            NonFiniteError: the loss or a gradient is not finite, in fp16 even at a loss scale below 1. The weights
+                are unchanged.
+            MemoryLimitError: the step does not fit into memory, and the micro-batch cannot be reduced.
         """
         state, train = self.state, self.config.train
         state.model.begin_step(self.config.seed, state.steps)
-        terms = self._gradients(batch)
+        terms = self._compute_gradients(batch)
         state.scaler.unscale_(state.optimizer)
         norm = nn.utils.clip_grad_norm_(state.model.parameters(), train.clip_norm)
-        # The only wait for the device beside the matching: both numbers at once.
+        # Besides the matching, this is the only synchronisation with the device: both values in one transfer.
         loss, gradient_norm = torch.stack((terms["loss"], norm)).tolist()
-        skipped = self._check(loss, gradient_norm)
+        skipped = self._overflowed(loss, gradient_norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.schedule.step()
@@ -75,51 +77,55 @@ class OptimizerStep:
             state.average.update_parameters(state.model)
         return StepResult(loss=loss, terms=terms, skipped=skipped)
 
-    def _gradients(self, batch: TrainBatch) -> dict[str, Tensor]:
-        """Gradients of the whole batch, in micro-batches that memory holds -> its terms."""
+    def _compute_gradients(self, batch: TrainBatch) -> dict[str, Tensor]:
+        """Compute the gradients of a batch, with a smaller micro-batch if memory runs out; return its loss terms."""
         state, images = self.state, len(batch.targets)
         before = random_states(state.device)
         while True:
             state.optimizer.zero_grad(set_to_none=True)
-            at_once = current_micro_batch(state, images)
+            size = current_micro_batch(state, images)
             try:
-                return self._backward(batch, at_once)
+                return self._backward(batch, size)
             except torch.OutOfMemoryError:
                 if not self.adapt_micro_batch:
                     raise
-                reduce_micro_batch(state, at_once, images)
-            # Not in the handler: the exception keeps what the failed pass had computed in memory.
+                reduce_micro_batch(state, size, images)
+            # After the handler: the exception keeps the frames, and so the tensors, of the failed pass alive.
             torch.cuda.empty_cache()
             restore_random_states(before, state.device)
 
-    def _backward(self, batch: TrainBatch, at_once: int) -> dict[str, Tensor]:
-        """Gradients of the whole batch, ``at_once`` images at a time -> its terms."""
+    def _backward(self, batch: TrainBatch, size: int) -> dict[str, Tensor]:
+        """Accumulate the gradients of a batch over micro-batches of ``size`` images; return its loss terms."""
         device, images = self.state.device, len(batch.targets)
         boxes = float(sum(len(target.labels) for target in batch.targets))
         num_boxes = max(all_reduce_mean(boxes, device), 1.0)  # spec section 13
-        parts = micro_batches(batch, at_once)
-        whole: dict[str, Tensor] = {}
+        parts = micro_batches(batch, size)
+        total: dict[str, Tensor] = {}
         for number, part in enumerate(parts, start=1):
             share = len(part.targets) / images
-            with nullcontext() if number == len(parts) else self._unsynchronised():
-                found = self.objective(part, to_objects(part, device), num_boxes)
-                terms = found if share == 1 else self._shares(found, share)
+            with nullcontext() if number == len(parts) else self._no_sync():
+                part_terms = self.objective(part, to_objects(part, device), num_boxes)
+                terms = part_terms if share == 1 else self._scaled_terms(part_terms, share)
                 terms["loss"] = weighted_sum(terms, self.config.loss, self.state.steps)
                 self.state.scaler.scale(terms["loss"]).backward()
             for name, value in terms.items():
-                whole[name] = whole[name] + value.detach() if name in whole else value.detach()
-        return whole
+                total[name] = total[name] + value.detach() if name in total else value.detach()
+        return total
 
-    def _shares(self, terms: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-        """What the terms of a micro-batch add to those of the whole batch."""
+    def _scaled_terms(self, terms: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+        """Contribution of a micro-batch with ``share`` of the images to the terms of the whole batch."""
         return {name: value if name.startswith(self.summed) else value * share for name, value in terms.items()}
 
-    def _unsynchronised(self) -> AbstractContextManager[None]:
-        """Workers exchange gradients once a step, with the last micro-batch."""
+    def _no_sync(self) -> AbstractContextManager[None]:
+        """Context of all micro-batches but the last, so that workers all-reduce their gradients once per step."""
         return self.objective.no_sync() if isinstance(self.objective, DistributedDataParallel) else nullcontext()
 
-    def _check(self, loss: float, norm: float) -> bool:
-        """Whether the gradients overflowed in a way that a smaller loss scale can mend."""
+    def _overflowed(self, loss: float, norm: float) -> bool:
+        """Whether the gradients overflowed in fp16, so that the step is skipped and the loss scale reduced.
+
+        Raises:
+            NonFiniteError: a smaller loss scale would not help.
+        """
         if not math.isfinite(loss):
             raise NonFiniteError(f"The loss is {loss}")
         if math.isfinite(norm):

@@ -1,4 +1,4 @@
-"""What the workers of one training tell each other. One worker alone needs no process group."""
+"""Collective operations over the workers of one training; a single worker needs no process group."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 
 def worker_rank() -> tuple[int, int]:
-    """(rank, number of workers) of this process."""
+    """Rank of this process, and the number of workers."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def all_gather(value: T) -> list[T]:
-    """What every worker gave, in the order of their ranks."""
+    """Gather a picklable value from every worker, in order of rank."""
     _, workers = worker_rank()
     values = [value] * workers
     if workers > 1:
@@ -25,7 +25,7 @@ def all_gather(value: T) -> list[T]:
 
 
 def broadcast(value: T) -> T:
-    """What the first worker gave; decisions that depend on a clock or a disk must not differ between workers."""
+    """Return the value of rank 0 on every worker, for decisions that depend on a clock or a disk."""
     _, workers = worker_rank()
     values = [value]
     if workers > 1:
@@ -34,7 +34,7 @@ def broadcast(value: T) -> T:
 
 
 def all_reduce_mean(value: float, device: torch.device) -> float:
-    """The mean of what every worker gave."""
+    """Mean of a value over all workers."""
     _, workers = worker_rank()
     if workers == 1:
         return value

@@ -1,6 +1,6 @@
-"""What a training asks of a worker, known before it starts: how large batches get, how long images take to read.
+"""Estimated workload of a training worker: the sizes of its batches, and the time to load an image.
 
-Sizes and objects come from the annotations and from what the augmentation may draw; only a few images are opened.
+Sizes and objects follow from the annotations and the range of the augmentation; only a few images are opened.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from rhobench.training.batches import EpochBatchSampler
 from rhobench.training.loaders import EVAL_BATCH, open_images
 
 SAMPLED_BATCHES = 100
-"""Batches of the first epoch of which the typical one is the median by area."""
+"""Number of batches of the first epoch whose median by area is the typical batch."""
 TIMED_IMAGES = 8
-"""Images that are read to know how long one takes."""
+"""Number of images loaded to measure the time per image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchShape:
-    """A padded batch."""
+    """Size of a padded batch, without the number of its images."""
 
     height: int
-    """Of its images in pixels."""
+    """Height of the padded images in pixels."""
     width: int
-    """Of its images in pixels."""
+    """Width of the padded images in pixels."""
     objects: int
-    """Of each image."""
+    """Annotated objects per image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """Of one worker."""
+    """Workload of one worker."""
 
     worst: BatchShape
-    """As tall as the tallest image that data and augmentation can give, as wide as the widest, and every image has the
-    objects of the fullest one."""
+    """Upper bound of all training batches: the largest height, width and number of objects that data and augmentation
+    can give."""
     typical: BatchShape
-    """The median of batches as they will be drawn, with the mean number of objects."""
+    """Median by area of the first training batches, with the mean number of objects."""
     scored: BatchShape
-    """The largest batch of validation images."""
+    """Largest batch of validation images."""
     scored_images: int
-    """In that batch."""
+    """Images in a full batch of validation images."""
     train_images: int
-    """Of the data set."""
+    """Training images in the data set."""
     val_images: int
-    """Of the data set."""
+    """Validation images in the data set."""
     num_classes: int
     """Categories of the data set."""
     load_seconds: float
-    """From the file of a training image to its tensor on one core; 0 with cached features."""
+    """Time to load and transform a training image on one core; 0 with cached features."""
 
 
 def estimate_workload(config: RunConfig) -> Workload:
-    """The workload of a run; generated data are made for it.
+    """Estimate the workload of a run; generated data sets are created if they do not exist.
 
     Raises:
         DatasetError: the data cannot be read.
@@ -67,12 +67,14 @@ def estimate_workload(config: RunConfig) -> Workload:
     workers = config.train.num_workers
     order = EpochBatchSampler(len(train), train.flips, config.train.batch_size, config.seed, 0, workers)
     batches = list(islice(order, SAMPLED_BATCHES))
-    drawn = sorted((_padded(train, keys) for keys in batches), key=lambda size: size[0] * size[1])
+    drawn = sorted((_padded_size(train, keys) for keys in batches), key=lambda size: size[0] * size[1])
     height, width = drawn[len(drawn) // 2]
     tallest, widest = train.largest_sides()
     indices = range(0, len(val), workers)
     parts = [indices[start : start + EVAL_BATCH] for start in range(0, len(indices), EVAL_BATCH)]
-    scored = max((_padded(val, ((i, Flip.NONE) for i in part)) for part in parts), key=lambda size: size[0] * size[1])
+    scored = max(
+        (_padded_size(val, ((i, Flip.NONE) for i in part)) for part in parts), key=lambda size: size[0] * size[1]
+    )
     return Workload(
         worst=BatchShape(height=tallest, width=widest, objects=int(train.objects.max())),
         typical=BatchShape(height=height, width=width, objects=round(float(train.objects.mean()))),
@@ -85,16 +87,17 @@ def estimate_workload(config: RunConfig) -> Workload:
     )
 
 
-def _padded(images: CocoDetection, keys: Iterable[Key | tuple[int, Flip]]) -> tuple[int, int]:
-    """(height, width) of the batch of ``keys``."""
+def _padded_size(images: CocoDetection, keys: Iterable[Key | tuple[int, Flip]]) -> tuple[int, int]:
+    """Height and width of the padded batch of ``keys``, in pixels."""
     heights, widths = zip(*(images.size_of(key) for key in keys), strict=True)
     return max(heights), max(widths)
 
 
 def _load_seconds(images: CocoDetection, keys: list[Key]) -> float:
-    taken = []
+    """Median time to load a training image."""
+    seconds = []
     for key in keys[:TIMED_IMAGES]:
         started = time.perf_counter()
         images[key]
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
