@@ -1,4 +1,4 @@
-"""``rhobench weights``: checkpoints come in and go out bit for bit, and bad ones are told in a sentence."""
+"""``rhobench weights``: lossless import and export of checkpoints, and messages for files that cannot be used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rhobench.model import build_model
 from rhobench.model.official import official_state
 
 MODEL = "sparse_detr_test_resnet"
-"""Any timm backbone may follow the family; this one is tiny."""
+"""A tiny model; any timm backbone may follow the family in a name."""
 ARGS: dict[str, Any] = {
     "backbone": "test_resnet",
     "dilation": False,
@@ -47,16 +47,16 @@ ARGS: dict[str, Any] = {
     "dropout": 0.0,
     "output_dir": "exps/r50",
 }
-"""What the official code writes into a checkpoint, as far as it matters, and a path."""
+"""The relevant arguments that the official code stores in a checkpoint, and an output path."""
 
 
-class Done(NamedTuple):
+class CommandResult(NamedTuple):
     status: int
     out: list[str]
-    sentences: list[str]
+    messages: list[str]
 
 
-Run = Callable[..., Done]
+Run = Callable[..., CommandResult]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -66,14 +66,14 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def rhobench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> Done:
+    def run(*arguments: object) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["rhobench", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
         captured = capsys.readouterr()
         lines = captured.err.splitlines()
         assert all(line.startswith("rhobench: ") for line in lines), captured.err
-        return Done(int(ended.value.code or 0), captured.out.splitlines(), lines)
+        return CommandResult(int(ended.value.code or 0), captured.out.splitlines(), lines)
 
     return run
 
@@ -107,13 +107,13 @@ def checkpoint(tmp_path: Path) -> Path:
     return save(tmp_path / "official.pth", state_of())
 
 
-def test_a_checkpoint_comes_in_and_goes_out_bit_for_bit(rhobench: Run, checkpoint: Path, tmp_path: Path) -> None:
+def test_import_and_export_are_lossless(rhobench: Run, checkpoint: Path, tmp_path: Path) -> None:
     model, back, again = tmp_path / "m.safetensors", tmp_path / "back.pth", tmp_path / "again.safetensors"
     done = rhobench("weights", "import", checkpoint, "--model", MODEL, "--out", model, "--json")
-    assert (done.status, done.sentences) == (0, [])
-    told = json.loads(done.out[-1])
-    assert (told["layout"], told["rho"], told["num_classes"]) == ("official", 0.1, 91)
-    assert told["ignored"] == ["transformer.total_ops"]
+    assert (done.status, done.messages) == (0, [])
+    report = json.loads(done.out[-1])
+    assert (report["layout"], report["rho"], report["num_classes"]) == ("official", 0.1, 91)
+    assert report["ignored"] == ["transformer.total_ops"]
     assert rhobench("weights", "export", model, "--out", back, "--json").status == 0
     exported, original = torch.load(back, weights_only=True)["model"], state_of()
     assert exported.keys() == original.keys()
@@ -126,7 +126,7 @@ def test_a_checkpoint_comes_in_and_goes_out_bit_for_bit(rhobench: Run, checkpoin
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_the_model_says_what_it_is(rhobench: Run, checkpoint: Path, tmp_path: Path) -> None:
+def test_an_artifact_contains_the_configuration_and_categories(rhobench: Run, checkpoint: Path, tmp_path: Path) -> None:
     rhobench("weights", "import", checkpoint, "--model", MODEL, "--out", tmp_path / "m.safetensors")
     artifact = load_artifact(tmp_path / "m.safetensors")
     model = artifact.config.model
@@ -138,72 +138,73 @@ def test_the_model_says_what_it_is(rhobench: Run, checkpoint: Path, tmp_path: Pa
     assert sum(name != "N/A" for name in names) == 80
 
 
-SAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
+CONTRADICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     "family": (
         {"rho": None, "use_enc_aux_loss": False, "name": "efficient_detr"},
         {"rho": 0.0, "use_enc_aux_loss": False, "backbone": "resnet50"},
         "sparse_detr_r50",
-        "was trained with rho=0.0, as its args say, but sparse_detr_r50 has rho=0.3: use --model efficient_detr_r50.",
+        "was trained with rho=0.0 according to its args, but sparse_detr_r50 has rho=0.3: "
+        "use --model efficient_detr_r50.",
     ),
     "switch": (
         {},
         {"eff_query_init": False},
         MODEL,
-        f"was trained with eff_query_init=False, as its args say, but {MODEL} has eff_query_init=True: choose the",
+        f"was trained with eff_query_init=False according to its args, but {MODEL} has eff_query_init=True: choose a",
     ),
     "backbone": (
         {},
         {"backbone": "swin-t"},
         "sparse_detr_r50",
-        "was trained with backbone=swin-t, as its args say, but sparse_detr_r50 has backbone=resnet50: "
+        "was trained with backbone=swin-t according to its args, but sparse_detr_r50 has backbone=resnet50: "
         "use --model sparse_detr_swin_t.",
     ),
-    "points": ({}, {"dec_n_points": 2}, MODEL, "has args.dec_n_points=2, but num_points=4 elsewhere."),
+    "points": ({}, {"dec_n_points": 2}, MODEL, "has args.dec_n_points=2, but num_points=4 by another argument."),
 }
-"""What the weights are, what the args say, --model, and the sentence."""
+"""Case -> fields of the model in the file, its args, --model, and the expected message."""
 
 
-@pytest.mark.parametrize("case", SAYS)
-def test_args_that_contradict_the_model_name_both(rhobench: Run, tmp_path: Path, case: str) -> None:
-    weights, args, model, sentence = SAYS[case]
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_args_that_contradict_the_model_are_reported(rhobench: Run, tmp_path: Path, case: str) -> None:
+    weights, args, model, message = CONTRADICTIONS[case]
     file = save(tmp_path / "official.pth", state_of(**weights), **args)
     done = rhobench("weights", "import", file, "--model", model, "--out", tmp_path / "m.safetensors")
     assert done.status == 2
-    assert len(done.sentences) == 1
-    assert sentence in done.sentences[0]
+    assert len(done.messages) == 1
+    assert message in done.messages[0]
 
 
 def test_rho_of_the_args_and_of_the_command_must_agree(rhobench: Run, checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.safetensors"
     wrong = rhobench("weights", "import", checkpoint, "--model", MODEL, "--out", out, "--rho", 0.2)
     assert wrong.status == 2
-    assert "trained with rho=0.1, as its args say, and not --rho 0.2" in wrong.sentences[0]
+    assert "trained with rho=0.1 according to its args, not with --rho 0.2" in wrong.messages[0]
     dense = rhobench("weights", "import", checkpoint, "--model", "efficient_detr_r50", "--out", out, "--rho", 0.2)
     assert dense.status == 2
-    assert "efficient_detr_r50 has a dense encoder" in dense.sentences[0]
+    assert "efficient_detr_r50 has a dense encoder" in dense.messages[0]
 
 
 def full_size(**changes: Any) -> dict[str, Tensor]:
-    """Sizes of the name, for files without args."""
+    """Weights with the default sizes of the model, for files without args."""
     config = ModelConfig(backbone=BackboneConfig(name="test_resnet"), **({"num_classes": 91} | changes))
     return official_state(build_model(config))
 
 
-def test_a_file_without_args_tells_by_its_keys(rhobench: Run, tmp_path: Path) -> None:
+def test_without_args_the_configuration_follows_from_the_keys(rhobench: Run, tmp_path: Path) -> None:
     out = tmp_path / "m.safetensors"
     torch.save(full_size(use_enc_aux_loss=False), tmp_path / "bare.pth")
     done = rhobench("weights", "import", tmp_path / "bare.pth", "--model", MODEL, "--out", out)
     assert done.status == 0
-    assert "the file does not say its rho: 0.3 is assumed" in done.sentences[0]
+    assert "the file does not contain rho: assuming 0.3" in done.messages[0]
     assert load_artifact(out).config.model.use_enc_aux_loss is False
     done = rhobench("weights", "import", tmp_path / "bare.pth", "--model", MODEL, "--out", out, "--rho", 0.5)
-    assert (done.status, done.sentences) == (0, [])
+    assert (done.status, done.messages) == (0, [])
     assert load_artifact(out).config.model.rho == 0.5
 
 
 @pytest.mark.parametrize("refines", [False, True])
-def test_whether_a_single_stage_model_refines_shows_in_its_keys(rhobench: Run, tmp_path: Path, refines: bool) -> None:
-    """The code of Deformable DETR does, that of Sparse DETR does not; only the first lists the heads in the decoder."""
+def test_single_stage_refinement_follows_from_the_keys(rhobench: Run, tmp_path: Path, refines: bool) -> None:
+    """The code of Deformable DETR refines, that of Sparse DETR does not; only the former lists heads in the decoder."""
     switches = {"two_stage": False, "rho": None, "use_enc_aux_loss": False, "refine_single_stage": refines}
     torch.save(full_size(name="refined_deformable_detr", num_queries=40, **switches), tmp_path / "bare.pth")
     model = "refined_deformable_detr_test_resnet"
@@ -221,7 +222,7 @@ def test_whether_a_single_stage_model_refines_shows_in_its_keys(rhobench: Run, t
         ((1, 2), ("N/A", "c1", "c2")),  # labels are ids
     ],
 )
-def test_classes_get_the_names_of_their_data_set(
+def test_classes_get_the_names_of_their_dataset(
     rhobench: Run, tmp_path: Path, ids: tuple[int, ...] | None, names: tuple[str, ...]
 ) -> None:
     file, out = save(tmp_path / "official.pth", state_of(num_classes=3)), tmp_path / "m.safetensors"
@@ -235,18 +236,18 @@ def test_classes_get_the_names_of_their_data_set(
 
 
 @pytest.mark.parametrize("content", ["no json", '{"images": []}', '{"categories": [{"id": 7, "name": "c"}]}'])
-def test_annotations_of_another_training_are_refused(rhobench: Run, tmp_path: Path, content: str) -> None:
+def test_annotations_of_another_dataset_are_rejected(rhobench: Run, tmp_path: Path, content: str) -> None:
     file = save(tmp_path / "official.pth", state_of(num_classes=3))
     (tmp_path / "a.json").write_text(content)
     out = tmp_path / "m.safetensors"
     done = rhobench("weights", "import", file, "--model", MODEL, "--out", out, "--categories", tmp_path / "a.json")
     assert done.status == 2
-    assert "a.json" in done.sentences[0]
+    assert "a.json" in done.messages[0]
     assert not out.exists()
 
 
 class Payload:
-    """Pickled, it is a call that makes the file ``PWNED``."""
+    """An object whose unpickling creates the file ``PWNED``."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -279,68 +280,68 @@ def plain_pickle(file: Path) -> None:
 
 BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (Path.unlink, "There is no file"),
-    "empty": (lambda f: f.write_bytes(b""), "is damaged or no checkpoint"),
-    "noise": (lambda f: f.write_bytes(bytes(range(256))), "is damaged or no checkpoint"),
-    "truncated": (truncated, "is damaged or no checkpoint"),
-    "truncated_old": (truncated_old, "is damaged or no checkpoint"),
-    "poisoned": (poisoned, f"would run {os.system.__module__}.system when it is loaded"),
-    "poisoned_old": (poisoned_old, f"would run {os.system.__module__}.system when it is loaded"),
+    "empty": (lambda f: f.write_bytes(b""), "is damaged or not a PyTorch checkpoint"),
+    "noise": (lambda f: f.write_bytes(bytes(range(256))), "is damaged or not a PyTorch checkpoint"),
+    "truncated": (truncated, "is damaged or not a PyTorch checkpoint"),
+    "truncated_old": (truncated_old, "is damaged or not a PyTorch checkpoint"),
+    "poisoned": (poisoned, f"would execute {os.system.__module__}.system on loading"),
+    "poisoned_old": (poisoned_old, f"would execute {os.system.__module__}.system on loading"),
     "plain_pickle": (plain_pickle, "is a plain pickle"),
     "web_page": (lambda f: f.write_text("\n<!DOCTYPE html><html>Quota exceeded</html>"), "is a web page"),
-    "lfs": (lambda f: f.write_text("version https://git-lfs.github.com/spec/v1\n"), "is a pointer of Git LFS"),
-    "list": (lambda f: torch.save([1, 2], f), "holds a list and no state_dict"),
-    "no_tensors": (lambda f: torch.save({"epoch": 3}, f), "holds no state_dict"),
+    "lfs": (lambda f: f.write_text("version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer"),
+    "list": (lambda f: torch.save([1, 2], f), "contains a list instead of a state_dict"),
+    "no_tensors": (lambda f: torch.save({"epoch": 3}, f), "contains no state_dict"),
     "other_model": (lambda f: torch.save({"fc.weight": torch.zeros(3)}, f), "1 unexpected: fc.weight"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)
-def test_a_bad_file_is_a_sentence_and_leaves_nothing(
+def test_an_unusable_file_is_reported_and_nothing_is_written(
     rhobench: Run, checkpoint: Path, tmp_path: Path, kind: str
 ) -> None:
-    spoil, sentence = BAD_FILES[kind]
+    spoil, message = BAD_FILES[kind]
     spoil(checkpoint)
     done = rhobench("weights", "import", checkpoint, "--model", MODEL, "--out", tmp_path / "m.safetensors")
     assert done.status == 2
-    assert len(done.sentences) == 1
-    assert str(checkpoint) in done.sentences[0]
-    assert sentence in done.sentences[0]
+    assert len(done.messages) == 1
+    assert str(checkpoint) in done.messages[0]
+    assert message in done.messages[0]
     assert {file.name for file in tmp_path.iterdir()} <= {checkpoint.name}
 
 
-def test_safetensors_of_others_and_of_ours_are_told_apart(rhobench: Run, tmp_path: Path) -> None:
+def test_external_and_rhobench_safetensors_are_distinguished(rhobench: Run, tmp_path: Path) -> None:
     file, out = tmp_path / "their.safetensors", tmp_path / "m.safetensors"
     once = {key: t.clone() for key, t in full_size().items() if not key.startswith(("class_embed", "bbox_embed"))}
     save_file(once, file)  # tensors that share memory cannot be saved, so every head has one name
     assert rhobench("weights", "import", file, "--model", MODEL, "--out", out).status == 0
     ours = rhobench("weights", "import", out, "--model", MODEL, "--out", tmp_path / "again.safetensors")
     assert ours.status == 2
-    assert "is a model of rhobench already" in ours.sentences[0]
+    assert "is already a rhobench model" in ours.messages[0]
     file.write_bytes(file.read_bytes()[:-10])
     cut = rhobench("weights", "import", file, "--model", MODEL, "--out", tmp_path / "cut.safetensors")
     assert cut.status == 2
-    assert "is damaged or no safetensors file" in cut.sentences[0]
+    assert "is damaged or not a safetensors file" in cut.messages[0]
 
 
-def test_a_target_that_cannot_be_is_told_before_work(rhobench: Run, checkpoint: Path, tmp_path: Path) -> None:
+def test_invalid_output_paths_are_reported_before_reading(rhobench: Run, checkpoint: Path, tmp_path: Path) -> None:
     command = ("weights", "import", checkpoint, "--model", MODEL, "--out")
-    assert "There is no folder" in rhobench(*command, tmp_path / "nowhere" / "m.safetensors").sentences[0]
-    assert "is a folder" in rhobench(*command, tmp_path).sentences[0]
-    assert "is the file that is read" in rhobench(*command, checkpoint).sentences[0]
+    assert "nowhere does not exist" in rhobench(*command, tmp_path / "nowhere" / "m.safetensors").messages[0]
+    assert "is a folder" in rhobench(*command, tmp_path).messages[0]
+    assert "is the input file" in rhobench(*command, checkpoint).messages[0]
     assert (
         "Did you mean"
-        in rhobench("weights", "import", checkpoint, "--model", "sparse_det_r50", "--out", "m").sentences[0]
+        in rhobench("weights", "import", checkpoint, "--model", "sparse_det_r50", "--out", "m").messages[0]
     )
 
 
-def test_only_models_of_ours_are_exported(rhobench: Run, checkpoint: Path, tmp_path: Path) -> None:
+def test_only_artifacts_are_exported(rhobench: Run, checkpoint: Path, tmp_path: Path) -> None:
     done = rhobench("weights", "export", checkpoint, "--out", tmp_path / "out.pth")
     assert done.status == 2
-    assert len(done.sentences) == 1
+    assert len(done.messages) == 1
     assert not (tmp_path / "out.pth").exists()
 
 
-def test_a_write_that_fails_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(tensors: object, file: Path, metadata: object) -> None:
         file.write_bytes(b"half")
         raise OSError("disk full")
@@ -353,16 +354,16 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path: Path, monkeypatch: pyte
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"m.safetensors": "old"}
 
 
-def test_what_a_backbone_takes_from_a_file_is_listed(rhobench: Run, checkpoint: Path, tmp_path: Path) -> None:
-    """Here from a whole detector; a file that gives too little is a wrong request."""
+def test_the_tensors_that_a_backbone_loads_are_listed(rhobench: Run, checkpoint: Path, tmp_path: Path) -> None:
+    """From the checkpoint of a whole detector; a file without all tensors is an error."""
     done = rhobench("weights", "backbone", checkpoint, "test_resnet", "--json")
     assert done.status == 0
-    said = json.loads(done.out[-1])
-    assert said["prefix"] == "model.backbone.0.body."
-    assert said["used"]["bn1.weight"] == "model.backbone.0.body.bn1.weight"
+    report = json.loads(done.out[-1])
+    assert report["prefix"] == "model.backbone.0.body."
+    assert report["used"]["bn1.weight"] == "model.backbone.0.body.bn1.weight"
     listed = {line.removeprefix("  not used: ") for line in done.out if line.startswith("  not used: ")}
-    assert listed == set(said["unused"])
+    assert listed == set(report["unused"])
     assert "model.transformer.level_embed" in listed
     wrong = rhobench("weights", "backbone", checkpoint, "r50")
     assert wrong.status == 2
-    assert "does not fit the backbone 'resnet50'" in wrong.sentences[0]
+    assert "does not fit the backbone 'resnet50'" in wrong.messages[0]

@@ -19,7 +19,7 @@ from rhobench.model import build_model
 
 CATEGORIES = Categories(ids=(1, 2, 9), names=("red", "blue", "green"))
 SIZE = (160, 96)
-"""Width and height of the images; the model sees half of each."""
+"""Width and height of the images in pixels; the input of the model has half of each."""
 TOKENS = [6 * 10, 3 * 5, 2 * 3, 1 * 2]
 
 Save = Callable[..., Path]
@@ -27,7 +27,7 @@ Save = Callable[..., Path]
 
 @pytest.fixture
 def save(tmp_path: Path) -> Save:
-    """Write the artifact of a small model; its family and switches as keywords."""
+    """Return a function that saves a small model as an artifact; keywords are fields of its ModelConfig."""
 
     def write(**changes: object) -> Path:
         torch.manual_seed(0)
@@ -57,7 +57,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("rho", [0.1, 0.5, 1.0])
-def test_rho_is_how_many_tokens_are_shown_as_kept(save: Save, photo: Path, tmp_path: Path, rho: float) -> None:
+def test_rho_sets_the_number_of_updated_tokens(save: Save, photo: Path, tmp_path: Path, rho: float) -> None:
     (one,) = predict(save(rho=0.3), [photo], tmp_path / "new" / "out", rho, threshold=0.0)
     assert one.tokens == sum(TOKENS)
     assert one.updated == min(int(sum(TOKENS) * rho) + 1, sum(TOKENS))
@@ -67,13 +67,13 @@ def test_rho_is_how_many_tokens_are_shown_as_kept(save: Save, photo: Path, tmp_p
         assert picture.width > 2 * SIZE[0]
 
 
-def test_masks_are_drawn_and_given_as_coco_writes_them(save: Save, photo: Path, tmp_path: Path) -> None:
+def test_masks_are_drawn_and_returned_in_coco_encoding(save: Save, photo: Path, tmp_path: Path) -> None:
     artifact = save(mask_head=True)
     (one,) = predict(artifact, [photo], tmp_path / "masks", None, threshold=0.0)
     masks = [found.mask for found in one.objects if found.mask is not None]
     assert len(masks) == len(one.objects) == 30
-    told = one.as_dict()["objects"]
-    for mask, found in zip(masks, told, strict=True):
+    written = one.as_dict()["objects"]
+    for mask, found in zip(masks, written, strict=True):
         assert mask.shape == (SIZE[1], SIZE[0])
         code = found["mask"] | {"counts": found["mask"]["counts"].encode()}
         assert (coco_masks.decode(code) == mask).all()
@@ -85,7 +85,7 @@ def test_masks_are_drawn_and_given_as_coco_writes_them(save: Save, photo: Path, 
     assert all(set(found) == {"label", "score", "box"} for found in plain.as_dict()["objects"])
 
 
-def test_a_mask_tints_the_image_where_it_lies() -> None:
+def test_a_mask_tints_exactly_its_pixels() -> None:
     mask = np.zeros((480, 480), dtype=bool)
     mask[150:350, 250:300] = True
     found = FoundObject(label=1, name="thing", score=0.9, box=(200, 100, 400, 400), mask=mask)
@@ -102,11 +102,11 @@ def test_a_dense_model_updates_every_token(save: Save, photo: Path, tmp_path: Pa
     (one,) = predict(artifact, [photo], tmp_path / "out", None, threshold=1.0)
     assert one.updated == one.tokens == sum(TOKENS)
     assert not one.objects
-    with pytest.raises(ValueError, match=r"--rho 0.1: this efficient_detr updates every token"):
+    with pytest.raises(ValueError, match=r"--rho 0.1 does not apply: this efficient_detr has a dense encoder"):
         predict(artifact, [photo], tmp_path / "out", 0.1, threshold=0.5)
 
 
-def test_wrong_requests_are_sentences(save: Save, photo: Path, tmp_path: Path) -> None:
+def test_invalid_arguments_are_reported(save: Save, photo: Path, tmp_path: Path) -> None:
     artifact = save()
     with pytest.raises(ValueError, match=r"There is no image .*nothing.png"):
         predict(artifact, [tmp_path / "nothing.png"], tmp_path / "out", None, 0.5)
@@ -114,11 +114,11 @@ def test_wrong_requests_are_sentences(save: Save, photo: Path, tmp_path: Path) -
         predict(artifact, [photo], tmp_path / "out", 1.5, 0.5)
     with pytest.raises(ValueError, match=r"--threshold 40"):
         predict(artifact, [photo], tmp_path / "out", None, 40)
-    with pytest.raises(ValueError, match=r"would overwrite the image itself"):
+    with pytest.raises(ValueError, match=r"would overwrite the input image"):
         predict(artifact, [photo], tmp_path, None, 0.5)
     namesake = photo.with_suffix(".bmp")
     Image.open(photo).save(namesake)
-    with pytest.raises(ValueError, match=r"Several images would become photo.png"):
+    with pytest.raises(ValueError, match=r"Several images would be written to photo.png"):
         predict(artifact, [photo, namesake], tmp_path / "out", None, 0.5)
     broken = tmp_path / "broken.jpg"
     broken.write_text("no image")
@@ -126,7 +126,7 @@ def test_wrong_requests_are_sentences(save: Save, photo: Path, tmp_path: Path) -
         list(predict(artifact, [broken], tmp_path / "out", None, 0.5))
 
 
-def test_tokens_that_were_kept_are_bright_where_they_lie() -> None:
+def test_updated_tokens_are_bright_at_their_position() -> None:
     image = Image.new("RGB", (480, 240), (200, 200, 200))
     kept = np.zeros((2, 4), dtype=bool)
     kept[1, 2] = True

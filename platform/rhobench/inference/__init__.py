@@ -1,1 +1,1 @@
-"""Trained models on new images, and weights in and out of other formats."""
+"""Prediction on new images with trained models, and conversion of weights between formats."""

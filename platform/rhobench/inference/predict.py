@@ -1,4 +1,4 @@
-"""A trained model on single images: what it finds, and which tokens its encoder updates on the way."""
+"""Prediction on single images: detections, and the tokens that the encoder updates, drawn to an image file."""
 
 from __future__ import annotations
 
@@ -20,60 +20,67 @@ from rhobench.model.postprocess import detection_masks, detections
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predicted:
-    """One image and what was made of it."""
+class ImagePrediction:
+    """Predictions for one image."""
 
     image: Path
+    """The image file."""
     picture: Path
+    """The file with the drawn predictions."""
     objects: list[FoundObject]
+    """Detections with at least the threshold score, in descending order of score."""
     tokens: int
-    """Tokens of all levels."""
+    """Number of encoder tokens over all levels."""
     updated: int
-    """Tokens that the encoder updated."""
+    """Number of tokens that the encoder updated."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """The predictions as JSON-serialisable values, for ``--json``."""
         return {
             "image": str(self.image),
             "picture": str(self.picture),
-            "objects": [_as_dict(found) for found in self.objects],
+            "objects": [_object_as_dict(found) for found in self.objects],
             "tokens": self.tokens,
             "updated": self.updated,
         }
 
 
-def _as_dict(found: FoundObject) -> dict[str, Any]:
-    """A mask as COCO writes it, run-length encoded at the size of the image."""
+def _object_as_dict(found: FoundObject) -> dict[str, Any]:
+    """A detection as JSON-serialisable values; its mask in COCO run-length encoding at the size of the image."""
     mask = {} if found.mask is None else {"mask": encode_mask(found.mask)}
     return {"label": found.name, "score": found.score, "box": list(found.box)} | mask
 
 
 def predict(
     artifact: Path, images: Sequence[Path], out: Path, rho: float | None, threshold: float
-) -> Iterator[Predicted]:
-    """Detect objects in each image and write NAME.png into ``out``, one after the other.
+) -> Iterator[ImagePrediction]:
+    """Detect objects in each image and write the annotated image to ``out`` as NAME.png.
+
+    Arguments are checked at once; images are processed one by one as the iterator is consumed.
 
     Args:
-        artifact: a model.safetensors of a run or of ``rhobench weights import``.
-        images: image files with different names.
-        out: folder, made when it does not exist.
-        rho: share of the tokens to update; None: as trained.
-        threshold: lowest score that is drawn, 0 to 1.
+        artifact: model.safetensors of a run or of ``rhobench weights import``.
+        images: image files; their names without suffix must be distinct.
+        out: output folder, created if it does not exist.
+        rho: share of tokens to update, in (0, 1]; None: as trained.
+        threshold: lowest score of detections to keep, in 0..1.
 
     Raises:
-        ValueError: the model, an image or ``rho`` cannot be used.
+        ValueError: the artifact, an image or an argument cannot be used.
     """
     if not 0 <= threshold <= 1:
-        raise ValueError(f"--threshold {threshold} is not a score: it must lie between 0 and 1.")
+        raise ValueError(f"--threshold {threshold} must be between 0 and 1.")
     for file in images:
         if not file.is_file():
             raise UnreadableImageError(f"There is no image {file}.")
     targets = {file: out / f"{file.stem}.png" for file in images}
     for file, target in targets.items():
         if list(targets.values()).count(target) > 1:
-            raise ValueError(f"Several images would become {target.name}: rename {file} or draw it into another --out.")
+            raise ValueError(
+                f"Several images would be written to {target.name}: rename {file} or use another --out for it."
+            )
         if target.exists() and target.samefile(file):
-            raise ValueError(f"{target} would overwrite the image itself: choose another folder for --out.")
+            raise ValueError(f"{target} would overwrite the input image: choose another folder for --out.")
     loaded = load_artifact(artifact)
     _set_rho(loaded, rho)
     out.mkdir(parents=True, exist_ok=True)
@@ -84,16 +91,16 @@ def _set_rho(artifact: Artifact, rho: float | None) -> None:
     if rho is None:
         return
     if not 0 < rho <= 1:
-        raise ValueError(f"--rho {rho} is not allowed: it is a share in (0, 1].")
+        raise ValueError(f"--rho {rho} is not allowed: it must be greater than 0 and at most 1.")
     if artifact.config.model.rho is None:
         raise ValueError(
-            f"--rho {rho}: this {artifact.config.model.name} updates every token, it has no scoring network."
+            f"--rho {rho} does not apply: this {artifact.config.model.name} has a dense encoder. Omit --rho."
         )
     artifact.model.rho = rho
 
 
 @torch.inference_mode()
-def _predict_one(artifact: Artifact, file: Path, target: Path, threshold: float) -> Predicted:
+def _predict_one(artifact: Artifact, file: Path, target: Path, threshold: float) -> ImagePrediction:
     try:
         image = decode(file)
     except PILLOW_ERRORS as error:
@@ -102,20 +109,21 @@ def _predict_one(artifact: Artifact, file: Path, target: Path, threshold: float)
     output = artifact.model(pixels[None])
     objects = _objects(artifact, output, image.size, threshold)
     scale = (image.width / pixels.shape[2], image.height / pixels.shape[1])
-    levels = _kept(output, scale, pixels.shape[1])
+    levels = _updated_tokens(output, scale, pixels.shape[1])
     tokens = sum(output.grid.level_sizes)
     updated = sum(int(level.kept.sum()) for level in levels) if levels else tokens
     share = f"{updated:,} of {tokens:,} tokens updated ({updated / tokens:.1%})"
     title = f"{file.name}: {artifact.config.model.name}, {share}, {len(objects)} objects at {threshold:g} or more"
     draw(image, objects, levels, title).save(target)
-    return Predicted(image=file, picture=target, objects=objects, tokens=tokens, updated=updated)
+    return ImagePrediction(image=file, picture=target, objects=objects, tokens=tokens, updated=updated)
 
 
 def _objects(artifact: Artifact, output: DetectorOutput, size: tuple[int, int], threshold: float) -> list[FoundObject]:
+    """Detections of at least ``threshold`` in an image of ``size`` (width, height) in pixels."""
     width, height = size
-    found = detections(output.prediction, torch.tensor([[height, width]]))
-    shown = found.scores[0] >= threshold
-    scores, labels, boxes, queries = (values[0, shown] for values in found)
+    detected = detections(output.prediction, torch.tensor([[height, width]]))
+    kept = detected.scores[0] >= threshold
+    scores, labels, boxes, queries = (values[0, kept] for values in detected)
     masks = _masks(output, queries, (height, width))
     names = artifact.categories.names
     rows = zip(scores.tolist(), labels.tolist(), boxes.tolist(), queries.tolist(), strict=True)
@@ -126,20 +134,20 @@ def _objects(artifact: Artifact, output: DetectorOutput, size: tuple[int, int], 
 
 
 def _masks(output: DetectorOutput, queries: torch.Tensor, size: tuple[int, int]) -> dict[int, np.ndarray]:
-    """By query its mask, (H, W) bool at the ``size`` of the image; empty without a mask head."""
+    """Query index -> mask, (H, W) bool at the ``size`` (height, width) of the image; empty without a mask head."""
     if output.masks is None:
         return {}
-    parts = detection_masks(output.masks, 0, queries, size)
-    return {query: mask for some, masks in parts for query, mask in zip(some.tolist(), masks.numpy(), strict=True)}
+    chunks = detection_masks(output.masks, 0, queries, size)
+    return {query: mask for chunk, masks in chunks for query, mask in zip(chunk.tolist(), masks.numpy(), strict=True)}
 
 
-def _kept(output: DetectorOutput, scale: tuple[float, float], input_height: int) -> list[KeptTokens]:
-    """Which tokens were updated at each level; empty when all were, by design.
+def _updated_tokens(output: DetectorOutput, scale: tuple[float, float], input_height: int) -> list[KeptTokens]:
+    """The updated tokens of each level; empty for a dense encoder.
 
     Args:
-        output: of one image.
-        scale: pixels of the image file for one of the model's input, across and down.
-        input_height: of the model's input.
+        output: output of the model for one image.
+        scale: horizontal and vertical size of an input pixel of the model in pixels of the image file.
+        input_height: height of the input of the model in pixels.
     """
     if output.selection is None:
         return []
@@ -148,6 +156,6 @@ def _kept(output: DetectorOutput, scale: tuple[float, float], input_height: int)
     parts = np.split(kept, np.cumsum(output.grid.level_sizes)[:-1])
     levels = []
     for part, (rows, columns) in zip(parts, output.grid.shapes, strict=True):
-        stride = 2 ** round(np.log2(input_height / rows))  # levels halve, rounding up
+        stride = 2 ** round(np.log2(input_height / rows))  # strides are powers of 2; sizes are rounded up
         levels.append(KeptTokens(cell_px=(scale[0] * stride, scale[1] * stride), kept=part.reshape(rows, columns)))
     return levels
