@@ -20,7 +20,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def build() -> Build:
-    """Make a small detector; changes to its ModelConfig as keywords, "backbone" as the config of the backbone."""
+    """Return a function that builds a small detector; keywords are fields of its ModelConfig."""
 
     def build_small(**changes: Any) -> Detector:
         small: dict[str, Any] = {
@@ -44,19 +44,19 @@ def build() -> Build:
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    """(2, 3, 64, 96): 128 tokens each."""
+    """Images (2, 3, 64, 96) with 128 tokens each."""
     return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
 def unpadded(images: torch.Tensor) -> torch.Tensor:
-    """(2, 64, 96) mask without padding."""
+    """Mask (2, 64, 96) without padding."""
     return torch.zeros(images.shape[0], *images.shape[2:], dtype=torch.bool)
 
 
 @pytest.fixture
 def padded(unpadded: torch.Tensor) -> torch.Tensor:
-    """(2, 64, 96) mask of which the second image fills the left half."""
+    """Mask (2, 64, 96) in which the second image fills only the left half."""
     mask = unpadded.clone()
     mask[1, :, 48:] = True
     return mask
@@ -64,7 +64,7 @@ def padded(unpadded: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture
 def objects() -> Callable[[int], Objects]:
-    """Make n objects of classes 0 to 4, all inside the image."""
+    """Return a function that creates n objects of classes 0 to 4, all inside the image."""
 
     def make(count: int) -> Objects:
         generator = torch.Generator().manual_seed(count)

@@ -25,7 +25,7 @@ def backbone(name: str, **options: Any) -> Backbone:
 
 
 def on_meta(name: str, **options: Any) -> Backbone:
-    """Without weights: enough for shapes, and instant for large models."""
+    """Backbone on the meta device: enough for shapes, and instant for large models."""
     with torch.device("meta"):
         return backbone(name, **options)
 
@@ -42,14 +42,14 @@ def noise(*size: int) -> Tensor:
         "test_efficientnet",
         "regnetx_002",
         "pvt_v2_b0",
-        "test_mambaout",  # gives its maps channels last
+        "test_mambaout",  # channels-last maps
         "test_vit",  # one stride: 16
         "eva02_tiny_patch14_224",  # one stride: 14
         "efficientvit_m0",  # strides 16, 32, 64
         "crossvit_tiny_240",  # strides 12 and 17
     ],
 )
-def test_maps_lie_at_strides_8_16_and_32(name: str, size: tuple[int, int]) -> None:
+def test_maps_have_strides_8_16_and_32(name: str, size: tuple[int, int]) -> None:
     model = backbone(name)
     with torch.no_grad():
         maps = model(noise(*size))
@@ -59,15 +59,15 @@ def test_maps_lie_at_strides_8_16_and_32(name: str, size: tuple[int, int]) -> No
 
 
 @pytest.mark.parametrize("name", ["test_convnext", "hrnet_w18_small", "swinv2_tiny_window8_256", "vgg11"])
-def test_a_map_of_the_right_stride_is_left_as_it_is(name: str) -> None:
-    """ConvNeXt and VGG round the sides of their maps down; they are not resampled for that."""
+def test_a_map_with_the_right_stride_is_not_resampled(name: str) -> None:
+    """Even though ConvNeXt and VGG round the sides of their maps down."""
     ours = on_meta(name)(torch.zeros(1, 3, *EVEN, device="meta"))
     assert [tuple(m.shape[2:]) for m in ours] == [(20, 28), (10, 14), (5, 7)]
     if name == "test_convnext":
         assert [tuple(m.shape[2:]) for m in backbone(name)(noise(*ODD))] == [(19, 16), (9, 8), (4, 4)]
 
 
-def test_a_vit_gives_its_last_blocks_resampled() -> None:
+def test_a_vit_returns_its_last_blocks_resampled() -> None:
     model = backbone("test_vit")
     reference = timm.create_model("test_vit", features_only=True, dynamic_img_size=True, out_indices=3).eval()
     reference.load_state_dict(model.body.state_dict())
@@ -91,12 +91,12 @@ def test_a_vit_gives_its_last_blocks_resampled() -> None:
         ([4, 16, 32], [0, 1, 2]),  # 4 and 16 are equally near 8: the finer
     ],
 )
-def test_the_nearest_maps_are_taken(reductions: list[int], chosen: list[int]) -> None:
+def test_the_nearest_maps_are_chosen(reductions: list[int], chosen: list[int]) -> None:
     assert nearest_maps(reductions, STRIDES) == chosen
 
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=14).map(sorted))
-def test_maps_are_taken_in_the_order_of_depth(reductions: list[int]) -> None:
+def test_maps_are_chosen_in_order_of_depth(reductions: list[int]) -> None:
     chosen = nearest_maps(reductions, STRIDES)
     assert chosen == sorted(chosen)
     for index, stride in zip(chosen, STRIDES, strict=True):
@@ -105,14 +105,14 @@ def test_maps_are_taken_in_the_order_of_depth(reductions: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "sentence"),
+    ("name", "size", "message"),
     [
         ("test_vit_relpos", EVEN, "does not accept images of 160x224 pixels, only of 160x160.*data.resize_px"),
         ("pit_ti_224", EVEN, "only of 224x224"),
     ],
 )
-def test_a_size_that_a_model_cannot_take_is_a_sentence(name: str, size: tuple[int, int], sentence: str) -> None:
-    with pytest.raises(BackboneError, match=sentence):
+def test_an_unsupported_image_size_is_reported(name: str, size: tuple[int, int], message: str) -> None:
+    with pytest.raises(BackboneError, match=message):
         on_meta(name)(torch.zeros(1, 3, *size, device="meta"))
 
 
@@ -121,43 +121,43 @@ def test_a_size_that_a_model_cannot_take_is_a_sentence(name: str, size: tuple[in
     [
         ("hrnet_w18_small", 32),
         ("test_maxvit", 160),
-        ("vit_small_r26_s32_224", 32),  # timm garbles its maps without a word
+        ("vit_small_r26_s32_224", 32),  # timm silently returns wrong maps
     ],
 )
-def test_images_are_padded_for_a_model_that_takes_multiples_only(name: str, multiple: int) -> None:
+def test_images_are_padded_to_the_multiple_that_a_model_needs(name: str, multiple: int) -> None:
     backbone, images = on_meta(name), torch.zeros(1, 3, *ODD, device="meta")
-    for _ in range(2):  # the second time without a failure before it
+    for _ in range(2):  # the second call knows the multiple
         maps = backbone(images)
         assert [m.shape[-2:] for m in maps] == [tuple(-(-side // s) for side in ODD) for s in (8, 16, 32)]
     padded = -(-torch.tensor(ODD) // multiple) * multiple
     assert backbone(torch.zeros(1, 3, *padded.tolist(), device="meta"))[2].shape[-2:] == tuple((padded // 32).tolist())
 
 
-def test_padding_for_the_backbone_changes_no_cell_it_does_not_reach() -> None:
+def test_padding_for_the_backbone_equals_padding_the_image() -> None:
     torch.manual_seed(0)
     backbone = Backbone(BackboneConfig(name="test_maxvit", frozen="none")).eval()
     images = torch.randn(1, 3, 150, 130)
     filled = torch.nn.functional.pad(images, (0, 30, 0, 10))
-    for own, unpadded in zip(backbone(images), backbone(filled), strict=True):
-        assert torch.equal(own, unpadded[..., : own.shape[2], : own.shape[3]])
+    for ours, expected in zip(backbone(images), backbone(filled), strict=True):
+        assert torch.equal(ours, expected[..., : ours.shape[2], : ours.shape[3]])
 
 
 @pytest.mark.parametrize("name", ["test_maxvit", "test_vit_relpos", "pit_ti_224"])
-def test_a_model_of_fixed_size_takes_that_size(name: str) -> None:
+def test_a_model_of_fixed_size_accepts_that_size(name: str) -> None:
     model = on_meta(name)
     side = model.body.pretrained_cfg["input_size"][1]
     maps = model(torch.zeros(1, 3, side, side, device="meta"))
     assert [m.shape[1] for m in maps] == model.channels
 
 
-def test_a_failure_that_is_not_about_the_size_is_passed_on() -> None:
+def test_other_errors_of_the_model_are_reraised() -> None:
     with pytest.raises(RuntimeError, match="channels") as caught:
         backbone("test_resnet")(torch.zeros(1, 4, 64, 64))
     assert not isinstance(caught.value, BackboneError)
 
 
 def test_dilation_keeps_the_last_stage_at_stride_16() -> None:
-    """DC5 is torchvision's ResNet with ``replace_stride_with_dilation``, which DETR and its successors use."""
+    """DC5 is the ResNet of torchvision with ``replace_stride_with_dilation``, as used by DETR and its successors."""
     model = backbone("resnet50", dilation=True)
     reference = torchvision.models.resnet50(replace_stride_with_dilation=[False, False, True]).eval()
     reference.load_state_dict(model.body.state_dict(), strict=False)
@@ -173,7 +173,7 @@ def test_dilation_keeps_the_last_stage_at_stride_16() -> None:
 
 
 @pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224", "pvt_v2_b0", "hrnet_w18_small", "dla34"])
-def test_a_backbone_without_dilation_is_a_sentence(name: str) -> None:
+def test_a_backbone_without_dilation_is_reported(name: str) -> None:
     with pytest.raises(BackboneError, match=f"dilation=true needs .*output_stride=16, and '{name}' does not"):
         on_meta(name, dilation=True)
 
@@ -184,7 +184,7 @@ def test_a_backbone_without_dilation_is_a_sentence(name: str) -> None:
         ("resnet50", "layer1.2.conv3.weight", "layer2.0.conv1.weight"),
         ("convnext_atto", "stages_0.blocks.1.mlp.fc2.bias", "stages_1.downsample.0.weight"),
         ("cspnext_tiny", "model.stages.0.1.final_conv.conv.weight", "model.stages.1.0.conv.weight"),
-        ("vgg11", "features_8.bias", "features_11.weight"),  # its maps are taken behind a layer without parameters
+        ("vgg11", "features_8.bias", "features_11.weight"),  # its maps follow a layer without parameters
         ("swin_tiny_patch4_window7_224", "layers.0.downsample.reduction.weight", "layers.1.blocks.0.norm1.weight"),
     ],
 )
@@ -208,7 +208,7 @@ def test_a_backbone_without_an_early_stage_cannot_freeze_it(name: str) -> None:
 
 
 def test_resnet_keeps_the_names_of_timm() -> None:
-    """Artifacts and the map to official names rely on them."""
+    """Artifacts and the conversion to official names rely on them."""
     state, reference = backbone("test_resnet").state_dict(), timm.create_model("test_resnet").state_dict()
     reference = {key: value for key, value in reference.items() if not key.startswith("fc.")}
     assert {key for key in reference if "num_batches" not in key} == {key.removeprefix("body.") for key in state}

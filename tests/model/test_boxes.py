@@ -36,13 +36,13 @@ def test_inverse_sigmoid_bounds_the_odds(x: float, expected: float) -> None:
 
 @settings(deadline=None)
 @given(x=st.floats(1e-4, 1 - 1e-4))
-def test_inverse_sigmoid_is_undone_by_sigmoid(x: float) -> None:
+def test_sigmoid_inverts_inverse_sigmoid(x: float) -> None:
     assert inverse_sigmoid(torch.tensor(x, dtype=torch.float64)).sigmoid().item() == pytest.approx(x, rel=1e-9)
 
 
 @settings(deadline=None)
 @given(first=box_lists, second=box_lists)
-def test_generalized_iou_is_that_of_torchvision(
+def test_generalized_iou_equals_that_of_torchvision(
     first: list[tuple[float, ...]], second: list[tuple[float, ...]]
 ) -> None:
     a, b = torch.tensor(first), torch.tensor(second)
@@ -58,11 +58,11 @@ def test_generalized_iou_is_that_of_torchvision(
         ((0.4, 0.0, 0.6, 0.2), -1 / 3),  # apart by one width
     ],
 )
-def test_generalized_iou_by_hand(other: tuple[float, ...], expected: float) -> None:
+def test_generalized_iou_of_simple_boxes(other: tuple[float, ...], expected: float) -> None:
     assert generalized_iou(torch.tensor((0.0, 0.0, 0.2, 0.2)), torch.tensor(other)).item() == pytest.approx(
         expected, abs=1e-6
     )
 
 
-def test_corners_lie_half_a_side_from_the_centre() -> None:
+def test_corners_are_half_a_side_from_the_centre() -> None:
     torch.testing.assert_close(to_xyxy(torch.tensor([0.5, 0.4, 0.2, 0.6])), torch.tensor([0.4, 0.1, 0.6, 0.7]))

@@ -50,7 +50,7 @@ def test_no_other_assignment_is_cheaper(predictions: int, wanted: int, seed: int
     assert cost[rows, columns].sum().item() == pytest.approx(cheapest, abs=1e-4)
 
 
-def test_an_image_is_matched_alike_alone_and_beside_one_with_more_objects() -> None:
+def test_matching_does_not_depend_on_the_rest_of_the_batch() -> None:
     prediction, objects = random_prediction(3, 6), [random_objects(n, n) for n in (2, 5, 0)]
     together = match(prediction, objects, CONFIG)
     for i in range(3):
@@ -61,7 +61,7 @@ def test_an_image_is_matched_alike_alone_and_beside_one_with_more_objects() -> N
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_predictions_that_are_not_finite_are_refused(broken: float) -> None:
+def test_predictions_that_are_not_finite_are_rejected(broken: float) -> None:
     prediction = random_prediction(2, 4)
     prediction.boxes[1, 2, 0] = broken
     with pytest.raises(NonFiniteError, match=r"NaN or infinite values. Lower train.lr"):
@@ -78,7 +78,7 @@ def test_perfect_predictions_have_no_box_loss_and_little_class_loss() -> None:
     assert terms["loss_ce"].item() < 1e-9
 
 
-def test_losses_by_hand() -> None:
+def test_losses_equal_a_hand_computation() -> None:
     """One box moved by 0.1 in x, one class at a probability of 1/2 and one negative at 1/2."""
     objects = Objects(torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.2, 0.2]]))
     prediction = Prediction(torch.zeros(1, 1, 2), torch.tensor([[[0.6, 0.5, 0.2, 0.2]]]))
@@ -89,7 +89,7 @@ def test_losses_by_hand() -> None:
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, abs=1e-6)
 
 
-def test_every_term_is_weighted_once_and_logged_numbers_are_not(
+def test_every_loss_is_weighted_once_and_metrics_are_not(
     build: Build, images: Tensor, unpadded: Tensor, objects: Make
 ) -> None:
     output = build()(images, unpadded, with_aux=True)
@@ -110,7 +110,7 @@ def test_every_term_is_weighted_once_and_logged_numbers_are_not(
 def test_every_trained_parameter_gets_a_finite_gradient(
     build: Build, images: Tensor, padded: Tensor, objects: Make, counts: tuple[int, int], rho: float | None
 ) -> None:
-    """Whatever the batch holds: data-parallel training stops at a parameter without one."""
+    """For any number of objects: data-parallel training stops at a parameter without a gradient."""
     model = build(rho=rho, num_queries=6).train()
     terms = losses(model(images, padded), [objects(n) for n in counts], CONFIG, num_boxes=sum(counts))
     assert all(term.isfinite() for term in terms.values())
@@ -129,7 +129,7 @@ def test_the_mask_loss_trains_the_scorer_and_not_the_decoder(
     assert reached == {"scorer", "token_norm", "level_embed", "projection", "backbone"}
 
 
-def test_the_weight_of_the_mask_loss_warms_up_by_the_step() -> None:
+def test_the_weight_of_the_mask_loss_warms_up_over_steps() -> None:
     terms = {"loss_mask_prediction": torch.tensor(3.0), "loss_bbox": torch.tensor(1.0)}
     config = replace(CONFIG, mask_prediction_weight=2.0, mask_prediction_warmup_steps=4)
     totals = [weighted_sum(terms, config, step).item() for step in (0, 1, 3, 4, 100)]
@@ -138,15 +138,15 @@ def test_the_weight_of_the_mask_loss_warms_up_by_the_step() -> None:
     assert weighted_sum(terms, CONFIG, 0).item() == 8
 
 
-def test_a_soft_target_moves_the_mask_loss_alone(build: Build, images: Tensor, unpadded: Tensor, objects: Make) -> None:
+def test_a_soft_target_changes_only_the_mask_loss(
+    build: Build, images: Tensor, unpadded: Tensor, objects: Make
+) -> None:
     output, wanted = build()(images, unpadded, with_aux=True), [objects(2), objects(3)]
     hard, soft = (losses(output, wanted, replace(CONFIG, dam_softness=s), 5) for s in (0.0, 0.5))
     assert {name for name in hard if not torch.equal(hard[name], soft[name])} == {"loss_mask_prediction"}
 
 
-def test_twice_as_many_boxes_halve_every_set_loss(
-    build: Build, images: Tensor, unpadded: Tensor, objects: Make
-) -> None:
+def test_set_losses_are_inverse_to_num_boxes(build: Build, images: Tensor, unpadded: Tensor, objects: Make) -> None:
     output, wanted = build()(images, unpadded, with_aux=True), [objects(2), objects(3)]
     one, two = (losses(output, wanted, CONFIG, num_boxes=n) for n in (5, 10))
     for name in (n for n in one if n.startswith("loss_") and n != "loss_mask_prediction"):

@@ -32,14 +32,14 @@ def test_a_dense_encoder_has_no_scorer_and_updates_every_token(build: Build, ima
 
 
 def test_rho_can_be_changed_after_training(build: Build, images: Tensor, unpadded: Tensor) -> None:
-    """One set of weights serves every rho: train once, measure many."""
+    """One set of weights can be evaluated at every rho."""
     model, other = build(rho=0.3), build(rho=0.7)
     model.rho = 0.7
     assert torch.equal(model(images, unpadded).prediction.logits, other(images, unpadded).prediction.logits)
 
 
 @pytest.mark.parametrize("rho", [0.3, None])
-def test_heads_that_only_losses_need_do_not_change_the_prediction(
+def test_auxiliary_heads_do_not_change_the_prediction(
     build: Build, images: Tensor, padded: Tensor, rho: float | None
 ) -> None:
     model = build(rho=rho)
@@ -56,7 +56,7 @@ def test_heads_that_only_losses_need_do_not_change_the_prediction(
 
 @pytest.mark.parametrize("rho", [0.3, None])
 @pytest.mark.parametrize("mask", ["unpadded", "padded"])
-def test_without_gradient_less_is_copied_and_the_result_is_the_same(
+def test_memory_savings_without_gradient_do_not_change_the_result(
     build: Build, images: Tensor, mask: str, rho: float | None, request: Any, monkeypatch: Any
 ) -> None:
     model, padding = build(rho=rho), request.getfixturevalue(mask)
@@ -72,7 +72,7 @@ def test_without_gradient_less_is_copied_and_the_result_is_the_same(
         torch.testing.assert_close(getattr(output.prediction, name), getattr(expected.prediction, name))
 
 
-def test_images_of_one_size_give_the_same_alone_and_in_a_batch(build: Build, images: Tensor, unpadded: Tensor) -> None:
+def test_predictions_do_not_depend_on_the_batch_size(build: Build, images: Tensor, unpadded: Tensor) -> None:
     model = build()
     together = model(images, unpadded).prediction
     for i in range(2):
@@ -81,8 +81,8 @@ def test_images_of_one_size_give_the_same_alone_and_in_a_batch(build: Build, ima
         torch.testing.assert_close(alone.boxes[0], together.boxes[i], rtol=1e-4, atol=1e-5)
 
 
-def test_an_image_without_padding_has_the_same_geometry_beside_a_padded_one(padded: Tensor, unpadded: Tensor) -> None:
-    """Without padding the geometry is computed once for the batch: a shortcut that must not show."""
+def test_an_unpadded_image_has_the_same_geometry_in_a_padded_batch(padded: Tensor, unpadded: Tensor) -> None:
+    """Without padding the geometry is computed for one image and expanded, which must not change the result."""
     shapes = [(8, 12), (4, 6), (2, 3), (1, 2)]
     short, long = token_grid(unpadded, shapes, 32), token_grid(padded, shapes, 32)
     assert (short.has_padding, long.has_padding) == (False, True)
@@ -93,7 +93,7 @@ def test_an_image_without_padding_has_the_same_geometry_beside_a_padded_one(padd
             assert torch.equal(value[0], value[1]), field.name
 
 
-def test_what_lies_under_the_padding_is_not_read_by_attention(padded: Tensor) -> None:
+def test_attention_does_not_read_padded_tokens(padded: Tensor) -> None:
     grid = token_grid(padded, [(8, 12), (4, 6), (2, 3), (1, 2)], 32)
     layer, source = DeformableAttention(32, heads=4, levels=4, points=4, backend="reference"), torch.randn(2, 128, 32)
     changed = torch.where(grid.padding[..., None], 9.0, source)
@@ -147,7 +147,7 @@ def test_frozen_parts_of_a_resnet_get_no_gradient(frozen: str, trained: set[str]
     assert {part for part, flags in by_part.items() if flags == {False}} == set(by_part) - trained
 
 
-def test_a_wholly_frozen_backbone_gives_the_same_features_in_training() -> None:
+def test_a_fully_frozen_backbone_has_the_same_features_in_training() -> None:
     backbone = Backbone(BackboneConfig(name="test_efficientnet", frozen="all"))
     images = torch.randn(1, 3, 64, 64)
     evaluated, trained = backbone.eval()(images), backbone.train()(images)
@@ -156,7 +156,7 @@ def test_a_wholly_frozen_backbone_gives_the_same_features_in_training() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "sentence"),
+    ("config", "message"),
     [
         (BackboneConfig(name="resnet5O"), r"timm has no model 'resnet5O'.*timm.list_models"),
         (
@@ -167,15 +167,15 @@ def test_a_wholly_frozen_backbone_gives_the_same_features_in_training() -> None:
         (BackboneConfig(name="test_resnet", weights="package:json"), r"'json' contains 0 .pth files"),
     ],
 )
-def test_a_backbone_that_cannot_be_had_is_a_sentence(config: BackboneConfig, sentence: str) -> None:
-    with pytest.raises(BackboneError, match=sentence):
+def test_an_unavailable_backbone_is_reported(config: BackboneConfig, message: str) -> None:
+    with pytest.raises(BackboneError, match=message):
         Backbone(config)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_vit", "swin_tiny_patch4_window7_224"])
 def test_weights_of_the_timm_model_are_loaded_from_a_file(tmp_path: Path, suffix: str, name: str) -> None:
-    """Also where the feature extractor has other names: stages_0 for stages.0, or a prefix."""
+    """Also if the feature extractor has other names, such as stages_0 for stages.0, or a prefix."""
     model = timm.create_model(name)
     state = model.state_dict()  # with a classifier, which is not needed
     file = tmp_path / f"weights{suffix}"
@@ -195,25 +195,28 @@ def test_weights_with_foreign_names_are_matched_by_order(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("stem", "sentence"),
+    ("stem", "message"),
     [
         ("other_", "it has less than half of the timm model's names under any prefix"),
         (
             "",
-            r"does not fit the backbone 'test_resnet': the best match, timm names with the prefix '', has \d+ of its 75 tensors",
+            r"does not fit the backbone 'test_resnet': "
+            r"the best match, timm names with the prefix '', has \d+ of its 75 tensors",
         ),
         ("other.", r"the best match, timm names with the prefix 'other.', .*; wrong shape: conv1"),
     ],
 )
-def test_weights_of_another_model_are_refused(tmp_path: Path, stem: str, sentence: str) -> None:
+def test_weights_of_another_model_are_rejected(tmp_path: Path, stem: str, message: str) -> None:
     state = timm.create_model("resnet10t").state_dict()
     torch.save({stem + key: value for key, value in state.items()}, tmp_path / "other.pth")
-    with pytest.raises(BackboneError, match=sentence):
+    with pytest.raises(BackboneError, match=message):
         Backbone(BackboneConfig(name="test_resnet", weights=str(tmp_path / "other.pth")))
 
 
-def test_a_model_that_does_not_exist_is_a_sentence() -> None:
-    with pytest.raises(ValueError, match=r"model.name='sparse_dert' is not allowed: it must be one of detr, deformable_detr,"):
+def test_an_unknown_or_incomplete_model_is_reported() -> None:
+    with pytest.raises(
+        ValueError, match=r"model.name='sparse_dert' is not allowed: it must be one of detr, deformable_detr,"
+    ):
         build_model(ModelConfig(name="sparse_dert", num_classes=3))
     with pytest.raises(ValueError, match=r"model.num_classes is None: set it"):
         build_model(ModelConfig())

@@ -38,16 +38,16 @@ TRAINABLE = {
     "sparse_detr_swin_t": 42_176_153,
     "sparse_detr_swin_b": 101_872_485,
 }
-"""Spec sections 3 and 11; sparse ones with their auxiliary heads."""
+"""Trainable parameters by spec sections 3 and 11; of sparse models with auxiliary heads."""
 FROZEN = {"r50": 222_400, "swin_t": 304_086, "swin_b": 536_520}
 
 
-def test_every_family_is_tried_here() -> None:
+def test_all_families_are_covered() -> None:
     assert set(SMALL) == set(FAMILIES)
 
 
 @pytest.mark.parametrize("family", SMALL)
-def test_every_parameter_of_every_family_learns(
+def test_every_parameter_of_every_family_gets_a_gradient(
     build: Build, images: Tensor, padded: Tensor, objects: Make, family: str
 ) -> None:
     model = build(name=family, **SMALL[family]).train()
@@ -60,7 +60,7 @@ def test_every_parameter_of_every_family_learns(
 
 
 @pytest.mark.parametrize("family", SMALL)
-def test_heads_for_losses_do_not_change_the_prediction(
+def test_auxiliary_heads_do_not_change_the_prediction(
     build: Build, images: Tensor, padded: Tensor, family: str
 ) -> None:
     model = build(name=family, **SMALL[family])
@@ -71,7 +71,7 @@ def test_heads_for_losses_do_not_change_the_prediction(
 
 
 @pytest.mark.parametrize("family", SMALL)
-def test_without_a_mask_nothing_is_padded(build: Build, images: Tensor, unpadded: Tensor, family: str) -> None:
+def test_no_mask_means_no_padding(build: Build, images: Tensor, unpadded: Tensor, family: str) -> None:
     model = build(name=family, **SMALL[family])
     given, left_out = model(images, unpadded), model(images)
     assert torch.equal(given.prediction.boxes, left_out.prediction.boxes)
@@ -79,7 +79,7 @@ def test_without_a_mask_nothing_is_padded(build: Build, images: Tensor, unpadded
 
 
 @pytest.mark.parametrize("family", SMALL)
-def test_a_family_runs_without_memory_for_its_weights(build: Build, images: Tensor, family: str) -> None:
+def test_every_family_runs_on_the_meta_device(build: Build, images: Tensor, family: str) -> None:
     model = build(name=family, **SMALL[family])
     expected = model(images, with_aux=True)
     shapes = model.to("meta")(images.to("meta"), with_aux=True)
@@ -90,15 +90,15 @@ def test_a_family_runs_without_memory_for_its_weights(build: Build, images: Tens
 
 
 @pytest.mark.parametrize(("name", "parameters"), TRAINABLE.items())
-def test_trained_parameters_are_as_many_as_the_official_ones(name: str, parameters: int) -> None:
+def test_parameter_counts_equal_the_official_ones(name: str, parameters: int) -> None:
     model = build_model(MODELS[name])
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == parameters
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     assert frozen == next(count for backbone, count in FROZEN.items() if name.endswith(backbone))
 
 
-def test_boxes_move_only_where_the_official_code_moves_them(build: Build, images: Tensor) -> None:
-    """``with_box_refine`` alone gives each layer a head, but the reference stays (spec section 1)."""
+def test_boxes_are_refined_only_where_the_official_code_does(build: Build, images: Tensor) -> None:
+    """``with_box_refine`` alone gives each layer a head but does not refine references (spec section 1)."""
 
     def references(**changes: Any) -> list[Tensor]:
         model = build(name="refined_deformable_detr", **SINGLE_STAGE, **changes)
@@ -113,13 +113,13 @@ def test_boxes_move_only_where_the_official_code_moves_them(build: Build, images
 
 
 def test_boxes_of_single_stage_queries_start_small(build: Build, images: Tensor) -> None:
-    """A bias of -2 on width and height survives in the family without two stages alone (spec section 11)."""
+    """A bias of -2 on width and height remains only in single-stage models (spec section 11)."""
     assert build(name="deformable_detr", **SMALL["deformable_detr"])(images).prediction.boxes[..., 2:].max() < 0.13
     two_stage = build(name="efficient_detr", rho=None)
     assert not two_stage.get_parameter("decoder.heads.0.box.4.bias").any()
 
 
-def test_tokens_compete_by_class_0_alone_without_their_own_head(
+def test_queries_are_selected_by_class_0_without_eff_specific_head(
     build: Build, images: Tensor, unpadded: Tensor, objects: Make
 ) -> None:
     model = build(name="two_stage_deformable_detr", **SMALL["two_stage_deformable_detr"])
@@ -136,7 +136,7 @@ def test_tokens_compete_by_class_0_alone_without_their_own_head(
     assert torch.equal(first, second)
 
 
-def test_detr_reads_the_last_map_and_not_its_padding(build: Build, images: Tensor, padded: Tensor) -> None:
+def test_detr_uses_the_last_map_without_its_padding(build: Build, images: Tensor, padded: Tensor) -> None:
     model = build(name="detr", **SMALL["detr"])
     assert isinstance(model, DETR)
     features = model.backbone(images)
@@ -158,7 +158,7 @@ def test_detr_gives_each_query_one_class(build: Build, images: Tensor, objects: 
     assert torch.equal(found.scores, best.sort(descending=True).values)
 
 
-def test_detr_weighs_no_object_less(build: Build, images: Tensor, objects: Make) -> None:
+def test_detr_weights_no_object_less(build: Build, images: Tensor, objects: Make) -> None:
     output = build(name="detr", **SMALL["detr"])(images, with_aux=True)
     wanted = [objects(2), objects(1)]
     even, light = (losses(output, wanted, LossConfig(no_object_weight=w), 3)["loss_ce"] for w in (1.0, 0.1))
@@ -177,12 +177,12 @@ def test_detr_weighs_no_object_less(build: Build, images: Tensor, objects: Make)
         ("detr", "detr", "resnet50"),
     ],
 )
-def test_models_are_found_by_name(name: str, family: str, backbone: str) -> None:
+def test_models_are_resolved_by_name(name: str, family: str, backbone: str) -> None:
     config = find_model(name)
     assert (config.name, config.backbone.name, config.num_classes) == (family, backbone, 91)
 
 
-def test_a_misspelt_model_is_a_sentence() -> None:
+def test_a_misspelt_model_name_suggests_the_nearest() -> None:
     assert find_model("detr_r50_dc5").backbone.dilation
     with pytest.raises(ConfigError, match=r"no model 'sparce_detr_r50'. Did you mean 'sparse_detr_r50'\?"):
         find_model("sparce_detr_r50")

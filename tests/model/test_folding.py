@@ -1,4 +1,4 @@
-"""Folding frozen norms into convolutions changes nothing but the time, whatever the network."""
+"""Folding frozen norms into convolutions does not change the output of any network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rhobench.model.folding import FoldedBody
 
 
 def frozen(body: Any) -> Any:
-    """``body`` with frozen norms whose numbers are not those of a fresh network."""
+    """Return ``body`` with frozen norms and random statistics."""
     body = freeze_batch_norm_2d(body).eval()
     random = torch.Generator().manual_seed(1)
     for name, buffer in body.named_buffers():
@@ -48,23 +48,23 @@ def assert_close(ours: list[Tensor], expected: list[Tensor]) -> None:
         ("tf_mobilenetv3_small_minimal_100", 34, 34),  # convolutions that pad as in TensorFlow
         ("hrnet_w18_small", 87, 87),
         ("densenet121", 59, 121),  # a convolution after most norms, not before
-        ("resnetv2_18", 8, 16),  # the other half reads sums
-        ("convmixer_768_32", 0, 65),  # an activation between
+        ("resnetv2_18", 8, 16),  # the other half normalises sums
+        ("convmixer_768_32", 0, 65),  # with an activation in between
         ("test_convnext", 0, 0),
     ],
 )
-def test_the_maps_are_those_of_the_network_itself(name: str, folded: int, norms: int) -> None:
+def test_maps_are_unchanged(name: str, folded: int, norms: int) -> None:
     body = network(name)
     assert sum("FrozenBatchNorm" in type(m).__name__ for m in body.modules()) == norms
     with torch.no_grad():
         expected = body(images())
         ours = FoldedBody(body)
         assert_close(ours(images()), expected)
-        assert_close(ours(images()), expected)  # with the weights of the first time
+        assert_close(ours(images()), expected)  # from the cache
     assert len(ours._pairs) == folded
 
 
-def test_gradients_and_names_are_those_of_the_network_itself() -> None:
+def test_gradients_and_names_are_unchanged() -> None:
     body, twin = network("test_resnet"), network("test_resnet")
     ours = FoldedBody(body)
     assert list(body.state_dict()) == list(twin.state_dict())
@@ -75,26 +75,26 @@ def test_gradients_and_names_are_those_of_the_network_itself() -> None:
     assert_close(*zip(*((p.grad, q.grad) for p, q in pairs), strict=True))
 
 
-def test_weights_that_change_are_folded_again() -> None:
+def test_changed_weights_are_folded_again() -> None:
     body = network("test_resnet")
     ours, twin = FoldedBody(body), network("test_resnet")
     first, second = copy.deepcopy(twin.state_dict()), {k: v + 0.1 for k, v in twin.state_dict().items()}
     with torch.inference_mode():
         ours(images())
-    for state in (second, first):  # as a checkpoint is loaded
+    for state in (second, first):  # as loading a checkpoint does
         body.load_state_dict(state)
         twin.load_state_dict(state)
         with torch.inference_mode():
             assert_close(ours(images()), twin(images()))
     with torch.no_grad():
-        for network_ in (body, twin):  # as an optimiser steps
+        for network_ in (body, twin):  # as an optimiser does
             network_.conv1[0].weight.mul_(0.5)
         assert_close(ours(images()), twin(images()))
         body.double(), twin.double()
         assert_close(ours(images().double()), twin(images().double()))
 
 
-def test_without_gradient_it_folds_once() -> None:
+def test_folded_weights_are_cached_without_gradient() -> None:
     ours, folds = FoldedBody(network("test_resnet")), []
     fold = ours._fold
     ours._fold = lambda: folds.append(fold()) or folds[-1]
@@ -104,8 +104,8 @@ def test_without_gradient_it_folds_once() -> None:
     assert len(folds) == 1
 
 
-def test_weights_that_a_fused_optimiser_changed_are_folded_anew() -> None:
-    """Its steps do not raise the version of a parameter; what was folded before must not be scored after them."""
+def test_weights_updated_by_a_fused_optimiser_are_folded_again() -> None:
+    """Its updates do not increment the version of a parameter, so the cache must not rely on versions alone."""
     body = network("test_resnet")
     ours = FoldedBody(body)
     optimizer = torch.optim.AdamW(body.parameters(), lr=0.01, fused=True)
@@ -122,7 +122,7 @@ def test_weights_that_a_fused_optimiser_changed_are_folded_anew() -> None:
         assert not torch.allclose(after[-1], before[-1])
 
 
-def test_a_copy_has_weights_of_its_own() -> None:
+def test_a_copy_does_not_share_the_cache() -> None:
     class Owner(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -140,7 +140,7 @@ def test_a_copy_has_weights_of_its_own() -> None:
 
 
 class Branching(nn.Module):
-    """A map that something else reads beside the norm, or that is made or normalised twice."""
+    """A network whose feature map has a second consumer, or whose modules are called twice."""
 
     pretrained_cfg: ClassVar = {"input_size": (3, 16, 16)}
 
@@ -153,15 +153,15 @@ class Branching(nn.Module):
         y = self.convolution(x)
         if self.case == "bias":
             return [self.norm(y)]
-        if self.case == "read":
+        if self.case == "second consumer":
             return [self.norm(y) + y]
-        if self.case == "given":
+        if self.case == "network output":
             return [y, self.norm(y)]
-        return [self.norm(self.convolution(y))] if self.case == "made twice" else [self.norm(self.norm(y))]
+        return [self.norm(self.convolution(y))] if self.case == "convolved twice" else [self.norm(self.norm(y))]
 
 
-@pytest.mark.parametrize("case", ["bias", "read", "given", "made twice", "normalised twice"])
-def test_only_a_map_that_nothing_else_reads_is_folded(case: str) -> None:
+@pytest.mark.parametrize("case", ["bias", "second consumer", "network output", "convolved twice", "normalised twice"])
+def test_only_maps_with_a_single_consumer_are_folded(case: str) -> None:
     torch.manual_seed(0)
     body = frozen(Branching(case))
     expected = body(images())

@@ -1,4 +1,4 @@
-"""The mask head: what it gives, what it learns from, and that it is a switch."""
+"""The mask head: its output, its losses, and that models without it are unchanged."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rhobench.config import ConfigError, LossConfig, ModelConfig
-from rhobench.inference.convert_weights import WeightsError
 from rhobench.model import Detector
 from rhobench.model.criterion import losses, weighted_sum
 from rhobench.model.masks import MaskEmbeddings, mask_losses
 from rhobench.model.matcher import Objects
-from rhobench.model.official import official_state
+from rhobench.model.official import WeightsError, official_state
 from rhobench.model.postprocess import MASK_CHUNK_SIZE, detection_masks
 
 Build = Callable[..., Detector]
@@ -29,7 +28,7 @@ FAMILIES = {
 
 
 def masked(objects: Objects) -> Objects:
-    """With its box as the mask of each object, on the cells of an image of 64 x 96 pixels."""
+    """Return the objects with their boxes as masks, on the cells of an image of 64 x 96 pixels."""
     centre, side = (objects.boxes * torch.tensor([24, 16, 24, 16])).split(2, dim=1)
     low, high = centre - side / 2, centre + side / 2
     x, y = torch.arange(24) + 0.5, torch.arange(16) + 0.5
@@ -56,24 +55,24 @@ def test_every_query_has_a_mask_on_the_cells_of_the_padded_image(
     assert masks.logits(0, torch.arange(0)).shape == (0, 16, 24)
 
 
-def test_images_of_odd_sizes_have_as_many_cells_as_their_tokens_say(build: Build) -> None:
+def test_images_of_odd_sizes_have_four_cells_per_token(build: Build) -> None:
     with torch.inference_mode():
         masks = build(mask_head=True)(torch.randn(1, 3, 75, 101)).masks
     assert masks.cells.shape[2:] == (2 * 10, 2 * 13)
     assert masks.sizes.tolist() == [[75, 101]]
 
 
-def test_without_the_head_a_model_is_as_it_was(build: Build, images: Tensor) -> None:
+def test_the_mask_head_does_not_change_the_detections(build: Build, images: Tensor) -> None:
     plain, masking = build(), build(mask_head=True)
     own = {name for name in masking.state_dict() if name.startswith("mask_head.")}
     assert set(masking.state_dict()) - own == set(plain.state_dict())
     assert own
     masking.load_state_dict(plain.state_dict(), strict=False)
     with torch.inference_mode():
-        without, beside = plain(images), masking(images)
+        without, with_head = plain(images), masking(images)
     assert without.masks is None
-    assert torch.equal(without.prediction.boxes, beside.prediction.boxes)
-    assert torch.equal(without.prediction.logits, beside.prediction.logits)
+    assert torch.equal(without.prediction.boxes, with_head.prediction.boxes)
+    assert torch.equal(without.prediction.logits, with_head.prediction.logits)
 
 
 def test_detr_has_no_mask_head() -> None:
@@ -97,8 +96,8 @@ def embeddings(padded_columns: int = 0) -> MaskEmbeddings:
     return MaskEmbeddings(cells=cells, queries=queries, padding=padding, sizes=sizes)
 
 
-def test_losses_are_those_of_the_formulas() -> None:
-    """DETR, section 4.4, and of the focal loss Lin et al. 2017, equation 5; in float64, cell by cell."""
+def test_losses_equal_their_formulas() -> None:
+    """DETR, section 4.4, and Lin et al. 2017, equation 5, for the focal loss; in float64, cell by cell."""
     masks = embeddings(padded_columns=3)
     generator = torch.Generator().manual_seed(4)
     targets = [torch.randint(256, (n, 6, 5), generator=generator, dtype=torch.uint8) for n in (3, 1)]
@@ -117,7 +116,7 @@ def test_losses_are_those_of_the_formulas() -> None:
     assert found["loss_mask_dice"].item() == pytest.approx(dice / 4, rel=1e-5)
 
 
-def test_what_lies_in_padding_changes_no_loss() -> None:
+def test_padding_does_not_change_the_losses() -> None:
     masks = embeddings(padded_columns=2)
     targets = [torch.full((1, 6, 6), 128, dtype=torch.uint8)] * 2
     pairs = [(torch.tensor([2]), torch.tensor([0]))] * 2
@@ -146,7 +145,7 @@ def test_gradients_reach_the_head_and_what_it_reads(
 
 
 def test_a_batch_without_objects_gives_every_parameter_a_gradient(build: Build, images: Tensor) -> None:
-    """Data-parallel training waits for each of them."""
+    """Data-parallel training waits for the gradient of every parameter."""
     model = build(mask_head=True).train()
     empty = masked(Objects(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4)))
     terms = losses(model(images), [empty, empty], LossConfig(), 1.0)
@@ -164,7 +163,7 @@ def test_losses_are_float32_under_autocast(build: Build, images: Tensor, objects
     assert terms["loss_mask_focal"].dtype == terms["loss_mask_dice"].dtype == torch.float32
 
 
-def test_masks_at_the_size_of_the_image_are_the_logits_enlarged() -> None:
+def test_masks_at_the_size_of_the_image_are_the_resized_logits() -> None:
     masks = embeddings()
     queries = torch.tensor([1, 3, 1, 0])
     found = dict(zip(*next(iter(detection_masks(masks, 1, queries, (48, 64)))), strict=True))
@@ -177,7 +176,7 @@ def test_masks_at_the_size_of_the_image_are_the_logits_enlarged() -> None:
 
 
 def test_masks_of_a_padded_image_are_cut_where_the_image_ends() -> None:
-    """The image fills 23 rows of 24 and 21 columns of 32; what the cells in padding say does not matter."""
+    """The image fills 23 of 24 rows and 21 of 32 columns; the logits of padded cells must have no effect."""
     masks = replace(embeddings(), sizes=torch.tensor([[23, 21]] * 2))
     ((_, found),) = detection_masks(masks, 0, torch.arange(5), (46, 42))
     logits = masks.logits(0, torch.arange(5))[None, :, :, :6]  # 6 cells hold 21 columns
@@ -186,7 +185,7 @@ def test_masks_of_a_padded_image_are_cut_where_the_image_ends() -> None:
     assert torch.equal(found[sure], (input_size > 0)[sure])
 
 
-def test_masks_come_a_few_at_a_time() -> None:
+def test_masks_are_computed_in_chunks() -> None:
     masks = replace(embeddings(), queries=torch.randn(2, 20, 4))
     parts = list(detection_masks(masks, 0, torch.arange(20).flip(0), (10, 10)))
     assert [len(shapes) for _, shapes in parts] == [MASK_CHUNK_SIZE, MASK_CHUNK_SIZE, 20 - 2 * MASK_CHUNK_SIZE]

@@ -1,4 +1,4 @@
-"""Names of the official code: exactly its keys, there and back, and the sentence for every file that does not fit."""
+"""Conversion to and from official names: exact keys, lossless in both directions, and messages for misfits."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_keys_shapes_and_types_are_the_official_ones(name: str) -> None:
 
 
 def test_swin_b_has_the_official_layout() -> None:
-    """It is Swin-T with 18 blocks in the third stage and 4/3 of the width, as its official configuration says."""
+    """By its official configuration it is Swin-T with 18 blocks in the third stage and 4/3 of the width."""
     tiny = OFFICIAL_KEYS["sparse_detr_swin_t"]
     expected = {}
     for key, (shape, dtype) in tiny.items():
@@ -80,7 +80,7 @@ def test_swin_b_has_the_official_layout() -> None:
 
 
 def _wider(key: str, shape: list[int]) -> list[int]:
-    """Channels and heads of Swin-T to those of Swin-B; kernels, windows and the transformer's 256 stay."""
+    """Scale channels and heads from Swin-T to Swin-B; kernels, windows and the transformer width of 256 stay."""
     if key.endswith("relative_position_bias_table"):
         return [shape[0], 4 * shape[1] // 3]
     return [4 * size // 3 if size % 96 == 0 else size for size in shape]
@@ -107,7 +107,7 @@ def test_detr_has_the_keys_of_its_own_code(key: str) -> None:
 
 @pytest.mark.parametrize("refines", [False, True])
 def test_a_single_stage_decoder_lists_the_box_heads_that_refine(build: Build, refines: bool) -> None:
-    """As in the code of Deformable DETR; its class heads are listed once."""
+    """As in the code of Deformable DETR, where class heads are listed once."""
     state = official_state(small(build, "refined_deformable_detr", refine_single_stage=refines))
     assert ("transformer.decoder.bbox_embed.1.layers.2.bias" in state) == refines
     assert "transformer.decoder.class_embed.1.bias" not in state
@@ -119,7 +119,7 @@ def test_detr_has_as_many_parameters_as_its_own_code_prints() -> None:
 
 
 @pytest.mark.parametrize("family", SWITCHES)
-def test_weights_go_there_and_back(build: Build, family: str, images: Tensor) -> None:
+def test_official_names_convert_back_losslessly(build: Build, family: str, images: Tensor) -> None:
     model, other = small(build, family), small(build, family)
     for parameter in other.parameters():
         torch.nn.init.normal_(parameter)
@@ -132,7 +132,7 @@ def test_weights_go_there_and_back(build: Build, family: str, images: Tensor) ->
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_no_switch_makes_two_weights_share_a_name(build: Build, data: st.DataObject) -> None:
+def test_official_names_are_unique_for_all_switches(build: Build, data: st.DataObject) -> None:
     family = data.draw(st.sampled_from(list(FAMILIES)))
     free = {"with_box_refine", "two_stage", "eff_query_init", "eff_specific_head", "use_enc_aux_loss"}
     switches = {name: data.draw(st.booleans(), label=name) for name in sorted(free - set(FAMILIES[family]))}
@@ -148,7 +148,7 @@ def test_no_switch_makes_two_weights_share_a_name(build: Build, data: st.DataObj
 
 
 def test_one_name_of_a_head_is_enough(build: Build) -> None:
-    """A file without shared tensors, as safetensors writes it, keeps whichever name it likes."""
+    """A safetensors file has no shared tensors and keeps any one of their names."""
     model = small(build, "sparse_detr")
     state = official_state(model)
     pruned = {key: t for key, t in state.items() if not key.startswith(("class_embed.", "bbox_embed."))}
@@ -161,28 +161,28 @@ def test_one_name_of_a_head_is_enough(build: Build) -> None:
 def test_names_of_one_head_must_agree(build: Build) -> None:
     state = official_state(small(build, "sparse_detr"))
     state["transformer.decoder.class_embed.1.bias"] = state["class_embed.1.bias"] + 1
-    sentence = refusal(small(build, "sparse_detr"), state)
-    assert "class_embed.1.bias and transformer.decoder.class_embed.1.bias differ" in sentence
+    message = refusal(small(build, "sparse_detr"), state)
+    assert "class_embed.1.bias and transformer.decoder.class_embed.1.bias differ" in message
 
 
 def test_separate_heads_do_not_load_where_all_layers_share_one(build: Build) -> None:
     state = official_state(small(build, "refined_deformable_detr", refine_single_stage=False))
-    sentence = refusal(small(build, "deformable_detr"), state)
-    assert "class_embed.0.weight and class_embed.1.weight differ" in sentence
+    message = refusal(small(build, "deformable_detr"), state)
+    assert "class_embed.0.weight and class_embed.1.weight differ" in message
 
 
-def test_counters_are_left_out_and_named(build: Build) -> None:
+def test_counters_are_ignored_and_reported(build: Build) -> None:
     state = official_state(small(build, "sparse_detr"))
     counters = {"total_ops", "transformer.total_params", "backbone.0.body.bn1.num_batches_tracked"}
     loaded = load_official(small(build, "sparse_detr"), state | {key: torch.zeros(1) for key in counters})
     assert set(loaded.ignored) == counters
 
 
-def test_every_missing_and_unexpected_key_is_named(build: Build) -> None:
+def test_missing_and_unexpected_keys_are_reported(build: Build) -> None:
     state = official_state(small(build, "sparse_detr"))
     state["transformer.extra"] = state.pop("transformer.level_embed")
-    sentence = refusal(small(build, "sparse_detr"), state)
-    assert "1 missing: transformer.level_embed; 1 unexpected: transformer.extra" in sentence
+    message = refusal(small(build, "sparse_detr"), state)
+    assert "1 missing: transformer.level_embed; 1 unexpected: transformer.extra" in message
     many = state | {f"extra.{i}": torch.zeros(1) for i in range(14)}
     assert "15 unexpected: extra.0, extra.1, extra.10," in refusal(small(build, "sparse_detr"), many)
     assert "and 5 more" in refusal(small(build, "sparse_detr"), many)
@@ -192,39 +192,39 @@ def test_shapes_and_types_must_fit(build: Build) -> None:
     state = official_state(small(build, "sparse_detr"))
     state["transformer.level_embed"] = state["transformer.level_embed"][:3]
     state["transformer.enc_output.bias"] = state["transformer.enc_output.bias"].long()
-    sentence = refusal(small(build, "sparse_detr"), state)
-    assert "transformer.level_embed is float32 (3, 32) instead of float32 (4, 32)" in sentence
-    assert "transformer.enc_output.bias is int64 (32,) instead of float32 (32,)" in sentence
+    message = refusal(small(build, "sparse_detr"), state)
+    assert "transformer.level_embed is float32 (3, 32) instead of float32 (4, 32)" in message
+    assert "transformer.enc_output.bias is int64 (32,) instead of float32 (32,)" in message
     with pytest.raises(WeightsError, match="level_embed"):
         load_official(small(build, "sparse_detr"), state, strict=False)
 
 
-def test_a_table_of_indices_must_be_the_one_that_the_model_computes_with(build: Build) -> None:
+def test_an_index_table_must_equal_that_of_the_model(build: Build) -> None:
     backbone = BackboneConfig(name="swin_tiny_patch4_window7_224")
     state = official_state(small(build, "deformable_detr", backbone=backbone))
     key = "backbone.0.body.layers.0.blocks.0.attn.relative_position_index"
     state[key] = state[key].flip(0)
-    sentence = refusal(small(build, "deformable_detr", backbone=backbone), state)
-    assert f"1 wrong: {key} differs from the index table of the model" in sentence
+    message = refusal(small(build, "deformable_detr", backbone=backbone), state)
+    assert f"1 wrong: {key} differs from the index table of the model" in message
 
 
 @pytest.mark.parametrize("in_file", [False, True])
-def test_encoder_heads_that_one_side_lacks_name_the_switch(build: Build, in_file: bool) -> None:
+def test_missing_or_unexpected_encoder_heads_name_the_switch(build: Build, in_file: bool) -> None:
     state = official_state(small(build, "sparse_detr", use_enc_aux_loss=in_file))
-    sentence = refusal(small(build, "sparse_detr", use_enc_aux_loss=not in_file), state)
-    assert f"These are the weights of this model with use_enc_aux_loss={in_file}." in sentence
+    message = refusal(small(build, "sparse_detr", use_enc_aux_loss=not in_file), state)
+    assert f"These are the weights of this model with use_enc_aux_loss={in_file}." in message
     load_official(small(build, "sparse_detr", use_enc_aux_loss=in_file), state)
 
 
 def test_weights_of_another_named_model_are_recognised() -> None:
     shapes = official_state(on_meta(find_model("efficient_detr_r50")))
     state = {key: torch.zeros_like(tensor, device="cpu") for key, tensor in shapes.items()}
-    sentence = refusal(on_meta(find_model("sparse_detr_r50")), state)
-    assert sentence.startswith("The weights do not fit sparse_detr on resnet50: 50 missing: transformer.enc_mask_pred")
-    assert sentence.endswith("These are the weights of efficient_detr_r50.")
+    message = refusal(on_meta(find_model("sparse_detr_r50")), state)
+    assert message.startswith("The weights do not fit sparse_detr on resnet50: 50 missing: transformer.enc_mask_pred")
+    assert message.endswith("These are the weights of efficient_detr_r50.")
 
 
-def test_a_lenient_load_says_what_was_not_shared(build: Build) -> None:
+def test_a_non_strict_load_reports_what_differs(build: Build) -> None:
     model, state = small(build, "sparse_detr"), official_state(small(build, "sparse_detr"))
     kept = model.get_parameter("level_embed").clone()
     state["extra"] = state.pop("transformer.level_embed") + 1

@@ -1,4 +1,4 @@
-"""Models run on a GPU by changing the device and nothing else."""
+"""Models on a GPU: the kernels and the reference implementation agree."""
 
 from __future__ import annotations
 

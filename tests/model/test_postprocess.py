@@ -9,7 +9,7 @@ from rhobench.model.postprocess import MAX_DETECTIONS, detections
 BOX = torch.tensor([0.5, 0.25, 0.2, 0.1])
 
 
-def test_a_query_may_be_found_as_several_classes() -> None:
+def test_a_query_may_be_detected_as_several_classes() -> None:
     logits = torch.tensor([[[3.0, 2.0, -9.0], [-9.0, 1.0, -9.0]]])
     found = detections(Prediction(logits, BOX.expand(1, 2, 4)), torch.tensor([[100, 200]]))
     assert found.labels[0, :3].tolist() == [0, 1, 1]
@@ -34,7 +34,7 @@ def test_each_detection_has_the_box_of_its_query() -> None:
 
 
 @pytest.mark.parametrize(("queries", "classes", "count"), [(60, 2, MAX_DETECTIONS), (5, 3, 15)])
-def test_there_are_a_hundred_detections_or_all_there_are(queries: int, classes: int, count: int) -> None:
+def test_there_are_at_most_100_detections(queries: int, classes: int, count: int) -> None:
     prediction = Prediction(torch.randn(2, queries, classes), torch.rand(2, queries, 4))
     found = detections(prediction, torch.ones(2, 2))
     assert found.scores.shape == found.labels.shape == (2, count)

@@ -1,4 +1,4 @@
-"""Backbones from checkpoints of any naming: which tensors are used, which are not, and what is refused."""
+"""Loading of backbones from checkpoints with any naming scheme, and rejection of files that do not fit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Load = Callable[..., tuple[State, LoadedWeights]]
 
 
 def weights(seed: int = 0, name: str = NAME, **options: Any) -> State:
-    """A state_dict of the timm model in which every number is drawn."""
+    """State_dict of the timm model with random values."""
     generator = torch.Generator().manual_seed(seed)
     state = timm.create_model(name, **options).state_dict()
     return {k: torch.rand(v.shape, generator=generator) if v.is_floating_point() else v for k, v in state.items()}
@@ -33,7 +33,7 @@ def under(prefix: str, state: State) -> State:
 
 
 def numbered(state: State) -> State:
-    """The names of torch.nn.Sequential(*network.children()): conv1 and bn1, then an activation and a pool."""
+    """Rename as torch.nn.Sequential(*network.children()) does: conv1 and bn1, then an activation and a pool."""
     number = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
     parts = {key: key.split(".", 1) for key in state}
     return {f"{number[p[0]]}.{p[1]}": state[key] for key, p in parts.items() if p[0] in number}
@@ -41,7 +41,7 @@ def numbered(state: State) -> State:
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
-    """Write a checkpoint and load the backbone from it -> its body's state_dict and what it says of the file."""
+    """Return a function that saves a checkpoint and loads a backbone from it -> state_dict and provenance."""
 
     def from_checkpoint(content: Any, name: str = NAME, prefix: str | None = None) -> tuple[State, LoadedWeights]:
         torch.save(content, tmp_path / "file.pth")
@@ -97,7 +97,7 @@ def test_a_backbone_is_found_under_any_prefix(
     assert not set(loaded.used.values()) & set(loaded.unused)
 
 
-def test_what_was_used_and_what_was_not_is_said_key_by_key(load: Load) -> None:
+def test_used_and_unused_keys_are_reported(load: Load) -> None:
     state = weights()
     _, loaded = load({"state_dict": under("module.", state), "queue": torch.zeros(4, 4)})
     assert loaded.used["bn1.weight"] == "state_dict.module.bn1.weight"
@@ -109,14 +109,14 @@ def test_what_was_used_and_what_was_not_is_said_key_by_key(load: Load) -> None:
     assert len(record["sha256"]) == 64
 
 
-def test_counters_of_norms_are_not_needed(load: Load) -> None:
-    """Checkpoints of old torch versions, and of frozen norms, have none."""
+def test_counters_of_norms_are_optional(load: Load) -> None:
+    """Checkpoints of old torch versions and of frozen norms have none."""
     state = weights()
     body, _ = load({key: value for key, value in state.items() if "num_batches" not in key})
     assert all(torch.equal(value, state[key]) for key, value in body.items() if "num_batches" not in key)
 
 
-def test_one_missing_tensor_is_refused_and_named(load: Load) -> None:
+def test_a_missing_tensor_is_reported(load: Load) -> None:
     state = under("encoder_q.", weights())
     del state["encoder_q.layer3.0.bn2.weight"]
     with pytest.raises(
@@ -125,12 +125,12 @@ def test_one_missing_tensor_is_refused_and_named(load: Load) -> None:
         load(state)
 
 
-def test_a_tensor_of_another_shape_is_refused_and_named(load: Load) -> None:
+def test_a_tensor_of_another_shape_is_reported(load: Load) -> None:
     with pytest.raises(BackboneError, match=r"missing: none; wrong shape: bn1.bias\. Use weights of that model"):
         load(weights() | {"bn1.bias": torch.zeros(3)})
 
 
-def test_of_several_networks_the_user_chooses(load: Load) -> None:
+def test_a_prefix_selects_one_of_several_networks(load: Load) -> None:
     first, second = weights(0), weights(1)
     content = {"model": first, "model_ema": second}
     with pytest.raises(
@@ -146,8 +146,8 @@ def test_of_several_networks_the_user_chooses(load: Load) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "online_network_state_dict.encoder."])
-def test_a_swin_with_the_official_names_is_read(load: Load, prefix: str) -> None:
-    """There merging ends a stage, in timm it begins the next; tables of indices are computed, not read."""
+def test_a_swin_with_official_names_is_loaded(load: Load, prefix: str) -> None:
+    """Patch merging ends a stage there and begins the next in timm; index tables are computed, not loaded."""
     state = weights(name=SWIN)
     official = {
         key.replace(f"layers.{i}.downsample", f"layers.{i - 1}.downsample")
@@ -167,7 +167,7 @@ def test_a_swin_with_the_official_names_is_read(load: Load, prefix: str) -> None
     }
 
 
-def test_code_in_a_checkpoint_is_not_run(load: Load, tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_not_executed(load: Load, tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match=r"file.pth would execute pathlib.*save only its state_dict"):
         load(weights() | {"path": tmp_path})
     (tmp_path / "text.pth").write_text("no weights")

@@ -16,7 +16,7 @@ DIM, QUERIES = 32, 30
 
 @pytest.fixture
 def grid() -> TokenGrid:
-    """4x60 tokens, wide enough that the outermost column on either side is blank; the right fifth is padding."""
+    """4 x 75 tokens, of which 15 columns are padding; wide enough that the outermost columns are blank."""
     mask = torch.zeros(1, 32, 600, dtype=torch.bool)
     mask[..., 480:] = True
     return token_grid(mask, [(4, 75)], DIM)
@@ -28,7 +28,7 @@ def selector() -> QuerySelector:
     return QuerySelector(ModelConfig(hidden_dim=DIM, num_queries=QUERIES), classes=3)
 
 
-def test_fewer_tokens_than_queries_is_a_sentence(
+def test_fewer_tokens_than_queries_are_reported(
     build: Callable[..., Detector], images: Tensor, unpadded: Tensor
 ) -> None:
     with pytest.raises(ValueError, match=r"128 tokens, fewer than model.num_queries=129: use larger images or fewer"):
@@ -53,7 +53,7 @@ def test_blank_tokens_become_one_constant_that_is_not_zero(grid: TokenGrid) -> N
 
 
 def test_tied_blank_tokens_may_become_queries_once_each(grid: TokenGrid, selector: QuerySelector) -> None:
-    """Padding is not excluded from the choice, as in the official model: 68 blank tokens tie for the best score."""
+    """Padding is not excluded, as in the official model; here all blank tokens tie for the highest score."""
     memory = torch.randn(1, 300, DIM)
     normed = torch.where(grid.blank[..., None], 1.0, -1.0) * selector.head.classify.weight[0].detach()
     queries, _ = selector(memory, lambda *_: normed, grid, None, with_aux=False)

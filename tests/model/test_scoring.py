@@ -23,14 +23,14 @@ CHOICES = (0.1, 0.25, 0.5, 1.0)
 
 
 def kept(model: Detector, images: Tensor, mask: Tensor) -> list[list[int]]:
-    """The tokens that each image owns, in order of place."""
+    """The token indices that each image owns, in ascending order."""
     selection = model(images, mask).selection
     assert selection is not None
     return [sorted(row[own].tolist()) for row, own in zip(selection.index, selection.owned, strict=True)]
 
 
 @pytest.mark.parametrize("scoring", SCORINGS)
-def test_every_parameter_learns_whatever_scores_the_tokens(
+def test_every_parameter_gets_a_gradient_with_every_scorer(
     build: Build, images: Tensor, padded: Tensor, objects: Make, scoring: str
 ) -> None:
     model = build(scoring=scoring).train()
@@ -44,7 +44,7 @@ def test_every_parameter_learns_whatever_scores_the_tokens(
     assert 0 < terms["corr_mask_attn_map_dec_all"] < 1
 
 
-def test_objectness_keeps_the_tokens_of_the_best_class_score(
+def test_objectness_selects_tokens_by_their_highest_class_score(
     build: Build, images: Tensor, unpadded: Tensor, objects: Make
 ) -> None:
     model = build(scoring="objectness")
@@ -83,7 +83,7 @@ def test_random_tokens_are_the_same_for_every_image_batch_and_device(
     assert kept(other, images, unpadded) != together
 
 
-def test_random_places_do_not_depend_on_padding() -> None:
+def test_random_scores_do_not_depend_on_padding() -> None:
     scorer, norm, sizes = RandomScorer().eval(), TokenNorm(32), ((8, 12), (4, 6))
     small = token_grid(torch.zeros(1, 64, 96, dtype=torch.bool), sizes, 32)
     larger = token_grid(torch.zeros(1, 96, 128, dtype=torch.bool), ((12, 16), (6, 8)), 32)
@@ -108,7 +108,7 @@ def test_random_scores_are_uniform_and_distinct() -> None:
         assert level.mean() == pytest.approx(0.5, abs=0.05)
 
 
-def test_random_tokens_change_with_the_step_in_training_alone(build: Build, images: Tensor, unpadded: Tensor) -> None:
+def test_random_tokens_change_with_every_step_in_training_only(build: Build, images: Tensor, unpadded: Tensor) -> None:
     model = build(scoring="random")
     fixed = kept(model, images, unpadded)
     model.train()
@@ -123,8 +123,8 @@ def test_random_tokens_change_with_the_step_in_training_alone(build: Build, imag
     assert kept(model, images, unpadded) == fixed
 
 
-def test_the_rho_of_a_step_depends_on_seed_and_step_alone(build: Build, images: Tensor, unpadded: Tensor) -> None:
-    """So workers agree, and a restarted training goes on as it would have."""
+def test_the_rho_of_a_step_depends_only_on_seed_and_step(build: Build, images: Tensor, unpadded: Tensor) -> None:
+    """So that all workers agree, and a resumed training draws what an uninterrupted one would."""
     model, other = build(rho_choices=CHOICES).train(), build(rho_choices=CHOICES).train()
 
     def drawn(model: Detector, seed: int, step: int) -> float | None:
@@ -140,7 +140,7 @@ def test_the_rho_of_a_step_depends_on_seed_and_step_alone(build: Build, images: 
     assert all(abs(count / 400 - 0.25) < 0.08 for count in counts.values())
 
 
-def test_a_rho_that_is_listed_twice_is_drawn_twice_as_often(build: Build) -> None:
+def test_a_rho_listed_twice_is_drawn_twice_as_often(build: Build) -> None:
     model, counts = build(rho_choices=(0.1, 0.1, 1.0)).train(), Counter[float | None]()
     for step in range(600):
         model.begin_step(0, step)
@@ -149,7 +149,7 @@ def test_a_rho_that_is_listed_twice_is_drawn_twice_as_often(build: Build) -> Non
     assert counts[0.1] == pytest.approx(400, abs=40)
 
 
-def test_a_step_updates_the_share_that_it_drew_and_evaluation_the_wanted_one(
+def test_training_updates_the_drawn_share_and_evaluation_the_configured_one(
     build: Build, images: Tensor, unpadded: Tensor
 ) -> None:
     model = build(rho=0.3, rho_choices=CHOICES).train()
@@ -166,12 +166,12 @@ def test_a_step_updates_the_share_that_it_drew_and_evaluation_the_wanted_one(
         assert len(kept(model, images, unpadded)[0]) == int(128 * rho) + 1
 
 
-def test_a_step_that_was_not_begun_has_no_rho(build: Build, images: Tensor, unpadded: Tensor) -> None:
+def test_a_training_step_without_begin_step_is_reported(build: Build, images: Tensor, unpadded: Tensor) -> None:
     with pytest.raises(RuntimeError, match=r"call begin_step\(seed, step\) before forward"):
         build(rho_choices=CHOICES).train()(images, unpadded)
 
 
 @pytest.mark.parametrize("scoring", SCORINGS[1:])
-def test_other_scorings_have_no_official_names(build: Build, scoring: str) -> None:
+def test_other_scorers_have_no_official_names(build: Build, scoring: str) -> None:
     with pytest.raises(WeightsError, match=f"no model.scoring='{scoring}'"):
         official_state(build(scoring=scoring))

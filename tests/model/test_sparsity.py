@@ -29,27 +29,27 @@ seeds = st.integers(0, 999)
 
 
 def scores_of(valid: list[int], tokens: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Scores (B, N), and padding of which image b has its first ``valid[b]`` tokens free."""
+    """Random scores (B, N), and padding that leaves the first ``valid[b]`` tokens of image b valid."""
     logits = torch.randn(len(valid), tokens, generator=torch.Generator().manual_seed(seed))
     return logits, torch.arange(tokens) >= torch.tensor(valid)[:, None]
 
 
 def point(x: float, y: float, level: int = 0, weight: float = 1.0) -> Sampling:
-    """One query, head and point at (x, y) cells of a level."""
+    """Sampling of one query, head and point at (x, y) in cells of a level."""
     locations = torch.full((1, 1, 1, len(SHAPES), 1, 2), -9.0)  # far outside on the other levels
     locations[..., level, 0, :] = torch.tensor((x / SHAPES[level][1], y / SHAPES[level][0]))
     return Sampling(locations, torch.full((1, 1, 1, len(SHAPES), 1), weight))
 
 
 def cells(sampling: Sampling, level: int = 0) -> Tensor:
-    """The attention map of one sampling on one level, (height, width)."""
+    """Attention map (height, width) of one sampling on one level."""
     sizes = [h * w for h, w in SHAPES]
     return decoder_attention_map([sampling], SHAPES)[0].split(sizes)[level].view(SHAPES[level])
 
 
 @settings(deadline=None)
 @given(valid=st.lists(st.integers(1, 200), min_size=1, max_size=4), rho=rhos, seed=seeds)
-def test_each_image_owns_its_share_of_its_own_tokens_and_one_more(valid: list[int], rho: float, seed: int) -> None:
+def test_each_image_owns_floor_rho_times_valid_plus_one_tokens(valid: list[int], rho: float, seed: int) -> None:
     logits, padding = scores_of(valid, 200, seed)
     selection = select_tokens(logits, padding, rho)
     assert selection.counts.tolist() == [int(torch.tensor(n) * rho) + 1 for n in valid]
@@ -59,13 +59,13 @@ def test_each_image_owns_its_share_of_its_own_tokens_and_one_more(valid: list[in
 
 @settings(deadline=None)
 @given(valid=st.lists(st.integers(1, 60), min_size=1, max_size=3), rho=rhos, seed=seeds)
-def test_the_best_tokens_outside_the_padding_are_owned(valid: list[int], rho: float, seed: int) -> None:
+def test_the_highest_scoring_valid_tokens_are_owned(valid: list[int], rho: float, seed: int) -> None:
     logits, padding = scores_of(valid, 60, seed)
     selection = select_tokens(logits, padding, rho)
     for image, n in enumerate(valid):
         owned = selection.index[image][selection.owned[image]]
         best = logits[image, :n].topk(min(len(owned), n)).values
-        # By value: the worst token of the batch ties with the padding.
+        # Compared by value: the lowest token of the batch ties with the padding.
         assert torch.equal(selection.logits[image, owned][: len(best)], best)
 
 
@@ -85,8 +85,8 @@ def test_rho_1_updates_every_token(build: Build, images: Tensor, unpadded: Tenso
     assert (output.memory != output.source).any(-1).all()
 
 
-def test_tokens_that_are_not_owned_pass_the_encoder_unchanged(build: Build, images: Tensor, padded: Tensor) -> None:
-    """The smaller image has surplus tokens, which are computed with the batch and never written back."""
+def test_tokens_that_are_not_owned_are_unchanged_by_the_encoder(build: Build, images: Tensor, padded: Tensor) -> None:
+    """The smaller image has surplus tokens, which are computed with the batch but not written back."""
     output = build()(images, padded)
     selection = output.selection
     assert selection is not None
@@ -100,7 +100,7 @@ def test_tokens_that_are_not_owned_pass_the_encoder_unchanged(build: Build, imag
 @given(
     places=st.lists(st.tuples(st.floats(0, 5), st.floats(0, 3), st.floats(0, 1)), min_size=1, max_size=6),
 )
-def test_the_attention_map_keeps_the_weight_of_points_inside(places: list[tuple[float, float, float]]) -> None:
+def test_the_attention_map_preserves_the_weight_of_points_inside(places: list[tuple[float, float, float]]) -> None:
     samplings = [point(x, y, weight=w) for x, y, w in places]
     total = decoder_attention_map(samplings, SHAPES).sum().item()
     assert total == pytest.approx(sum(w for _, _, w in places), abs=1e-5)
@@ -112,13 +112,13 @@ def test_the_attention_map_has_no_half_pixel_shift() -> None:
     torch.testing.assert_close(cells(point(3, 1)), expected)
 
 
-def test_a_point_in_the_centre_of_a_cell_spreads_to_four() -> None:
+def test_a_point_at_the_centre_of_a_cell_spreads_to_four_cells() -> None:
     expected = torch.zeros(4, 6)
     expected[1:3, 3:5] = 0.25
     torch.testing.assert_close(cells(point(3.5, 1.5)), expected)
 
 
-def test_cells_outside_the_level_are_dropped_and_not_moved_to_its_border() -> None:
+def test_cells_outside_the_level_are_dropped_not_clamped() -> None:
     expected = torch.zeros(4, 6)
     expected[1, 5] = 0.75  # the other quarter falls on column 6
     torch.testing.assert_close(cells(point(5.25, 1)), expected)
@@ -133,7 +133,7 @@ def test_a_point_counts_on_its_own_level_only() -> None:
 
 @settings(deadline=None)
 @given(valid=st.lists(st.integers(2, 30), min_size=1, max_size=3), rho=rhos, seed=seeds)
-def test_the_target_is_as_large_as_what_the_encoder_may_update(valid: list[int], rho: float, seed: int) -> None:
+def test_the_target_marks_the_top_k_of_the_attention_map(valid: list[int], rho: float, seed: int) -> None:
     logits, padding = scores_of(valid, 30, seed)
     selection = select_tokens(logits, padding, rho)
     dam = torch.rand(logits.shape, generator=torch.Generator().manual_seed(seed + 1))
@@ -144,8 +144,8 @@ def test_the_target_is_as_large_as_what_the_encoder_may_update(valid: list[int],
         assert target[image].nonzero().flatten().tolist() == sorted(wanted.tolist())
 
 
-def test_a_soft_target_steps_from_1_to_0_where_the_kept_tokens_end() -> None:
-    """Tokens far from the k-th place keep their label, the two beside it are almost a toss-up."""
+def test_a_soft_target_falls_from_1_to_0_at_rank_k() -> None:
+    """Tokens ranked far from k keep their hard label; those next to k have about 1/2."""
     logits, padding = scores_of([100, 60], 100, seed=0)
     selection = select_tokens(logits, padding, 0.3)
     dam = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1))
@@ -161,8 +161,8 @@ def test_a_soft_target_steps_from_1_to_0_where_the_kept_tokens_end() -> None:
     torch.testing.assert_close(dam_target(dam, selection, padding, softness=1e-4), hard, rtol=0, atol=1e-6)
 
 
-def test_a_soft_target_is_the_mean_of_the_hard_ones_of_many_visits() -> None:
-    """What its docstring says: places that vary by logistic noise from visit to visit."""
+def test_a_soft_target_is_the_mean_of_hard_targets_under_logistic_noise() -> None:
+    """The derivation in the docstring of ``dam_target``, by simulation."""
     tokens, k, softness, visits = 200, 50, 0.2, 4000
     dam = torch.linspace(1, 0, tokens)[None]
     selection = TokenSelection(logits=dam, index=torch.arange(k)[None], counts=torch.tensor([k]))
@@ -173,7 +173,7 @@ def test_a_soft_target_is_the_mean_of_the_hard_ones_of_many_visits() -> None:
     assert (dam_target(dam, selection, nothing, softness)[0] - among_the_best).abs().max() < 0.04
 
 
-def test_the_mask_loss_is_the_multilabel_loss_of_the_official_code() -> None:
+def test_the_mask_loss_equals_the_official_multilabel_loss() -> None:
     logits, padding = scores_of([30, 20], 30, seed=0)
     selection = select_tokens(logits, padding, 0.3)
     target = dam_target(torch.rand(2, 30), selection, padding)

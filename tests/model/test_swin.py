@@ -19,8 +19,8 @@ from rhobench.model.backbone import Backbone
 from rhobench.model.swin import MASKED, create_swin, is_swin, shift_mask
 
 TINY = "swin_tiny_patch4_window7_224"
-# What the official backbone gave for the weights of `fill` and the image of `noise`: for each map its height and width
-# and the first four channels of the first cell and of the last, which lies beside the padding.
+# Output of the official backbone for the weights of `fill` and the image of `noise`: height and width of each map, and
+# the first four channels of the first cell and of the last, which is next to the padding.
 OFFICIAL = {
     (20, 33): [  # every map is smaller than a window: shifting stays on
         ((3, 5), [-0.7634, -1.7148, -0.2406, 1.4693], [1.1943, 0.8068, -0.3303, -0.1637]),
@@ -65,7 +65,7 @@ def swin() -> Backbone:
 
 
 @pytest.mark.parametrize("size", OFFICIAL, ids=str)
-def test_numbers_are_the_official_ones_at_any_size(swin: Backbone, size: tuple[int, int]) -> None:
+def test_maps_equal_the_official_ones_at_any_size(swin: Backbone, size: tuple[int, int]) -> None:
     with torch.no_grad():
         maps = swin(noise(*size))
     for feature, (shape, first, last) in zip(maps, OFFICIAL[size], strict=True):
@@ -74,7 +74,7 @@ def test_numbers_are_the_official_ones_at_any_size(swin: Backbone, size: tuple[i
         torch.testing.assert_close(feature[0, :4, -1, -1], torch.tensor(last), rtol=0, atol=2e-4)
 
 
-def test_an_image_gives_the_same_alone_and_in_a_batch(swin: Backbone) -> None:
+def test_maps_do_not_depend_on_the_batch_size(swin: Backbone) -> None:
     """Windows of several images share one mask."""
     images = torch.cat((noise(61, 45), noise(61, 45).flip(3)))
     with torch.no_grad():
@@ -84,8 +84,8 @@ def test_an_image_gives_the_same_alone_and_in_a_batch(swin: Backbone) -> None:
                 torch.testing.assert_close(alone[0], batched[i], rtol=1e-4, atol=1e-5)
 
 
-def test_parameters_are_those_of_the_official_model(swin: Backbone) -> None:
-    """Spec section 11: 304,086 of the Swin-T models' parameters are frozen, and lie in the backbone."""
+def test_parameter_counts_equal_the_official_ones(swin: Backbone) -> None:
+    """Spec section 11: 304,086 parameters of the Swin-T models are frozen, all in the backbone."""
     counts = {flag: sum(p.numel() for p in swin.parameters() if p.requires_grad == flag) for flag in (True, False)}
     assert counts == {True: 27_216_420, False: 304_086}
     frozen = {name for name, p in swin.body.named_parameters() if not p.requires_grad}
@@ -116,8 +116,8 @@ def test_timm_weights_load_from_a_file(tmp_path: Path) -> None:
         assert torch.equal(loaded[ours], state[theirs])
 
 
-def test_stochastic_depth_is_live_in_the_frozen_stage_too(swin: Backbone) -> None:
-    """Spec section 3: its rate grows from 0 to 0.2 over the blocks, and freezing does not switch it off."""
+def test_stochastic_depth_also_acts_in_the_frozen_stage(swin: Backbone) -> None:
+    """Spec section 3: its rate grows from 0 to 0.2 over the blocks, and freezing does not disable it."""
     blocks = [block for stage in swin.body.layers for block in stage.blocks]
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in blocks]
     torch.testing.assert_close(torch.tensor(rates), torch.linspace(0, 0.2, 12))
@@ -134,7 +134,7 @@ def test_larger_swins_drop_more_paths(name: str, rate: float) -> None:
 
 @pytest.mark.parametrize("name", ["swin_base_patch4_window12_384", "swin_s3_tiny_224"])
 def test_other_windows_run_on_the_meta_device(name: str) -> None:
-    """Cost is counted without weights; Swin-S3 has windows of two sizes."""
+    """Needed to count cost without weights; Swin-S3 has windows of two sizes."""
     with torch.device("meta"):
         backbone = Backbone(BackboneConfig(name=name))
         maps = backbone(torch.zeros(1, 3, 801, 1066))
@@ -144,7 +144,7 @@ def test_other_windows_run_on_the_meta_device(name: str) -> None:
     ]
 
 
-def test_only_swin_v1_is_one() -> None:
+def test_only_swin_v1_is_recognised() -> None:
     assert is_swin(TINY)
     assert is_swin(f"{TINY}.ms_in1k")
     assert not is_swin("swinv2_tiny_window8_256")
@@ -152,8 +152,8 @@ def test_only_swin_v1_is_one() -> None:
 
 @given(st.integers(1, 4), st.integers(1, 4), st.sampled_from([(7, 7), (4, 4), (5, 3)]))
 @settings(max_examples=25, deadline=None)
-def test_shifted_windows_hide_cells_that_were_not_neighbours(rows: int, columns: int, window: tuple[int, int]) -> None:
-    """Two cells see each other exactly if they lie as far apart in the map as in the window."""
+def test_shifted_windows_mask_cells_that_were_not_neighbours(rows: int, columns: int, window: tuple[int, int]) -> None:
+    """Two cells are unmasked exactly if they are as far apart in the map as in the window."""
     height, width = rows * window[0], columns * window[1]
     mask = shift_mask(height, width, window, torch.zeros(1))
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")

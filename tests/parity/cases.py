@@ -1,4 +1,4 @@
-"""A parity case: what the official model gave for made-up weights, and what ours gives for the same."""
+"""A parity case: output of the official model for synthetic weights, and output of our model for the same weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from made_up import fill_array, make_images, make_targets, pad_batch
+from synthetic import fill_array, make_images, make_targets, pad_batch
 
 from rhobench.config import BackboneConfig, LossConfig, ModelConfig
 from rhobench.model import DetectorOutput, build_model
@@ -22,12 +22,12 @@ from rhobench.model.sparsity import dam_target, decoder_attention_map
 
 OFFICIAL_BACKBONES = {"resnet50": "resnet50", "swin-t": "swin_tiny_patch4_window7_224"}
 ORIGINAL_SIZES = [[480, 640], [500, 333], [375, 500]]
-"""Height and width of the images before resizing, for cases that do not say them."""
+"""Height and width of the images before resizing in pixels, for cases that do not contain them."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One golden file pair, NAME.npz and NAME.json."""
+    """One pair of golden files, NAME.npz and NAME.json."""
 
     file: Path
 
@@ -74,7 +74,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What our model gives for a case, under the golden names."""
+    """Output of our model for a case, under the names of the golden file."""
 
     arrays: dict[str, np.ndarray]
     losses: dict[str, float]
@@ -85,13 +85,14 @@ class Result:
 
 @torch.no_grad()
 def fill(model: torch.nn.Module, config: ModelConfig, salt: str) -> None:
+    """Set all weights of ``model`` to their synthetic values."""
     for key, tensor in model.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(torch.from_numpy(fill_array(official_key(key, config), tuple(tensor.shape), salt)))
 
 
 def run(case: Case) -> Result:
-    """Forward, losses and backward in evaluation mode, as the golden files were made."""
+    """Run forward, losses and backward in evaluation mode, as the golden files were created."""
     config = case.model_config
     model = build_model(config).eval()
     fill(model, config, case.meta["salt"])
@@ -115,7 +116,7 @@ def run(case: Case) -> Result:
 
 
 def _trained_key(key: str, config: ModelConfig) -> str:
-    """The name under which official ``named_parameters()`` lists it: two-stage heads belong to encoder and decoder."""
+    """Name in the official ``named_parameters()``, which lists two-stage heads under encoder and decoder."""
     name = official_key(key, config)
     kind, _, rest = name.partition(".")
     if kind not in ("class_embed", "bbox_embed"):

@@ -1,7 +1,7 @@
-"""Our DETR and Deformable DETR against those of Hugging Face transformers, which others wrote: same weights and images.
+"""Numerical parity of DETR and Deformable DETR with Hugging Face transformers, an independent implementation.
 
-Also holds the reading of their names: each model comes with a ResNet of timm and one of transformers, as the state_dict
-in memory and as the file that ``save_pretrained`` writes, which has the names of the published checkpoints.
+Also covers the conversion of names: each model has a ResNet of timm or of transformers, and its weights come as the
+state_dict in memory and as the file written by ``save_pretrained``, which has the names of published checkpoints.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ FAMILIES: dict[str, dict[str, bool]] = {
     "refined_deformable_detr": {"with_box_refine": True},
     "two_stage_deformable_detr": {"with_box_refine": True, "two_stage": True},
 }
-"""Our families, and the switches of transformers."""
+"""Our families, with the corresponding options of transformers."""
 
 
-def make_theirs(family: str, backbone: str) -> Any:
+def build_theirs(family: str, backbone: str) -> Any:
     """A small model of transformers with a ResNet-18 of "timm" or of "transformers"."""
     kind = "Detr" if family == "detr" else "DeformableDetr"
     fields: dict[str, Any] = {
@@ -65,7 +65,7 @@ def make_theirs(family: str, backbone: str) -> Any:
     return getattr(transformers, f"{kind}ForObjectDetection")(config).eval()
 
 
-def make_ours(family: str) -> Detector:
+def build_ours(family: str) -> Detector:
     config = replace(
         find_model(f"{family}_resnet18"),
         num_classes=CLASSES,
@@ -82,7 +82,7 @@ def make_ours(family: str) -> Detector:
 
 @torch.no_grad()
 def randomise(model: nn.Module) -> None:
-    """Leave no weight at a start that hides a mistake: zero offsets, equal norms, boxes that do not move."""
+    """Randomise all weights, because initial values such as zero offsets or equal norms would hide errors."""
     generator = torch.Generator().manual_seed(2)
     for name, tensor in model.state_dict().items():
         noise = torch.randn(tensor.shape, generator=generator)
@@ -99,7 +99,7 @@ def randomise(model: nn.Module) -> None:
 
 
 def separate_heads(model: Any) -> None:
-    """transformers 5 ties heads of which each layer should have its own; published checkpoints come with all."""
+    """Untie heads that transformers 5 ties although each layer should have its own, as in published checkpoints."""
     for heads in (model.class_embed, model.bbox_embed):
         for index, head in enumerate(heads):
             heads[index] = copy.deepcopy(head)
@@ -119,7 +119,7 @@ def images_and_mask() -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def largest_difference(ours: Detector, theirs: Any) -> float:
-    """Of logits and boxes of the last layer."""
+    """Largest absolute difference of the logits and boxes of the last layer."""
     images, mask = images_and_mask()
     found, wanted = ours(images, mask).prediction, theirs(pixel_values=images, pixel_mask=(~mask).long())
     assert wanted.logits.std() > 0.5
@@ -130,7 +130,7 @@ def largest_difference(ours: Detector, theirs: Any) -> float:
 @pytest.fixture(scope="module", params=[(f, b) for f in FAMILIES for b in ("timm", "transformers")], ids="-".join)
 def theirs(request: pytest.FixtureRequest) -> Any:
     family, backbone = request.param
-    model = make_theirs(family, backbone)
+    model = build_theirs(family, backbone)
     if FAMILIES[family]:
         separate_heads(model)
     randomise(model)
@@ -139,7 +139,7 @@ def theirs(request: pytest.FixtureRequest) -> Any:
 
 
 def test_both_predict_the_same(theirs: Any) -> None:
-    ours = make_ours(theirs.family)
+    ours = build_ours(theirs.family)
     load_official(ours, to_official(theirs.state_dict()))
     assert largest_difference(ours, theirs) < TOLERANCE
 
@@ -149,7 +149,7 @@ def test_the_saved_file_has_the_weights_of_the_model(theirs: Any, tmp_path: Path
     saved = load_file(tmp_path / "model.safetensors")
     assert is_hugging_face(saved)
     assert any(key.startswith("model.backbone.conv_encoder.model.") for key in saved)
-    from_file, from_memory = make_ours(theirs.family), make_ours(theirs.family)
+    from_file, from_memory = build_ours(theirs.family), build_ours(theirs.family)
     load_official(from_file, to_official(saved))
     load_official(from_memory, to_official(theirs.state_dict()))
     pairs = zip(from_file.state_dict().items(), from_memory.state_dict().values(), strict=True)
@@ -157,42 +157,42 @@ def test_the_saved_file_has_the_weights_of_the_model(theirs: Any, tmp_path: Path
 
 
 @pytest.mark.parametrize("family", ["deformable_detr", "refined_deformable_detr"])
-def test_heads_that_transformers_ties_are_written_out(family: str, tmp_path: Path) -> None:
-    """transformers 5 saves one class head, also of a model that it refines boxes with."""
-    model = make_theirs(family, "timm")
+def test_heads_tied_by_transformers_are_untied(family: str, tmp_path: Path) -> None:
+    """transformers 5 saves a single class head, even for models with box refinement."""
+    model = build_theirs(family, "timm")
     randomise(model)
     model.save_pretrained(tmp_path)
     saved = load_file(tmp_path / "model.safetensors")
     assert "class_embed.1.weight" not in saved
-    ours = make_ours(family)
+    ours = build_ours(family)
     load_official(ours, to_official(saved))
     assert largest_difference(ours, model) < TOLERANCE
 
 
-def test_a_query_projection_that_is_lost_is_noticed() -> None:
-    state = make_theirs("detr", "timm").state_dict()
+def test_a_missing_query_projection_is_reported() -> None:
+    state = build_theirs("detr", "timm").state_dict()
     del state["model.decoder.layers.1.self_attn.q_proj.bias"]
     with pytest.raises(WeightsError, match=r"1 missing: .*layers\.1\.self_attn\.in_proj_bias; 2 unexpected"):
-        load_official(make_ours("detr"), to_official(state))
+        load_official(build_ours("detr"), to_official(state))
 
 
-def test_a_weight_under_two_names_is_refused() -> None:
-    state = make_theirs("detr", "timm").state_dict()
+def test_a_weight_under_two_names_is_rejected() -> None:
+    state = build_theirs("detr", "timm").state_dict()
     key = "model.encoder.layers.0.mlp.fc1.bias"
     with pytest.raises(WeightsError, match=r"mlp\.fc1\.bias and .*layers\.0\.fc1\.bias are names of the same"):
         to_official(state | {key.replace("mlp.", ""): state[key]})
 
 
-def test_a_moved_sampling_point_is_noticed() -> None:
-    theirs = make_theirs("deformable_detr", "timm")
+def test_a_moved_sampling_point_is_detected() -> None:
+    theirs = build_theirs("deformable_detr", "timm")
     randomise(theirs)
-    ours = make_ours("deformable_detr")
+    ours = build_ours("deformable_detr")
     load_official(ours, to_official(theirs.state_dict()))
     ours.get_parameter("decoder.layers.1.cross_attn.sampling_offsets.bias").data[0] += 0.5
     assert largest_difference(ours, theirs) > 10 * TOLERANCE
 
 
-def test_a_published_file_becomes_a_model_of_ours(tmp_path: Path) -> None:
+def test_a_published_checkpoint_is_imported(tmp_path: Path) -> None:
     """DETR as ``from_pretrained`` would download it: default sizes, COCO's 91 classes, pytorch_model.bin."""
     config = transformers.DetrConfig(
         num_labels=91, use_timm_backbone=True, backbone="resnet18", use_pretrained_backbone=False

@@ -1,7 +1,7 @@
-"""Our model against the official one: same made-up weights and images, so every number must agree.
+"""Numerical parity with the official model for the same synthetic weights and images.
 
-The order of near-tied tokens is not reproducible even by the official model itself, so both sides are first brought
-into the order of their token numbers; matches are compared as pairs of token and object.
+The order of nearly tied tokens is not reproducible even by the official model itself, so both sides are first sorted
+by token index; matches are compared as pairs of token and object.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from rhobench.config import ModelConfig
 Arrays = dict[str, np.ndarray]
 
 TOLERANCE = {"dam": 1e-3, "post_boxes_img0": 5e-3, "post_boxes_img1": 5e-3}
-"""Absolute, of arrays with large values."""
+"""Absolute tolerance of arrays with large values."""
 ARRAY_TOLERANCE, LOSS_TOLERANCE, GRADIENT_TOLERANCE = 2e-4, 1e-4, 2e-3
 
 QUERY_AXIS = {"hs_ch8": 2, "inter_references": 2}
-"""Axis of the queries where it is not 1."""
+"""Axis of the queries, for arrays in which it is not 1."""
 PER_QUERY = ("pred_", "aux", "hs_", "inter_references", "dec_init_", "dec_query_")
 PER_UPDATED_TOKEN = ("encaux",)
 COMPARED_ELSEWHERE = ("match_", "query_token_index", "topk_tokens_by_score", "updated_tokens", "sparse_token_nums")
 NOT_COMPARED = (
     "level_start_index",  # follows from spatial_shapes
-    "sampling_locations_",  # of query 0, which a near-tie may change; the DAM sums over all of them
+    "sampling_locations_",  # of query 0, which depends on ties; the DAM sums over all queries
     "attn_weights_",
 )
 
@@ -40,7 +40,7 @@ def result(case: Case) -> Result:
 
 
 def in_token_order(arrays: Arrays) -> Arrays:
-    """The arrays of queries and of updated tokens sorted by token, the detections by label and place."""
+    """Sort arrays of queries and of updated tokens by token index, and detections by label and position."""
     ordered = dict(arrays)
     orders: dict[tuple[str, ...], np.ndarray] = {}
     if "query_token_index" in arrays:  # learned queries keep their order
@@ -69,7 +69,7 @@ def assert_arrays_agree(case: Case, result: Result) -> None:
 
 
 def matched_tokens(arrays: Arrays) -> dict[str, set[tuple[int, int]]]:
-    """For each set of predictions and each image: which token, or learned query, found which object."""
+    """Matched pairs (token or learned query, object) for each set of predictions and each image."""
     found = {}
     for name in (n for n in arrays if n.startswith("match_")):
         _, kind, image = name.split("_")
@@ -95,9 +95,9 @@ def test_losses(case: Case, result: Result) -> None:
 
 
 def test_gradient_norms(case: Case, result: Result) -> None:
-    """The same parameters are trained, under their official names, with the same gradient."""
+    """The same parameters, by official name, are trained with the same gradient norms."""
     golden = {name: norm for name, norm in case.meta["grad_norms"].items() if norm is not None}
-    absolute = GRADIENT_TOLERANCE * 1e-3  # below a norm of 1e-3, float noise is larger than the relative tolerance
+    absolute = GRADIENT_TOLERANCE * 1e-3  # rounding dominates norms below 1e-3
     assert result.grad_norms == pytest.approx(golden, rel=GRADIENT_TOLERANCE, abs=absolute)
     assert result.total_grad_norm == pytest.approx(case.meta["grad_total_norm"], rel=GRADIENT_TOLERANCE)
 
@@ -115,14 +115,14 @@ def test_selection(case: Case, result: Result) -> None:
 
 
 def test_matches(case: Case, result: Result) -> None:
-    # The golden files hold a match as (2, n), cases.py as (n, 2).
+    # Matches are (2, n) in the golden files and (n, 2) in cases.py.
     ours = result.arrays | {name: a.T for name, a in result.arrays.items() if name.startswith("match_")}
     found = matched_tokens(ours)
     assert found == matched_tokens(case.arrays)
     assert sum(map(len, found.values())) == sum(case.meta["target_counts"]) * len(found) / len(case.meta["image_sizes"])
 
 
-def test_a_sampling_point_moved_by_half_a_cell_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sampling_point_moved_by_half_a_cell_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     committed, fill = Case(Path(__file__).parent / "golden" / "small64_rho0.2_aux.npz"), cases.fill
 
     def fill_and_move(model: torch.nn.Module, config: ModelConfig, salt: str) -> None:

@@ -1,4 +1,4 @@
-"""Weights, images and targets of the parity cases: pure functions of (official key, shape, salt), so none are stored.
+"""Synthetic weights, images and targets of the parity cases, generated from names and seeds instead of stored.
 
 Normal draws come from ``PCG64(crc32(salt + key))`` in float64 and are cast to float32 after scaling.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def fill_array(key: str, shape: tuple[int, ...], salt: str = "") -> np.ndarray:
-    """The float32 values of the parameter with the official name ``key``."""
+    """Float32 values of the parameter with the official name ``key``."""
     draw = np.random.Generator(np.random.PCG64(zlib.crc32((salt + key).encode()))).standard_normal(shape)
     fan_in = math.prod(shape[1:]) if len(shape) > 1 else 1
     values = _scaled(key, draw, fan_in)
@@ -23,7 +23,7 @@ def fill_array(key: str, shape: tuple[int, ...], salt: str = "") -> np.ndarray:
 
 
 def _scaled(key: str, draw: np.ndarray, fan_in: int) -> np.ndarray:
-    """The first rule whose pattern the key ends with decides."""
+    """Scale ``draw`` by the first rule whose pattern matches the end of ``key``."""
     rules = [
         (r"running_var", lambda: np.abs(draw) + 0.5),
         (r"running_mean", lambda: 0.1 * draw),
@@ -57,7 +57,7 @@ def _offset_grid(size: int, levels: int = 4, points: int = 4) -> np.ndarray:
 
 
 def make_images(sizes: list[list[int]], seed: int = 7) -> list[Tensor]:
-    """Noise in blocks of 16 pixels plus fine noise, so that tokens differ by place: (3, H, W) each."""
+    """Images (3, H, W): noise in blocks of 16 pixels plus fine noise, so that tokens differ by position."""
     images = []
     for i, (height, width) in enumerate(sizes):
         rng = np.random.Generator(np.random.PCG64(seed * 1000 + i))
@@ -69,7 +69,7 @@ def make_images(sizes: list[list[int]], seed: int = 7) -> list[Tensor]:
 
 
 def make_targets(counts: list[int], seed: int = 11, num_classes: int = 91) -> list[tuple[Tensor, Tensor]]:
-    """Labels (n,) and boxes (n, 4) cxcywh of each image."""
+    """Labels (n,) and cxcywh boxes (n, 4) of each image."""
     targets = []
     for i, n in enumerate(counts):
         rng = np.random.Generator(np.random.PCG64(seed * 1000 + i))
@@ -81,7 +81,7 @@ def make_targets(counts: list[int], seed: int = 11, num_classes: int = 91) -> li
 
 
 def pad_batch(images: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Zero padding at the right and bottom: (B, 3, H, W), and (B, H, W) bool with True at padding."""
+    """Zero-pad images at the right and bottom -> batch (B, 3, H, W) and mask (B, H, W) bool, True at padding."""
     height, width = max(i.shape[1] for i in images), max(i.shape[2] for i in images)
     batch = torch.zeros(len(images), 3, height, width)
     mask = torch.ones(len(images), height, width, dtype=torch.bool)
