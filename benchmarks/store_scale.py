@@ -1,11 +1,11 @@
-"""Reading a store of N runs: without an index, with it, and after one record has changed.
+"""Time to read a store of N runs: without an index, with an index, and after one record has changed.
 
     python benchmarks/store_scale.py N [--repeats 5] [--dir DIR] [--json]
 
-The records are as large as those of real trainings: 26 epochs, two points, an environment. Settings, seeds and numbers
-vary; each run has a learning rate of its own, so no two have the same settings. Files are in the page cache. Every
-reading is one of a process of its own, whose processor time, which other work on the machine changes less, and largest
-resident memory are given, too.
+The records are as large as those of real trainings: 26 epochs, two points and an environment. Settings, seeds and
+numbers vary, and every run has a different learning rate, so that no two runs have the same settings. Files are in the
+page cache. Every measurement reads the store in a new process. The table also contains its CPU time, on which other
+work on the machine has less influence, and its peak resident memory.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from rhobench.results.record import FILE_NAME
 EPOCHS = 26
 RHOS = (0.1, 0.2, 0.3, 0.5, 1.0)
 TEMPLATES = 32
-"""Different histories; more would take minutes to write and change nothing."""
+"""Number of different histories; more would take minutes to create without changing the results."""
 LOSSES = [f"{term}{layer}" for layer in ("", "_0", "_enc", "_enc_0") for term in ("loss_ce", "loss_bbox", "loss_giou")]
 OTHERS = [f"corr_mask_attn_map_dec_{layer}" for layer in ("all", 0, 1, 2, 3)]
 TERMS = [*LOSSES, *OTHERS, "class_error", "cardinality_error", "cardinality_error_0", "loss_mask_prediction"]
 
 
 def template(number: int) -> Record:
-    """The record of a training, with numbers of its own."""
+    """Record of a training with random numbers."""
     draw = random.Random(number).random
     rho = RHOS[number % len(RHOS)]
     config = with_values(RunConfig(experiment="scale", seed=number % 3), {"model.rho": rho, "train.epochs": EPOCHS})
@@ -96,7 +96,7 @@ def template(number: int) -> Record:
 
 
 def make_store(folder: Path, runs: int) -> int:
-    """Write ``runs`` records, older than what a reader takes for new -> bytes of all."""
+    """Write ``runs`` records with an age at which readers use the index, and return their total size in bytes."""
     texts = [template(number).to_json() for number in range(TEMPLATES)]
     rate = '"lr": 0.0002,'
     assert all(text.count(rate) == 1 for text in texts)
@@ -112,39 +112,39 @@ def make_store(folder: Path, runs: int) -> int:
 
 
 def change_one(folder: Path, run: str) -> None:
-    """Write the record of a run again."""
+    """Rewrite the record of a run with another time."""
     store = Store(folder)
     record = store.read(run)
     assert record is not None
     store.write(replace(record, finished_at="2026-11-25T10:21:00+00:00"))
 
 
-def reading(folder: Path) -> dict[str, float]:
-    """``frame()`` in this process, after all has been imported."""
+def read_store(folder: Path) -> dict[str, float]:
+    """Measure ``Store.frame`` in this process, without imports."""
     store = Store(folder)
-    started, worked = time.perf_counter(), time.process_time()
+    started, cpu_started = time.perf_counter(), time.process_time()
     frame = store.frame()
-    seconds, processor = time.perf_counter() - started, time.process_time() - worked
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return {"seconds": seconds, "processor": processor, "rows": len(frame), "memory_mib": memory}
+    return {"seconds": seconds, "processor": cpu_seconds, "rows": len(frame), "memory_mib": memory}
 
 
-def read_anew(folder: Path) -> dict[str, float]:
-    """``reading`` in a new process."""
+def read_in_new_process(folder: Path) -> dict[str, float]:
+    """``read_store`` in a new process."""
     command = [sys.executable, __file__, "--read", str(folder)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def measure(folder: Path, repeats: int) -> list[dict[str, Any]]:
-    """The rows of the table."""
+    """Measure all kinds of reading; return one row of the table for each."""
     index = folder / INDEX
     cold, warm, changed = [], [], []
     for _ in range(repeats):
         index.unlink(missing_ok=True)
-        cold.append(read_anew(folder))
-        warm.append(read_anew(folder))
+        cold.append(read_in_new_process(folder))
+        warm.append(read_in_new_process(folder))
         change_one(folder, "scale-000007")
-        changed.append(read_anew(folder))
+        changed.append(read_in_new_process(folder))
     rows = []
     for name, results in (("no index", cold), ("index", warm), ("index, one record changed", changed)):
         seconds = [result["seconds"] for result in results]
@@ -163,16 +163,16 @@ def measure(folder: Path, repeats: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Make the store, read it, print the table, remove the store."""
+    """Create the store, measure reading it, print the table, and delete the store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=int, nargs="?", default=10_000, metavar="N")
-    parser.add_argument("--dir", type=Path, help="where the store is made; default: the folder for temporary files")
-    parser.add_argument("--repeats", type=int, default=5, help="readings of each kind")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--dir", type=Path, help="parent folder of the store; default: the folder for temporary files")
+    parser.add_argument("--repeats", type=int, default=5, help="number of readings of each kind")
+    parser.add_argument("--json", action="store_true", help="print the results as one JSON object on the last line")
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.read:
-        print(json.dumps(reading(arguments.read)))
+        print(json.dumps(read_store(arguments.read)))
         return
     if arguments.runs < 8:
         parser.error("give at least 8 runs")
@@ -184,7 +184,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     print(f"{arguments.runs} records of {size / arguments.runs / 1000:.1f} kB; index {index_size / 1e6:.1f} MB")
-    print(f"{'':28}{'median s':>10}{'min':>8}{'max':>8}{'processor s':>13}{'MiB':>8}")
+    print(f"{'':28}{'median s':>10}{'min':>8}{'max':>8}{'CPU s':>13}{'MiB':>8}")
     for row in rows:
         numbers = f"{row['median_s']:10.3f}{row['min_s']:8.3f}{row['max_s']:8.3f}"
         numbers += f"{row['processor_s']:13.3f}{row['memory_mib']:8.0f}"

@@ -1,4 +1,4 @@
-"""What kill_matrix.py reports of each sweep that was hit, and of each kind of victim."""
+"""Results of the kill matrix: one case per disturbed sweep, and a summary by victim."""
 
 from __future__ import annotations
 
@@ -11,54 +11,55 @@ from steps import RUNS
 
 @dataclass(kw_only=True)
 class Case:
-    """One sweep that was hit."""
+    """One sweep that was disturbed by a kill."""
 
     victim: str
     phase: str
     moment: str = ""
-    """Where in the sweep, in words."""
+    """Description of the moment of the kill."""
     at_s: float | None = None
-    """Seconds after the start of the command."""
+    """Seconds between the start of the command and the kill; None if nothing was killed."""
     first_driver: str = ""
-    """What the command did that was hit."""
+    """Outcome of the disturbed command."""
     finished: int = 0
-    """Runs with a result at the kill."""
+    """Number of runs with a result at the kill."""
     in_mid_run: int = 0
-    """Tries that the kill ended."""
+    """Number of unfinished attempts that the kill ended."""
     commands: int = 0
-    """How often the command was given."""
+    """Number of times that the command was run."""
     retries: int = 0
-    """Failed attempts that the records remember."""
+    """Number of failed attempts in the records."""
     seconds: float = 0.0
-    """From the first command to the end of the last."""
+    """Seconds from the start of the first command to the end of the last."""
     lost_s: float = 0.0
-    """More than the undisturbed sweep took."""
+    """Seconds in addition to the duration of the undisturbed sweep."""
     load_average: float = 0.0
-    """Over the last minute, where others use the machine."""
+    """Load average of the machine over the last minute."""
     problems: list[str] = field(default_factory=list)
+    """Violations of the checks."""
 
 
 def line(case: Case) -> str:
-    """All of a case but its problems."""
+    """One line with everything about a case except its problems."""
     at = "" if case.at_s is None else f" at {case.at_s:.0f} s"
     return (
         f"{case.victim:<8} {case.phase:<23} {case.moment}{at}; {case.finished}/{RUNS} done, "
-        f"{case.in_mid_run} in mid-run; {case.first_driver}; {case.commands} commands, {case.retries} retries, "
+        f"{case.in_mid_run} in progress; {case.first_driver}; {case.commands} commands, {case.retries} retries, "
         f"{case.lost_s:+.0f} s"
     )
 
 
 def summary(cases: list[dict[str, Any]]) -> list[str]:
-    """A line for each kind of victim."""
+    """Markdown table with one row per victim."""
     lines = [
-        "| victim | kills | finished | seconds lost: median, most | equal, nothing left |",
+        "| victim | kills | finished | seconds lost: median, maximum | without problems |",
         "|---|---|---|---|---|",
     ]
     for victim in dict.fromkeys(case["victim"] for case in cases):
-        mine = [case for case in cases if case["victim"] == victim]
-        lost = [case["lost_s"] for case in mine]
-        good = sum(not case["problems"] for case in mine)
-        done = sum(not any("last command" in problem for problem in case["problems"]) for case in mine)
+        group = [case for case in cases if case["victim"] == victim]
+        lost = [case["lost_s"] for case in group]
+        good = sum(not case["problems"] for case in group)
+        done = sum(not any("last command" in problem for problem in case["problems"]) for case in group)
         seconds = f"{statistics.median(lost):.0f}, {max(lost):.0f}"
-        lines.append(f"| {victim} | {len(mine)} | {done} | {seconds} | {good} of {len(mine)} |")
+        lines.append(f"| {victim} | {len(group)} | {done} | {seconds} | {good} of {len(group)} |")
     return lines

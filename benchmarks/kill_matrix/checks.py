@@ -1,4 +1,4 @@
-"""What must hold when a sweep that was hit has ended: every run once, the same bits, nothing lost, nothing left."""
+"""Checks of a disturbed sweep after its end: every run once, bit-identical results, no lost work, no leftover files."""
 
 from __future__ import annotations
 
@@ -9,22 +9,29 @@ from typing import Any
 import pandas as pd
 from safetensors.numpy import load_file
 
-from rhobench.cluster.attempt import FILE, VANISHED, ActiveAttempt
+from rhobench.cluster.attempt import ATTEMPT_FILE, VANISHED, ActiveAttempt
 from rhobench.cluster.execute import DETECTIONS_FILE
 from rhobench.measure.artifact import FILE_NAME
 from rhobench.results import Record, Store
 from rhobench.training.meter import MEASURED
 
 TIMES = {"seconds", *MEASURED}
-"""Of an entry of the history: what differs between equal trainings."""
+"""Fields of a history entry that differ between identical trainings."""
 RESULTS = ("rho", "ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l", "gflops", "params_m", "height", "width")
-"""Fields of a point that do not."""
-STAYS = {"record.json", "model.safetensors", "detections.parquet", "samples.parquet", "tensorboard", "error.txt"}
-"""What the folder of a finished run may hold."""
+"""Fields of a point that are equal for identical trainings."""
+EXPECTED_FILES = {
+    "record.json",
+    "model.safetensors",
+    "detections.parquet",
+    "samples.parquet",
+    "tensorboard",
+    "error.txt",
+}
+"""Files that the folder of a finished run may contain."""
 
 
 def result_of(store: Store, record: Record) -> dict[str, Any]:
-    """All of a run that must not depend on what happened on the way, hashed where it is large."""
+    """Everything about a run that must not depend on interruptions; weights and detections are hashed."""
     folder = store.run_dir(record.run_id)
     weights = hashlib.sha256()
     for name, tensor in sorted(load_file(folder / FILE_NAME).items()):
@@ -40,56 +47,57 @@ def result_of(store: Store, record: Record) -> dict[str, Any]:
 
 
 def results_of(store: Store) -> dict[str, dict[str, Any]]:
-    """``result_of`` every completed run."""
+    """``result_of`` of every completed run, by run id."""
     return {record.run_id: result_of(store, record) for record in store.records() if record.status == "completed"}
 
 
-def finished(store: Store) -> dict[str, str | None]:
-    """Runs with a result -> when they had it."""
+def finished_runs(store: Store) -> dict[str, str | None]:
+    """Time when each run with a result was finished, by run id."""
     try:
         records = store.records()
-    except ValueError:  # the store is not there yet
+    except ValueError:  # the store does not exist yet
         return {}
     return {record.run_id: record.finished_at for record in records if record.status in ("trained", "completed")}
 
 
-def problems(
+def find_problems(
     store: Store, reference: Mapping[str, Any], kept: Mapping[str, str | None], killed: Iterable[ActiveAttempt]
 ) -> Iterator[str]:
-    """What is not as it must be.
+    """Describe every violation of the requirements.
 
     Args:
         store: of the sweep, which has ended.
-        reference: ``results_of`` an undisturbed sweep.
-        kept: ``finished`` at the kill.
-        killed: tries that were at it in mid-run.
+        reference: ``results_of`` of the undisturbed sweep.
+        kept: ``finished_runs`` at the kill.
+        killed: unfinished attempts that were killed.
     """
     records = {record.run_id: record for record in store.records()}
     yield from store.problems
     if set(records) != set(reference):
         yield f"runs differ: {sorted(set(records) ^ set(reference))}"
-    yield from (f"{name} is {one.status}: {one.reason}" for name, one in records.items() if one.status != "completed")
+    unfinished = {name: record for name, record in records.items() if record.status != "completed"}
+    yield from (f"{name} is {record.status}: {record.reason}" for name, record in unfinished.items())
     for name, result in results_of(store).items():
         other = reference.get(name, {})
         differing = [part for part, value in result.items() if other.get(part) != value]
         if differing:
-            yield f"{name} has other {', '.join(differing)}"
+            yield f"{name} differs in {', '.join(differing)}"
     yield from (
-        f"{name} was done again" for name, at in kept.items() if name not in records or records[name].finished_at != at
+        f"{name} was repeated" for name, at in kept.items() if name not in records or records[name].finished_at != at
     )
-    for one in killed:
-        known = records[one.run_id].attempts if one.run_id in records else []
-        if (VANISHED, one.started_at) not in {(attempt.reason, attempt.started_at) for attempt in known}:
-            yield f"the killed try at {one.run_id} is not remembered"
-    yield from left_behind(store)
+    for attempt in killed:
+        recorded = records[attempt.run_id].attempts if attempt.run_id in records else []
+        if (VANISHED, attempt.started_at) not in {(past.reason, past.started_at) for past in recorded}:
+            yield f"the killed attempt at {attempt.run_id} is not recorded"
+    yield from leftover_files(store)
 
 
-def left_behind(store: Store) -> Iterator[str]:
-    """Files that nobody needs any more. A torn record's temporary file is designed to stay for ten minutes."""
+def leftover_files(store: Store) -> Iterator[str]:
+    """Describe files that are no longer needed, except temporary files of records, which are kept for ten minutes."""
     for folder in sorted((store.path / "runs").iterdir()):
         for file in sorted(folder.iterdir()):
-            torn = file.name.startswith(".record.json.") or file.name.startswith(f".{FILE}.")
-            if file.name not in STAYS and not torn:
-                yield f"{folder.name}/{file.name} is left"
+            temporary = file.name.startswith(".record.json.") or file.name.startswith(f".{ATTEMPT_FILE}.")
+            if file.name not in EXPECTED_FILES and not temporary:
+                yield f"{folder.name}/{file.name} is left over"
     if (store.path / ".ray").exists():
-        yield f".ray is left with {len(list((store.path / '.ray').iterdir()))} folders"
+        yield f".ray is left over with {len(list((store.path / '.ray').iterdir()))} folders"

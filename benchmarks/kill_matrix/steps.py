@@ -1,4 +1,4 @@
-"""The stage of kill_matrix.py: a Ray cluster in a process of its own, the command, moments, and who dies at them."""
+"""Ray cluster, `rhobench run` command, moments of a sweep, and processes to kill at them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ from rhobench.cluster.attempt import ActiveAttempt, active_attempt
 from rhobench.results import Store
 
 HERE = Path(__file__).parent
-LIMIT_S = 240.0
-"""A command that takes longer hangs."""
+REPOSITORY = HERE.parents[1]
+KILL_ORDER = "kill-order.json"
+"""Name of the file that ``kill_at_write/sitecustomize.py`` reads."""
+TIMEOUT_S = 240.0
+"""Seconds after which a command is considered hung."""
 EPOCHS, STEPS = 4, 12
+"""Epochs and optimiser steps of every run."""
 TINY = {
     "data.scenes.train_images": "24",
     "data.scenes.val_images": "4",
@@ -36,24 +40,25 @@ TINY = {
 }
 VARIED = ["--axis", "model.rho=0.2,0.5,1.0", "--seeds", "0,1"]
 RUNS = 6
+"""Number of runs of the sweep."""
 
 
 def adopt_orphans() -> None:
-    """Whatever starts below this process stays below it, so that nothing that is left running is missed."""
+    """Adopt orphaned descendants of this process, so that processes that were left running can be found."""
     ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Of cluster and driver: a token and a folder for Ray of their own."""
+    """Environment of cluster and driver, with their own token and folder for Ray."""
     token = folder / "token"
     if not token.exists():
         token.touch(0o600)
         token.write_text(secrets.token_hex(32))
-    roots = [HERE / "kill_at_write", *(HERE.parent / root for root in ("platform", "cuda_ops", "dashboards"))]
-    roots += [HERE.parent / "experiments", *filter(None, os.environ.get("PYTHONPATH", "").split(":"))]
+    roots = [HERE / "kill_at_write", *(REPOSITORY / root for root in ("platform", "cuda_ops", "dashboards"))]
+    roots += [REPOSITORY / "experiments", *filter(None, os.environ.get("PYTHONPATH", "").split(":"))]
     return os.environ | {
         "PYTHONPATH": ":".join(map(str, roots)),
-        "KILL_AT_WRITE": str(folder / "armed"),
+        "KILL_AT_WRITE": str(folder / KILL_ORDER),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_TMPDIR": str(folder),
@@ -63,10 +68,10 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 class RayCluster:
-    """A head without CPUs and two nodes with one each."""
+    """Cluster with a head without CPUs and two nodes with one CPU each, in its own process."""
 
     def __init__(self, folder: Path) -> None:
-        command = [sys.executable, str(HERE / "kill_steps.py")]
+        command = [sys.executable, str(HERE / "steps.py")]
         self.process = subprocess.Popen(
             command,
             env=environment(folder),
@@ -76,36 +81,36 @@ class RayCluster:
             text=True,
             start_new_session=True,
         )
-        self.address = self._answer()["address"]
+        self.address = self._receive()["address"]
 
     def replace(self, raylet: int) -> None:
-        """Let a new node join for one that was killed."""
-        self._order(str(raylet))
+        """Replace the node of a killed raylet by a new one."""
+        self._send(str(raylet))
 
     def held(self) -> dict[str, Any]:
-        """``groups``: states of the placement groups that there are, ``busy``: CPUs in use."""
-        return self._order("held")
+        """Resources in use: ``groups``, the states of existing placement groups, and ``busy``, the number of CPUs."""
+        return self._send("held")
 
     def stop(self) -> None:
-        """As an administrator would."""
+        """Shut the cluster down cleanly."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(60)
 
-    def _order(self, text: str) -> dict[str, Any]:
+    def _send(self, text: str) -> dict[str, Any]:
         print(text, file=self.process.stdin, flush=True)
-        return self._answer()
+        return self._receive()
 
-    def _answer(self) -> dict[str, Any]:
+    def _receive(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError("the process of the cluster has ended: see cluster.log")
+            raise RuntimeError("the process of the cluster has ended; see cluster.log")
         return json.loads(line)
 
 
 class Driver:
-    """The real command."""
+    """Process of the command `rhobench run`, with its output in a file."""
 
     def __init__(self, folder: Path, store: Path, address: str, varied: Sequence[str] = VARIED) -> None:
         options = [option for field, value in TINY.items() for option in ("--set", f"{field}={value}")]
@@ -121,14 +126,14 @@ class Driver:
             )
         self.started = time.monotonic()
 
-    def said(self, text: str) -> bool:
-        """Whether it has printed this."""
+    def has_printed(self, text: str) -> bool:
+        """Whether the output contains a text."""
         return text in self.log.read_text()
 
     def wait(self) -> int | None:
-        """Exit status; None: it hangs, and is killed."""
+        """Wait for the exit status; a command that hangs is killed and returns None."""
         try:
-            return self.process.wait(max(LIMIT_S - (time.monotonic() - self.started), 1))
+            return self.process.wait(max(TIMEOUT_S - (time.monotonic() - self.started), 1))
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -136,7 +141,7 @@ class Driver:
 
 
 def processes() -> dict[int, tuple[int, str]]:
-    """pid -> pid of the parent and title of every process that is no zombie."""
+    """Process id of the parent, and title, of every process except zombies, by process id."""
     found = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -150,19 +155,19 @@ def processes() -> dict[int, tuple[int, str]]:
     return found
 
 
-def below(pid: int) -> dict[int, str]:
-    """Titles of all descendants of a process."""
-    known = processes()
+def descendants(pid: int) -> dict[int, str]:
+    """Titles of all descendants of a process, by process id."""
+    running = processes()
     found, parents = {}, {pid}
     while parents:
-        children = {one: title for one, (parent, title) in known.items() if parent in parents}
+        children = {child: title for child, (parent, title) in running.items() if parent in parents}
         found |= children
         parents = set(children)
     return found
 
 
 def kill(*pids: int) -> None:
-    """By SIGKILL, also what has ended since."""
+    """Kill processes with SIGKILL; those that have already ended are ignored."""
     for pid in pids:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -170,45 +175,46 @@ def kill(*pids: int) -> None:
             continue
 
 
-def stop_and_look(pids: list[int], store: Store) -> list[ActiveAttempt]:
-    """Stop processes, and kill them only when it is known which tries they were at in mid-run -> those tries."""
+def suspend_and_kill(pids: list[int], store: Store) -> list[ActiveAttempt]:
+    """Kill processes and return their unfinished attempts, which are read while the processes are suspended."""
     for pid in pids:
         try:
             os.kill(pid, signal.SIGSTOP)
         except ProcessLookupError:
             continue
     time.sleep(0.05)
-    found = in_mid_run(store)
+    attempts = unfinished_attempts(store)
     kill(*pids)
-    return [one for one in found if one.pid in pids]
+    return [attempt for attempt in attempts if attempt.pid in pids]
 
 
-def in_mid_run(store: Store) -> list[ActiveAttempt]:
-    """Tries that go on, of runs that have no result yet."""
+def unfinished_attempts(store: Store) -> list[ActiveAttempt]:
+    """Active attempts at runs that have no result yet."""
     folder = store.path / "runs"
     ids = [entry.name for entry in os.scandir(folder)] if folder.exists() else []
     finished = {record.run_id for record in store.records() if record.status != "failed"} if ids else set()
-    return [one for run_id in ids if run_id not in finished and (one := active_attempt(store, run_id)) is not None]
+    attempts = (active_attempt(store, run_id) for run_id in ids if run_id not in finished)
+    return [attempt for attempt in attempts if attempt is not None]
 
 
 @dataclass
 class Moment:
-    """Waits for a moment of a sweep."""
+    """Random moment in a phase of a sweep."""
 
     phase: str
     random: random.Random
     store: Path
     driver: Driver
     spans: dict[str, float]
-    """Seconds that the phases of the undisturbed sweep took."""
+    """Duration of every phase of the undisturbed sweep, in seconds."""
 
     def wait(self) -> str | None:
-        """Until it has come -> where in the sweep that is; None: the driver ended before."""
+        """Wait for the moment and return its description; None if the driver ends before."""
         delay = self.random.random() * self.spans[self.phase]
         nth = self.random.randrange({"checkpointing": 30, "scoring": 5}.get(self.phase, 1))
         seen: set[str] = set()
         while self.driver.process.poll() is None:
-            fresh = set(self._signs()) - seen
+            fresh = set(self._events()) - seen
             seen |= fresh
             if fresh and len(seen) > nth:
                 time.sleep(delay)
@@ -216,56 +222,57 @@ class Moment:
             time.sleep(0.002 if self.phase == "checkpointing" else 0.02)
         return None
 
-    def _signs(self) -> Iterator[str]:
+    def _events(self) -> Iterator[str]:
+        """Descriptions of the events of the phase that have happened so far."""
         match self.phase:
             case "starting":
-                yield from ["the preparation of data began"] * self.driver.said("preparing data")
+                yield from ["the start of data preparation"] * self.driver.has_printed("preparing data")
             case "training":
-                yield from (f"{file.parent.name} began" for file in self.store.glob("runs/*/attempt.json"))
+                yield from (f"the start of {file.parent.name}" for file in self.store.glob("runs/*/attempt.json"))
             case "checkpointing":
                 for file in self.store.glob("runs/*/.checkpoint-*.tmp"):
-                    yield f"{file.parent.name} began to write a checkpoint ({_stamp(file)})"
+                    yield f"the start of a checkpoint of {file.parent.name} ({_changed_ns(file)})"
             case "scoring":
                 for file in self.store.glob(f"runs/*/checkpoint-{STEPS:09d}-*"):
                     yield f"the last checkpoint of {file.parent.name}"
             case "measuring":
-                yield from ["measuring began"] * self.driver.said("measuring latency")
+                yield from ["the start of the measurement"] * self.driver.has_printed("measuring latency")
 
 
-def _stamp(file: Path) -> int:
+def _changed_ns(file: Path) -> int:
     try:
         return file.stat().st_ctime_ns
     except FileNotFoundError:
         return 0
 
 
-def worker(phase: str, store: Store, driver: Driver, chooser: random.Random) -> int | None:
-    """A process that does what the phase is about, where Ray runs it; None: the driver ended before there was one."""
+def find_worker(phase: str, store: Store, driver: Driver, rng: random.Random) -> int | None:
+    """Process id of a random worker of Ray in a phase; None if the driver ends before there is one."""
     title = {"starting": "ray::prepare", "measuring": "ray::measure_runs"}.get(phase)
     while driver.process.poll() is None:
-        mine = below(os.getpid())
+        ours = descendants(os.getpid())
         if title is not None:
-            found = [pid for pid, name in mine.items() if name.startswith(title)]
+            found = [pid for pid, name in ours.items() if name.startswith(title)]
         else:
-            found = [one.pid for one in in_mid_run(store) if one.pid in mine]
+            found = [attempt.pid for attempt in unfinished_attempts(store) if attempt.pid in ours]
         if found:
-            return chooser.choice(sorted(found))
+            return rng.choice(sorted(found))
         time.sleep(0.01)
     return None
 
 
 def raylet_of(pid: int) -> int:
-    """The raylet that started a worker."""
+    """Process id of the raylet that started a worker."""
     return processes()[pid][0]
 
 
 def serve() -> None:
-    """Start the cluster, then obey standard input until it ends; see ``RayCluster``."""
+    """Start the cluster and execute the orders of ``RayCluster`` from standard input until it ends."""
     import ray
     from ray.cluster_utils import Cluster
     from ray.util import placement_group_table
 
-    answers, sys.stdout = sys.stdout, sys.stderr  # Ray prints, too
+    answers, sys.stdout = sys.stdout, sys.stderr  # keep the output of Ray out of the answers
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     print(json.dumps({"address": f"127.0.0.1:{cluster.address.rpartition(':')[2]}"}), file=answers, flush=True)
@@ -273,7 +280,7 @@ def serve() -> None:
         answer: dict[str, Any] = {}
         if line.strip() == "held":
             ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-            for _ in range(50):  # Ray frees what a process held when it has seen it end
+            for _ in range(50):  # Ray frees resources when it notices the end of a process
                 groups = [entry["state"] for entry in placement_group_table().values() if entry["state"] != "REMOVED"]
                 busy = ray.cluster_resources().get("CPU", 0) - ray.available_resources().get("CPU", 0)
                 if not groups and not busy:

@@ -1,4 +1,4 @@
-"""A sweep loses a training process, then its driver, and is started again; ``benchmarks/kill_matrix.py`` does more."""
+"""A sweep that loses a training process and then its driver; ``benchmarks/kill_matrix`` has more cases."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from rhobench.results import Record, Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(500)]
 
-THREE = ["--axis", "model.rho=0.5", "--seeds", "0,1,2"]
+THREE_RUNS = ["--axis", "model.rho=0.5", "--seeds", "0,1,2"]
 
 
-def within(seconds: float, condition: Callable[[], object]) -> None:
+def wait_until(seconds: float, condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it never came"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
 
 
-def trained_alone(killed: ActiveAttempt, store: Store) -> Record:
-    """The run of a try without Ray and without interruption, in a process of its own, whose threads are set."""
+def train_without_ray(killed: ActiveAttempt, store: Store) -> Record:
+    """Execute the run of an attempt without Ray or interruption, in a new process, since it sets the thread count."""
     config = from_dict(RunConfig, killed.config)
-    work = RunTask(run_id=killed.run_id, config=config, folder=store.run_dir(killed.run_id))
-    with ProcessPoolExecutor(1, get_context("spawn")) as alone:
-        alone.submit(execute, work, repr).result()
+    task = RunTask(run_id=killed.run_id, config=config, folder=store.run_dir(killed.run_id))
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        pool.submit(execute, task, repr).result()
     record = store.read(killed.run_id)
     assert record is not None
     return record
@@ -42,46 +42,46 @@ def trained_alone(killed: ActiveAttempt, store: Store) -> Record:
 
 @pytest.fixture
 def ray_folder() -> Iterator[Path]:
-    """With a short name, for that of a socket is limited."""
+    """A folder with a short path, because the length of socket paths is limited."""
     with TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
-def test_a_killed_process_and_a_killed_driver_change_nothing(
+def test_a_killed_process_and_a_killed_driver_do_not_change_results(
     tmp_path: Path, ray_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    from kill_checks import finished, left_behind, result_of
-    from kill_steps import Driver, below, in_mid_run, kill, processes, stop_and_look
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks" / "kill_matrix")
+    from checks import finished_runs, leftover_files, result_of
+    from steps import Driver, descendants, kill, processes, suspend_and_kill, unfinished_attempts
 
     monkeypatch.setenv("RHOBENCH_CACHE", str(tmp_path / "cache"))
     store = Store(tmp_path / "store")
 
-    def begun() -> list[ActiveAttempt]:
-        """Tries in mid-run whose runs have a checkpoint."""
-        return [t for t in in_mid_run(store) if any(store.run_dir(t.run_id).glob("checkpoint-*"))]
+    def with_checkpoint() -> list[ActiveAttempt]:
+        """Unfinished attempts at runs with a checkpoint."""
+        return [a for a in unfinished_attempts(store) if any(store.run_dir(a.run_id).glob("checkpoint-*"))]
 
-    driver = Driver(ray_folder, store.path, "local", THREE)
-    within(200, lambda: begun() or driver.process.poll() is not None)
-    (first,) = stop_and_look([begun()[0].pid], store)
-    within(60, lambda: driver.said(f"{first.run_id}: waiting (to be tried again"))
-    within(200, lambda: finished(store) and begun())
-    # Agents of a Ray that was killed look for its head for another minute before they end.
-    ray_processes = {pid for pid, title in below(driver.process.pid).items() if not title.endswith("Agent")}
+    driver = Driver(ray_folder, store.path, "local", THREE_RUNS)
+    wait_until(200, lambda: with_checkpoint() or driver.process.poll() is not None)
+    (first,) = suspend_and_kill([with_checkpoint()[0].pid], store)
+    wait_until(60, lambda: driver.has_printed(f"{first.run_id}: waiting (will be retried"))
+    wait_until(200, lambda: finished_runs(store) and with_checkpoint())
+    # Agents of a killed Ray cluster end only after they have searched for its head for a minute.
+    ray_processes = {pid for pid, title in descendants(driver.process.pid).items() if not title.endswith("Agent")}
     kill(driver.process.pid)
     assert driver.wait() == -9
-    within(30, lambda: not ray_processes & set(processes()))
-    kept, orphans = finished(store), in_mid_run(store)
+    wait_until(30, lambda: not ray_processes & set(processes()))
+    kept, orphans = finished_runs(store), unfinished_attempts(store)
     assert kept
     assert orphans
 
-    driver = Driver(ray_folder, store.path, "local", THREE)
+    driver = Driver(ray_folder, store.path, "local", THREE_RUNS)
     assert driver.wait() == 0, driver.log.read_text()
     records = {record.run_id: record for record in store.records()}
     assert [record.status for record in records.values()] == ["completed"] * 3
     assert {run_id: records[run_id].finished_at for run_id in kept} == kept, "finished runs are not repeated"
-    for one in [first, *orphans]:
-        assert (VANISHED, one.started_at) in {(a.reason, a.started_at) for a in records[one.run_id].attempts}
-    assert list(left_behind(store)) == []
-    alone = Store(tmp_path / "alone")
-    assert result_of(store, records[first.run_id]) == result_of(alone, trained_alone(first, alone))
+    for killed in [first, *orphans]:
+        assert (VANISHED, killed.started_at) in {(a.reason, a.started_at) for a in records[killed.run_id].attempts}
+    assert list(leftover_files(store)) == []
+    other = Store(tmp_path / "other")
+    assert result_of(store, records[first.run_id]) == result_of(other, train_without_ray(first, other))

@@ -1,8 +1,8 @@
-"""Python imports this at its start when this folder is on PYTHONPATH: it kills its own process in a write of a record.
+"""Kills the current process while it writes a record; Python imports this module at startup if it is on PYTHONPATH.
 
-Nothing happens unless $KILL_AT_WRITE names a file such as ``{"program": "worker", "status": "trained", "when":
-"before"}``: the first process of that kind that renames a record of that status into its place takes the file away and
-dies, before or after the rename.
+$KILL_AT_WRITE names a file that contains an order such as ``{"program": "worker", "status": "trained", "when":
+"before"}``. The first process of this kind that renames a record with this status to its final name deletes the file
+and kills itself before or after the rename. Without the file nothing happens.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import signal
 import sys
 from typing import Any
 
-ARMED = os.environ.get("KILL_AT_WRITE", "")
+ORDER_FILE = os.environ.get("KILL_AT_WRITE", "")
 _replace = os.replace
 
 
 def _replace_or_die(source: Any, target: Any, **options: Any) -> None:
     record = os.path.basename(os.fspath(target)) == "record.json"
-    when = _taken(source) if record and os.path.exists(ARMED) else None
+    when = _take_order(source) if record and os.path.exists(ORDER_FILE) else None
     if when == "before":
         os.kill(os.getpid(), signal.SIGKILL)
     _replace(source, target, **options)
@@ -27,21 +27,21 @@ def _replace_or_die(source: Any, target: Any, **options: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _taken(source: Any) -> str | None:
-    """When to die; None: it is not for this process and this record, or another process was faster."""
+def _take_order(source: Any) -> str | None:
+    """When to kill this process; None if the order is not for it, or another process has taken the order."""
     try:
-        with open(ARMED) as file:
+        with open(ORDER_FILE) as file:
             order = json.load(file)
         with open(source) as file:
             status = json.load(file)["status"]
         program = "worker" if os.path.basename(sys.argv[0]) == "default_worker.py" else "driver"
         if (program, status) != (order["program"], order["status"]):
             return None
-        os.unlink(ARMED)
+        os.unlink(ORDER_FILE)
     except (OSError, ValueError, KeyError):
         return None
     return order["when"]
 
 
-if ARMED:
+if ORDER_FILE:
     os.replace = _replace_or_die
