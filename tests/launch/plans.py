@@ -1,8 +1,8 @@
-"""A plan with values that a shell, YAML or Kubernetes would read as something else."""
+"""Launch plans with values that a shell, YAML or Kubernetes could misinterpret."""
 
 from __future__ import annotations
 
-from rhobench.launch.resources import Nodes, Plan
+from rhobench.launch.resources import LaunchPlan, Nodes
 
 PLAIN = ("/mnt/nfs/store", "train.epochs=3")
 SPACES = ("/mnt/nfs/my store", "model.backbone.weights=/mnt/nfs/a  b.pth")
@@ -21,9 +21,9 @@ EVIL = (
 EVIL_WITH_SPACES = ("/mnt/nfs/it's a 'store'", 'a="b c"', "a=$(touch pwned)", "a=`touch pwned` \\", "a= # b: c")
 
 
-def plan(store: str, *settings: str, gpus: int = 0) -> Plan:
+def plan(store: str, *settings: str, gpus: int = 0) -> LaunchPlan:
     nodes = Nodes(count=2, cpus=3, gpus=gpus, memory_gib=10)
-    return Plan(
+    return LaunchPlan(
         experiment="rho_sampled",
         runs=5,
         runs_at_once=2,

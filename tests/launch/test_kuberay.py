@@ -1,4 +1,4 @@
-"""The RayJob: who its pods are, what they get, and that the published definition of KubeRay takes it."""
+"""The RayJob: privileges and resources of its pods, and validity for the published schema of KubeRay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rhobench.config import ConfigError
 from rhobench.launch import kuberay
 
 DEFINITION = "RHOBENCH_RAYJOB_CRD"
-"""Names the file ray.io_rayjobs.yaml of KubeRay, which is not part of this project."""
+"""Environment variable with the path of KubeRay's ray.io_rayjobs.yaml, which is not part of this project."""
 
 
 def documents(*values: str, gpus: int = 0, secret: str | None = None) -> list[dict[str, Any]]:
@@ -31,13 +31,13 @@ def pods(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("values", [PLAIN, SPACES, EVIL, EVIL_WITH_SPACES])
-def test_the_shell_of_a_ray_job_reads_the_command_as_it_was_meant(values: tuple[str, ...]) -> None:
+def test_entrypoint_survives_the_shell_of_a_ray_job(values: tuple[str, ...]) -> None:
     job, _ = documents(*values)
     assert shlex.split(job["spec"]["entrypoint"]) == plan(*values).command("auto")
-    assert job["spec"]["submissionMode"] == "HTTPMode", "the others have it read by a shell before"
+    assert job["spec"]["submissionMode"] == "HTTPMode", "in the other modes a shell parses it first"
 
 
-def test_nodes_are_those_of_the_plan_and_the_head_trains_nothing() -> None:
+def test_manifest_has_the_nodes_of_the_plan_and_a_head_that_trains_nothing() -> None:
     job, _ = documents(*PLAIN, gpus=2)
     cluster = job["spec"]["rayClusterSpec"]
     (workers,) = cluster["workerGroupSpecs"]
@@ -48,7 +48,7 @@ def test_nodes_are_those_of_the_plan_and_the_head_trains_nothing() -> None:
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
 
 
-def test_pods_are_nobody() -> None:
+def test_pods_are_unprivileged() -> None:
     job, _ = documents(*PLAIN)
     for pod in pods(job):
         assert pod["automountServiceAccountToken"] is False
@@ -61,7 +61,7 @@ def test_pods_are_nobody() -> None:
 
 
 @pytest.mark.parametrize("secret", [None, "ray-token"])
-def test_the_token_is_a_secret_of_the_cluster(secret: str | None) -> None:
+def test_token_is_a_secret(secret: str | None) -> None:
     job, _ = documents(*PLAIN, secret=secret)
     options = job["spec"]["rayClusterSpec"]["authOptions"]
     assert options == {"mode": "token"} | ({"secretName": secret} if secret else {})
@@ -70,7 +70,7 @@ def test_the_token_is_a_secret_of_the_cluster(secret: str | None) -> None:
         assert variables == {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
-def test_nobody_but_the_pods_and_the_operator_reaches_the_pods() -> None:
+def test_only_the_pods_and_the_operator_reach_the_pods() -> None:
     job, policy = documents(*PLAIN)
     selector = policy["spec"]["podSelector"]["matchLabels"]
     cluster = job["spec"]["rayClusterSpec"]
@@ -84,20 +84,20 @@ def test_nobody_but_the_pods_and_the_operator_reaches_the_pods() -> None:
 @pytest.mark.parametrize(
     ("volumes", "secret", "wanted"),
     [
-        ([], None, "No --volume holds --store"),
-        (["nfs:/mnt/other"], None, "No --volume holds --store"),
+        ([], None, "--store /mnt/nfs/store is not on a --volume"),
+        (["nfs:/mnt/other"], None, "--store /mnt/nfs/store is not on a --volume"),
         (["nfs"], None, "CLAIM:PATH"),
-        (["NFS:/mnt/nfs"], None, "no name in Kubernetes"),
+        (["NFS:/mnt/nfs"], None, "not a valid Kubernetes name"),
         (["nfs:/mnt/nfs"], "a b", "--token-secret 'a b'"),
     ],
 )
-def test_what_kubernetes_would_not_take_is_refused(volumes: list[str], secret: str | None, wanted: str) -> None:
+def test_invalid_volumes_and_names_raise(volumes: list[str], secret: str | None, wanted: str) -> None:
     with pytest.raises(ConfigError, match=wanted):
         kuberay(plan(*PLAIN), "image", volumes, secret)
 
 
 @pytest.mark.parametrize("secret", [None, "ray-token"])
-def test_the_published_definition_takes_it(secret: str | None) -> None:
+def test_manifest_is_valid_for_the_published_schema(secret: str | None) -> None:
     if DEFINITION not in os.environ:
         pytest.skip(f"{DEFINITION} does not name KubeRay's ray.io_rayjobs.yaml")
     published = yaml.safe_load(Path(os.environ[DEFINITION]).read_text())
@@ -110,7 +110,7 @@ def test_the_published_definition_takes_it(secret: str | None) -> None:
 
 
 def strict(schema: Any) -> Any:
-    """A definition that refuses fields which it does not know, where Kubernetes would drop them in silence."""
+    """The schema with unknown fields forbidden, which Kubernetes would drop silently."""
     if isinstance(schema, list):
         return [strict(item) for item in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""The scripts for SLURM and for Ray jobs: the command arrives as it was meant, and the token is told to nobody."""
+"""Scripts for SLURM and Ray jobs: the command survives every shell, and the token is not exposed."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ RAY = f'exec "{sys.executable}" -m ray.scripts.scripts "$@"'
 
 RHOBENCH = f'exec "{sys.executable}" -c "from rhobench.cli import main; main()" "$@"'
 
-TELLS = """
-printf '%s\\0' rhobench "$@" >> "$TOLD"
+RECORDS = """
+printf '%s\\0' rhobench "$@" >> "$ARGUMENTS"
 [[ "$1 $2" != "cluster token" ]] || { umask 077; mkdir -p "$(dirname "$RAY_AUTH_TOKEN_PATH")"; \
     echo secret > "$RAY_AUTH_TOKEN_PATH"; }
 """
-"""Writes its arguments down; makes a token where it should."""
+"""Records its arguments, and creates a token when asked to."""
 
 RAY_JOB_SUBMIT = f'''
 "{sys.executable}" - "$@" <<'END'
@@ -57,11 +57,11 @@ result = CliRunner().invoke(cli.submit, [*sys.argv[3:5], "--no-wait", *sys.argv[
 sys.exit(result.exit_code)
 END
 '''
-"""Ray's own command line, whose client is replaced by what the head would do: run the entrypoint in a shell."""
+"""Ray's own command line with a client that does what the head would do: run the entrypoint in a shell."""
 
 
 def commands(folder: Path, **texts: str) -> str:
-    """A PATH on which these commands come first."""
+    """Create commands, and return a PATH on which they come first."""
     folder.mkdir(exist_ok=True)
     for name, text in texts.items():
         (folder / name).write_text(f"#!/bin/bash\n{text}\n")
@@ -72,24 +72,24 @@ def commands(folder: Path, **texts: str) -> str:
 def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     file = folder / "script.sh"
     file.write_text(script)
-    env = os.environ | {"HOME": str(folder), "TOLD": str(folder / "told")} | environment
+    env = os.environ | {"HOME": str(folder), "ARGUMENTS": str(folder / "arguments")} | environment
     env.pop("RAY_AUTH_TOKEN_PATH", None)
     return subprocess.run(["bash", file], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=280)
 
 
-def told(folder: Path) -> list[str]:
-    return (folder / "told").read_text().split("\0")[:-1]
+def recorded_arguments(folder: Path) -> list[str]:
+    return (folder / "arguments").read_text().split("\0")[:-1]
 
 
 @pytest.mark.parametrize("values", ALL)
-def test_bash_reads_the_scripts(values: tuple[str, ...]) -> None:
+def test_scripts_are_valid_bash(values: tuple[str, ...]) -> None:
     for script in (slurm(plan(*values, gpus=2), 1.5), job(plan(*values))):
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
         if shutil.which("shellcheck"):
             subprocess.run(["shellcheck", "-"], input=script, text=True, check=True)
 
 
-def test_slurm_gives_what_the_runs_need() -> None:
+def test_slurm_script_requests_the_resources_of_the_runs() -> None:
     script = slurm(plan(*PLAIN, gpus=2), 1.5)
     directives = {line.split()[1] for line in script.splitlines() if line.startswith("#SBATCH ")}
     assert {"--nodes=2", "--cpus-per-task=3", "--gpus-per-node=2", "--mem=10240M", "--time=90"} <= directives
@@ -100,9 +100,9 @@ def test_slurm_gives_what_the_runs_need() -> None:
 
 
 @pytest.mark.parametrize("values", ALL)
-def test_slurm_runs_the_command_as_it_was_meant_and_leaves_no_token(tmp_path: Path, values: tuple[str, ...]) -> None:
-    # `rhobench cluster wait` takes as long as the nodes need, whose commands are started beside it.
-    waits = f'[[ "$1 $2" != "cluster wait" ]] || sleep 1\n{TELLS}'
+def test_slurm_script_runs_the_command_unchanged_and_removes_the_token(tmp_path: Path, values: tuple[str, ...]) -> None:
+    # The nodes start concurrently, so `rhobench cluster wait` has to take a moment.
+    waits = f'[[ "$1 $2" != "cluster wait" ]] || sleep 1\n{RECORDS}'
     path = commands(
         tmp_path / "bin", srun='echo "$@" >> sruns; exec sleep 60', scontrol="printf 'n1\\nn2\\n'", rhobench=waits
     )
@@ -110,7 +110,7 @@ def test_slurm_runs_the_command_as_it_was_meant_and_leaves_no_token(tmp_path: Pa
         slurm(plan(*values), 1), tmp_path, PATH=path, SLURM_JOB_ID="7", SLURM_JOB_NODELIST="n[1-2]", HEAD_IP="10.9.8.7"
     )
     assert done.returncode == 0, done.stderr
-    arguments = told(tmp_path)
+    arguments = recorded_arguments(tmp_path)
     start = arguments.index("run") - 1
     assert arguments[start:] == plan(*values).command("10.9.8.7:20007")
     assert arguments[:start].count("wait") == 2
@@ -123,31 +123,31 @@ def test_slurm_runs_the_command_as_it_was_meant_and_leaves_no_token(tmp_path: Pa
 
 
 @pytest.mark.parametrize("values", ALL)
-def test_ray_job_submit_carries_the_command_as_it_was_meant(tmp_path: Path, values: tuple[str, ...]) -> None:
-    path = commands(tmp_path / "bin", ray=RAY_JOB_SUBMIT, rhobench=TELLS)
+def test_ray_job_submit_passes_the_command_unchanged(tmp_path: Path, values: tuple[str, ...]) -> None:
+    path = commands(tmp_path / "bin", ray=RAY_JOB_SUBMIT, rhobench=RECORDS)
     done = run(job(plan(*values)), tmp_path, PATH=path, RAY_AUTH_TOKEN="secret")
     assert done.returncode == 0, done.stderr
-    assert told(tmp_path) == plan(*values).command("auto")
+    assert recorded_arguments(tmp_path) == plan(*values).command("auto")
     assert not (tmp_path / "pwned").exists()
 
 
-def test_a_job_without_a_token_is_not_submitted(tmp_path: Path) -> None:
+def test_job_without_a_token_is_not_submitted(tmp_path: Path) -> None:
     done = run(job(plan(*PLAIN)), tmp_path, PATH=commands(tmp_path / "bin", ray="exit 9"), RAY_AUTH_TOKEN="")
     assert done.returncode == 2
-    assert "There is no token in" in done.stderr
+    assert "There is no Ray token at" in done.stderr
 
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder for Ray, whose sockets take no long names."""
+    """A folder with a short path, because the names of Ray's sockets are limited."""
     folder = Path(tempfile.mkdtemp(prefix="rb"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.ray
-def test_the_script_for_slurm_makes_one_cluster_of_its_nodes(tmp_path: Path, short: Path) -> None:
-    """Two nodes of SLURM, played by this machine: head and worker are Ray's, and a task runs on each of them."""
+def test_slurm_script_forms_one_cluster_of_its_nodes(tmp_path: Path, short: Path) -> None:
+    """This machine mocks two SLURM nodes: Ray starts a head and a worker, and a task runs on each of them."""
     task = tmp_path / "task.py"
     task.write_text(
         "import json, sys\n"

@@ -13,7 +13,7 @@ from rhobench.cli import cluster_options as of_write
 from rhobench.cli.options import AsJson, ExperimentArgument, command_group
 
 if TYPE_CHECKING:
-    from rhobench.launch import Machines, Plan
+    from rhobench.launch import LaunchPlan, Machines
 
 app = command_group("Run an experiment on a cluster.")
 
@@ -47,7 +47,7 @@ def write(
       rhobench cluster write kuberay demo --store s3://bucket/demo --image IMAGE --out job.yaml
       rhobench cluster write slurm demo --store /shared/demo --hours 4 --out job.sh
     """
-    from rhobench.launch import Machines, plan_for
+    from rhobench.launch import Machines, plan_launch
     from rhobench.results.secrets import without_secrets
     from rhobench.study.request import StudyRequest
     from rhobench.study.resolve import expand_study
@@ -62,7 +62,7 @@ def write(
         experiment=experiment, assignments=set_ or (), data=Path(data) if data else None, smoke=smoke
     )
     study = expand_study(request)
-    plan = plan_for(
+    plan = plan_launch(
         experiment,
         study.configs,
         store=store,
@@ -88,7 +88,7 @@ def write(
 
 def _text(
     kind: str,
-    plan: Plan,
+    plan: LaunchPlan,
     machines: Machines,
     image: str | None,
     volumes: list[str],
@@ -120,7 +120,7 @@ def _write(text: str, out: Path | None, summary: str) -> None:
     print(f"{out}: {summary}")
 
 
-def _as_dict(kind: str, plan: Plan, out: Path | None) -> dict[str, object]:
+def _as_dict(kind: str, plan: LaunchPlan, out: Path | None) -> dict[str, object]:
     return {
         "kind": kind,
         "file": None if out is None else str(out),

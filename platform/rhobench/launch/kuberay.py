@@ -1,4 +1,4 @@
-"""A RayJob for KubeRay: ``kubectl apply`` starts the cluster, runs the experiment and takes the cluster down."""
+"""KubeRay manifest: a RayJob that starts a cluster, runs the experiment and removes the cluster."""
 
 from __future__ import annotations
 
@@ -12,52 +12,56 @@ from typing import Any
 import yaml
 
 from rhobench.config import ConfigError
-from rhobench.launch.resources import Plan, version
+from rhobench.launch.resources import LaunchPlan, version
 
 HEAD_CPUS, HEAD_GIB = 2, 8
-"""Of the head, which trains nothing: Ray's own processes, and a process for each run that waits for its workers."""
+"""Resources of the head pod, which trains nothing: Ray's own processes, and one process per run that waits for its
+workers."""
 
 USER = 1000
-"""Whom the containers run as; rayproject/ray has a user of this number."""
+"""User id of the containers; the rayproject/ray images have a user with this id."""
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+"""Environment variables of every container."""
 
 
-def kuberay(plan: Plan, image: str, volumes: Sequence[str], secret: str | None) -> str:
-    """The manifest as YAML: a RayJob, and the NetworkPolicy of its pods.
+def kuberay(plan: LaunchPlan, image: str, volumes: Sequence[str], secret: str | None) -> str:
+    """Return the manifest as YAML: a RayJob and the NetworkPolicy of its pods.
 
     Args:
-        plan: what runs on which nodes.
+        plan: experiment and nodes.
         image: container image with rhobench.
-        volumes: CLAIM:PATH of the persistent volume claims that hold the folders of the plan.
-        secret: name of a Secret with Ray's token under the key auth_token; None: KubeRay makes one for this job.
+        volumes: persistent volume claims with their mount paths, as CLAIM:PATH.
+        secret: name of a Secret with Ray's token under the key auth_token; None: KubeRay creates one for this job.
 
     Raises:
-        ConfigError: no volume holds a folder, or a name is none.
+        ConfigError: a folder of the plan is not on a volume, or a name is not valid.
     """
     mounts = _mounts(volumes)
     for option, folder in plan.folders.items():
         if not any(PurePosixPath(folder).is_relative_to(path) for path in mounts.values()):
             raise ConfigError(
-                f"No --volume holds {option} {folder}: a pod forgets what is not on a volume. Add --volume CLAIM:PATH "
+                f"{option} {folder} is not on a --volume and would be lost with its pod: add --volume CLAIM:PATH "
                 "with a claim that many pods can write to (ReadWriteMany)."
             )
     if secret is not None:
         _require_name(secret, "--token-secret")
     documents = [rayjob(plan, image, mounts, secret), network_policy(plan)]
-    about = [
-        *plan.about(),
-        "Start it with `kubectl apply -f FILE`, watch it with `kubectl get rayjob`. Applied again after a failure, it",
-        "continues: what is in the store is not repeated.",
-        f"Token: KubeRay gives it to the pods from {'a Secret of its own' if secret is None else f'Secret {secret}'}.",
-        "Ray's dashboard listens on the head pod, for the operator speaks to it: it demands the token, and the",
-        "NetworkPolicy below leaves it to the operator. Expose neither it nor port 6379 outside the cluster.",
+    token = "a Secret that it creates for this job" if secret is None else f"the Secret {secret}"
+    comments = [
+        *plan.header(),
+        "Start it with `kubectl apply -f FILE` and watch it with `kubectl get rayjob`. Starting it again after a",
+        "failure continues the experiment: finished runs in the store are not repeated.",
+        f"Authentication: KubeRay passes Ray's token to the pods from {token}.",
+        "Ray's dashboard listens on the head pod, because the operator submits the job to it. It requires the token,",
+        "and the NetworkPolicy below admits only the operator and the pods of this cluster. Do not expose the",
+        "dashboard or port 6379 outside the Kubernetes cluster.",
     ]
-    return "".join(f"# {line}\n" for line in about) + yaml.safe_dump_all(documents, sort_keys=False, width=120)
+    return "".join(f"# {line}\n" for line in comments) + yaml.safe_dump_all(documents, sort_keys=False, width=120)
 
 
-def rayjob(plan: Plan, image: str, mounts: dict[str, str], secret: str | None) -> dict[str, Any]:
-    """The RayJob (ray.io/v1) as a structure; ``mounts``: paths by claim."""
+def rayjob(plan: LaunchPlan, image: str, mounts: dict[str, str], secret: str | None) -> dict[str, Any]:
+    """Return the RayJob (ray.io/v1) as a dictionary; ``mounts`` are mount paths by claim."""
     nodes = plan.nodes
     head = _pod(plan, "ray-head", image, mounts, cpus=HEAD_CPUS, gpus=0, memory_gib=HEAD_GIB)
     worker = _pod(plan, "ray-worker", image, mounts, cpus=nodes.cpus, gpus=nodes.gpus, memory_gib=nodes.memory_gib)
@@ -66,7 +70,7 @@ def rayjob(plan: Plan, image: str, mounts: dict[str, str], secret: str | None) -
         "kind": "RayJob",
         "metadata": {"name": plan.name, "labels": _labels(plan)},
         "spec": {
-            # The operator sends it as it is; the other modes have it read by a shell twice.
+            # The operator sends the entrypoint unchanged; in the other modes a shell parses it twice.
             "submissionMode": "HTTPMode",
             "entrypoint": shlex.join(plan.command("auto")),
             "shutdownAfterJobFinishes": True,
@@ -91,8 +95,8 @@ def rayjob(plan: Plan, image: str, mounts: dict[str, str], secret: str | None) -
     }
 
 
-def network_policy(plan: Plan) -> dict[str, Any]:
-    """Nobody reaches the pods but themselves and KubeRay's operator, which speaks to the dashboard."""
+def network_policy(plan: LaunchPlan) -> dict[str, Any]:
+    """Return the NetworkPolicy: only the pods themselves and, at the dashboard, KubeRay's operator reach the pods."""
     operator = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}, "namespaceSelector": {}}
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -109,14 +113,15 @@ def network_policy(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _labels(plan: Plan) -> dict[str, str]:
+def _labels(plan: LaunchPlan) -> dict[str, str]:
+    """Labels by which the NetworkPolicy selects the pods."""
     return {"app.kubernetes.io/part-of": "rhobench", "app.kubernetes.io/instance": plan.name}
 
 
 def _pod(
-    plan: Plan, name: str, image: str, mounts: dict[str, str], *, cpus: int, gpus: int, memory_gib: float
+    plan: LaunchPlan, name: str, image: str, mounts: dict[str, str], *, cpus: int, gpus: int, memory_gib: float
 ) -> dict[str, Any]:
-    """The template of a pod that is nobody: no root, no privileges, no account of the cluster."""
+    """Template of an unprivileged pod: no root user, no capabilities, no service account."""
     amounts = {"cpu": str(cpus), "memory": f"{math.ceil(memory_gib * 1024)}Mi"}
     amounts |= {"nvidia.com/gpu": str(gpus)} if gpus else {}
     container: dict[str, Any] = {
@@ -143,7 +148,7 @@ def _pod(
 
 
 def _mounts(volumes: Sequence[str]) -> dict[str, str]:
-    """CLAIM:PATH as paths by claim."""
+    """Parse CLAIM:PATH texts to mount paths by claim."""
     mounts = {}
     for volume in volumes:
         claim, _, path = volume.partition(":")
@@ -155,5 +160,8 @@ def _mounts(volumes: Sequence[str]) -> dict[str, str]:
 
 
 def _require_name(name: str, option: str) -> None:
+    """Raise ConfigError unless ``name`` is a valid Kubernetes name (a DNS label, RFC 1123)."""
     if not re.fullmatch("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name):
-        raise ConfigError(f"{option} {name!r} is no name in Kubernetes: lower case, digits and hyphens.")
+        raise ConfigError(
+            f"{option} {name!r} is not a valid Kubernetes name: use lower-case letters, digits and hyphens."
+        )

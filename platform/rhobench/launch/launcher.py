@@ -1,4 +1,4 @@
-"""A file for Ray's cluster launcher: ``ray up FILE`` starts machines of a cloud, or uses machines that are there."""
+"""Configuration of Ray's cluster launcher: ``ray up`` starts cloud machines or uses existing ones."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from typing import Any
 import yaml
 
 from rhobench.config import ConfigError
-from rhobench.launch.resources import Plan, version
+from rhobench.launch.resources import LaunchPlan, version
 
 TOKEN_FILE = "~/.ray/auth_token"
-"""Where Ray looks for its token on every machine, this one included."""
+"""Path of Ray's token on every machine, including this one."""
 
 ENVIRONMENT = "export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0"
-"""Before every command on the cluster: a shell there has none of the variables of this one."""
+"""Set before every command on the cluster, whose shells do not inherit the variables of this one."""
 
 HEAD = "--head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml"
-"""How Ray is started on the head, which trains nothing."""
+"""Arguments of ``ray start`` on the head node, which trains nothing."""
 
 WORKER = "--address=$RAY_HEAD_IP:6379"
-"""And on the nodes that train; the launcher sets the variable."""
+"""Arguments of ``ray start`` on the nodes that train; the launcher sets the variable."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machines:
-    """Where the nodes come from."""
+    """Machines that become the nodes of the cluster."""
 
     provider: str
-    """"aws", or "local" for machines that are there and can be reached by SSH."""
+    """"aws", or "local" for existing machines that are reachable by SSH."""
     ssh_user: str = "ubuntu"
-    """Whom the launcher logs in as."""
+    """User that the launcher logs in as."""
     hosts: tuple[str, ...] = ()
-    """With "local": the head first, then the nodes that train."""
+    """Host names or addresses for "local": the head node first, then the nodes that train."""
     instance: str | None = None
-    """With "aws": the type of the nodes that train."""
+    """Instance type of the nodes that train, for "aws"."""
     region: str | None = None
-    """With "aws"."""
+    """Region for "aws"; None: us-west-2."""
 
 
-def launcher(plan: Plan, machines: Machines, image: str | None) -> str:
-    """The file as YAML.
+def launcher(plan: LaunchPlan, machines: Machines, image: str | None) -> str:
+    """Return the configuration as YAML.
 
     Args:
-        plan: what runs on which nodes.
-        machines: which these are.
-        image: container image with rhobench; None: it is installed by pip.
+        plan: experiment and nodes.
+        machines: machines that become these nodes.
+        image: container image with rhobench; None: it is installed with pip.
 
     Raises:
-        ConfigError: the provider is not known, or what it needs is missing.
+        ConfigError: the provider is not supported, or options do not match it.
     """
     if machines.provider not in PROVIDERS:
-        raise ConfigError(f"--provider {machines.provider!r} is not known: it is {' or '.join(PROVIDERS)}.")
+        raise ConfigError(f"--provider {machines.provider!r} is not supported: use {' or '.join(PROVIDERS)}.")
     special = PROVIDERS[machines.provider](plan, machines)
     common: dict[str, Any] = {
         "cluster_name": plan.name,
@@ -75,47 +75,48 @@ def launcher(plan: Plan, machines: Machines, image: str | None) -> str:
             "run_options": ["--security-opt=no-new-privileges"],
             "worker_run_options": gpus,
         }
-    return "".join(f"# {line}\n" for line in _about(plan)) + yaml.safe_dump(
+    return "".join(f"# {line}\n" for line in _header(plan)) + yaml.safe_dump(
         common | special, sort_keys=False, width=1000
     )
 
 
-def _about(plan: Plan) -> list[str]:
+def _header(plan: LaunchPlan) -> list[str]:
+    """Comment lines at the top of the file, with the commands that use it."""
     wait = shlex.join(["rhobench", "cluster", "wait", str(plan.nodes.count)])
-    there = f"{ENVIRONMENT}; {wait} && {shlex.join(plan.command('auto'))}"
+    command = f"{ENVIRONMENT}; {wait} && {shlex.join(plan.command('auto'))}"
     return [
-        *plan.about(),
-        "rhobench cluster token            # once: makes Ray's token where there is none, which is copied to the nodes",
+        *plan.header(),
+        "rhobench cluster token            # once: creates Ray's token if there is none; ray up copies it to the nodes",
         "ray up FILE                       # starts the cluster",
-        f"ray exec FILE {shlex.quote(there)}",
-        "ray down FILE                     # ends it; the same three commands continue the experiment",
-        f"Every node must see {' and '.join(plan.folders.values()) or plan.store}. Traffic between nodes is plain",
-        "text: keep them in a private network.",
+        f"ray exec FILE {shlex.quote(command)}",
+        "ray down FILE                     # stops the cluster; to continue the experiment, repeat the last three commands",
+        f"Every node needs access to {' and '.join(plan.folders.values()) or plan.store}. Traffic between nodes is not",
+        "encrypted: keep them in a private network.",
     ]
 
 
-def _start(how: str, *, cpus: int, gpus: int) -> str:
+def _start(arguments: str, *, cpus: int, gpus: int) -> str:
+    """Shell command that starts Ray on a node, with the token readable only by its owner."""
     return (
-        f"chmod 600 {TOKEN_FILE}; {ENVIRONMENT}; ulimit -n 65536; ray start {how} --num-cpus={cpus} --num-gpus={gpus} "
-        "--disable-usage-stats"
+        f"chmod 600 {TOKEN_FILE}; {ENVIRONMENT}; ulimit -n 65536; "
+        f"ray start {arguments} --num-cpus={cpus} --num-gpus={gpus} --disable-usage-stats"
     )
 
 
 def _setup(image: str | None) -> list[str]:
+    """Shell commands that install Ray and rhobench, unless a container image holds them."""
     if image is not None:
         return []
     return [f"pip install {shlex.quote('ray[default,train,tune]==' + version('ray'))} rhobench=={version('rhobench')}"]
 
 
-def _aws(plan: Plan, machines: Machines) -> dict[str, Any]:
+def _aws(plan: LaunchPlan, machines: Machines) -> dict[str, Any]:
+    """Entries of the configuration for new machines of AWS."""
     nodes = plan.nodes
     if machines.hosts:
-        raise ConfigError("--host is for --provider local: machines of aws are started anew.")
+        raise ConfigError("--host is only for --provider local: remove it, because aws starts new machines.")
     if machines.instance is None:
-        raise ConfigError(
-            f"--provider aws needs --instance-type for its nodes: one with at least {nodes.cpus} cores, "
-            f"{nodes.gpus} GPUs and {nodes.memory_gib:g} GiB."
-        )
+        raise ConfigError(f"--provider aws needs --instance-type: a type with at least {nodes.resources}.")
     return {
         "max_workers": nodes.count,
         "provider": {"type": "aws", "region": machines.region or "us-west-2", "cache_stopped_nodes": False},
@@ -132,22 +133,23 @@ def _aws(plan: Plan, machines: Machines) -> dict[str, Any]:
     }
 
 
-def _local(plan: Plan, machines: Machines) -> dict[str, Any]:
+def _local(plan: LaunchPlan, machines: Machines) -> dict[str, Any]:
+    """Entries of the configuration for existing machines."""
     count, hosts = plan.nodes.count, machines.hosts
     if machines.instance is not None or machines.region is not None:
-        raise ConfigError("--instance-type and --region are for --provider aws: leave them out.")
+        raise ConfigError("--instance-type and --region are only for --provider aws: remove them.")
     if len(hosts) != count + 1:
         raise ConfigError(
-            f"--provider local needs --host {count + 1} times, first the head, then what trains ({plan.nodes}); "
-            f"there are {len(hosts)}."
+            f"--provider local needs {count + 1} --host options, the head node first, then {plan.nodes}; there are "
+            f"{len(hosts)}."
         )
     if not all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9.:-]*", host) for host in hosts):
-        raise ConfigError(f"--host takes names or addresses of machines that are reached by SSH, not {list(hosts)}.")
+        raise ConfigError(f"--host takes host names or addresses that are reachable by SSH, not {list(hosts)}.")
     return {
         "provider": {"type": "local", "head_ip": hosts[0], "worker_ips": list(hosts[1:])},
         "max_workers": count,
     }
 
 
-PROVIDERS: Mapping[str, Callable[[Plan, Machines], dict[str, Any]]] = {"aws": _aws, "local": _local}
-"""What only one provider needs, by its name."""
+PROVIDERS: Mapping[str, Callable[[LaunchPlan, Machines], dict[str, Any]]] = {"aws": _aws, "local": _local}
+"""Entries of the configuration that depend on the provider, by its name."""

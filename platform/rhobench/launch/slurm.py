@@ -1,4 +1,4 @@
-"""A script for SLURM: one job that starts a Ray cluster on its nodes, runs the experiment and ends."""
+"""SLURM batch script: a job that starts a Ray cluster on its nodes and runs the experiment on it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import math
 import shlex
 
 from rhobench.config import ConfigError
-from rhobench.launch.resources import Plan
+from rhobench.launch.resources import LaunchPlan
 
 
-def slurm(plan: Plan, hours: float) -> str:
-    """The script, for ``sbatch``; ``hours`` is the longest that it may take.
+def slurm(plan: LaunchPlan, hours: float) -> str:
+    """Return the script for ``sbatch`` as text.
+
+    Args:
+        plan: experiment and nodes.
+        hours: time limit of the job.
 
     Raises:
-        ConfigError: the time is none.
+        ConfigError: the time limit is not a positive number.
     """
     if not 0 < hours < math.inf:
-        raise ConfigError(f"--hours {hours:g} is not allowed: it must be positive.")
+        raise ConfigError(f"--hours {hours:g} is not allowed: give a positive number.")
     nodes = plan.nodes
     directives = [
         f"--job-name={plan.name}",
@@ -30,19 +34,20 @@ def slurm(plan: Plan, hours: float) -> str:
         "--output=%x-%j.log",
     ]
     directives += [f"--gpus-per-node={nodes.gpus}"] if nodes.gpus else []
-    about = [
-        *plan.about(),
-        "Submit it with `sbatch --partition=P --account=A FILE`. Submitted or queued again, it continues: what is in",
-        "the store is not repeated. Add --exclusive, or latency is measured on a node that has other jobs, too.",
-        "ray and rhobench must be on the PATH of the shell that submits it, on every node.",
+    comments = [
+        *plan.header(),
+        "Submit it with `sbatch --partition=PARTITION --account=ACCOUNT FILE`. Submitting or requeueing it again",
+        "continues the experiment: finished runs in the store are not repeated.",
+        "Add --exclusive, because other jobs on a node change the measured latency.",
+        "ray and rhobench must be on the PATH of the submitting shell, and installed there on every node.",
     ]
-    header = "\n".join([*(f"#SBATCH {d}" for d in directives), *(f"# {line}" for line in about)])
+    header = "\n".join([*(f"#SBATCH {d}" for d in directives), *(f"# {line}" for line in comments)])
     run = shlex.join(plan.command("ADDRESS")).replace(" ADDRESS ", ' "$address" ', 1)
     return f"""#!/bin/bash
 {header}
 set -euo pipefail
 
-# A token for this job alone, in a file that every node sees and only its owner can read.
+# A token for this job only, in a file that every node can access and only its owner can read.
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 export RAY_AUTH_TOKEN_PATH="$HOME/.ray/slurm-$SLURM_JOB_ID.token"
 unset RAY_AUTH_TOKEN
@@ -57,8 +62,10 @@ finish() {{
 trap finish EXIT
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-# This script runs on the first node, which is the head and trains, too. HEAD_IP chooses among several networks.
+# This script runs on the first node, which is the head node and also trains. Set HEAD_IP if the node has several
+# networks and the first address is not the right one.
 head_ip="${{HEAD_IP:-$(hostname -I | cut -d' ' -f1)}}"
+# The port depends on the job, so that jobs on the same node do not collide.
 address="$head_ip:$((20000 + SLURM_JOB_ID % 20000))"
 resources=(--num-cpus={nodes.cpus} --num-gpus={nodes.gpus} --disable-usage-stats --block)
 
@@ -66,6 +73,7 @@ srun --nodes=1 --ntasks=1 --cpus-per-task={nodes.cpus} --nodelist="${{nodes[0]}}
     ray start --head --node-ip-address="$head_ip" --port="${{address##*:}}" --dashboard-host=127.0.0.1 \\
     "${{resources[@]}}" &
 ray_steps+=($!)
+# The other nodes can only join a head that answers.
 rhobench cluster wait 1 --address "$address"
 
 if ((${{#nodes[@]}} > 1)); then
