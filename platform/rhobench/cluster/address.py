@@ -46,7 +46,7 @@ def read_address(text: str, environment: Mapping[str, str] = os.environ) -> Addr
     if environment.get("RAY_ADDRESS"):
         return _parse_host_and_port(environment["RAY_ADDRESS"], f"RAY_ADDRESS={environment['RAY_ADDRESS']!r}")
     folder = environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp"
-    file = Path(folder, "ray", "ray_current_cluster")
+    file = Path(folder, "ray", "ray_current_cluster")  # written by `ray start`
     if not file.is_file():
         raise ClusterError(
             f"--address auto found no Ray cluster: RAY_ADDRESS is not set and {file} does not exist. "

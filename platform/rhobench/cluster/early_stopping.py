@@ -81,7 +81,7 @@ class EarlyStoppingScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Consider a report with an AP, and ask the run to stop if it is too far behind."""
         run_id, score = run_id_of(trial), result.get(SCORE)
-        if score is None or result[PROGRESS] >= result["epochs"]:
+        if score is None or result[PROGRESS] >= result["epochs"]:  # nothing to compare, or the run ends anyway
             return TrialScheduler.CONTINUE
         if self._scheduler.on_trial_result(tune_controller, _Run(run_id), result) == TrialScheduler.STOP:
             reason = (

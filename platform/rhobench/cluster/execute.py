@@ -61,7 +61,7 @@ def execute(task: RunTask, report: Report) -> None:
     started, config, folder = utc_now(), task.config, task.folder
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.train.cpus_per_worker)
-    torch.set_flush_denormal(True)  # CPUs are slow with denormal numbers, which vanishing gradients become
+    torch.set_flush_denormal(True)  # CPUs are slow with denormal numbers, which vanishing gradients and moments become
     rank, _ = worker_rank()
     try:
         trained = train(config, folder, report, training_device(config.train))
@@ -82,6 +82,7 @@ def execute(task: RunTask, report: Report) -> None:
         points=[_point(trained, rho, accuracy) for rho, (_, accuracy) in evaluated.items()],
         training=record.training | {"loss_scale": trained.loss_scale},
     )
+    # Written after all other files, because a record marks the run as trained.
     write_record(folder, record)
     remove_checkpoints(folder)
     (folder / ERROR_FILE).unlink(missing_ok=True)  # left by a failed attempt

@@ -100,7 +100,7 @@ class ProgressTable:
         row.status, row.note, row.updated = status, status.note, time.monotonic()
         if status.warning:
             self.warn(f"{run_id}: {status.warning}")
-        if int(status.epoch) > int(before.epoch) and status.loss is not None:
+        if int(status.epoch) > int(before.epoch) and status.loss is not None:  # one line per epoch
             self._line(f"{run_id}: epoch {status.epoch:.1f}/{status.epochs}, {_describe_epoch(status, before.ap)}")
 
     def _visible_rows(self) -> tuple[list[tuple[str, Row]], Counter[str]]:

@@ -190,6 +190,7 @@ class RunQueue(Searcher):
                 self.progress.add(proposal.run_id)
                 self.waiting.append(proposal)
                 self.proposed.append(proposal)
+        # A suggested run that does not fit would stay pending and keep smaller runs from starting.
         free = Resources.of_cluster() - self.resources_in_use()
         for run in self.waiting:
             if resources_needed(run).fits(free):

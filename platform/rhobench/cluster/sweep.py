@@ -76,6 +76,7 @@ def run_sweep(
         queue = RunQueue(waiting, base, store, progress, options.retries, searcher)
         _train(queue, early_stopping, options, execute)
         runs = [*runs, *queue.proposed]
+    # Latency is measured last, because it needs a node on which nothing else is running.
     statuses = store.statuses()
     measure_trained([run for run in runs if statuses.get(run.run_id) == "trained"], store, progress)
 

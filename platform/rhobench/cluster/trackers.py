@@ -94,7 +94,7 @@ class TensorBoardCallback(LoggerCallback):
         for name, value in values.items():
             if value is not None:
                 self._writers[run_id].add_scalar(name, value, global_step=step)
-        self._writers[run_id].flush()
+        self._writers[run_id].flush()  # curves can be watched while the run is training
 
     def log_trial_end(self, trial: Any, failed: bool = False) -> None:
         """Close the file of a run, and upload it if the store is in a bucket."""
