@@ -89,7 +89,7 @@ def _header(plan: LaunchPlan) -> list[str]:
         "rhobench cluster token            # once: creates Ray's token if there is none; ray up copies it to the nodes",
         "ray up FILE                       # starts the cluster",
         f"ray exec FILE {shlex.quote(command)}",
-        "ray down FILE                     # stops the cluster; to continue the experiment, repeat the last three commands",
+        "ray down FILE                     # stops the cluster; repeat these three to continue",
         f"Every node needs access to {' and '.join(plan.folders.values()) or plan.store}. Traffic between nodes is not",
         "encrypted: keep them in a private network.",
     ]

@@ -113,14 +113,14 @@ def _with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Exper
             Axis(path=axis.path, values=(value_at(changed, axis.path),)) if axis.path in pinned else axis
             for axis in experiment.axes
         ),
-        also=tuple(_with_settings_of(changed, extra, settings.keys(), pinned) for extra in experiment.also),
+        also=tuple(_update_extra(changed, extra, settings.keys(), pinned) for extra in experiment.also),
         # A seed that is set replaces the experiment's seeds, which would otherwise override it silently.
         seeds=(base.seed,) if "seed" in settings else experiment.seeds,
     )
     return replace(result, exclude=effective_exclusions(result)) if pinned else result
 
 
-def _with_settings_of(
+def _update_extra(
     changed: RunConfig, extra: Mapping[str, Any], set_paths: Set[str], pinned: Set[str]
 ) -> dict[str, Any]:
     """``extra``, a further run of the experiment, with the values that the user set in place of its own."""
