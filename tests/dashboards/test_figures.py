@@ -8,7 +8,7 @@ import pytest
 from rhobench.config import RunConfig
 from rhobench.config.experiment import Experiment
 from rhobench.dashboards import learning_curves, pareto
-from rhobench.dashboards.figures import DARK, RAMP, SERIES
+from rhobench.dashboards.figures.style import DARK, RAMP, SERIES
 from rhobench.results import Store
 
 
@@ -49,7 +49,7 @@ def test_subtitle_counts_seeds_and_failures(store: Store) -> None:
     subtitle = pareto(store.frame()).layout.title.subtitle.text
     assert "4 of 5 configurations on the front" in subtitle
     assert "n = 1 to 2 seeds" in subtitle
-    assert "1 failed run not drawn" in subtitle
+    assert "1 failed run not shown" in subtitle
     frame = store.frame()
     assert "n = 1 seed;" in pareto(frame[frame["seed"] != 1]).layout.title.subtitle.text
 
@@ -60,7 +60,7 @@ def test_a_stopped_run_is_counted_and_never_on_a_front(store: Store) -> None:
     figure = pareto(frame)
     (front,) = traces(figure, "front")
     assert "ρ 1" not in front.text
-    assert "1 failed run not drawn; 2 stopped runs not drawn" in figure.layout.title.subtitle.text
+    assert "1 failed run not shown; 2 stopped runs not shown" in figure.layout.title.subtitle.text
 
 
 def test_times_beside_other_work_are_hollow_and_say_what_ran(store: Store) -> None:
@@ -70,13 +70,15 @@ def test_times_beside_other_work_are_hollow_and_say_what_ran(store: Store) -> No
     figure = pareto(frame, "latency_ms")
     (front,) = traces(figure, "front")
     assert front.marker.symbol == ("square", "square-open", "square", "square")
-    assert "other work used 0.6 cores meanwhile: python 0.6, &lt;b&gt;x" in front.customdata[1][0]
-    assert "other work" not in front.customdata[0][0]
-    assert "hollow: other work used more than 0.2 cores meanwhile (1 of 5)" in figure.layout.title.subtitle.text
+    assert "measured while other processes used 0.6 cores: python 0.6, &lt;b&gt;x" in front.customdata[1][0]
+    assert "other processes" not in front.customdata[0][0]
+    assert (
+        "hollow: measured while other processes used more than 0.2 cores (1 of 5)" in figure.layout.title.subtitle.text
+    )
     figure = pareto(frame, "gflops")
     (front,) = traces(figure, "front")
     assert front.marker.symbol == "square", "a count does not depend on what else runs"
-    assert "other work" not in front.customdata[1][0] + figure.layout.title.subtitle.text
+    assert "other processes" not in front.customdata[1][0] + figure.layout.title.subtitle.text
 
 
 def test_devices_are_never_joined(store: Store) -> None:

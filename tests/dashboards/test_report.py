@@ -204,7 +204,7 @@ def test_stopped_runs_are_listed_with_their_reason_and_are_no_failures(
     assert stopped not in failures[: failures.index("</section>")]
     for count in ("8 completed", "1 failed", "1 stopped"):
         assert count in text
-    assert "other processes of the host used more than 0.2 cores while it was measured." in text
+    assert "Other processes of the host used more than 0.2 cores during the measurement." in text
 
 
 @pytest.mark.browser
@@ -221,7 +221,7 @@ def test_the_card_tells_attempts_and_other_work(
         "2 attempts failed before",
         "2026-11-26T01:02:03, node 0123456789ab",
         "<i>its process</i> ended",
-        "other work used the machine while latency was measured",
+        "Other processes used the machine while latency was measured.",
         "python 0.5",
         "0.51",
     ):
@@ -234,7 +234,7 @@ def test_the_card_tells_attempts_and_other_work(
 def test_what_the_numbers_mean_stands_in_the_page(report: Path) -> None:
     text = report.read_text(encoding="utf-8")
     for fact in (
-        "2 for a multiply-add",
+        "2 operations per multiply-add",
         "One call, image decoding not included.",
         "torch 9.8.7",
         "GFLOPs saved within 1.0 AP of the best",

@@ -30,7 +30,7 @@ def test_a_time_beside_other_work_is_marked_and_a_count_is_not(store: Store) -> 
     console.print(front_table(frame, "latency_ms"))
     lines = console.export_text().splitlines()
     assert [line for line in lines if " * " in line and "ρ" in line] == [line for line in lines if "ρ 0.1" in line]
-    assert "* other work used more than 0.2 cores meanwhile." in " ".join(" ".join(lines).split())
+    assert "* measured while other processes used more than 0.2 cores." in " ".join(" ".join(lines).split())
     console.print(front_table(frame, "gflops"))
     assert "*" not in console.export_text()
 

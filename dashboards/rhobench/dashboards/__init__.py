@@ -1,8 +1,8 @@
-"""What a store shows: figures, a page that needs nothing but a browser, and tables for the terminal."""
+"""Figures, a self-contained report page, and tables for the terminal."""
 
-from rhobench.dashboards.curves import learning_curves
-from rhobench.dashboards.figures import pareto
-from rhobench.dashboards.one_training import one_training
+from rhobench.dashboards.figures.learning_curves import learning_curves
+from rhobench.dashboards.figures.one_training import one_training
+from rhobench.dashboards.figures.pareto import pareto
 from rhobench.dashboards.report import write_report
 from rhobench.dashboards.tables import front_table
 

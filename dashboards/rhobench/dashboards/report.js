@@ -1,5 +1,5 @@
-// The page's behaviour. FIGURES (Plotly JSON by name), RUNS (cards by run id) and DARK (light colour -> dark colour) are
-// defined by the page. The view and the open run live in the address, so that a link shows what its sender saw.
+// Behaviour of the report page. The page defines FIGURES (Plotly JSON by name), RUNS (details by run id) and DARK (dark
+// colour by light colour). The view and the open run are part of the address, so that a link reproduces them.
 (() => {
   'use strict';
   const $ = (selector) => document.querySelector(selector);
@@ -57,7 +57,7 @@
       await Plotly.react(element, figure.data, figure.layout, options);
       if (first) element.on('plotly_click', (event) => open(event.points[0].customdata?.at(-1)));
     }
-    window.__ready = true; // for tests: everything is drawn
+    window.__ready = true; // tests wait for this
   }
 
   for (const name in view) {
@@ -70,11 +70,11 @@
   }
   narrow.addEventListener('change', draw);
 
-  // ---- card of a run
+  // ---- details of a run
 
   function element(tag, text, children = []) {
     const node = document.createElement(tag);
-    if (text) node.textContent = text; // never innerHTML: names and reasons are other people's text
+    if (text) node.textContent = text; // never innerHTML: text of records is untrusted
     node.append(...children);
     return node;
   }
@@ -112,7 +112,7 @@
     remember({ run: null });
   }
 
-  // A link in the page holds only the run; the view is put back into the address.
+  // A link on the page contains only the run, so the view is added to the address again.
   addEventListener('hashchange', () => {
     open(address().get('run'));
     remember({ log: +view.log, front: +view.front, dark: +view.dark });
@@ -130,7 +130,7 @@
     heads.forEach((head) => head.removeAttribute('aria-sort'));
     heads[index].setAttribute('aria-sort', descending ? 'descending' : 'ascending');
     const numeric = heads[index].classList.contains('n');
-    const missing = descending ? -Infinity : Infinity; // a dash is last either way
+    const missing = descending ? -Infinity : Infinity; // missing values come last in both orders
     const key = (row) => {
       const text = row.cells[index].textContent;
       if (!numeric) return text;
@@ -148,11 +148,11 @@
   };
 
   $('#csv').onclick = () => {
-    // A text that a spreadsheet would compute gets a mark before it; numbers stay.
+    // Text that a spreadsheet would evaluate as a formula gets a leading apostrophe; numbers are unchanged.
     const inert = (text) => (/^[\s=+\-@]/.test(text) && Number.isNaN(Number(text)) ? "'" + text : text);
     const quoted = (cell) => '"' + inert(cell.textContent).replaceAll('"', '""') + '"';
     const lines = [heads, ...rows.filter((row) => !row.hidden).map((row) => [...row.cells])];
-    const text = '\ufeff' + lines.map((cells) => cells.map(quoted).join(',')).join('\r\n'); // Excel needs the mark for ρ
+    const text = '\ufeff' + lines.map((cells) => cells.map(quoted).join(',')).join('\r\n'); // Excel needs the byte order mark to read ρ
     const link = element('a');
     link.href = URL.createObjectURL(new Blob([text], { type: 'text/csv' }));
     link.download = 'runs.csv';

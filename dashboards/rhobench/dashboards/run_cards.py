@@ -1,4 +1,4 @@
-"""What the page shows of one run when it is asked for: the card, as text that the page's script fills in."""
+"""The details of a run that the report page shows on request, as text for its script."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from rhobench.config.metrics import METRICS
 from rhobench.results import MAX_BUSY_CORES, Point, Record, rho_label
 
 LABELS = {
-    "busy_cores": "Cores that other work used",
-    "co_running": "Other programs, with their cores",
+    "busy_cores": "Cores used by other processes",
+    "co_running": "Other programs and their cores",
     "load_average": "Load average",
 }
-"""What fields of a point are called, beside the metrics."""
+"""Labels of fields of a point that are not metrics."""
 
 Section = tuple[str, list[tuple[str, str]]]
-"""A title, and (name, text) of each line."""
+"""Title, and name and text of each line."""
 
 
 def run_cards(records: list[Record], frame: pd.DataFrame) -> dict[str, Any]:
-    """By run id what its card shows: status, reason, runs of the same configuration, and sections of (name, text)."""
+    """Content of the card of each run by run id: status, reason, runs of the same configuration, and sections."""
     runs = frame.drop_duplicates("run_id")
     siblings = {run: group["run_id"].tolist() for _, group in runs.groupby("configuration") for run in group["run_id"]}
     return {
@@ -37,7 +37,7 @@ def run_cards(records: list[Record], frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def environment_lines(record: Record) -> dict[str, str]:
-    """The record's environment with each entry as one line of text."""
+    """Environment of a record, with each entry as one line of text."""
     lines = {}
     for name, value in record.environment.items():
         if isinstance(value, dict):
@@ -48,8 +48,8 @@ def environment_lines(record: Record) -> dict[str, str]:
     return lines
 
 
-def show(name: str, value: Any) -> str:
-    """A value as text, with the decimals of its metric."""
+def format_value(name: str, value: Any) -> str:
+    """Text of a value, with the decimals of its metric."""
     if name in METRICS:
         return METRICS[name].format(value)
     if name in {"rho", "rho_infer"} and not isinstance(value, str):
@@ -63,11 +63,16 @@ def show(name: str, value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+def format_values(column: pd.Series) -> str:
+    """Text with the distinct values of a column."""
+    return "; ".join(format_value("", value) for value in column.dropna().unique())
+
+
 def _card_sections(record: Record) -> list[Section]:
     sections = _attempts(record)
     sections += [(f"Measured at {rho_label(point.rho, point.rho)}", _measured(point)) for point in record.points]
-    cost = [(name, show(name, value)) for name, value in record.cost.items()]
-    times = [("started_at", show("", record.started_at)), ("finished_at", show("", record.finished_at))]
+    cost = [(name, format_value(name, value)) for name, value in record.cost.items()]
+    times = [("started_at", format_value("", record.started_at)), ("finished_at", format_value("", record.finished_at))]
     sections.append(("Cost of the run", cost + times))
     sections.append(("Configuration", list(_flat(record.config))))
     sections.append(("Environment", list(environment_lines(record).items())))
@@ -75,12 +80,12 @@ def _card_sections(record: Record) -> list[Section]:
 
 
 def _attempts(record: Record) -> list[Section]:
-    """Those that failed; the last one at a failed run is the failure that its card begins with."""
+    """Section on failed attempts, without the last one of a failed run, which is already the reason of the run."""
     count = len(record.attempts) - (record.status == "failed")
     if count < 1:
         return []
     rows = [
-        (f"{show('', attempt.started_at)}, node {(attempt.node or 'unknown')[:12]}", attempt.reason)
+        (f"{format_value('', attempt.started_at)}, node {(attempt.node or 'unknown')[:12]}", attempt.reason)
         for attempt in record.attempts[:count]
     ]
     return [(f"{count} attempt{'s' if count > 1 else ''} failed before", rows)]
@@ -88,9 +93,9 @@ def _attempts(record: Record) -> list[Section]:
 
 def _measured(point: Point) -> list[tuple[str, str]]:
     fields = {name: value for name, value in point.flat().items() if value is not None and name != "rho"}
-    rows = [(_label(name), show(name, value)) for name, value in fields.items()]
+    rows = [(_label(name), format_value(name, value)) for name, value in fields.items()]
     if point.busy_cores is not None and point.busy_cores > MAX_BUSY_CORES:
-        rows.insert(0, ("Mind", "other work used the machine while latency was measured"))
+        rows.insert(0, ("Note", "Other processes used the machine while latency was measured."))
     return rows
 
 

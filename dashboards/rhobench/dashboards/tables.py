@@ -1,4 +1,4 @@
-"""The front as a table for the terminal."""
+"""The Pareto front as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from rich.table import Table
 from rhobench.config.metrics import metric
 from rhobench.results import ENDED_EARLY, MAX_BUSY_CORES, by_configuration, printable
 
-MARK = " *"
-"""After a time that was measured beside other work."""
+DISTURBED_MARK = " *"
+"""Suffix of a time that was measured while other processes used the machine."""
 
 
 def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
-    """Configurations of a ``Store.frame()``, cheapest first, those on the front marked "●".
+    """Table of all configurations in order of increasing cost, with those on the front marked by "●".
 
-    Where there are several settings (devices, protocols, data sets), each has its own front and its name
-    stands with the model. Times that were measured beside other work are marked "*".
+    Each setting (device, protocol, dataset) has its own front; if there are several, the model column names the
+    setting. Times that were measured while other processes used the machine are marked by "*".
+
+    Args:
+        frame: rows of ``Store.frame()``.
+        x: name of the cost metric.
+        y: name of the accuracy metric.
     """
     rows = by_configuration(frame, x, y)
     cost, value = metric(x), metric(y)
@@ -40,8 +45,8 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
     table.add_column("seeds", justify="right")
     timed = (cost.timed, value.timed)
     for row in rows.to_dict("records"):
-        beside = row["busy_cores"] > MAX_BUSY_CORES
-        marks = [MARK if m and beside else "" for m in timed]
+        disturbed = row["busy_cores"] > MAX_BUSY_CORES
+        marks = [DISTURBED_MARK if m and disturbed else "" for m in timed]
         spread = f" ± {value.format(row[f'{y}_sd'])}" if row["n"] > 1 else ""
         cells = ["●" if row["on_front"] else " ", row["label"], *[row["series"]] * several]
         cells += [cost.format(row[x]) + marks[0], value.format(row[y]) + spread + marks[1], str(row["n"])]
@@ -50,7 +55,7 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
 
 
 def _shown(text: object) -> str:
-    """Text of a record for a terminal: without commands to it, or to rich."""
+    """Text of a record without control characters and without markup of rich."""
     return escape(printable(text))
 
 
@@ -65,5 +70,5 @@ def _caption(frame: pd.DataFrame, rows: pd.DataFrame, *, timed: bool) -> str:
     if unmeasured:
         parts.append(f"{unmeasured} not measured")
     if timed and (rows["busy_cores"] > MAX_BUSY_CORES).any():
-        parts.append(f"* other work used more than {MAX_BUSY_CORES:g} cores meanwhile")
+        parts.append(f"* measured while other processes used more than {MAX_BUSY_CORES:g} cores")
     return ", ".join(parts) + "."

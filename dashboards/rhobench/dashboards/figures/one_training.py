@@ -1,4 +1,4 @@
-"""One training, every rho: what a model that is run at several rho reaches, beside one trained for each of them."""
+"""The figure of one training at every rho, compared with a training for each rho."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from rhobench.config.metrics import Metric, metric
-from rhobench.dashboards.figures import MUTED, SERIES, SURFACE, SYMBOLS, canvas, say_empty, seeds_text
+from rhobench.dashboards.figures.card import FigureCard
+from rhobench.dashboards.figures.style import MUTED, SERIES, SURFACE, SYMBOLS, canvas, seeds_text, show_empty
 from rhobench.results import ENDED_EARLY, configuration_labels, samples_rho
 
-_THE_DIAL = {"model.rho", "model.rho_choices", "measure.rhos", "train.epochs"}
-"""Fields in which a training for every rho and the trainings for one each differ by design. Cheap steps buy more
-epochs: where their numbers differ, names say them."""
+_RHO_FIELDS = {"model.rho", "model.rho_choices", "measure.rhos", "train.epochs"}
+"""Fields in which a training for all rho and trainings for one rho each differ by design. Cheap steps allow more
+epochs; if the numbers of epochs differ, the names of the lines contain them."""
 
 
 def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
-    """``y`` of a ``Store.frame()`` against the rho at inference, seeds averaged.
+    """Plot an accuracy metric, averaged over seeds, against the rho at inference.
 
-    Every configuration that was measured at several rho is a line. Beside it, dashed, stand the trainings of the same
-    store that differ from it by the dial alone, each at the rho that it was trained at. A trace's ``meta`` says what
-    it draws: "one" or "each"; the last entry of a marker's ``customdata`` is the id of its (first) run.
+    Every configuration that was measured at several rho is a solid line. A dashed line joins the trainings that differ
+    from it only in rho, each at the rho that it was trained with. The ``meta`` of a trace is "one" or "each"; the last
+    entry of the ``customdata`` of a marker is the id of its first run.
+
+    Args:
+        frame: rows of ``Store.frame()``.
+        y: name of the accuracy metric.
     """
     value = metric(y)
     figure = canvas("One training, every ρ", "")
@@ -30,7 +35,7 @@ def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
     rows = frame[~frame["status"].isin(ENDED_EARLY) & frame[[y, "rho_infer"]].notna().all(axis=1)]
     rows = rows[rows.groupby("configuration")["rho_infer"].transform("nunique") > 1]
     if rows.empty:
-        say_empty(figure, "no run has been measured at several ρ yet")
+        show_empty(figure, "No run has been measured at several ρ yet.")
         return figure
     rows = rows.assign(setting=_settings(frame).loc[rows.index])
     figure.update_layout(title_subtitle_text=_subtitle(rows, value))
@@ -41,10 +46,10 @@ def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
             name = names[str(configuration)] + epochs[points.index[0]]
             trace = _line(points, value, name, color, SYMBOLS[k % len(SYMBOLS)])
             figure.add_trace(trace.update(meta="one"))
-        rest = _rest(names[str(group["configuration"].iloc[0])])
-        for _, apart in _trained_apart(frame[_settings(frame) == setting], y).groupby("train.epochs"):
-            name = "a training for each ρ" + rest + epochs[apart.index[0]]
-            trace = _line(apart, value, name, MUTED if rows["setting"].nunique() == 1 else color, "circle-open")
+        others = _other_settings(names[str(group["configuration"].iloc[0])])
+        for _, separate in _separate_trainings(frame[_settings(frame) == setting], y).groupby("train.epochs"):
+            name = "a training for each ρ" + others + epochs[separate.index[0]]
+            trace = _line(separate, value, name, MUTED if rows["setting"].nunique() == 1 else color, "circle-open")
             figure.add_trace(trace.update(meta="each", line_dash="dash"))
     ticks = sorted({x for trace in figure.data for x in trace.x})
     figure.update_xaxes(tickvals=ticks, ticktext=[f"{x:g}" for x in ticks])
@@ -59,23 +64,23 @@ def _subtitle(rows: pd.DataFrame, value: Metric) -> str:
 
 
 def _settings(frame: pd.DataFrame) -> pd.Series:
-    """Per row all that decides its result but the dial and the seed, as one text."""
-    fields = [str(path) for path in frame.columns if "." in str(path) and path not in _THE_DIAL]
+    """Text of each row with all settings except rho and the seed."""
+    fields = [str(path) for path in frame.columns if "." in str(path) and path not in _RHO_FIELDS]
     texts = ["|".join(map(str, row)) for row in frame[["dataset", *fields]].to_numpy(dtype=object)]
     return pd.Series(texts, index=frame.index)
 
 
-def _trained_apart(frame: pd.DataFrame, y: str) -> pd.DataFrame:
-    """The points of trainings for one rho, at that rho."""
+def _separate_trainings(frame: pd.DataFrame, y: str) -> pd.DataFrame:
+    """Points of trainings with a single rho, measured at that rho."""
     own = (frame["rho"] == frame["rho_infer"]) & ~samples_rho(frame)
     return frame[own & ~frame["status"].isin(ENDED_EARLY) & frame[y].notna()]
 
 
 def _names(rows: pd.DataFrame) -> dict[str, str]:
-    """By configuration how its training chose rho, and what else tells it from the others."""
+    """Name of each configuration: how its training chose rho, and how else it differs from the others."""
     first = rows.drop_duplicates("configuration")
-    # With one rho for all of them, the labels say what else varies, or "ρ 1" where nothing does.
-    same = {"model.rho_choices": "()", "train.epochs": "as many"}
+    # With the same rho for all, the labels show what else varies, or "ρ 1" if nothing does.
+    same = {"model.rho_choices": "()", "train.epochs": "same"}
     others = configuration_labels(first.assign(rho=1.0, rho_infer=1.0, **same))
     return {
         configuration: " · ".join([f"one training, {_rho(rho, drawn)}", *([] if other == "ρ 1" else [other])])
@@ -86,7 +91,7 @@ def _names(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def _epochs(frame: pd.DataFrame) -> pd.Series:
-    """Per row what a name says of its epochs: nothing where all runs have as many."""
+    """Suffix of the name of each row with its number of epochs; empty if all runs have the same."""
     several = frame["train.epochs"].nunique() > 1
     return frame["train.epochs"].map(lambda count: f" · {count} epochs" if several else "")
 
@@ -95,14 +100,14 @@ def _rho(rho: float, drawn: bool) -> str:
     return "ρ sampled" if drawn else f"ρ {rho:g}"
 
 
-def _rest(name: str) -> str:
-    """What a name says after how rho was chosen."""
+def _other_settings(name: str) -> str:
+    """Part of a name after how rho was chosen, with its separator."""
     _, separator, rest = name.partition(" · ")
     return separator + rest
 
 
 def _line(points: pd.DataFrame, value: Metric, name: str, color: str, symbol: str) -> go.Scatter:
-    """Mean over seeds at each rho, with their standard deviation where there are several."""
+    """Line through the mean over seeds at each rho, with the standard deviation as error bars if there are several."""
     by_rho = points.groupby("rho_infer")
     mean, spread = by_rho[value.name].mean() * value.scale, by_rho[value.name].std(ddof=1) * value.scale
     seeds = by_rho["seed"].nunique()
@@ -123,3 +128,6 @@ def _line(points: pd.DataFrame, value: Metric, name: str, color: str, symbol: st
         customdata=list(zip(hover, by_rho["run_id"].first(), strict=True)),
         hovertemplate="%{customdata[0]}<extra></extra>",
     )
+
+
+CARDS = (FigureCard(name="every-rho", place=40, build=lambda frame, curves: one_training(frame), hide_if_empty=True),)

@@ -1,4 +1,4 @@
-"""The figure of learning curves: how runs got where they are."""
+"""The figure of learning curves: accuracy over the epochs of each run."""
 
 from __future__ import annotations
 
@@ -8,22 +8,31 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from rhobench.config.metrics import Metric, metric
-from rhobench.dashboards.figures import FEW, MUTED, RAMP, SURFACE, SYMBOLS, canvas, say_empty
+from rhobench.dashboards.figures.card import FigureCard
+from rhobench.dashboards.figures.style import MUTED, RAMP, SURFACE, SYMBOLS, canvas, show_empty
 from rhobench.results import configuration_labels
+
+MAX_TICKS = 12
+"""Number of epochs up to which every epoch has a tick."""
 
 
 def learning_curves(curves: pd.DataFrame, frame: pd.DataFrame, y: str = "ap", highlighted: int = 5) -> go.Figure:
-    """``y`` over the epochs of every run in a ``Store.curves()``.
+    """Plot an accuracy metric over the epochs of every run.
 
-    The best run of each of the ``highlighted`` best configurations has a colour, ordered by its label (so by rho in a
-    sweep over rho); the rest are grey.
+    The best run of each of the best configurations is coloured, in the order of rho and name; all others are grey.
+
+    Args:
+        curves: rows of ``Store.curves()``.
+        frame: rows of ``Store.frame()`` of the same store.
+        y: name of the accuracy metric.
+        highlighted: number of coloured configurations.
     """
     value = metric(y)
     figure = canvas("Learning curves", "")
     known = curves[curves["run_id"].isin(frame["run_id"])]
     known = known[known[y].notna()] if y in known else known.iloc[:0]
     if known.empty:
-        say_empty(figure, f"no run has been scored with {value.label} yet")
+        show_empty(figure, f"No run has a value of {value.label} yet.")
         return figure
     known = known.sort_values(["run_id", "epoch"])
     best = known.groupby("run_id")[y].max().sort_values(ascending=value.better == "lower")
@@ -41,13 +50,13 @@ def learning_curves(curves: pd.DataFrame, frame: pd.DataFrame, y: str = "ap", hi
     figure.update_layout(
         title={"subtitle": {"text": f"{value.label} on the validation split after each epoch; {shown}"}}
     )
-    figure.update_xaxes(title_text="Epoch", dtick=1 if known["epoch"].max() <= FEW else None)
+    figure.update_xaxes(title_text="Epoch", dtick=1 if known["epoch"].max() <= MAX_TICKS else None)
     figure.update_yaxes(title_text=value.title)
     return figure
 
 
 def _run_names(frame: pd.DataFrame) -> pd.DataFrame:
-    """Per run: its configuration, name (what tells it from the others) and rho."""
+    """Configuration, name (how it differs from the others) and rho of each run."""
     runs = frame.drop_duplicates("run_id").set_index("run_id")
     as_trained = runs.assign(rho_infer=runs["rho"], precision=None, height=None, width=None)
     name = pd.Series(configuration_labels(as_trained), index=runs.index)
@@ -74,7 +83,7 @@ def _curve(points: pd.DataFrame, run: str, name: str, value: Metric, color: str,
 
 
 def _background_curves(curves: pd.DataFrame, runs: list[str], value: Metric) -> go.Scatter:
-    """All other runs as one trace, broken between runs: hundreds of traces would make the page slow."""
+    """All other runs as one trace with gaps between runs, because hundreds of traces would slow down the page."""
     x: list[float | None] = []
     y: list[float | None] = []
     for _, points in curves[curves["run_id"].isin(runs)].groupby("run_id"):
@@ -84,3 +93,6 @@ def _background_curves(curves: pd.DataFrame, runs: list[str], value: Metric) -> 
     return go.Scatter(
         x=x, y=y, mode="lines", line=line, opacity=0.3, hoverinfo="skip", name="other runs", meta="others"
     )
+
+
+CARDS = (FigureCard(name="curves", place=30, build=lambda frame, curves: learning_curves(curves, frame)),)

@@ -1,0 +1,79 @@
+"""The common look of all figures: colours, symbols and an empty figure.
+
+Colour and symbol together identify a model, so that no figure depends on colour vision. Colours are those of the light
+theme; ``DARK`` maps each of them to its counterpart in the dark theme.
+"""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+INK, MUTED, GRID, SURFACE = "#1c2431", "#5b6676", "#e4e9ef", "#ffffff"
+
+SERIES = ("#1f77c9", "#c2570c", "#0f8a6a", "#b0559b", "#8a6d00")
+"""Colours of models, after Okabe and Ito; each has a contrast of at least 4.3:1 on white."""
+
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon")
+"""Marker symbols. Seven symbols and five colours give 35 combinations before one repeats."""
+
+RAMP = ("#d07a00", "#d2475d", "#a23b8f", "#6a45b0", "#24458f")
+"""Ordered colours for runs along one axis; they also differ in lightness."""
+
+DARK = {
+    INK: "#e3e8ef",
+    MUTED: "#98a4b4",
+    GRID: "#2a323c",
+    SURFACE: "#161b23",
+    **dict(zip(SERIES, ("#5aa9f0", "#f0934e", "#3cc79f", "#de8ccb", "#d9b93b"), strict=True)),
+    **dict(zip(RAMP, ("#ffb84d", "#ff7a8a", "#dd7fcb", "#ab8df0", "#7ea6f5"), strict=True)),
+}
+"""Colour of the dark theme by colour of the light theme."""
+
+FONT = "Inter, 'Segoe UI', system-ui, -apple-system, Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def canvas(title: str, subtitle: str) -> go.Figure:
+    """An empty figure in the common look."""
+    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "title": {"standoff": 10}, "automargin": True}
+    return go.Figure(
+        layout={
+            "template": "none",
+            "height": 460,
+            "font": {"family": FONT, "size": 13, "color": INK},
+            "title": {"text": title, "x": 0, "xref": "paper", "subtitle": {"text": subtitle, "font": {"color": MUTED}}},
+            "paper_bgcolor": SURFACE,
+            "plot_bgcolor": SURFACE,
+            "margin": {"l": 60, "r": 44, "t": 90, "b": 96},
+            "xaxis": {**axis, "ticks": "outside", "tickcolor": GRID},
+            "yaxis": axis,
+            "hovermode": "closest",
+            "hoverlabel": {
+                "bgcolor": SURFACE,
+                "bordercolor": MUTED,
+                "font": {"color": INK, "size": 12},
+                "align": "left",
+            },
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "y": 0,
+                "yref": "container",
+                "yanchor": "bottom",
+                "font": {"size": 12},
+            },
+        }
+    )
+
+
+def show_empty(figure: go.Figure, text: str) -> None:
+    """Show ``text`` in the middle of a figure without data."""
+    figure.add_annotation(text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"color": MUTED})
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+
+
+def seeds_text(fewest: int, most: int) -> str:
+    """Number of averaged seeds: "n = 1 seed", "n = 3 seeds" or "n = 1 to 3 seeds"."""
+    if fewest == most:
+        return f"n = {most} seed{'s' if most > 1 else ''}"
+    return f"n = {fewest} to {most} seeds"
