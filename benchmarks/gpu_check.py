@@ -84,7 +84,7 @@ def _begin(file: Path) -> dict[str, Any]:
     from rhobench.ops.bench import machine
     from rhobench.ops.cuda.compiled import source_digest
 
-    reason = cuda.why_not()
+    reason = cuda.unavailable_reason()
     if reason is not None:
         sys.exit(f"There is nothing to check: {reason}.")
     here = {key: value for key, value in machine("cuda").items() if key != "load_average"}

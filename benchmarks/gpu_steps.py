@@ -29,7 +29,7 @@ from rhobench.ops.cuda import operators  # noqa: E402
 from rhobench.ops.limits import first_level_speed, read_speed  # noqa: E402
 from rhobench.ops.measure import measure  # noqa: E402
 from rhobench.ops.shapes import SHAPES, Form, attend, make_inputs  # noqa: E402
-from rhobench.ops.timing import Contender, on_cpu, on_gpu, take_turns  # noqa: E402
+from rhobench.ops.timing import Contender, on_cpu, on_gpu, time_interleaved  # noqa: E402
 from rhobench.ops.torch_op import flat_sizes  # noqa: E402
 
 Found = dict[str, Any]
@@ -78,7 +78,7 @@ def small(peers: list[Path]) -> Found:
         torch.use_deterministic_algorithms(deterministic)
         for dtype in (torch.float32, torch.bfloat16):
             wrong = [compared for compared in check_backend("cuda", "cuda", dtype) if not compared.agrees]
-            assert not wrong, wrong[0].sentence
+            assert not wrong, wrong[0].summary
     return {}
 
 
@@ -95,7 +95,7 @@ def ceilings(peers: list[Path]) -> Found:
         "add_spread": lambda: sums.index_add_(0, spread, rows),
         "add_crowded": lambda: sums.index_add_(0, crowded, rows),
     }
-    timed = take_turns({name: on_gpu([call]) for name, call in calls.items()}, rounds=3)
+    timed = time_interleaved({name: on_gpu([call]) for name, call in calls.items()}, rounds=3)
     return {
         "memory_read_gb_s": read_speed(1 << 28, 0, device) / 1e9,
         "second_level_read_gb_s": read_speed(16 << 20, 0, device) / 1e9,
@@ -115,7 +115,7 @@ def host(peers: list[Path]) -> Found:
     calls: dict[str, Callable[[], object]] = {
         "one addition of PyTorch": lambda: value.add(1),
         "the operator": lambda: attend("fused", arguments, shapes, None, "cuda"),
-        "its CUDA implementation": lambda: operators.fused_forward(value, sizes, references, offsets, logits, None),
+        "its CUDA implementation": lambda: operators.forward(value, sizes, offsets, logits, references, None),
         "the reference": lambda: attend("fused", arguments, shapes, None, "reference"),
     }
     for name, attention in _peers(peers).items():
@@ -126,7 +126,7 @@ def host(peers: list[Path]) -> Found:
             call()
 
     with torch.no_grad():
-        timed = take_turns({name: on_cpu(partial(burst, call)) for name, call in calls.items()}, rounds=5, most=3)
+        timed = time_interleaved({name: on_cpu(partial(burst, call)) for name, call in calls.items()}, rounds=5, most=3)
     return {"microseconds": {name: samples.median * 1e3 / 50 for name, samples in timed.items()}}
 
 
@@ -192,7 +192,7 @@ def models(peers: list[Path]) -> Found:
             model = build_model(replace(config, attention_backend=backend)).eval().to("cuda")
             for precision in ("float32", "bfloat16"):
                 calls[f"{name} {backend} {precision}"] = partial(_inference, model, image, mask, precision)
-    timed = take_turns({name: on_cpu(call) for name, call in calls.items()}, rounds=5, round_s=0.3)
+    timed = time_interleaved({name: on_cpu(call) for name, call in calls.items()}, rounds=5, round_s=0.3)
     return {"milliseconds": {name: samples.median for name, samples in timed.items()}}
 
 
@@ -227,13 +227,13 @@ def backward(peers: list[Path]) -> Found:
             value, references, offsets, logits = inputs.differentiable("fused").values()
             grad = torch.randn(len(value), offsets.shape[1], value.shape[2] * value.shape[3], device="cuda").to(dtype)
             sizes = flat_sizes(inputs.spatial_shapes)
-            points = references, offsets, logits, inputs.query_index
-            call = partial(operators.fused_backward, grad, value, sizes, *points, needs_reference=False)
+            arguments = value, sizes, offsets, logits, references, inputs.query_index
+            call = partial(operators.backward, grad, *arguments, needs_reference=False)
             for deterministic in (False, True):
                 torch.use_deterministic_algorithms(deterministic)  # looked at while the graph is captured
                 calls[f"{name} {dtype_name} {'integers' if deterministic else 'floats'}"] = on_gpu([call])
             torch.use_deterministic_algorithms(False)
-    timed = take_turns(calls, rounds=5, round_s=0.05)
+    timed = time_interleaved(calls, rounds=5, round_s=0.05)
     return {"milliseconds": {name: samples.median for name, samples in timed.items()}}
 
 

@@ -33,7 +33,7 @@ def check(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(script, "HERE", tmp_path)
     monkeypatch.setattr(script, "LIMIT_S", {"tests": 20, "broken": 20, "slow": 2})
-    monkeypatch.setattr("rhobench.ops.cuda.why_not", lambda: None)
+    monkeypatch.setattr("rhobench.ops.cuda.unavailable_reason", lambda: None)
     monkeypatch.setattr("rhobench.ops.bench.machine", lambda _: {"load_average": 1})
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "Played 100")
     return script
@@ -69,7 +69,7 @@ def test_wrong_kernels_get_no_times(check, tmp_path, monkeypatch):
 
 
 def test_without_a_gpu_it_says_so(check, monkeypatch):
-    monkeypatch.setattr("rhobench.ops.cuda.why_not", lambda: "no driver")
+    monkeypatch.setattr("rhobench.ops.cuda.unavailable_reason", lambda: "no driver")
     with pytest.raises(SystemExit, match="There is nothing to check: no driver"):
         check.main([])
 

@@ -58,7 +58,7 @@ def test_what_fails_its_check_gets_no_time(tmp_path, capsys, monkeypatch):
     out = tmp_path / "out.json"
     status, table = run(capsys, "tiny", "--dtype", "float32", "--no-compiled", "--out", str(out))
     assert status == 1
-    assert "not timed: output is 1.0e-03 off, limit 5.0e-07" in table or "not timed: grad_" in table
+    assert "not timed: output has a relative error of 1.0e-03, limit 5.0e-07" in table or "not timed: grad_" in table
     reference, ours = json.loads(out.read_text())["rows"]
     assert "forward" in reference
     assert "forward" not in ours
@@ -68,7 +68,7 @@ def test_a_problem_that_does_not_exist_is_a_sentence(capsys):
     with pytest.raises(SystemExit) as stopped:
         bench.main(["tinny"])
     assert stopped.value.code == 2
-    assert "there is no problem 'tinny': choose from dense, sparse30" in capsys.readouterr().err
+    assert "unknown problem 'tinny': choose from dense, sparse30" in capsys.readouterr().err
 
 
 def test_the_limit_is_what_memory_must_move(monkeypatch):
@@ -106,9 +106,9 @@ def test_contenders_take_turns():
     def contender(name):
         return timing.Contender(lambda: calls.append(name.upper()) or 2.0, lambda: calls.append(name) or 1.0, "wall")
 
-    samples = timing.take_turns({name: contender(name) for name in "ab"}, rounds=3, most=2)
+    samples = timing.time_interleaved({name: contender(name) for name in "ab"}, rounds=3, most=2)
     assert "".join(calls) == 3 * "AaaBbb"
-    assert all(one.cold == [2.0] * 3 and one.all_warm == [1.0] * 6 for one in samples.values())
+    assert all(one.cold == [2.0] * 3 and one.warm_samples == [1.0] * 6 for one in samples.values())
 
 
 def test_slow_calls_get_two_a_turn(monkeypatch):
@@ -116,7 +116,7 @@ def test_slow_calls_get_two_a_turn(monkeypatch):
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock) * 1.0)
     monkeypatch.setattr(timing.time, "perf_counter_ns", lambda: next(clock) * 10**6)
     calls = []
-    (samples,) = timing.take_turns({"slow": timing.on_cpu(lambda: calls.append(1))}, rounds=2).values()
+    (samples,) = timing.time_interleaved({"slow": timing.on_cpu(lambda: calls.append(1))}, rounds=2).values()
     assert (samples.cold, samples.warm) == ([1.0, 1.0], [[1.0], [1.0]])
     assert samples.median == samples.cold_median == 1.0
     assert samples.spread == (1.0, 1.0)
@@ -134,10 +134,14 @@ def test_peers_are_compared_with_too(monkeypatch, capsys):
     table = capsys.readouterr().out
     assert status == 0  # a peer that is wrong is no fault of ours
     assert "x another" in table
-    assert "not timed: output is 1.0e+00 off" in next(row for row in table.splitlines() if row[12:].startswith("wrong"))
+    assert "not timed: output has a relative error of 1.0e+00" in next(
+        row for row in table.splitlines() if row[12:].startswith("wrong")
+    )
 
 
-@pytest.mark.parametrize(("device", "sentence"), [("gpu", "there is no device 'gpu'"), ("meta", "no kernels are made")])
+@pytest.mark.parametrize(
+    ("device", "sentence"), [("gpu", "unknown --device 'gpu'"), ("meta", "no backend is named 'meta'")]
+)
 def test_a_device_that_cannot_be_timed_is_a_sentence(device, sentence, capsys):
     with pytest.raises(SystemExit) as stopped:
         bench.main(["decoder", "--device", device])

@@ -36,15 +36,15 @@ def assert_identical(results, expected):
 
 @pytest.mark.parametrize("form", ["plain", "points", "boxes"])
 def test_operator_fulfils_pytorchs_contract(make_problem, make_fused_problem, form):
+    references = index = None
     if form == "plain":
-        operator, (value, shapes, *inputs) = torch.ops.rhobench.deformable_attention, make_problem()
+        value, shapes, points, weights = make_problem()
     else:
-        operator, problem = torch.ops.rhobench.fused_deformable_attention, make_fused_problem(boxes=form == "boxes")
-        value, shapes, *inputs = problem
-    sizes = flat_sizes(shapes)
-    leaves = [tensor.requires_grad_() for tensor in inputs]
-    index = [] if form == "plain" else [torch.arange(9).flip(0).expand(2, -1)]
-    verdicts = torch.library.opcheck(operator.default, (value.requires_grad_(), sizes, *leaves, *index))
+        value, shapes, references, points, weights = make_fused_problem(boxes=form == "boxes")
+        references, index = references.requires_grad_(), torch.arange(9).flip(0).expand(2, -1)
+    leaves = [tensor.requires_grad_() for tensor in (value, points, weights)]
+    arguments = leaves[0], flat_sizes(shapes), *leaves[1:], references, index
+    verdicts = torch.library.opcheck(torch.ops.rhobench.deformable_attention.cpu, arguments)
     assert set(verdicts.values()) == {"SUCCESS"}
 
 

@@ -175,7 +175,10 @@ def test_backends_by_device():
     ("change", "sentence"),
     [
         ({"backend": "tpu"}, r"backend='tpu' is unknown.*use one of \('auto', 'reference', 'cpu', 'cuda'\)"),
-        ({"backend": "cuda"}, r"backend='cuda' got tensors on 'cpu': move them there, or use backend='reference'"),
+        (
+            {"backend": "cuda"},
+            r"backend='cuda' needs tensors on 'cuda', but they are on 'cpu': move them, or use backend='reference'",
+        ),
         ({"value": torch.zeros(2, 47, 48)}, r"value has shape \(2, 47, 48\).*needs \(N, S, H, D\)"),
         ({"value": torch.zeros(2, 46, 2, 24)}, r"value has 46 pixels.*hold 47"),
         ({"spatial_shapes": []}, r"spatial_shapes \[\].*at least one level"),
@@ -188,7 +191,10 @@ def test_backends_by_device():
             r"value is float64.*takes float32, float16",
         ),
         ({"attention_weights": torch.zeros(2, 9, 2, 2, 4, device="meta")}, r"attention_weights is on meta.*one device"),
-        ({"value": torch.zeros(2, 47, 2, 24, device="meta"), "backend": "cpu"}, r"backend='cpu' got tensors on 'meta'"),
+        (
+            {"value": torch.zeros(2, 47, 2, 24, device="meta"), "backend": "cpu"},
+            r"backend='cpu' needs tensors on 'cpu', but they are on 'meta'",
+        ),
     ],
 )
 def test_a_wrong_request_is_answered_by_a_sentence(make_problem, change, sentence):

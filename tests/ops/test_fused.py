@@ -123,7 +123,7 @@ def test_a_logit_that_is_no_number_shows_and_stays_in_its_row(make_fused_problem
             {"reference_points": torch.zeros(2, 9, 2, 3)},
             r"reference_points has .*\(2, 9, 2\) \+ \(2,\) or \(4,\)",
         ),
-        ({"reference_points": torch.zeros(2, 8, 2, 2)}, r"reference_points has shape \(2, 8, 2, 2\).*query_index says"),
+        ({"reference_points": torch.zeros(2, 8, 2, 2)}, r"reference_points has shape \(2, 8, 2, 2\).*Pass query_index"),
         ({"sampling_offsets": torch.zeros(2, 9, 2, 3, 4, 2)}, r"sampling_offsets has shape.*2 levels need"),
         ({"attention_logits": torch.zeros(2, 9, 2, 2, 3)}, r"attention_logits has shape.*each of sampling_offsets"),
         ({"query_index": torch.zeros(2, 9)}, r"query_index has .*float32: it needs \(2, 9\) of torch.int64"),

@@ -1,5 +1,6 @@
-"""Deformable attention for any DETR: one operator in two forms, several backends, no dependence on the rest."""
+"""Deformable attention for any DETR: one operator in two forms, with several backends and no other dependencies."""
 
+from rhobench.ops import backends
 from rhobench.ops.api import (
     available_backends,
     deformable_attention,
@@ -15,3 +16,5 @@ __all__ = [
     "resolve_backend",
     "sampling_points",
 ]
+
+backends.discover()

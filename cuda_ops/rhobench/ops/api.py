@@ -1,47 +1,41 @@
-"""The public functions: they check the arguments, pick the backend and call it."""
+"""The public functions, which check their arguments, choose a backend and call its operator."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from rhobench.ops import cuda, reference, torch_op
+from rhobench.ops import reference
 from rhobench.ops.arguments import check_fused, check_plain, check_tensors
-
-BACKENDS = ("reference", "cpu", "cuda")
-"""The last two are named after the device whose tensors they take."""
+from rhobench.ops.backends import BACKENDS, REFERENCE, backend_names, discover, find_backend
+from rhobench.ops.torch_op import OPERATORS, flat_sizes
 
 
 def available_backends() -> tuple[str, ...]:
-    """The backends that can run on this machine."""
-    usable = {
-        "reference": True,
-        "cpu": importlib.util.find_spec("numba") is not None,
-        "cuda": cuda.why_not() is None,
-    }
-    return tuple(name for name in BACKENDS if usable[name])
+    """Names of the backends that can run on this machine, the reference first."""
+    discover()
+    return tuple(name for name in backend_names() if name == REFERENCE or BACKENDS[name].unavailable_reason() is None)
 
 
 def resolve_backend(device: torch.device | str, backend: str = "auto") -> str:
-    """Name the backend that runs for tensors on ``device``: what a measurement should record.
+    """Return the name of the backend that runs for tensors on ``device``, for measurements to record.
 
-    "auto" is "cpu" for CPU tensors, "cuda" for those on a GPU and "reference" elsewhere. It depends on the device
-    alone: a backend that fails, or lacks a package, raises, and no other one takes over.
+    "auto" is "cpu" for CPU tensors, "cuda" for those on a GPU and "reference" on devices that no backend is named
+    after. It depends on the device alone: if a backend fails or lacks a package, the call raises; it never falls back
+    to another one.
 
     Raises:
         ValueError: the backend is unknown, or does not run on the device.
     """
     device_type = torch.device(device).type
     if backend == "auto":
-        return device_type if device_type in BACKENDS else "reference"
-    if backend not in BACKENDS:
-        raise ValueError(f"backend={backend!r} is unknown to rhobench.ops: use one of {('auto', *BACKENDS)}.")
-    if backend not in ("reference", device_type):
+        return device_type if device_type in BACKENDS else REFERENCE
+    if backend != REFERENCE and find_backend(backend).device_type != device_type:
         raise ValueError(
-            f"backend={backend!r} got tensors on {device_type!r}: move them there, or use backend='reference'."
+            f"backend={backend!r} needs tensors on {BACKENDS[backend].device_type!r}, but they are on "
+            f"{device_type!r}: move them, or use backend='reference'."
         )
     return backend
 
@@ -59,11 +53,12 @@ def deformable_attention(
     Args:
         value: (N, S, H, D): N images, the S pixels of all levels one after the other, H heads of width D.
         spatial_shapes: (height, width) of each of the L levels; their areas sum to S.
-        sampling_locations: (N, Q, H, L, P, 2): (x, y) of P points for each query, head and level, as shares of the
+        sampling_locations: (N, Q, H, L, P, 2): (x, y) of P points for each query, head and level, as fractions of the
             level's width and height. Pixel i has its centre at (i + 0.5) / size; outside the map, value is zero. A
             NaN or infinite coordinate makes the result NaN.
         attention_weights: (N, Q, H, L, P): the weight of each sample.
-        backend: "auto", "reference" (plain PyTorch, any device and dtype), "cpu" (Numba) or "cuda" (CuPy).
+        backend: "auto", "reference" (plain PyTorch, any device and dtype), "cpu" (Numba), "cuda" (CuPy), or another
+            name in ``available_backends()``.
 
     Returns:
         (N, Q, H * D) in the dtype of ``value``, differentiable in all three tensors. The arithmetic is float32, also
@@ -77,10 +72,10 @@ def deformable_attention(
     tensors = {"value": value, "sampling_locations": sampling_locations, "attention_weights": attention_weights}
     check_plain(tensors, spatial_shapes)
     check_tensors(tensors, resolved)
-    if resolved == "reference":
+    if resolved == REFERENCE:
         return reference.deformable_attention(value, spatial_shapes, sampling_locations, attention_weights)
-    sizes = torch_op.flat_sizes(spatial_shapes)
-    return torch.ops.rhobench.deformable_attention.default(value, sizes, sampling_locations, attention_weights)
+    sizes = flat_sizes(spatial_shapes)
+    return OPERATORS[resolved](value, sizes, sampling_locations, attention_weights, None, None)
 
 
 def fused_deformable_attention(
@@ -93,19 +88,20 @@ def fused_deformable_attention(
     query_index: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """``deformable_attention`` of what a layer's projections give: softmax and sampling locations happen inside.
+    """Deformable attention on the outputs of a layer's projections, with softmax and sampling locations fused in.
 
-    Faster than the plain form, and exact with offsets in half precision, since locations are never rounded to it.
+    Faster than ``deformable_attention``, and exact with offsets in half precision, since locations are never rounded
+    to it.
 
     Args:
         value: (N, S, H, D), as for ``deformable_attention``.
         spatial_shapes: (height, width) of each of the L levels.
-        reference_points: (N, R, L, 2): (x, y) in shares of each level; an offset of 1 is then one pixel. Or
-            (N, R, L, 4): boxes (x, y, width, height), whose half an offset of P is.
-        sampling_offsets: (N, Q, H, L, P, 2), around the reference of the query.
+        reference_points: (N, R, L, 2): (x, y) as fractions of each level's size; an offset of 1 is then one pixel. Or
+            (N, R, L, 4): boxes (x, y, width, height); an offset of P is then half the box.
+        sampling_offsets: (N, Q, H, L, P, 2), relative to the reference point of the query.
         attention_logits: (N, Q, H, L, P): their softmax over levels and points weighs the samples.
-        query_index: (N, Q) int64, the row of ``reference_points`` where each query stands: a sparse encoder's queries
-            read their references in place. None: R = Q, each query has the row of its own number.
+        query_index: (N, Q) int64, the row of ``reference_points`` of each query, so that the queries of a sparse
+            encoder read their reference points in place. None: R = Q, and query i uses row i.
         backend: as for ``deformable_attention``.
 
     Returns:
@@ -113,8 +109,8 @@ def fused_deformable_attention(
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit, or the backend is unknown or does not run on the device.
-        IndexError: ``query_index`` names a row that does not exist. On a GPU, which nobody waits for, such a query's
-            result is NaN.
+        IndexError: ``query_index`` names a row that does not exist. On a GPU, where checking would wait for the
+            device, the result of such a query is NaN instead.
     """
     resolved = resolve_backend(value.device, backend)
     tensors = {
@@ -125,10 +121,8 @@ def fused_deformable_attention(
     }
     check_fused(tensors, spatial_shapes, query_index)
     check_tensors(tensors, resolved)
-    if resolved == "reference":
+    if resolved == REFERENCE:
         inputs = reference_points, sampling_offsets, attention_logits, query_index
         return reference.fused_deformable_attention(value, spatial_shapes, *inputs)
-    sizes = torch_op.flat_sizes(spatial_shapes)
-    return torch.ops.rhobench.fused_deformable_attention.default(
-        value, sizes, reference_points, sampling_offsets, attention_logits, query_index
-    )
+    sizes = flat_sizes(spatial_shapes)
+    return OPERATORS[resolved](value, sizes, sampling_offsets, attention_logits, reference_points, query_index)

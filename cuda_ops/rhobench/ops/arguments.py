@@ -1,4 +1,4 @@
-"""What the arguments of the public functions must be, and the sentences for those that are not."""
+"""Checks of the arguments of the public functions, with messages that name the argument and what it needs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _POINTS_AXES, _WEIGHTS_AXES = "N, Q, H, L, P, 2", "N, Q, H, L, P"
 
 
 def check_plain(tensors: dict[str, Tensor], spatial_shapes: Sequence[tuple[int, int]]) -> None:
-    """Check the shapes of value, sampling_locations and attention_weights.
+    """Check the shapes of value, sampling_locations and attention_weights, in this order.
 
     Raises:
-        ValueError: one does not fit the others.
+        ValueError: a shape does not fit the others.
     """
     value, locations, weights = tensors.values()
     _check_axes(tensors, ("N, S, H, D", _POINTS_AXES, _WEIGHTS_AXES))
@@ -25,10 +25,10 @@ def check_plain(tensors: dict[str, Tensor], spatial_shapes: Sequence[tuple[int, 
 def check_fused(
     tensors: dict[str, Tensor], spatial_shapes: Sequence[tuple[int, int]], query_index: Tensor | None
 ) -> None:
-    """Check the shapes of value, reference_points, sampling_offsets, attention_logits, and the index.
+    """Check the shapes of value, reference_points, sampling_offsets, attention_logits, in this order, and of the index.
 
     Raises:
-        ValueError: one does not fit the others.
+        ValueError: a shape does not fit the others, or ``query_index`` has another dtype or device.
     """
     value, references, offsets, logits = tensors.values()
     _check_axes(tensors, ("N, S, H, D", "N, R, L, 2 or 4", _POINTS_AXES, _WEIGHTS_AXES))
@@ -39,8 +39,8 @@ def check_fused(
     if references.shape[:3] != (images, rows, len(spatial_shapes)) or references.shape[3] not in (2, 4):
         raise ValueError(
             f"reference_points has shape {tuple(references.shape)}: {images} images, {queries} queries and "
-            f"{len(spatial_shapes)} levels need {(images, rows, len(spatial_shapes))} + (2,) or (4,); with fewer "
-            "queries than references, query_index says which row is whose."
+            f"{len(spatial_shapes)} levels need {(images, rows, len(spatial_shapes))} + (2,) or (4,). Pass "
+            "query_index if queries do not use the reference points in order."
         )
     if query_index is None:
         return
@@ -50,14 +50,16 @@ def check_fused(
             f"{(images, queries)} of torch.int64, the row of reference_points of each query."
         )
     if query_index.device != value.device:
-        raise ValueError(f"query_index is on {query_index.device} but value is on {value.device}: put both on one.")
+        raise ValueError(
+            f"query_index is on {query_index.device} but value is on {value.device}: put both on one device."
+        )
 
 
 def check_tensors(tensors: dict[str, Tensor], backend: str) -> None:
-    """Check dtypes and devices.
+    """Check that all tensors are on one device and have a dtype that ``backend`` supports.
 
     Raises:
-        ValueError: they differ in device, are no floating-point numbers, or ``backend`` cannot compute with them.
+        ValueError: devices differ, or a dtype is not floating-point or not supported by ``backend``.
     """
     value = tensors["value"]
     for name, tensor in tensors.items():

@@ -1,8 +1,8 @@
-"""How fast deformable attention is on this machine: ``python -m rhobench.ops.bench``.
+"""Benchmark deformable attention on this machine: ``python -m rhobench.ops.bench``.
 
-For each named problem: first whether a backend computes the right thing, forward and backward, in each dtype; then how
-long it takes beside the PyTorch reference and its compiled form, in turns, and how near that comes to what the
-memory of the machine allows. What fails the check gets no time. On a GPU calls are replayed from a CUDA graph.
+For each named problem, a backend is first checked against float64, forward and backward, in each dtype. It is then
+timed, interleaved with the PyTorch reference and its compiled form, and compared with the time that the memory of the
+machine needs at least. A backend that fails its check is not timed. On a GPU, calls are replayed from a CUDA graph.
 """
 
 from __future__ import annotations
@@ -20,30 +20,32 @@ from typing import Any
 
 import torch
 
-from rhobench.ops import cpu, cuda
+from rhobench.ops import cpu
 from rhobench.ops.api import available_backends
+from rhobench.ops.backends import BACKENDS, REFERENCE
 from rhobench.ops.check import BASELINES, DTYPES, Attention
 from rhobench.ops.limits import PASSES
-from rhobench.ops.measure import COMPILED, REFERENCE, Row, baselines, measure, ratio
+from rhobench.ops.measure import COMPILED, Row, baselines, measure, ratio
 from rhobench.ops.shapes import FORMS, SHAPES
 
 SHORT = {REFERENCE: "ref", COMPILED: "comp"}
-"""Names in the head of the table."""
+"""Abbreviations in the header of the table."""
 SCHEMA = 2
+"""Version of the JSON format."""
 
 
 def header(names: Sequence[str]) -> str:
-    """The head of the table, above ``line``; ``names`` of the baselines."""
+    """Header of the table, whose rows are from ``line``; ``names`` are the baselines."""
     times = "".join(f"{f'x {SHORT.get(name, name)}':>10}" for name in names)
     columns = "".join(f"{f'{kind} ms':>15}{'p10 to p90':>15}{'cold':>7}{times}{'limit':>7}" for kind in PASSES)
     return f"{'problem':<12}{'backend':<20}{'dtype':<10}{'error':>8}{columns}"
 
 
 def line(row: Row, rows: Sequence[Row]) -> str:
-    """A row of the table; ``rows`` are all of the same problem."""
+    """One line of the table; ``rows`` are all rows of the same problem."""
     start = f"{row.shape:<12}{row.backend:<20}{row.dtype:<10}"
     if not row.samples:
-        return f"{start}  not timed: {row.comparison.sentence}"
+        return f"{start}  not timed: {row.comparison.summary}"
     cells = f"{max(row.comparison.errors.values()):>8.0e}"
     for kind, samples in row.samples.items():
         low, high = map(_digits, samples.spread)
@@ -56,12 +58,12 @@ def line(row: Row, rows: Sequence[Row]) -> str:
 
 
 def _digits(number: float) -> str:
-    """Three of them."""
+    """Format a number with three significant digits, or three decimals if it is below 1."""
     return f"{number:.{3 if number < 1 else 2 if number < 10 else 1 if number < 100 else 0}f}"
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the times depend on beside the code."""
+    """Hardware and software that the times depend on, for the record."""
     from llvmlite import binding
 
     found: dict[str, Any] = {
@@ -90,11 +92,14 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None, peers: Mapping[str, Attention] | None = None) -> int:
-    """Print the table -> exit status: 1 when a backend failed its check.
+    """Run the benchmark and print its table.
 
     Args:
-        arguments: of the command line.
-        peers: operators of others by name, to be compared with, too.
+        arguments: command line; None for ``sys.argv``.
+        peers: third-party implementations by name, to be timed as well.
+
+    Returns:
+        Exit status, 1 if a backend failed its check.
     """
     options = _parse(arguments)
     if options.threads:
@@ -102,9 +107,9 @@ def main(arguments: Sequence[str] | None = None, peers: Mapping[str, Attention] 
     here, found = machine(options.device), []
     print(", ".join(f"{key} {value}" for key, value in here.items() if not isinstance(value, dict)))
     print(
-        "Medians of warm calls. training: forward and backward. cold: first call after the others have run.\n"
-        "x ref, x comp: times as fast as the float32 reference, eager and compiled.\n"
-        "limit: the part of the time that the memory of this machine needs in any case.\n"
+        "Times are medians of warm calls. training: forward and backward. cold: first call after the others have run.\n"
+        "x ref, x comp: speed-up over the float32 reference, eager and compiled.\n"
+        "limit: time that the memory of this machine needs at least, as a share of the measured time.\n"
     )
     print(header([*([REFERENCE] if options.no_compiled else BASELINES), *(peers or {})]))
     failed = False
@@ -122,7 +127,7 @@ def main(arguments: Sequence[str] | None = None, peers: Mapping[str, Attention] 
         print("\n".join(line(row, rows) for row in rows), flush=True)
         found += [row.as_dict(rows) for row in rows]
         failed |= any(not row.comparison.agrees for row in rows if row.backend in (REFERENCE, options.backend))
-        if options.out:  # after every problem, so that an interrupted run keeps what it has
+        if options.out:  # after every problem, so that an interrupted run keeps its results
             date = datetime.date.today().isoformat()
             options.out.write_text(json.dumps({"schema": SCHEMA, "date": date, "machine": here, "rows": found}) + "\n")
     return int(failed)
@@ -139,29 +144,30 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     usable = [name for name in available_backends() if name != REFERENCE]
     first = "cuda" if "cuda" in usable else "cpu"
-    parser.add_argument("shapes", nargs="*", metavar="PROBLEM", help="all of them without this")
+    parser.add_argument("shapes", nargs="*", metavar="PROBLEM", help="names of problems (default: all)")
     parser.add_argument("--device", default=first, help=f"cpu, cuda or cuda:1 (default here: {first})")
-    parser.add_argument("--form", choices=FORMS, default="fused", help="of the operator (default: fused)")
-    parser.add_argument("--dtype", action="append", choices=tuple(DTYPES), help="default: each of them")
-    parser.add_argument("--threads", type=int, help=f"default: PyTorch's, {torch.get_num_threads()} here")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each contender (default: 7)")
-    parser.add_argument("--no-compiled", action="store_true", help="spare the minutes of torch.compile")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write all numbers and raw samples")
+    parser.add_argument("--form", choices=FORMS, default="fused", help="form of the operator (default: fused)")
+    parser.add_argument("--dtype", action="append", choices=tuple(DTYPES), help="may be repeated (default: all)")
+    parser.add_argument("--threads", type=int, help=f"CPU threads (default here: {torch.get_num_threads()})")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds in which each one is timed (default: 7)")
+    parser.add_argument("--no-compiled", action="store_true", help="do not time the reference under torch.compile")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write all results and raw samples as JSON")
     options = parser.parse_args(arguments)
     options.shapes = options.shapes or list(SHAPES)
     options.dtype = options.dtype or list(DTYPES)
     unknown = [shape for shape in options.shapes if shape not in SHAPES]
     if unknown:
-        parser.error(f"there is no problem {unknown[0]!r}: choose from {', '.join(SHAPES)}")
+        parser.error(f"unknown problem {unknown[0]!r}: choose from {', '.join(SHAPES)}")
     if options.rounds < 1 or (options.threads is not None and options.threads < 1):
-        parser.error("--rounds and --threads need a number of at least 1")
+        parser.error("--rounds and --threads must be at least 1")
     try:
         options.backend = torch.device(options.device).type
     except RuntimeError:
-        parser.error(f"there is no device {options.device!r}: give cpu, cuda or cuda:1")
+        parser.error(f"unknown --device {options.device!r}: use cpu, cuda or cuda:1")
     if options.backend not in usable:
-        reason = cuda.why_not() if options.backend == "cuda" else "no kernels are made for it"
-        parser.error(f"nothing to time on --device {options.device}: {reason}")
+        known = BACKENDS.get(options.backend)
+        reason = known.unavailable_reason() if known else f"no backend is named {options.backend!r}"
+        parser.error(f"cannot time --device {options.device}: {reason}")
     return options
 
 

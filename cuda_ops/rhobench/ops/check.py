@@ -1,4 +1,4 @@
-"""Whether a backend computes what the reference defines: forward and backward, against float64 on the same inputs."""
+"""Check a backend against the reference: forward and backward, compared with float64 on the same inputs."""
 
 from __future__ import annotations
 
@@ -10,87 +10,87 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from rhobench.ops.api import BACKENDS
+from rhobench.ops.backends import BACKENDS, REFERENCE, find_backend
 from rhobench.ops.shapes import FORMS, Form, Inputs, Problem, attend, make_inputs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""By the names that users write."""
+"""Dtypes that every backend supports, by the names that users write."""
 
 Attention = Callable[[Form, dict[str, Tensor], list[tuple[int, int]], Tensor | None], Tensor]
-"""A form of the operator: the form, its arguments as ``Inputs.differentiable`` gives them, levels, query index."""
+"""(form, arguments from ``Inputs.differentiable``, spatial shapes, query index) -> output of the operator."""
 
 _ROUNDING = {torch.float32: 5e-7, torch.float16: 3e-4, torch.bfloat16: 2e-3}
-_QUERIES_AT_ONCE = 2048
-BASELINES = ("reference", "compiled reference")
-"""What is always there to compare with."""
-OURS = tuple(name for name in BACKENDS if name not in BASELINES)
-"""Backends whose kernels keep the position of a sample exactly."""
+_QUERIES_PER_CHUNK = 2048
+
+BASELINES = (REFERENCE, "compiled reference")
+"""Names of what every backend is compared with: the reference, eager and under ``torch.compile``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One form of a backend on one set of inputs."""
+    """Result of checking one form of a backend on one set of inputs."""
 
     backend: str
     form: Form
     problem: str
     dtype: str
     errors: dict[str, float]
-    """Tensor -> norm of the difference to float64 by the norm of float64's; output and every gradient."""
+    """Relative error of the output and of each gradient: norm of the difference to float64, divided by the norm."""
     limits: dict[str, float]
-    """Tensor -> largest error that agrees."""
+    """Largest relative error that passes, by tensor."""
     message: str | None = None
-    """First line of the error that the backend raised instead."""
+    """First line of the exception that the backend raised; None if it ran."""
 
     @property
     def agrees(self) -> bool:
-        """Whether it ran and every error is within its limit."""
+        """Whether the backend ran and every error is within its limit."""
         return self.message is None and all(error <= self.limits[name] for name, error in self.errors.items())
 
     @property
-    def sentence(self) -> str:
-        """What is wrong, or the largest error."""
+    def summary(self) -> str:
+        """The exception, or the largest error relative to its limit."""
         if self.message is not None:
             return self.message
         if not self.errors:
             return "nothing to compare"
-        # A NaN is no number to take a maximum of, and the worst of all.
+        # max() ignores NaN or returns it by chance, and NaN is the worst error.
         worst = max(self.errors, key=lambda name: _or_infinite(self.errors[name] / self.limits[name]))
-        return f"{worst} is {self.errors[worst]:.1e} off, limit {self.limits[worst]:.1e}"
+        return f"{worst} has a relative error of {self.errors[worst]:.1e}, limit {self.limits[worst]:.1e}"
 
 
 @dataclass(frozen=True)
 class Exact:
-    """Results in float64 for a fixed gradient of the output."""
+    """Results of the reference in float64, for a fixed gradient of the output."""
 
     form: Form
     inputs: Inputs
     grad_output: Tensor
     results: dict[str, Tensor]
-    """output, and grad_NAME for each differentiable argument."""
+    """The output as "output", and the gradient of each differentiable argument as "grad_NAME"."""
 
 
 def check_backend(
     backend: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> list[Comparison]:
-    """Compare a backend with float64 on small problems: two forms, output and gradients.
+    """Compare a backend with float64 on small problems: both forms, output and gradients.
 
-    Among them are a width that is no power of two, a map of one pixel, samples far outside, no queries, tensors that
-    are not contiguous.
+    The problems include a head width that is not a power of two, a map of one pixel, samples far outside the map, no
+    queries, and tensors that are not contiguous.
 
     Args:
         backend: a name in ``available_backends()``.
-        device: where the tensors lie.
-        dtype: float32, float16 or bfloat16, of value, offsets and logits.
+        device: device of the tensors.
+        dtype: float32, float16 or bfloat16; the dtype of value, offsets and logits.
 
     Returns:
-        One comparison for each problem and form. A mismatch, or an error in the backend, is reported in it, not raised.
+        One comparison for each problem and form. A mismatch or an exception in the backend is reported in it, not
+        raised.
 
     Raises:
         ValueError: there is no such backend.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend={backend!r} is unknown to rhobench.ops: use one of {BACKENDS}.")
+    if backend != REFERENCE:
+        find_backend(backend)
     compared = []
     for name, inputs in small_inputs(dtype, device).items():
         compared += [compare(backend, exact_results(form, inputs), name) for form in FORMS]
@@ -98,7 +98,7 @@ def check_backend(
 
 
 def small_inputs(dtype: torch.dtype, device: torch.device | str) -> dict[str, Inputs]:
-    """Inputs that differ in what goes wrong in kernels. Most share width and samples: kernels are compiled for both."""
+    """Inputs that expose common errors in kernels, by name. Most share width and samples, to compile few kernels."""
     odd = Problem(levels=((9, 7), (4, 5)), queries=37, heads=3, width=7, points=3, batch=2, kind="sparse")
     maps = Problem(levels=((7, 9), (5, 4), (1, 6), (1, 1)), queries=23, heads=2, batch=2, kind="decoder")
     tokens = replace(maps, kind="encoder", queries=maps.tokens)
@@ -112,7 +112,7 @@ def small_inputs(dtype: torch.dtype, device: torch.device | str) -> dict[str, In
 
 
 def exact_results(form: Form, inputs: Inputs) -> Exact:
-    """Output and gradients of the reference in float64, some queries at a time to need little memory."""
+    """Compute output and gradients of the reference in float64, in chunks of queries to bound the memory."""
     arguments = inputs.differentiable(form)
     leaves = {name: tensor.detach().double().requires_grad_() for name, tensor in arguments.items()}
     queries, dtype = inputs.sampling_offsets.shape[1], inputs.value.dtype
@@ -121,8 +121,8 @@ def exact_results(form: Form, inputs: Inputs) -> Exact:
     images, _, heads, width = inputs.value.shape
     grad_output = torch.randn(images, queries, heads * width, generator=random).to(inputs.value.device, dtype)
     outputs = []
-    for start in range(0, max(queries, 1), _QUERIES_AT_ONCE):
-        rows = slice(start, start + _QUERIES_AT_ONCE)
+    for start in range(0, max(queries, 1), _QUERIES_PER_CHUNK):
+        rows = slice(start, start + _QUERIES_PER_CHUNK)
         part = {name: leaf[:, rows] if name in of_queries else leaf for name, leaf in leaves.items()}
         index = None if inputs.query_index is None else inputs.query_index[:, rows]
         output = attend(form, part, inputs.spatial_shapes, index, backend="reference")
@@ -133,14 +133,13 @@ def exact_results(form: Form, inputs: Inputs) -> Exact:
 
 
 def compare(backend: str, exact: Exact, problem: str, attention: Attention | None = None) -> Comparison:
-    """Run a backend, forward and backward, and compare; whatever it raises is in the comparison.
+    """Run a backend forward and backward and compare it with ``exact``; exceptions are caught and reported.
 
     Args:
-        backend: its name.
-        exact: what ``exact_results`` gave.
-        problem: the name of its inputs.
-        attention: what to run in place of the public function with that backend, as ``attend`` without its last
-            argument.
+        backend: name of the backend.
+        exact: return value of ``exact_results``.
+        problem: name of the inputs, for the report.
+        attention: function to run; None for the public function with ``backend``.
     """
     inputs, errors, limits, message = exact.inputs, {}, {}, None
     attention = attention or partial(attend, backend=backend)
@@ -152,7 +151,7 @@ def compare(backend: str, exact: Exact, problem: str, attention: Attention | Non
         for name, expected in exact.results.items():
             errors[name] = relative_error(results[name], expected)
             limits[name] = tolerance(backend, results[name].dtype, inputs.spatial_shapes, gradient=name != "output")
-    except Exception as error:  # a broken backend is a finding
+    except Exception as error:  # a broken backend is a result of the check
         message = next(iter(str(error).splitlines()), "") or type(error).__name__
     return Comparison(
         backend=backend,
@@ -166,7 +165,7 @@ def compare(backend: str, exact: Exact, problem: str, attention: Attention | Non
 
 
 def relative_error(ours: Tensor, expected: Tensor) -> float:
-    """Norm of the difference by the norm of ``expected``; infinite for another shape."""
+    """Norm of the difference, divided by the norm of ``expected``; infinite if the shapes differ."""
     if ours.shape != expected.shape:
         return math.inf
     difference, norm = float((ours.double() - expected).norm()), float(expected.norm())
@@ -176,20 +175,21 @@ def relative_error(ours: Tensor, expected: Tensor) -> float:
 
 
 def tolerance(backend: str, dtype: torch.dtype, spatial_shapes: list[tuple[int, int]], *, gradient: bool) -> float:
-    """Largest relative error of a result in ``dtype`` that is rounding.
+    """Largest relative error of a result in ``dtype`` that rounding explains.
 
-    Half precision rounds the result by so much, float32 the sums; a gradient is a longer sum. The reference
-    and the kernels of others round the sampling position too, to 2**-24 of the side of the map, over which white noise
-    changes by its own size each pixel. Ours must do better: 2.5e-6 on a map of 134 pixels is what they replace.
+    Half precision rounds the result, float32 the sums; a gradient is a longer sum. The reference and third-party
+    kernels also round the sampling position, to 2**-24 of the side of the map, and white noise changes by its own
+    magnitude from one pixel to the next. Registered backends are held to a stricter limit without that term: kernels
+    that round the position have an error of 2.5e-6 on a map of 134 pixels.
     """
-    rounds = backend not in OURS
-    position = max(side for shape in spatial_shapes for side in shape) * 2.0**-24 if rounds else 0.0
+    rounds_position = backend not in BACKENDS
+    position = max(side for shape in spatial_shapes for side in shape) * 2.0**-24 if rounds_position else 0.0
     exactness = (_ROUNDING[torch.float32] + position) * (2 if gradient else 1)
     return exactness if dtype == torch.float32 else max(_ROUNDING[dtype], exactness)
 
 
 def _transposed(inputs: Inputs) -> Inputs:
-    """The same numbers in tensors whose batch does not come first in memory."""
+    """The same inputs with a memory layout in which the batch is not the outermost dimension."""
 
     def transpose(tensor: Tensor) -> Tensor:
         return tensor.transpose(0, 1).contiguous().transpose(0, 1)

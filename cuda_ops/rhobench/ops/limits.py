@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from rhobench.ops.shapes import Problem
-from rhobench.ops.timing import on_cpu, on_gpu, take_turns
+from rhobench.ops.timing import on_cpu, on_gpu, time_interleaved
 
 Pass = Literal["forward", "training"]
 """``training`` is forward and backward."""
@@ -81,5 +81,5 @@ def read_speed(size: int, threads: int, device: torch.device = _CPU) -> float:
     """
     numbers = torch.ones(min(max(size, 1 << 16), 1 << 28) // _FLOAT32, device=device)
     contender = on_gpu([numbers.amax]) if device.type == "cuda" else on_cpu(numbers.amax)
-    (samples,) = take_turns({"": contender}, rounds=1, round_s=0.3, most=1000).values()
+    (samples,) = time_interleaved({"": contender}, rounds=1, round_s=0.3, most=1000).values()
     return numbers.numel() * _FLOAT32 / (1e-3 * samples.median)

@@ -1,4 +1,4 @@
-"""One problem, checked and timed: what a backend computes, then how long it takes beside others, in turns."""
+"""Check the backends on one problem, then time those that pass, interleaved with the baselines."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 
 from rhobench.ops import reference
-from rhobench.ops.check import BASELINES, DTYPES, OURS, Attention, Comparison, compare, exact_results
+from rhobench.ops.backends import BACKENDS
+from rhobench.ops.check import BASELINES, DTYPES, Attention, Comparison, compare, exact_results
 from rhobench.ops.limits import PASSES, Pass, limit_ms
 from rhobench.ops.shapes import SHAPES, Form, Inputs, attend, make_inputs
-from rhobench.ops.timing import Call, Contender, Samples, on_cpu, on_gpu, take_turns
+from rhobench.ops.timing import Call, Contender, Samples, on_cpu, on_gpu, time_interleaved
 
 REFERENCE, COMPILED = BASELINES
 
 
 @dataclass(kw_only=True)
 class Row:
-    """One contender on one problem."""
+    """One row of the benchmark: an implementation on one problem, in one dtype."""
 
     shape: str
     form: Form
@@ -31,14 +32,14 @@ class Row:
     device: str
     comparison: Comparison
     samples: dict[Pass, Samples] = field(default_factory=dict)
-    """Empty where the comparison failed."""
+    """Times of each pass; empty if the comparison failed."""
 
     def limit_share(self, kind: Pass) -> float:
-        """How much of the time the memory of the machine needs in any case."""
+        """Lower bound of the time (see ``limits``), as a fraction of the median time."""
         return limit_ms(SHAPES[self.shape], DTYPES[self.dtype], kind, self.device) / self.samples[kind].median
 
     def as_dict(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """For JSON, with the raw samples; ``rows`` are all of the same problem."""
+        """The row as JSON-compatible values, with the raw samples; ``rows`` are all rows of the same problem."""
         passes = {
             kind: {
                 "median_ms": samples.median,
@@ -52,17 +53,17 @@ class Row:
             for kind, samples in self.samples.items()
         }
         names = "shape", "form", "backend", "dtype", "device"
-        who = {name: getattr(self, name) for name in names}
-        return who | {"message": self.comparison.message, "errors": self.comparison.errors} | passes
+        identity = {name: getattr(self, name) for name in names}
+        return identity | {"message": self.comparison.message, "errors": self.comparison.errors} | passes
 
 
 def baselines(rows: Sequence[Row]) -> list[str]:
-    """What the others are compared with, in order: all that is not ours."""
-    return [name for name in dict.fromkeys(row.backend for row in rows) if name not in OURS]
+    """Names of the implementations to compare with, in order: the reference and third-party kernels."""
+    return [name for name in dict.fromkeys(row.backend for row in rows) if name not in BACKENDS]
 
 
 def ratio(rows: Sequence[Row], baseline: str, row: Row, kind: Pass) -> float | None:
-    """How many times as fast as ``baseline`` a row is, by medians; None where either has no time."""
+    """Speed-up of a row over ``baseline``, as the ratio of the medians; None if either was not timed."""
     for other in rows:
         if (other.shape, other.form, other.backend) == (row.shape, row.form, baseline) and other.samples:
             return other.samples[kind].median / row.samples[kind].median if row.samples else None
@@ -84,31 +85,34 @@ def measure(
 
     Args:
         shape: a name in ``SHAPES``.
-        form: of the operator.
+        form: "plain" or "fused".
         backends: names in ``available_backends()``.
         dtypes: names in ``DTYPES``.
-        device: where the tensors lie.
+        device: device of the tensors.
         compiled: also time the reference under ``torch.compile``, which needs a C++ compiler and about a minute.
-        peers: operators of others by name, also in float32.
-        rounds: turns of each contender.
+        peers: third-party implementations by name, which run in float32.
+        rounds: number of rounds in which each implementation is timed.
+
+    Returns:
+        One row for each implementation and dtype, the baselines first.
     """
     attentions: dict[str, Attention] = {REFERENCE: partial(attend, backend=REFERENCE)}
     attentions |= {COMPILED: _compiled_reference()} if compiled else {}
     attentions |= dict(peers or {})
-    entered = [(name, "float32") for name in attentions] + [(name, dtype) for dtype in dtypes for name in backends]
+    entries = [(name, "float32") for name in attentions] + [(name, dtype) for dtype in dtypes for name in backends]
     attentions |= {name: partial(attend, backend=name) for name in backends}
-    inputs = {dtype: make_inputs(SHAPES[shape], DTYPES[dtype], device) for _, dtype in entered}
+    inputs = {dtype: make_inputs(SHAPES[shape], DTYPES[dtype], device) for _, dtype in entries}
     exact = {dtype: exact_results(form, tensors) for dtype, tensors in inputs.items()}
     torch.compiler.reset()
     rows: list[Row] = []
     contenders: dict[tuple[int, Pass], Contender] = {}
-    for name, dtype in entered:
+    for name, dtype in entries:
         compared = compare(name, exact[dtype], shape, attentions[name])
         rows.append(Row(shape=shape, form=form, backend=name, dtype=dtype, device=device, comparison=compared))
         if compared.agrees:
             timed = _contenders(attentions[name], form, inputs[dtype], exact[dtype].grad_output)
             contenders |= {(len(rows) - 1, kind): contender for kind, contender in timed.items()}
-    for (index, kind), samples in take_turns(contenders, rounds).items():
+    for (index, kind), samples in time_interleaved(contenders, rounds).items():
         rows[index].samples[kind] = samples
     return rows
 
@@ -130,7 +134,7 @@ def _contenders(attention: Attention, form: Form, inputs: Inputs, grad: Tensor) 
     if inputs.value.device.type != "cuda":
         return {kind: on_cpu(call) for kind, call in _calls(attention, form, inputs, grad).items()}
     calls = [_calls(attention, form, inputs, grad)]
-    calls += [_calls(attention, form, _copy(inputs), grad.clone()) for _ in range(_others_that_fill_the_cache(inputs))]
+    calls += [_calls(attention, form, _copy(inputs), grad.clone()) for _ in range(_copies_to_flush_cache(inputs))]
     return {kind: on_gpu([call[kind] for call in calls]) for kind in PASSES}
 
 
@@ -148,8 +152,8 @@ def _calls(attention: Attention, form: Form, inputs: Inputs, grad: Tensor) -> di
     return {"forward": forward, "training": training}
 
 
-def _others_that_fill_the_cache(inputs: Inputs) -> int:
-    """How many other sets of the same tensors are twice as large as the GPU's second-level cache."""
+def _copies_to_flush_cache(inputs: Inputs) -> int:
+    """Number of copies of the inputs that together are twice as large as the GPU's L2 cache."""
     tensors = inputs.value, inputs.sampling_offsets, inputs.attention_logits
     cache = torch.cuda.get_device_properties(inputs.value.device).L2_cache_size
     return math.ceil(2 * cache / sum(tensor.nbytes for tensor in tensors))

@@ -41,14 +41,14 @@ class Samples:
     """Of the ``Contender``."""
 
     @property
-    def all_warm(self) -> list[float]:
+    def warm_samples(self) -> list[float]:
         """Of all rounds."""
         return [sample for round_ in self.warm for sample in round_]
 
     @property
     def median(self) -> float:
         """Of the warm calls."""
-        return median(self.all_warm)
+        return median(self.warm_samples)
 
     @property
     def cold_median(self) -> float:
@@ -58,7 +58,7 @@ class Samples:
     @property
     def spread(self) -> tuple[float, float]:
         """10th and 90th percentile of the warm calls."""
-        deciles = quantiles(self.all_warm, n=10, method="inclusive")
+        deciles = quantiles(self.warm_samples, n=10, method="inclusive")
         return deciles[0], deciles[-1]
 
 
@@ -139,7 +139,7 @@ def _between_events(call: Call) -> float:
     return start.elapsed_time(end)
 
 
-def take_turns(
+def time_interleaved(
     contenders: Mapping[Name, Contender], rounds: int = 7, round_s: float = 0.1, most: int = 20
 ) -> dict[Name, Samples]:
     """Time calls by name, in rounds in which each has its turn.

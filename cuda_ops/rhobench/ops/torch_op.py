@@ -1,39 +1,74 @@
-"""The PyTorch operators of ``rhobench.ops``: schemas, shapes and gradients; each backend adds its kernels.
+"""The PyTorch operators of ``rhobench.ops``: schema, output shapes and autograd, registered once for each backend.
 
-As operators, and not ``autograd.Function``, the kernels are opaque to ``torch.compile``: no graph break, and nothing
-of them is traced. The low-level ``Library`` costs a third of ``custom_op``'s dispatch time.
+Both forms of deformable attention are one operator: without ``reference_points``, ``points`` are sampling locations and
+``weights`` attention weights (the plain form); with them they are sampling offsets and logits (the fused form).
+
+Registered operators, unlike an ``autograd.Function``, are opaque to ``torch.compile``: they cause no graph break and
+are not traced. The low-level ``Library`` needs a third of the dispatch time of ``custom_op``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rhobench.ops.cpu import operators as cpu
-from rhobench.ops.cuda import operators as cuda
+# The schema has no list of pairs, so `sizes` is height, width, height, width, ... of the levels.
+_ARGUMENTS = (
+    "Tensor value, SymInt[] sizes, Tensor points, Tensor weights, Tensor? reference_points, Tensor? query_index"
+)
+_GRADIENTS = "(Tensor grad_value, Tensor grad_points, Tensor grad_weights, Tensor grad_reference)"
 
-# Operators know no list of pairs: `sizes` is height, width, height, width, ... of the levels.
-_PLAIN = "Tensor value, SymInt[] sizes, Tensor sampling_locations, Tensor attention_weights"
-_FUSED = (
-    "Tensor value, SymInt[] sizes, Tensor reference_points, Tensor sampling_offsets, Tensor attention_logits, "
-    "Tensor? query_index"
-)
+Forward = Callable[[Tensor, Sequence[int], Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
+"""(value, sizes, points, weights, reference_points, query_index) -> output (N, Q, H * D).
+
+The output is contiguous and has the dtype of ``value``.
+"""
+
+Backward = Callable[
+    [Tensor, Tensor, Sequence[int], Tensor, Tensor, Tensor | None, Tensor | None, bool],
+    tuple[Tensor, Tensor, Tensor, Tensor],
+]
+"""(grad_output, the arguments of ``Forward``, needs_reference) -> gradients of value, points, weights and references.
+
+Each is contiguous and has the dtype and shape of its tensor, except the last: it is float32 with a row for each query,
+(N, Q, L, 2 or 4), or has shape (0,) if ``needs_reference`` is false.
+"""
+
+OPERATORS: dict[str, Callable[..., Tensor]] = {}
+"""The operator of each backend, by the backend's name: the overload ``rhobench::deformable_attention.NAME``."""
+
 _LIBRARY = torch.library.Library("rhobench", "FRAGMENT")
-_LIBRARY.define(f"deformable_attention({_PLAIN}) -> Tensor")
-_LIBRARY.define(f"deformable_attention_backward(Tensor grad_output, {_PLAIN}) -> (Tensor, Tensor, Tensor)")
-_LIBRARY.define(f"fused_deformable_attention({_FUSED}) -> Tensor")
-_LIBRARY.define(
-    f"fused_deformable_attention_backward(Tensor grad_output, {_FUSED}, bool needs_reference) "
-    "-> (Tensor, Tensor, Tensor, Tensor)"
-)
-for _backend, _device in ((cpu, "CPU"), (cuda, "CUDA")):
-    _LIBRARY.impl("deformable_attention", _backend.forward, _device)
-    _LIBRARY.impl("deformable_attention_backward", _backend.backward, _device)
-    _LIBRARY.impl("fused_deformable_attention", _backend.fused_forward, _device)
-    _LIBRARY.impl("fused_deformable_attention_backward", _backend.fused_backward, _device)
+
+
+def define(name: str, device_type: str, forward: Forward, backward: Backward) -> None:
+    """Register the operators of a backend and add the forward one to ``OPERATORS``.
+
+    Args:
+        name: of the backend and of the overloads.
+        device_type: type of the ``torch.device`` whose tensors the functions take.
+        forward: the implementation.
+        backward: its gradients.
+    """
+    operator, gradients = f"deformable_attention.{name}", f"deformable_attention_backward.{name}"
+    _LIBRARY.define(f"{operator}({_ARGUMENTS}) -> Tensor")
+    _LIBRARY.define(f"{gradients}(Tensor grad_output, {_ARGUMENTS}, bool needs_reference) -> {_GRADIENTS}")
+    implementations: tuple[tuple[str, Callable[..., Any], Callable[..., Any]], ...] = (
+        (f"rhobench::{operator}", forward, _fake_forward),
+        (f"rhobench::{gradients}", backward, _fake_backward),
+    )
+    for qualified_name, function, fake in implementations:
+        torch.library.impl(qualified_name, device_type, function, lib=_LIBRARY)
+        torch.library.register_fake(qualified_name, fake, lib=_LIBRARY)
+    torch.library.register_autograd(
+        f"rhobench::{operator}",
+        _differentiate(getattr(torch.ops.rhobench.deformable_attention_backward, name)),
+        setup_context=_save_inputs,
+        lib=_LIBRARY,
+    )
+    OPERATORS[name] = getattr(torch.ops.rhobench.deformable_attention, name)
 
 
 def flat_sizes(spatial_shapes: Sequence[tuple[int, int]]) -> list[int]:
@@ -41,96 +76,47 @@ def flat_sizes(spatial_shapes: Sequence[tuple[int, int]]) -> list[int]:
     return [size for shape in spatial_shapes for size in shape]
 
 
-def _output_like(value: Tensor, num_queries: int) -> Tensor:
+def _fake_forward(value: Tensor, sizes: Sequence[int], points: Tensor, *others: Tensor | None) -> Tensor:
     num_images, _, num_heads, head_dim = value.shape
-    return value.new_empty(num_images, num_queries, num_heads * head_dim)
+    return value.new_empty(num_images, points.shape[1], num_heads * head_dim)
 
 
-@torch.library.register_fake("rhobench::deformable_attention")
-def _fake_forward(value: Tensor, sizes: Sequence[int], sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
-    return _output_like(value, sampling_locations.shape[1])
-
-
-@torch.library.register_fake("rhobench::deformable_attention_backward")
 def _fake_backward(
-    grad_output: Tensor, value: Tensor, sizes: Sequence[int], sampling_locations: Tensor, attention_weights: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    inputs = value, sampling_locations, attention_weights
-    grad_value, grad_locations, grad_weights = (tensor.new_empty(tensor.shape) for tensor in inputs)
-    return grad_value, grad_locations, grad_weights
-
-
-def _save_inputs(ctx: Any, inputs: tuple[Tensor, Sequence[int], Tensor, Tensor], output: Tensor) -> None:
-    value, ctx.sizes, sampling_locations, attention_weights = inputs
-    ctx.save_for_backward(value, sampling_locations, attention_weights)
-
-
-def _differentiate(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
-    value, sampling_locations, attention_weights = ctx.saved_tensors
-    grad_value, grad_locations, grad_weights = torch.ops.rhobench.deformable_attention_backward.default(
-        grad_output, value, ctx.sizes, sampling_locations, attention_weights
-    )
-    return grad_value, None, grad_locations, grad_weights
-
-
-@torch.library.register_fake("rhobench::fused_deformable_attention")
-def _fake_fused_forward(
-    value: Tensor,
-    sizes: Sequence[int],
-    reference_points: Tensor,
-    sampling_offsets: Tensor,
-    attention_logits: Tensor,
-    query_index: Tensor | None,
-) -> Tensor:
-    return _output_like(value, sampling_offsets.shape[1])
-
-
-@torch.library.register_fake("rhobench::fused_deformable_attention_backward")
-def _fake_fused_backward(
     grad_output: Tensor,
     value: Tensor,
     sizes: Sequence[int],
-    reference_points: Tensor,
-    sampling_offsets: Tensor,
-    attention_logits: Tensor,
+    points: Tensor,
+    weights: Tensor,
+    reference_points: Tensor | None,
     query_index: Tensor | None,
     needs_reference: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    inputs = value, sampling_offsets, attention_logits
-    grad_value, grad_offsets, grad_logits = (tensor.new_empty(tensor.shape) for tensor in inputs)
-    shape = (*sampling_offsets.shape[:2], *reference_points.shape[2:]) if needs_reference else (0,)
-    return grad_value, grad_offsets, grad_logits, value.new_empty(shape, dtype=torch.float32)
+    grad_value, grad_points, grad_weights = (tensor.new_empty(tensor.shape) for tensor in (value, points, weights))
+    shape: tuple[int, ...] = (0,)
+    if reference_points is not None and needs_reference:
+        shape = (*points.shape[:2], *reference_points.shape[2:])
+    return grad_value, grad_points, grad_weights, value.new_empty(shape, dtype=torch.float32)
 
 
-def _save_fused_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    value, ctx.sizes, reference_points, sampling_offsets, attention_logits, query_index = inputs
-    ctx.save_for_backward(value, reference_points, sampling_offsets, attention_logits, query_index)
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    value, ctx.sizes, *others = inputs
+    ctx.save_for_backward(value, *others)
 
 
-def _differentiate_fused(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    value, reference_points, sampling_offsets, attention_logits, query_index = ctx.saved_tensors
-    needs_reference = ctx.needs_input_grad[2]
-    grad_value, grad_offsets, grad_logits, grad_reference = (
-        torch.ops.rhobench.fused_deformable_attention_backward.default(
-            grad_output,
-            value,
-            ctx.sizes,
-            reference_points,
-            sampling_offsets,
-            attention_logits,
-            query_index,
-            needs_reference,
+def _differentiate(gradients: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
+    """Return the backward function that autograd calls, which calls the operator ``gradients``."""
+
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        value, points, weights, reference_points, query_index = ctx.saved_tensors
+        needs_reference = ctx.needs_input_grad[4]
+        grad_value, grad_points, grad_weights, grad_reference = gradients(
+            grad_output, value, ctx.sizes, points, weights, reference_points, query_index, needs_reference
         )
-    )
-    if not needs_reference:
-        return grad_value, None, None, grad_offsets, grad_logits, None
-    if query_index is not None:  # to the rows that were read
-        rows = query_index[:, :, None, None].expand_as(grad_reference)
-        grad_reference = grad_reference.new_zeros(reference_points.shape).scatter_add(1, rows, grad_reference)
-    return grad_value, None, grad_reference.to(reference_points.dtype), grad_offsets, grad_logits, None
+        if not needs_reference:
+            return grad_value, None, grad_points, grad_weights, None, None
+        if query_index is not None:  # the kernels return a row for each query: add it to the row that the query read
+            rows = query_index[:, :, None, None].expand_as(grad_reference)
+            grad_reference = grad_reference.new_zeros(reference_points.shape).scatter_add(1, rows, grad_reference)
+        return grad_value, None, grad_points, grad_weights, grad_reference.to(reference_points.dtype), None
 
-
-torch.library.register_autograd("rhobench::deformable_attention", _differentiate, setup_context=_save_inputs)
-torch.library.register_autograd(
-    "rhobench::fused_deformable_attention", _differentiate_fused, setup_context=_save_fused_inputs
-)
+    return backward

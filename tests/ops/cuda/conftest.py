@@ -11,7 +11,7 @@ from torch import Tensor
 from rhobench.ops import cuda
 from rhobench.ops.cuda import device, operators
 from rhobench.ops.cuda.job import Job
-from rhobench.ops.cuda.launch import Card, Launch
+from rhobench.ops.cuda.launch import GpuSpec, Launch
 from rhobench.ops.shapes import Form, attend
 
 
@@ -46,16 +46,10 @@ def emulator(built, monkeypatch) -> Iterator[Emulator]:
     """The CUDA backend in place of the CPU's, as if the processor were a small Hopper card."""
     emulated = Emulator(built)
     monkeypatch.setattr(device, "run", emulated.run)
-    monkeypatch.setattr(device, "card", lambda _: Card(capability=(9, 0), processors=1))
+    monkeypatch.setattr(device, "gpu_spec", lambda _: GpuSpec(capability=(9, 0), multiprocessors=1))
     library = torch.library.Library("rhobench", "IMPL")
-    implementations: dict[str, Callable[..., object]] = {
-        "deformable_attention": operators.forward,
-        "deformable_attention_backward": operators.backward,
-        "fused_deformable_attention": operators.fused_forward,
-        "fused_deformable_attention_backward": operators.fused_backward,
-    }
-    for name, implementation in implementations.items():
-        library.impl(name, implementation, "CPU", allow_override=True)
+    library.impl("deformable_attention.cpu", operators.forward, "CPU", allow_override=True)
+    library.impl("deformable_attention_backward.cpu", operators.backward, "CPU", allow_override=True)
     yield emulated
     library._destroy()
 
@@ -63,7 +57,7 @@ def emulator(built, monkeypatch) -> Iterator[Emulator]:
 @pytest.fixture
 def gpu(monkeypatch) -> Gpu:
     """The GPU at hand."""
-    reason = cuda.why_not()
+    reason = cuda.unavailable_reason()
     if reason is not None:
         pytest.skip(reason)
     recorded = Gpu(device.run)

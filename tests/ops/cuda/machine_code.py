@@ -15,12 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rhobench.ops.cuda.compiled import compile_variant
-from rhobench.ops.cuda.launch import KINDS, Card, Launch, Sizes, backward_launch, finish_launch, forward_launch
+from rhobench.ops.cuda.launch import KINDS, GpuSpec, Launch, Sizes, backward_launch, finish_launch, forward_launch
 from rhobench.ops.shapes import FORMS, SHAPES
 
 TARGETS = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
 """Compute capabilities: Turing to Blackwell."""
-HOPPER = Card(capability=(9, 0), processors=132)
+HOPPER = GpuSpec(capability=(9, 0), multiprocessors=132)
 COMMON = ("dense_b4", "sparse10_b4", "decoder_b4")
 """Problems with 32 channels a head, 4 levels, 4 points, whose launches differ."""
 

@@ -105,18 +105,18 @@ def test_an_error_names_kernel_card_and_sizes(played):
 
 
 def test_what_is_missing_is_a_sentence(played, monkeypatch):
-    assert cuda.why_not() is None
+    assert cuda.unavailable_reason() is None
     assert "cuda" in available_backends()
     played.capability = (7, 0)
-    assert cuda.why_not() == "Played 100 has compute capability 7.0, but the kernels need 7.5"
+    assert cuda.unavailable_reason() == "Played 100 has compute capability 7.0, but the kernels need 7.5"
     with pytest.raises(CudaError, match=r"backend='cuda' cannot run: Played 100 has .*, or use backend='reference'"):
-        device.card(torch.device("cuda", 0))
+        device.gpu_spec(torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert cuda.why_not() == "PyTorch finds no GPU with a driver that it can use"
+    assert cuda.unavailable_reason() == "PyTorch finds no GPU with a driver that it can use"
     assert "cuda" not in available_backends()
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cupy" else find_spec(name))
-    assert cuda.why_not() == "cupy-cuda13x is not installed: `pip install 'rhobench[cuda]'`"
+    assert cuda.unavailable_reason() == "cupy-cuda13x is not installed: `pip install 'rhobench[cuda]'`"
 
 
 def test_tensors_of_a_gpu_choose_this_backend_or_the_reference_by_name():
@@ -124,7 +124,7 @@ def test_tensors_of_a_gpu_choose_this_backend_or_the_reference_by_name():
     assert resolve_backend("cuda", "reference") == "reference"
     inputs = small_inputs(torch.float32, "cpu")["one-pixel map"]
     value, *others = inputs.differentiable("fused").values()
-    with pytest.raises(ValueError, match="backend='cuda' got tensors on 'cpu': move them there"):
+    with pytest.raises(ValueError, match="backend='cuda' needs tensors on 'cuda', but they are on 'cpu': move them"):
         fused_deformable_attention(value, inputs.spatial_shapes, *others, backend="cuda")
 
 

@@ -11,13 +11,13 @@ import torch
 from rhobench.ops import fused_deformable_attention
 from rhobench.ops.check import DTYPES, compare, exact_results, small_inputs
 from rhobench.ops.cuda import device
-from rhobench.ops.cuda.launch import Card
+from rhobench.ops.cuda.launch import GpuSpec
 from rhobench.ops.shapes import FORMS, Problem, make_inputs
 
 
 def check(kernels, inputs, form="fused"):
     compared = compare("cuda", exact_results(form, inputs), "", kernels.attend)
-    assert compared.agrees, compared.sentence
+    assert compared.agrees, compared.summary
 
 
 def constants(launch):
@@ -68,14 +68,14 @@ def test_other_widths_levels_and_points(kernels, form, width, levels, points, dt
     check(kernels, make_inputs(problem, dtype, kernels.device, seed=width, noise=2), form)
 
 
-@pytest.mark.parametrize("processors", [1, 8, 132])
-def test_tiles_of_every_size(kernels, processors, monkeypatch):
-    monkeypatch.setattr(device, "card", lambda _: Card(capability=(9, 0), processors=processors))
+@pytest.mark.parametrize("multiprocessors", [1, 8, 132])
+def test_tiles_of_every_size(kernels, multiprocessors, monkeypatch):
+    monkeypatch.setattr(device, "gpu_spec", lambda _: GpuSpec(capability=(9, 0), multiprocessors=multiprocessors))
     for kind, queries in (("sparse", 200), ("encoder", 337)):
         problem = Problem(levels=((13, 19), (7, 10), (4, 5)), queries=queries, heads=2, kind=kind)
         check(kernels, make_inputs(problem, device=kernels.device))
     tiles = {constants(launch)["TILE"] for launch in kernels.launches}
-    assert tiles == {1: {64, 32}, 8: {16, 8}, 132: {8}}[processors]
+    assert tiles == {1: {64, 32}, 8: {16, 8}, 132: {8}}[multiprocessors]
     assert {constants(launch)["SPATIAL"] for launch in kernels.launches} == {0, 1}
 
 

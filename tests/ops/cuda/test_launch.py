@@ -9,14 +9,14 @@ from machine_code import HOPPER, sizes_of
 
 from rhobench.ops.cuda.launch import (
     STATIC_SHARED_BYTES,
-    Card,
+    GpuSpec,
     Sizes,
     backward_launch,
     finish_launch,
     forward_launch,
 )
 
-LAPTOP = Card(capability=(8, 9), processors=24)
+LAPTOP = GpuSpec(capability=(8, 9), multiprocessors=24)
 
 
 def sizes(width=32, levels=4, points=4, queries=300, kinds=(0, 0, 0), images=1, heads=8):
@@ -29,21 +29,21 @@ def test_a_large_problem_has_large_tiles_and_a_small_one_keeps_all_processors_bu
     dense, decoder = (forward_launch(sizes_of(name, 0, fused=True), HOPPER) for name in ("dense_b4", "decoder_b4"))
     assert (dense.tile, dense.spatial) == (64, True)
     assert (decoder.tile, decoder.spatial) == (16, False)
-    assert decoder.blocks >= 4 * HOPPER.processors
+    assert decoder.blocks >= 4 * HOPPER.multiprocessors
     on_laptop = forward_launch(sizes_of("decoder_b4", 0, fused=True), LAPTOP)
     assert on_laptop.tile == 64  # as large as keeps 24 busy
 
 
-@pytest.mark.parametrize("card", [HOPPER, LAPTOP])
-def test_every_launch_fits_the_card(card):
+@pytest.mark.parametrize("gpu_spec", [HOPPER, LAPTOP])
+def test_every_launch_fits_the_card(gpu_spec):
     for width, levels, points, queries, kind in itertools.product(
         (1, 7, 32, 40, 256), (1, 4), (1, 4, 8, 100), (1, 300, 20_000), (0, 1)
     ):
         problem = sizes(width, levels, points, queries, (kind,) * 3)
         for launch, bytes_each in (
-            (forward_launch(problem, card), 32),
-            (backward_launch(problem, card, deterministic=False), 48),
-            (backward_launch(problem, card, deterministic=True), 48),
+            (forward_launch(problem, gpu_spec), 32),
+            (backward_launch(problem, gpu_spec, deterministic=False), 48),
+            (backward_launch(problem, gpu_spec, deterministic=True), 48),
         ):
             assert launch.threads % 32 == 0
             assert launch.threads <= 256

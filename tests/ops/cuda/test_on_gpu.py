@@ -31,11 +31,10 @@ def results(inputs, form="fused", backend="cuda"):
 @pytest.mark.parametrize("form", FORMS)
 def test_operator_fulfils_pytorchs_contract(form):
     inputs = inputs_of("odd width")
-    name = "deformable_attention" if form == "plain" else "fused_deformable_attention"
-    sizes = flat_sizes(inputs.spatial_shapes)
     value, *others = (tensor.detach().requires_grad_() for tensor in inputs.differentiable(form).values())
-    index = [] if form == "plain" else [inputs.query_index]
-    verdicts = torch.library.opcheck(getattr(torch.ops.rhobench, name).default, (value, sizes, *others, *index))
+    references, index = (None, None) if form == "plain" else (others.pop(0), inputs.query_index)
+    arguments = value, flat_sizes(inputs.spatial_shapes), *others, references, index
+    verdicts = torch.library.opcheck(torch.ops.rhobench.deformable_attention.cuda, arguments)
     assert set(verdicts.values()) == {"SUCCESS"}
 
 

@@ -10,14 +10,14 @@ import torch
 
 from rhobench.ops.cuda.compiled import OLDEST, cubin
 from rhobench.ops.cuda.job import Job
-from rhobench.ops.cuda.launch import Card, Launch, Variant
+from rhobench.ops.cuda.launch import GpuSpec, Launch, Variant
 
 
 class CudaError(RuntimeError):
     """The CUDA backend cannot run, or a launch failed."""
 
 
-def why_not(device: torch.device | str = "cuda") -> str | None:
+def unavailable_reason(device: torch.device | str = "cuda") -> str | None:
     """Why the backend cannot run on a device, in a sentence; None when it can."""
     for module, package in (("cupy", "cupy-cuda13x"), ("cuda.bindings.nvrtc", "cuda-bindings")):
         if not _installed(module):
@@ -31,7 +31,7 @@ def why_not(device: torch.device | str = "cuda") -> str | None:
     return None
 
 
-def card(device: torch.device) -> Card:
+def gpu_spec(device: torch.device) -> GpuSpec:
     """The GPU that ``device`` names.
 
     Raises:
@@ -41,12 +41,12 @@ def card(device: torch.device) -> Card:
 
 
 @cache
-def _card(index: int) -> Card:
-    reason = why_not(torch.device("cuda", index))
+def _card(index: int) -> GpuSpec:
+    reason = unavailable_reason(torch.device("cuda", index))
     if reason is not None:
         raise CudaError(f"backend='cuda' cannot run: {reason}, or use backend='reference'.")
     properties = torch.cuda.get_device_properties(index)
-    return Card(capability=(properties.major, properties.minor), processors=properties.multi_processor_count)
+    return GpuSpec(capability=(properties.major, properties.minor), multiprocessors=properties.multi_processor_count)
 
 
 def run(launch: Launch, job: Job, device: torch.device) -> None:

@@ -18,7 +18,7 @@ STATIC_SHARED_BYTES = 48 * 1024
 """Shared memory that a kernel may declare."""
 ON_CHIP_BYTES = 32 * 1024
 """For the sums of coarse levels: with more, fewer blocks fit onto a multiprocessor."""
-BLOCKS_PER_PROCESSOR = 4
+BLOCKS_PER_MULTIPROCESSOR = 4
 """Blocks that a multiprocessor should have to hide its waiting; with fewer, tiles are made smaller."""
 TILES = (64, 32, 16, 8, 4, 2, 1)
 """Queries of a block. The last three are for queries with so many samples that no more fit into shared memory."""
@@ -28,11 +28,11 @@ SMALLEST_USUAL_TILE = 8
 
 
 @dataclass(frozen=True)
-class Card:
+class GpuSpec:
     """What of a GPU the choice depends on."""
 
     capability: tuple[int, int]
-    processors: int
+    multiprocessors: int
     """Multiprocessors."""
 
 
@@ -131,13 +131,13 @@ class Launch:
 
 
 @lru_cache(maxsize=512)  # training on many resolutions has many
-def forward_launch(sizes: Sizes, card: Card) -> Launch:
+def forward_launch(sizes: Sizes, gpu_spec: GpuSpec) -> Launch:
     """Small tiles where large ones would leave multiprocessors idle, or need more shared memory than there is."""
-    return _launch("forward", sizes, card, TILES, bytes_of_a_sample=32)
+    return _launch("forward", sizes, gpu_spec, TILES, bytes_of_a_sample=32)
 
 
 @lru_cache(maxsize=512)
-def backward_launch(sizes: Sizes, card: Card, *, deterministic: bool) -> Launch:
+def backward_launch(sizes: Sizes, gpu_spec: GpuSpec, *, deterministic: bool) -> Launch:
     """As ``forward_launch``. Coarse levels are summed on the chip where many queries of a block share their pixels.
 
     Args:
@@ -145,8 +145,8 @@ def backward_launch(sizes: Sizes, card: Card, *, deterministic: bool) -> Launch:
         card: the GPU.
         deterministic: add contributions to the value's gradient as integers, whose sum has no order.
     """
-    launch = _launch("backward", sizes, card, BACKWARD_TILES, bytes_of_a_sample=48)
-    coarse, tiles_each = (0, 1) if deterministic else _on_chip(launch, card)
+    launch = _launch("backward", sizes, gpu_spec, BACKWARD_TILES, bytes_of_a_sample=48)
+    coarse, tiles_each = (0, 1) if deterministic else _on_chip(launch, gpu_spec)
     on_chip = sum(height * width for height, width in sizes.shapes[len(sizes.shapes) - coarse :])
     own = ("DETERMINISTIC", int(deterministic)), ("COARSE", coarse)
     return replace(
@@ -162,7 +162,7 @@ def finish_launch(backward: Launch) -> Launch:
     return replace(backward, variant=Variant("finish", backward.variant.defines), threads=256, shared_bytes=0)
 
 
-def _launch(kernel: Kernel, sizes: Sizes, card: Card, tiles: tuple[int, ...], bytes_of_a_sample: int) -> Launch:
+def _launch(kernel: Kernel, sizes: Sizes, gpu_spec: GpuSpec, tiles: tuple[int, ...], bytes_of_a_sample: int) -> Launch:
     spatial = sizes.queries == sizes.pixels
     fitting = [tile for tile in tiles if bytes_of_a_sample * sizes.samples * (tile + 1) <= STATIC_SHARED_BYTES]
     if not fitting:
@@ -173,11 +173,8 @@ def _launch(kernel: Kernel, sizes: Sizes, card: Card, tiles: tuple[int, ...], by
         )
     usual = [tile for tile in fitting if tile >= SMALLEST_USUAL_TILE] or fitting[:1]
     # The number of blocks that a tile gives does not depend on whether its queries lie together, but for the edges.
-    enough = [
-        tile
-        for tile in usual
-        if sizes.images * sizes.heads * -(-sizes.queries // tile) >= BLOCKS_PER_PROCESSOR * card.processors
-    ]
+    wanted = BLOCKS_PER_MULTIPROCESSOR * gpu_spec.multiprocessors
+    enough = [tile for tile in usual if sizes.images * sizes.heads * -(-sizes.queries // tile) >= wanted]
     tile = enough[0] if enough else usual[-1]
     threads = min(256, tile * sizes.lanes(tile))
     kinds = zip(("VALUE", "FIRST", "SECOND"), sizes.kinds, strict=True)
@@ -199,11 +196,11 @@ def _launch(kernel: Kernel, sizes: Sizes, card: Card, tiles: tuple[int, ...], by
     )
 
 
-def _on_chip(launch: Launch, card: Card) -> tuple[int, int]:
+def _on_chip(launch: Launch, gpu_spec: GpuSpec) -> tuple[int, int]:
     """How many of the last levels to sum on the chip, and over how many tiles before the sums go to memory."""
     sizes, tiles_each = launch.sizes, max(1, 256 // launch.tile)
     blocks = sizes.images * sizes.heads * -(-launch.tiles // tiles_each)
-    if blocks < BLOCKS_PER_PROCESSOR * card.processors:
+    if blocks < BLOCKS_PER_MULTIPROCESSOR * gpu_spec.multiprocessors:
         return 0, 1
     coarse, pixels = 0, 0
     for height, width in reversed(sizes.shapes):
