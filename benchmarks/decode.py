@@ -2,7 +2,7 @@
 
     python benchmarks/decode.py DIR [--images 100] [--rounds 7] [--json]
 
-Both read each file of the folder, decode it, and give the normalised float32 tensor of what ``draw_view`` drew for it
+Both read each file of the folder, decode it, and give the normalised float32 tensor of what ``sample_view`` drew for it
 by the official rule. The official transforms are Pillow's and torchvision's, in the order of spec section 15. They take
 turns, image by image, in one process on one thread. Time is that of the processor, so that other work on the machine
 counts little.
@@ -25,7 +25,7 @@ from torchvision.transforms import functional
 
 from rhobench.config import OFFICIAL_AUGMENTATION, DataConfig
 from rhobench.data import Flip
-from rhobench.data.augmentation import View, augment, draw_view
+from rhobench.data.augmentation import View, augment, sample_view
 from rhobench.data.transforms import decode
 
 CONFIG = DataConfig(**OFFICIAL_AUGMENTATION)
@@ -68,7 +68,7 @@ def draw_all(files: list[Path]) -> list[Drawn]:
     drawn = []
     for number, file in enumerate(files):
         with Image.open(file) as image:
-            drawn.append((file, Flip(number % 2), draw_view(CONFIG, image.height, image.width, 0, number)))
+            drawn.append((file, Flip(number % 2), sample_view(CONFIG, image.height, image.width, 0, number)))
     return drawn
 
 

@@ -35,13 +35,13 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def content() -> dict[str, list[dict[str, Any]]]:
-    """A valid COCO json: categories and images out of order, a crowd, a box that leaves its image by half a pixel."""
+    """Valid COCO annotations: categories and images out of order, a crowd, a box half a pixel outside its image."""
     return copy.deepcopy(CONTENT)
 
 
 @pytest.fixture
 def write_split(tmp_path: Path) -> Callable[..., Path]:
-    """Write a json as a split of tmp_path, with the image files it names, and return the data set's folder."""
+    """Write annotations as a split in tmp_path, with the image files, and return the folder of the data set."""
 
     def write(content: Any, split: str = "train", folder: str = "images") -> Path:
         (tmp_path / "annotations").mkdir(exist_ok=True)
@@ -59,7 +59,7 @@ def coco_mini(tmp_path: Path) -> Path:
     """106 images of COCO val2017, as the split "val"."""
     source = SHARED / "coco_mini"
     if not source.is_dir():
-        pytest.skip("coco_mini does not lie beside the repository")
+        pytest.skip("coco_mini is not next to the repository")
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "instances_val.json").symlink_to(source / "annotations" / "instances.json")
     (tmp_path / "images").symlink_to(source / "images")
@@ -70,5 +70,5 @@ def coco_mini(tmp_path: Path) -> Path:
 def bccd() -> Path:
     """364 images of blood cells, splits "train", "val" and "test"."""
     if not (SHARED / "bccd").is_dir():
-        pytest.skip("bccd does not lie beside the repository")
+        pytest.skip("bccd is not next to the repository")
     return SHARED / "bccd"

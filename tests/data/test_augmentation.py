@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from rhobench.config import OFFICIAL_AUGMENTATION, ConfigError, DataConfig
 from rhobench.data import CocoDetection, DatasetError, Flip, Key, UnreadableImageError, collate
-from rhobench.data.augmentation import Crop, View, augment, draw_view
+from rhobench.data.augmentation import Crop, View, augment, sample_view
 
 OFFICIAL = DataConfig(**OFFICIAL_AUGMENTATION)
 RAW = DataConfig(pixel_mean=(0, 0, 0), pixel_std=(1 / 255,) * 3)
@@ -27,9 +27,9 @@ BILINEAR = Image.Resampling.BILINEAR
 
 def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
     """Smooth structures with noise on them."""
-    chance = np.random.default_rng(seed)
-    coarse = Image.fromarray(chance.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((width, height), BILINEAR)
-    noise = chance.normal(0, 12, (height, width, 3))
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((width, height), BILINEAR)
+    noise = rng.normal(0, 12, (height, width, 3))
     return Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8))
 
 
@@ -66,7 +66,7 @@ def random_boxes(width: int, height: int, seed: int) -> Tensor:
 def test_images_and_boxes_are_those_of_the_official_steps(size: tuple[int, int], flip: Flip) -> None:
     image, crops = photograph(*size), 0
     for seed in range(4):
-        view = draw_view(OFFICIAL, size[1], size[0], seed, image_id=3)
+        view = sample_view(OFFICIAL, size[1], size[0], seed, image_id=3)
         boxes = random_boxes(*size, seed)
         pixels, found, kept = augment(image, boxes, flip, view, RAW)
         expected, wanted, remaining = official(image, boxes.numpy(), flip, view)
@@ -80,8 +80,8 @@ def test_images_and_boxes_are_those_of_the_official_steps(size: tuple[int, int],
     assert 0 < crops < 4  # both branches were seen
 
 
-def test_the_official_draws() -> None:
-    views = [draw_view(OFFICIAL, 480, 640, epoch, image_id) for epoch in range(20) for image_id in range(50)]
+def test_the_official_augmentation_is_sampled() -> None:
+    views = [sample_view(OFFICIAL, 480, 640, epoch, image_id) for epoch in range(20) for image_id in range(50)]
     crops = [view.crop for view in views if view.crop is not None]
     assert 440 < len(crops) < 560
     short_sides = Counter(min(view.size) for view in views)
@@ -102,14 +102,14 @@ def test_the_official_draws() -> None:
 
 
 def test_the_longest_side_is_capped() -> None:
-    views = [draw_view(OFFICIAL, 300, 1000, 0, image_id) for image_id in range(60)]
+    views = [sample_view(OFFICIAL, 300, 1000, 0, image_id) for image_id in range(60)]
     assert max(max(view.size) for view in views if view.crop is None) == 1333
 
 
-def test_a_small_image_is_cropped_as_far_as_it_reaches() -> None:
+def test_a_crop_is_limited_by_a_small_image() -> None:
     config = replace(OFFICIAL, crop_prob=1.0, crop_scales_px=(300,))
     for image_id in range(20):
-        crop = draw_view(config, 40, 100, 0, image_id).crop
+        crop = sample_view(config, 40, 100, 0, image_id).crop
         assert crop is not None
         assert (crop.resized, crop.height, crop.top) == ((300, 750), 300, 0)
         assert 384 <= crop.width <= 600
@@ -120,22 +120,22 @@ FIXED = DataConfig(resize_px=(60, 80), crop_prob=0.5, crop_scales_px=(60, 90), c
 
 def test_images_of_a_fixed_size_keep_it() -> None:
     image, boxes = photograph(120, 90), random_boxes(120, 90, 0)
-    seen = {augment(image, boxes, Flip.NONE, draw_view(FIXED, 90, 120, s, 1), FIXED)[0].shape for s in range(20)}
+    seen = {augment(image, boxes, Flip.NONE, sample_view(FIXED, 90, 120, s, 1), FIXED)[0].shape for s in range(20)}
     assert seen == {(3, 60, 80)}
-    views = [draw_view(replace(FIXED, scales_px=(45, 60, 90)), 90, 120, s, 1) for s in range(60)]
+    views = [sample_view(replace(FIXED, scales_px=(45, 60, 90)), 90, 120, s, 1) for s in range(60)]
     assert {view.size for view in views} == {(45, 60), (60, 80), (90, 120)}
     assert {view.crop is None for view in views} == {True, False}
 
 
 @pytest.mark.parametrize("flip", [Flip.NONE, Flip.HORIZONTAL, Flip.VERTICAL, Flip.HORIZONTAL | Flip.VERTICAL])
 def test_boxes_stay_on_their_objects(flip: Flip) -> None:
-    """A white rectangle on black is found again exactly where its box says, or not at all."""
+    """A white rectangle on black lies exactly in its transformed box, or is not visible."""
     pixels = np.zeros((90, 120, 3), np.uint8)
     pixels[30:50, 70:110] = 255
     box = torch.tensor([[70.0, 30, 110, 50]])
     lost = 0
     for seed in range(40):
-        image, boxes, kept = augment(Image.fromarray(pixels), box, flip, draw_view(FIXED, 90, 120, seed, 1), FIXED)
+        image, boxes, kept = augment(Image.fromarray(pixels), box, flip, sample_view(FIXED, 90, 120, seed, 1), FIXED)
         rows, columns = np.nonzero(image[1].numpy() > 0)  # grey is about 0 after normalisation
         if not kept.item():
             lost += 1
@@ -150,7 +150,7 @@ def test_boxes_stay_on_their_objects(flip: Flip) -> None:
     assert lost > 0
 
 
-def test_what_is_cut_off_loses_its_box_and_what_touches_the_border_is_cut() -> None:
+def test_boxes_outside_the_crop_are_dropped_and_boxes_on_its_border_are_clipped() -> None:
     crop = Crop(resized=(100, 100), top=20, left=20, height=50, width=50)
     boxes = torch.tensor([[0, 0, 20, 90], [0, 0, 30, 40], [30, 30, 40, 50], [70, 20, 99, 70]], dtype=torch.float32)
     _, found, kept = augment(Image.new("RGB", (100, 100)), boxes, Flip.NONE, View(crop=crop, size=(50, 50)), RAW)
@@ -167,7 +167,7 @@ def test_what_is_cut_off_loses_its_box_and_what_touches_the_border_is_cut() -> N
     ],
 )
 @pytest.mark.parametrize("factor", [0.6, 1.3])
-def test_colours_change_as_pillow_changes_them(change: str, enhance: Callable[..., Any], factor: float) -> None:
+def test_colour_changes_equal_those_of_pillow(change: str, enhance: Callable[..., Any], factor: float) -> None:
     image = photograph(40, 30)
     view = replace(View(size=(30, 40)), **{change: factor})
     pixels, _, _ = augment(image, torch.zeros(0, 4), Flip.NONE, view, RAW)
@@ -176,9 +176,9 @@ def test_colours_change_as_pillow_changes_them(change: str, enhance: Callable[..
     assert np.abs(expected - np.asarray(image).transpose(2, 0, 1)).mean() > 4  # it is a change that one sees
 
 
-def test_colours_are_drawn_within_their_share() -> None:
+def test_colour_factors_are_sampled_within_their_range() -> None:
     config = DataConfig(brightness=0.2, contrast=0.1)
-    views = [draw_view(config, 30, 40, seed, 1) for seed in range(200)]
+    views = [sample_view(config, 30, 40, seed, 1) for seed in range(200)]
     for name, share in (("brightness", 0.2), ("contrast", 0.1), ("saturation", 0.0)):
         factors = [getattr(view, name) for view in views]
         assert min(factors) >= 1 - share
@@ -189,7 +189,7 @@ def test_colours_are_drawn_within_their_share() -> None:
 SMALL = replace(FIXED, scales_px=(45, 60), brightness=0.2)
 
 
-def test_a_sample_is_a_function_of_seed_and_image_alone(content: Any, write_split: Callable[..., Path]) -> None:
+def test_a_sample_is_a_function_of_seed_and_image_only(content: Any, write_split: Callable[..., Path]) -> None:
     root = write_split(content)
     dataset = CocoDetection(SMALL, root, ["train"], train=True)
     first, again = ({i: dataset[Key(i, Flip.NONE, 5)] for i in order} for order in ([0, 1], [1, 0]))
@@ -234,11 +234,11 @@ def test_a_seed_changes_nothing_without_augmentation(content: Any, write_split: 
         CocoDetection(SMALL, root, ["train"], train=False)[Key(1, Flip.NONE, 7)]
 
 
-def test_an_image_that_cannot_be_augmented_is_named(content: Any, write_split: Callable[..., Path]) -> None:
+def test_the_error_names_an_image_that_cannot_be_augmented(content: Any, write_split: Callable[..., Path]) -> None:
     root = write_split(content)
     dataset = CocoDetection(SMALL, root, ["train"], train=True)
     Image.new("RGB", (25, 40)).save(root / "images" / "a.png", "JPEG")
-    with pytest.raises(DatasetError, match=r"a\.png is 25 x 40 pixels but its annotations say 50 x 80"):
+    with pytest.raises(DatasetError, match=r"a\.png is 25 x 40 pixels, but is annotated as 50 x 80"):
         dataset[Key(0, Flip.NONE, 1)]
     (root / "images" / "a.png").write_bytes(b"")
     with pytest.raises(UnreadableImageError, match=r"a\.png cannot be decoded"):
@@ -258,16 +258,16 @@ def test_an_image_that_cannot_be_augmented_is_named(content: Any, write_split: C
         ),
     ],
 )
-def test_fields_that_cannot_be_drawn_from_are_refused(fields: dict[str, Any], sentence: str) -> None:
+def test_invalid_augmentation_fields_are_refused(fields: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         DataConfig(**fields)
 
 
-def test_real_images_are_those_of_the_official_steps(coco_mini: Path) -> None:
+def test_real_images_equal_those_of_the_official_transforms(coco_mini: Path) -> None:
     dataset = CocoDetection(OFFICIAL, coco_mini, ["val"], train=True)
     for index in range(0, len(dataset), 10):
         image = Image.open(dataset.files[index]).convert("RGB")
-        view = draw_view(OFFICIAL, image.height, image.width, 0, dataset.image_ids[index])
+        view = sample_view(OFFICIAL, image.height, image.width, 0, dataset.image_ids[index])
         pixels, _, _ = augment(image, torch.zeros(0, 4), Flip.HORIZONTAL, view, RAW)
         expected, _, _ = official(image, np.zeros((0, 4)), Flip.HORIZONTAL, view)
         difference = np.abs(pixels.numpy() - expected)

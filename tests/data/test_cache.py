@@ -37,7 +37,7 @@ def _expect_complete(target: Path, log: Path) -> None:
     assert sorted(path.name for path in target.iterdir()) == ["first", "second"]
 
 
-def test_concurrent_processes_build_once_and_see_it_whole(tmp_path):
+def test_concurrent_processes_build_once_and_see_a_complete_folder(tmp_path):
     target, log = tmp_path / "cache" / "thing", tmp_path / "log"
     workers = [PROCESSES.Process(target=_expect_complete, args=(target, log)) for _ in range(4)]
     for worker in workers:
@@ -53,7 +53,7 @@ def _die(out: Path) -> None:
     os._exit(9)
 
 
-def test_the_leftover_of_a_dead_builder_is_swept(tmp_path):
+def test_the_remains_of_a_dead_builder_are_removed(tmp_path):
     target = tmp_path / "thing"
     dead = PROCESSES.Process(target=build_once, args=(target, _die))
     dead.start()

@@ -15,7 +15,7 @@ def unwanted(problems: list[Problem]) -> list[Problem]:
 
 
 def test_a_valid_data_set_has_no_problems(content, write_split):
-    root = write_split(content)  # one of its boxes leaves the image by half a pixel, which is rounding
+    root = write_split(content)  # one of its boxes exceeds the image by half a pixel, a rounding error
     assert unwanted(check_dataset(root, ["train"])) == []
     require_valid(root, ["train"])
 
@@ -24,7 +24,7 @@ def test_a_valid_data_set_has_no_problems(content, write_split):
     ("section", "index", "field", "value", "expected"),
     [
         ("annotations", 0, "category_id", 5, "annotation 1 has the unknown category 5"),
-        ("annotations", 1, "image_id", 77, "annotation 2 is of the unknown image 77"),
+        ("annotations", 1, "image_id", 77, "annotation 2 has the unknown image 77"),
         ("annotations", 1, "id", 1, "2 annotations have the id 1"),
         ("images", 0, "id", 10, "2 images have the id 10"),
         ("categories", 0, "id", 4, "2 categories have the id 4"),
@@ -35,18 +35,18 @@ def test_a_valid_data_set_has_no_problems(content, write_split):
             [50, 4, 12, 8],
             r"annotation 1 of image 20 \(b\.png\): box .* 60 x 40 image by 2 px",
         ),
-        ("annotations", 0, "bbox", [-1.5, 4, 12, 8], "leaves the 60 x 40 image by 1.5 px"),
+        ("annotations", 0, "bbox", [-1.5, 4, 12, 8], "exceeds the 60 x 40 image by 1.5 px"),
         ("annotations", 0, "bbox", [6, 4, float("nan"), 8], "annotation 1 .* finite numbers"),
         ("annotations", 0, "bbox", [6, 4, float("inf"), 8], "annotation 1 .* finite numbers"),
         ("annotations", 0, "area", float("nan"), "annotation 1 .* finite numbers"),
         ("annotations", 0, "bbox", [6, 4, 12], "annotation 1 .* finite numbers"),
-        ("annotations", 0, "bbox", "6 4 12 8", r"annotations\[0\] has \"bbox\" = '6 4 12 8', of the wrong type"),
+        ("annotations", 0, "bbox", "6 4 12 8", r"annotations\[0\] has \"bbox\" = '6 4 12 8', which has the wrong type"),
         ("images", 1, "width", 0, "image 10 is 0 x 80 pixels"),
         ("images", 1, "width", None, r"images\[1\] has \"width\" = None"),
         ("images", 1, "file_name", "z.png", r"image 10 has no file .*images/z\.png"),
     ],
 )
-def test_every_error_says_where(content, write_split, section, index, field, value, expected):
+def test_every_error_names_its_place(content, write_split, section, index, field, value, expected):
     content[section][index][field] = value
     problems = check_dataset(write_split(content), ["train"])
     matching = [problem for problem in problems if re.search(expected, problem.message)]
@@ -80,7 +80,7 @@ def test_missing_and_empty_sections(content, write_split, section):
 
 
 @pytest.mark.parametrize("whole", [[], "text", 3, None])
-def test_json_of_another_kind(write_split, whole):
+def test_json_that_is_not_an_object(write_split, whole):
     (problem,) = check_dataset(write_split(whole), ["train"])
     assert "not an object" in problem.message
 
@@ -103,7 +103,7 @@ def test_missing_files_and_folders(content, write_split, tmp_path):
     assert re.search(r"instances_val\.json cannot be read \(No such file", problem.message)
     (root / "annotations" / "instances_train.json").write_text('{"images": [')
     (problem,) = check_dataset(root, ["train"])
-    assert "is not valid json" in problem.message
+    assert "is not valid JSON" in problem.message
     write_split(content)
     (root / "images").rename(root / "pictures")
     (problem,) = unwanted(check_dataset(root, ["train"]))
@@ -118,11 +118,11 @@ def test_splits_must_share_their_categories(content, write_split):
     assert "different categories" in problem.message
 
 
-def test_require_valid_tells_the_first_and_counts_the_rest(content, write_split):
+def test_require_valid_reports_the_first_error_and_counts_the_rest(content, write_split):
     content["annotations"][0]["category_id"] = 5
     content["annotations"][1]["image_id"] = 77
     root = write_split(content)
-    with pytest.raises(DatasetError, match=r"unknown category 5.*\(1 more; run `rhobench data check .*` to see all\)"):
+    with pytest.raises(DatasetError, match=r"unknown category 5.* Further errors: 1; list them with `rhobench data check .*`\."):
         require_valid(root, ["train"])
 
 
@@ -134,7 +134,7 @@ def test_gaps_in_category_ids_are_noted(content, write_split):
     assert not [p for p in check_dataset(write_split(content), ["train"]) if "with gaps" in p.message]
 
 
-def test_ids_far_apart_are_looked_through_at_once(content, write_split):
+def test_a_gap_between_distant_ids_is_found_immediately(content, write_split):
     content["categories"][0]["id"] = content["annotations"][0]["category_id"] = 10**12
     assert "the first at 5" in " ".join(p.message for p in check_dataset(write_split(content), ["train"]))
 
@@ -142,15 +142,15 @@ def test_ids_far_apart_are_looked_through_at_once(content, write_split):
 def test_unused_categories_and_images_without_objects_are_noted(content, write_split):
     content["categories"].append({"id": 3, "name": "owl"})
     notes = [p.message for p in check_dataset(write_split(content), ["train"]) if p.level == "note"]
-    assert any("no object is of owl" in message for message in notes)
+    assert any("no object has the category owl" in message for message in notes)
     assert any("images without objects: 30 (c.png)" in message for message in notes)
 
 
-def test_images_with_nothing_but_crowds(content, write_split):
+def test_images_that_contain_only_crowds(content, write_split):
     content["annotations"][1]["iscrowd"] = 1
     (problem,) = unwanted(check_dataset(write_split(content), ["train"]))
     assert problem.level == "warning"
-    assert "images with nothing but crowds: 10 (a.png)" in problem.message
+    assert "images that contain only crowds: 10 (a.png)" in problem.message
 
 
 def test_more_objects_than_queries(content, write_split):
@@ -162,7 +162,7 @@ def test_more_objects_than_queries(content, write_split):
     assert "set model.num_queries to 2 or more" in problem.message
 
 
-def test_an_image_of_two_splits(content, write_split):
+def test_an_image_in_two_splits(content, write_split):
     write_split(content)
     more = {**content, "images": content["images"][:1], "annotations": content["annotations"][:1]}
     (problem,) = unwanted(check_dataset(write_split(more, "val"), ["train", "val"]))
@@ -176,7 +176,7 @@ def test_an_image_that_is_listed_twice(content, write_split):
     assert "b.png, b.png are the same image" in problem.message
 
 
-def test_splits_of_their_own_folders_may_use_the_same_names(content, write_split, tmp_path):
+def test_splits_in_separate_folders_may_use_the_same_file_names(content, write_split, tmp_path):
     write_split(content, "train", folder="train")
     write_split(content, "val", folder="val")
     for number, file in enumerate((tmp_path / "val").iterdir()):

@@ -13,7 +13,7 @@ from PIL import Image
 from rhobench.config import DataConfig
 from rhobench.data import CocoDetection, DatasetError, Flip, Problem, check_dataset
 from rhobench.data.check import images
-from rhobench.data.check.images import look_at
+from rhobench.data.check.images import inspect_image
 
 
 def unwanted(root: Path, depth) -> list[Problem]:
@@ -25,10 +25,10 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 @pytest.mark.parametrize("depth", ["headers", "pixels"])
-def test_good_files_have_no_problems(content, write_split, depth):
+def test_valid_files_have_no_problems(content, write_split, depth):
     root = write_split(content)
     seen = []
-    check_dataset(root, ["train", "train"], depth=depth, tell=lambda done, files: seen.append((done, files)))
+    check_dataset(root, ["train", "train"], depth=depth, on_progress=lambda done, files: seen.append((done, files)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert unwanted(root, depth) == []
 
@@ -39,12 +39,12 @@ def test_a_file_of_another_size_than_annotated(content, write_split, depth):
     noise(25, 40).save(root / "images" / "a.png")
     (problem,) = unwanted(root, depth)
     assert problem.level == "error"
-    assert re.search(r"image 10 is 50 x 80 pixels there, and .*a\.png is 25 x 40", problem.message)
-    assert unwanted(root, "json") == []  # where no file is opened
+    assert re.search(r"image 10 is annotated as 50 x 80 pixels, but .*a\.png has 25 x 40", problem.message)
+    assert unwanted(root, "json") == []  # no file is opened
 
 
 @pytest.mark.parametrize("depth", ["headers", "pixels"])
-def test_images_that_viewers_turn(content, write_split, depth):
+def test_images_that_viewers_rotate(content, write_split, depth):
     root = write_split(content)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -55,13 +55,11 @@ def test_images_that_viewers_turn(content, write_split, depth):
     noise(80, 50).save(root / "images" / "a.png", "JPEG", exif=exif)  # annotated as a viewer showed it
     (problem,) = unwanted(root, depth)
     assert problem.level == "error"
-    assert (
-        "EXIF orientation 6, which viewers follow and training does not, so store the image turned" in problem.message
-    )
+    assert "EXIF orientation 6, which viewers apply and training ignores, so store the rotated image" in problem.message
 
 
 @pytest.mark.parametrize("orientation", [0, 1, 9])
-def test_images_that_nobody_turns(content, write_split, orientation):
+def test_images_without_rotation_have_no_problems(content, write_split, orientation):
     root = write_split(content)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -75,21 +73,21 @@ def test_an_interruption_does_not_wait_for_the_last_file(tmp_path, monkeypatch):
         noise(64, 64).save(file)
     opened = []
 
-    def counted(file: Path, pixels: bool) -> images.Look:
+    def counted(file: Path, pixels: bool) -> images.ImageInfo:
         opened.append(file)
-        return look_at(file, pixels)
+        return inspect_image(file, pixels)
 
     def stop(done: int, of: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(images, "look_at", counted)
+    monkeypatch.setattr(images, "inspect_image", counted)
     with pytest.raises(KeyboardInterrupt):
-        images.look_at_all(files, True, stop)
+        images.inspect_images(files, True, stop)
     assert len(opened) < len(files)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_truncated_files_are_found_by_their_pixels(content, write_split, kind):
+def test_truncated_files_are_found_by_decoding(content, write_split, kind):
     root = write_split(content)
     file = root / "images" / "a.png"
     noise(50, 80).save(file, kind)
@@ -103,7 +101,7 @@ def test_truncated_files_are_found_by_their_pixels(content, write_split, kind):
 
 @pytest.mark.parametrize("damage", [b"", b"no image", b"\xff\xd8\xff"])
 @pytest.mark.parametrize("depth", ["headers", "pixels"])
-def test_files_that_are_no_images(content, write_split, damage, depth):
+def test_files_that_are_not_images(content, write_split, damage, depth):
     root = write_split(content)
     (root / "images" / "a.png").write_bytes(damage)
     (problem,) = unwanted(root, depth)
@@ -118,7 +116,7 @@ def test_a_missing_file_is_one_problem(content, write_split):
     assert "image 10 has no file" in problem.message
 
 
-def test_copies_under_other_names(content, write_split):
+def test_duplicates_under_other_names(content, write_split):
     root = write_split(content)
     content["images"][2] |= {"file_name": "d.png", "width": 60, "height": 40}
     write_split(content)
@@ -129,7 +127,7 @@ def test_copies_under_other_names(content, write_split):
     assert "b.png, d.png are the same image" in problem.message
 
 
-def test_copies_in_another_split(content, write_split, tmp_path):
+def test_duplicates_in_another_split(content, write_split, tmp_path):
     write_split(content, "train", folder="train")
     write_split(content, "val", folder="val")
     problems = check_dataset(tmp_path, ["train", "val"], depth="pixels")
@@ -140,20 +138,20 @@ def test_copies_in_another_split(content, write_split, tmp_path):
 @given(seed=st.integers(0, 2**32), kind=st.sampled_from(["PNG", "JPEG"]), damages=st.integers(1, 20))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning", "ignore::UserWarning:PIL")
-def test_what_passes_can_be_trained_on_and_what_does_not_cannot(content, write_split, seed, kind, damages):
+def test_files_pass_the_check_if_and_only_if_they_can_be_trained_on(content, write_split, seed, kind, damages):
     root = write_split(content)
     file = root / "images" / "a.png"
     exif = Image.Exif()
     exif[0x0112] = 1
     noise(50, 80).save(file, kind, exif=exif)
-    damaged, chance = bytearray(file.read_bytes()), random.Random(seed)
+    damaged, rng = bytearray(file.read_bytes()), random.Random(seed)
     for _ in range(damages):
-        damaged[int(len(damaged) * chance.random() ** 3)] = chance.randrange(256)  # mostly in the header
+        damaged[int(len(damaged) * rng.random() ** 3)] = rng.randrange(256)  # mostly in the header
     file.write_bytes(damaged)
-    look = look_at(file, pixels=True)
+    info = inspect_image(file, pixels=True)
     try:
         CocoDetection(DataConfig(resize_px=(8, 8)), root, ["train"], train=True)[0, Flip.NONE]
         refused = False
     except DatasetError:
         refused = True
-    assert refused == (look.size != (50, 80))
+    assert refused == (info.size != (50, 80))

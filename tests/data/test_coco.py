@@ -56,7 +56,7 @@ def test_flips_are_for_training_only(content, write_split):
         CocoDetection(SMALL, root, ["train"], train=False)[0, Flip.HORIZONTAL]
 
 
-def test_joined_splits(content, write_split):
+def test_concatenated_splits(content, write_split):
     write_split(content)
     more = {**content, "images": content["images"][:1], "annotations": content["annotations"][:1]}
     dataset = CocoDetection(SMALL, write_split(more, "val"), ["train", "val"], train=True)
@@ -65,7 +65,7 @@ def test_joined_splits(content, write_split):
     assert [file.name for file in dataset.annotation_files] == ["instances_train.json", "instances_val.json"]
 
 
-def test_splits_of_different_categories_are_not_joined(content, write_split):
+def test_splits_with_different_categories_are_refused(content, write_split):
     write_split(content)
     content["categories"][0]["name"] = "lynx"
     with pytest.raises(DatasetError, match=r"instances_val\.json has other categories than .*instances_train\.json"):
@@ -78,8 +78,8 @@ def test_the_layout_that_coco_ships(content, write_split):
     assert dataset[0, Flip.NONE].image.shape == (3, 32, 32)
 
 
-def test_a_missing_split_is_answered_with_those_that_are_there(content, write_split):
-    with pytest.raises(DatasetError, match=r"instances_vla\.json is missing; splits of this data set: train"):
+def test_a_missing_split_is_reported_with_the_existing_ones(content, write_split):
+    with pytest.raises(DatasetError, match=r"instances_vla\.json is missing; this data set has the splits: train"):
         CocoDetection(SMALL, write_split(content), ["vla"], train=False)
 
 
@@ -100,7 +100,7 @@ def test_a_missing_image_is_named(content, write_split):
 def test_an_image_of_another_size_than_annotated_is_refused(content, write_split):
     root = write_split(content)
     Image.new("RGB", (25, 40)).save(root / "images" / "a.png")
-    with pytest.raises(DatasetError, match="25 x 40 pixels but its annotations say 50 x 80"):
+    with pytest.raises(DatasetError, match="25 x 40 pixels, but is annotated as 50 x 80"):
         CocoDetection(SMALL, root, ["train"], train=True)[0, Flip.NONE]
 
 
@@ -125,9 +125,9 @@ def test_a_damaged_image_is_read_or_refused_with_its_name(content, write_split, 
     root = write_split(content)
     file = root / "images" / "a.png"
     Image.effect_noise((50, 80), 50).convert("RGB").save(file, kind)
-    damaged, chance = bytearray(file.read_bytes()), random.Random(seed)
+    damaged, rng = bytearray(file.read_bytes()), random.Random(seed)
     for _ in range(damages):
-        damaged[int(len(damaged) * chance.random() ** 3)] = chance.randrange(256)  # mostly in the header
+        damaged[int(len(damaged) * rng.random() ** 3)] = rng.randrange(256)  # mostly in the header
     file.write_bytes(damaged)
     try:
         CocoDetection(SMALL, root, ["train"], train=True)[0, Flip.NONE]
@@ -138,7 +138,7 @@ def test_a_damaged_image_is_read_or_refused_with_its_name(content, write_split, 
 @pytest.mark.parametrize("outline", [[], [[1, 2.5, -3e-05]], [[1, 2], [3, 4]], {"counts": [3, 4], "size": [40, 60]}])
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("indent", [None, 1])
-def test_outlines_are_skipped_and_nothing_else(content, tmp_path, outline, last, indent):
+def test_only_polygons_are_skipped(content, tmp_path, outline, last, indent):
     expected = copy.deepcopy(content)
     for annotation in content["annotations"]:
         bbox = annotation.pop("bbox")

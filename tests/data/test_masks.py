@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from rhobench.config import DataConfig
 from rhobench.data import CocoDetection, DatasetError, Flip, Key, check_dataset
-from rhobench.data.augmentation import Crop, View, augment, seen_part
-from rhobench.data.masks import Window, cell_coverage, decode_masks, encode_mask, encode_outline
+from rhobench.data.augmentation import Crop, View, augment, view_window
+from rhobench.data.masks import Window, cell_coverage, decode_masks, encode_mask, encode_segmentation
 
 RAW = DataConfig(resize_px=(64, 96), pixel_mean=(0.0, 0.0, 0.0), pixel_std=(1.0, 1.0, 1.0))
 ALL_FLIPS = [Flip.NONE, Flip.HORIZONTAL, Flip.VERTICAL, Flip.HORIZONTAL | Flip.VERTICAL]
@@ -36,12 +36,12 @@ def drawn(height: int, width: int) -> Image.Image:
 @pytest.mark.parametrize("crop", CROPS.values(), ids=CROPS)
 @pytest.mark.parametrize("flip", ALL_FLIPS)
 @pytest.mark.parametrize("size", [(120, 160), (99, 133)])
-def test_masks_go_where_the_pixels_go(crop, flip, size):
-    """The white of the augmented picture, averaged over cells, is what the mask says is covered."""
+def test_masks_are_transformed_like_the_pixels(crop, flip, size):
+    """Coverage equals the white of the augmented image, averaged over cells."""
     image = drawn(117, 175)
     mask = (np.asarray(image)[None, :, :, 0] > 0).astype(np.uint8)
     pixels, _, _ = augment(image, torch.zeros(0, 4), flip, View(crop=crop, size=size), RAW)
-    found = cell_coverage(mask, flip, seen_part(crop, 117, 175), size)
+    found = cell_coverage(mask, flip, view_window(crop, 117, 175), size)
     assert found.shape == (1, -(-size[0] // 4), -(-size[1] // 4))
     beyond = (0, -size[1] % 4, 0, -size[0] % 4)
     expected = F.avg_pool2d(F.pad(pixels[None, 0], beyond), 4)
@@ -65,9 +65,9 @@ def test_coverage_is_the_area_of_a_cell_that_is_inside():
     assert found.item() == pytest.approx(3 * 2.5 / 16, abs=1 / 255)
 
 
-def test_all_ways_of_writing_a_segmentation_give_one_mask():
+def test_all_segmentation_formats_give_the_same_mask():
     polygon = [[2.0, 1.0, 9.0, 1.0, 9.0, 5.0, 2.0, 5.0]]
-    mask = decode_masks([encode_outline(polygon, 8, 12)], 8, 12)[0]
+    mask = decode_masks([encode_segmentation(polygon, 8, 12)], 8, 12)[0]
     expected = np.zeros((8, 12), np.uint8)
     expected[1:5, 2:9] = 1
     assert np.array_equal(mask, expected)
@@ -75,9 +75,9 @@ def test_all_ways_of_writing_a_segmentation_give_one_mask():
     changes = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff(np.concatenate(([0], changes, [flat.size]))).tolist()
     for other in (encode_mask(expected > 0), {"size": [8, 12], "counts": runs}):
-        assert np.array_equal(decode_masks([encode_outline(other, 8, 12)], 8, 12)[0], expected)
+        assert np.array_equal(decode_masks([encode_segmentation(other, 8, 12)], 8, 12)[0], expected)
     two = [*polygon, [0.0, 6.0, 3.0, 6.0, 3.0, 8.0, 0.0, 8.0]]
-    assert decode_masks([encode_outline(two, 8, 12)], 8, 12).sum() == expected.sum() + 6
+    assert decode_masks([encode_segmentation(two, 8, 12)], 8, 12).sum() == expected.sum() + 6
     assert decode_masks([], 8, 12).shape == (0, 8, 12)
 
 
@@ -107,7 +107,7 @@ def test_samples_have_masks_in_the_order_of_their_boxes(outlined, write_split):
     assert CocoDetection(RAW, root, ["train"], train=False, masks=True)[1, Flip.NONE].target.masks is None
 
 
-def test_masks_of_objects_that_a_crop_leaves_out_go_with_them(outlined, write_split):
+def test_masks_of_objects_outside_a_crop_are_dropped(outlined, write_split):
     config = replace(RAW, crop_prob=1.0, crop_scales_px=(60,), crop_px=(20, 30), vflip=True)
     dataset = CocoDetection(config, write_split(outlined), ["train"], train=True, masks=True)
     counts = set()
@@ -126,9 +126,9 @@ def test_masks_of_objects_that_a_crop_leaves_out_go_with_them(outlined, write_sp
     [
         (None, "is missing or empty"),
         ([], "is missing or empty"),
-        ([[1, 2, 3, 4]], "no list of polygons"),
+        ([[1, 2, 3, 4]], "not a list of polygons"),
         ([1, 2, 3, 4, 5, 6], "neither polygons nor"),
-        ({"size": [60, 40], "counts": [2400]}, r"of an image of \[60, 40\]"),
+        ({"size": [60, 40], "counts": [2400]}, r"for an image of \[60, 40\]"),
         ({"size": [40, 60], "counts": [24]}, "runs of 24 pixels"),
         ({"size": [40, 60]}, "neither polygons nor"),
     ],
@@ -155,9 +155,9 @@ def test_real_masks_equal_those_of_pycocotools(coco_mini):
     for index in range(0, len(dataset), 4):
         target = dataset[index, Flip.NONE].target
         height, width = target.original_size
-        mine = [a for a in annotations if a["image_id"] == target.image_id and not a["iscrowd"]]
-        objects += len(mine)
-        for mask, annotation in zip(target.masks, mine, strict=True):
+        own = [a for a in annotations if a["image_id"] == target.image_id and not a["iscrowd"]]
+        objects += len(own)
+        for mask, annotation in zip(target.masks, own, strict=True):
             area = coco_masks.area(coco_masks.merge(coco_masks.frPyObjects(annotation["segmentation"], height, width)))
             cells = -(-64 // 4)
             assert float(mask.double().sum()) / 255 / cells**2 == pytest.approx(area / (height * width), abs=0.002)

@@ -29,7 +29,7 @@ def test_the_same_config_gives_the_same_bytes(tmp_path):
     assert not any(a[file] == other[file] for file in a)
 
 
-def test_an_image_depends_on_nothing_but_seed_split_and_index():
+def test_an_image_depends_only_on_seed_split_and_index():
     pixels, objects = draw_scene(FEW, "train", 5)
     longer, same_objects = draw_scene(replace(FEW, train_images=100), "train", 5)
     assert np.array_equal(pixels, longer)
@@ -38,7 +38,7 @@ def test_an_image_depends_on_nothing_but_seed_split_and_index():
     assert not np.array_equal(pixels, draw_scene(FEW, "train", 4)[0])
 
 
-def test_what_is_written_is_a_valid_data_set(tmp_path):
+def test_generated_scenes_are_a_valid_data_set(tmp_path):
     generate_scenes(FEW, tmp_path)
     assert {problem.level for problem in check_dataset(tmp_path, ["train", "val"], depth="pixels")} <= {"note"}
     train, val = (CocoDetection(DataConfig(resize_px=(96, 96)), tmp_path, [s], train=False) for s in ("train", "val"))
@@ -67,7 +67,7 @@ def test_objects_are_varied_and_inside():
     assert fill.min() > 0.1
 
 
-def test_boxes_lie_on_what_is_seen():
+def test_boxes_are_tight_around_visible_pixels():
     """The pixels that differ from the surroundings of the box, found without knowing the shape, fill the box."""
     overlaps = []
     config = ScenesConfig(max_objects=1)
@@ -115,7 +115,7 @@ def test_numbers_out_of_range_are_refused(field, value):
         replace(FEW, **{field: value})
 
 
-def test_nothing_is_overwritten(tmp_path):
+def test_a_folder_with_files_is_refused(tmp_path):
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(DatasetError, match="is not empty"):
         generate_scenes(FEW, tmp_path)
@@ -132,7 +132,7 @@ def test_prepare_data_generates_once_for_every_config(tmp_path, monkeypatch):
     assert prepare_data(DataConfig(scenes=replace(FEW, seed=1))) != root
 
 
-def test_prepare_data_checks_a_given_folder(content, write_split):
+def test_prepare_data_validates_a_given_folder(content, write_split):
     root = write_split(content)
     config = DataConfig(dir=str(root), val_split="train")
     assert prepare_data(config) == root

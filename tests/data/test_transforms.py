@@ -42,7 +42,7 @@ def test_resize_px_is_exact():
 )
 @settings(max_examples=60, deadline=None)
 def test_boxes_stay_on_their_objects(left, top, width, height, flip, scale):
-    """A white rectangle on black is found again exactly where its transformed box says."""
+    """A white rectangle on black lies exactly in its transformed box."""
     pixels = np.zeros((48, 64, 3), np.uint8)
     pixels[top : top + height, left : left + width] = 255
     box = torch.tensor([[left, top, left + width, top + height]], dtype=torch.float32)

@@ -42,7 +42,7 @@ def check(
             depth="headers" if quick else "pixels",
             num_queries=num_queries,
             masks=masks,
-            tell=lambda done, files: status.update(f"checking images: {done:,} of {files:,}"),
+            on_progress=lambda done, files: status.update(f"checking images: {done:,} of {files:,}"),
         )
     problems.sort(key=lambda problem: ("error", "warning", "note").index(problem.level))
     for problem in problems[:SHOWN_PROBLEMS]:

@@ -1,4 +1,4 @@
-"""Detection data: COCO folders, generated scenes, and the check that a folder can be trained on."""
+"""Detection data: COCO data sets, generated scenes, augmentation and the validation of a data set."""
 
 from rhobench.data.annotations import Categories, DatasetError, UnreadableImageError, annotation_file
 from rhobench.data.cache import build_once, cache_dir

@@ -1,6 +1,6 @@
-"""COCO annotations: where they lie, and what training reads of them.
+"""COCO annotations: file layout, and the arrays that training reads.
 
-Layout: ``DIR/annotations/instances_SPLIT.json`` beside ``DIR/images/FILE``, or beside ``DIR/SPLIT/FILE`` as COCO ships.
+Layout: ``DIR/annotations/instances_SPLIT.json`` with the images in ``DIR/images/``, or in ``DIR/SPLIT/`` as COCO ships.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rhobench.data.masks import OutlineError, encode_outline
+from rhobench.data.masks import SegmentationError, encode_segmentation
 
-_OUTLINE = re.compile(rb'("segmentation"\s*:)\s*\[[-+\d\s.,eE\[\]]*\]')
-"""A list of numbers, however nested: it ends at the last bracket before the next key or the end of the object."""
+_SEGMENTATION = re.compile(rb'("segmentation"\s*:)\s*\[[-+\d\s.,eE\[\]]*\]')
+"""Nested lists of numbers (polygons); they end at the last bracket before the next key or the end of the object."""
 
 
 class DatasetError(ValueError):
-    """A data set that cannot be used as it is; the message says where and what to do."""
+    """A data set that cannot be used; the message names the file and the remedy."""
 
 
 class UnreadableImageError(DatasetError):
@@ -30,111 +30,119 @@ class UnreadableImageError(DatasetError):
 
 @dataclass(frozen=True)
 class Categories:
-    """COCO category ids in ascending order; the label of a category is its position, 0 to K - 1."""
+    """Categories of a data set by ascending id; the label of a category is its position, 0 to K - 1."""
 
     ids: tuple[int, ...]
+    """COCO category ids in ascending order."""
     names: tuple[str, ...]
+    """Names of the categories in the order of ``ids``."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def to_label(self, category_id: int) -> int:
-        """The label of a COCO category id; raises KeyError when there is no such category."""
+        """Return the label of a COCO category id; raise KeyError if there is no such category."""
         try:
             return self.ids.index(category_id)
         except ValueError:
             raise KeyError(f"category id {category_id} is not one of {self.ids}") from None
 
     def to_id(self, label: int) -> int:
-        """The COCO category id of a label."""
+        """Return the COCO category id of a label."""
         return self.ids[label]
 
     def as_records(self) -> list[dict[str, Any]]:
-        """One record for each category, in the order of the labels, for files that travel with a model."""
+        """Return label, id and name of each category in the order of the labels, to be stored with a model."""
         return [{"label": label, "id": self.ids[label], "name": self.names[label]} for label in range(len(self))]
 
 
 def annotation_file(root: Path, split: str) -> Path:
-    """The COCO json of a split."""
+    """Return the path of the COCO annotations of a split."""
     return root / "annotations" / f"instances_{split}.json"
 
 
-def read_annotations(file: Path, *, outlines: bool = False) -> Any:
-    """Parse a COCO json, without ``outlines`` with 0 in the place of those that are lists: only masks need them.
+def read_annotations(file: Path, *, segmentations: bool = False) -> Any:
+    """Parse a COCO annotation file; without ``segmentations``, polygons are replaced by 0.
 
-    Outlines are most of such a file, and turning their numbers into objects would take most of the time and memory.
-    Raises OSError when the file cannot be read, and ValueError when it is not json.
+    Only masks need polygons. They are most of such a file, and parsing their numbers would take most of the time and
+    memory.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is not valid JSON.
     """
     content = file.read_bytes()
-    return json.loads(content if outlines else _OUTLINE.sub(rb"\1 0", content))
+    return json.loads(content if segmentations else _SEGMENTATION.sub(rb"\1 0", content))
 
 
 def image_folder(root: Path, split: str) -> Path:
-    """Where the image files of a split lie: ``images``, or a folder named as the split when there is no ``images``."""
+    """Return the folder of the images of a split: ``images`` if it exists, otherwise one named like the split."""
     shared = root / "images"
     return shared if shared.is_dir() else root / split
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """Annotations as flat arrays: 118,000 images stay small and cheap to hand to loader processes."""
+    """Annotations of a split as flat arrays, so that 118,000 images are small and cheap to send to loader processes."""
 
     categories: Categories
+    """Categories of the data set."""
     files: list[Path]
+    """Image files by ascending image id, as in all arrays below."""
     image_ids: NDArray[np.int64]
-    """(images,)."""
+    """(images,): COCO ids of the images."""
     sizes: NDArray[np.int64]
-    """(images, 2): height, width."""
+    """(images, 2): height and width in pixels."""
     labels: NDArray[np.int64]
-    """(objects,), all objects of the first image, then of the second, and so on."""
+    """(objects,): labels of all objects of the first image, then of the second, and so on."""
     boxes: NDArray[np.float32]
-    """(objects, 4): x1 y1 x2 y2 in pixels, inside the image, of positive width and height."""
+    """(objects, 4): x1 y1 x2 y2 in pixels, clipped to the image, with positive width and height."""
     counts: NDArray[np.int64]
-    """(images,): objects of each image."""
-    codes: list[bytes]
-    """The mask of each object, run-length encoded; empty without masks."""
+    """(images,): number of objects in each image."""
+    rles: list[bytes]
+    """Run-length encoded mask of each object; empty unless masks were requested."""
 
 
 def read_split(root: Path, split: str, masks: bool) -> Annotations:
-    """Read a split of a data set; with ``masks`` also the outline of every object.
+    """Read the annotations of a split, with ``masks`` including the segmentation of every object.
 
     Raises:
-        DatasetError: the file is missing or malformed, or an outline is missing or unusable.
+        DatasetError: the file is missing or malformed, or a segmentation is missing or unusable.
     """
     file = annotation_file(root, split)
     try:
-        content = read_annotations(file, outlines=masks)
+        content = read_annotations(file, segmentations=masks)
         return _parse(content, image_folder(root, split), _encoded(content, file) if masks else None)
     except DatasetError:
         raise
     except FileNotFoundError:
         there = sorted(path.stem.removeprefix("instances_") for path in file.parent.glob("instances_*.json"))
-        raise DatasetError(f"{file} is missing; splits of this data set: {', '.join(there) or 'none'}") from None
+        raise DatasetError(f"{file} is missing; this data set has the splits: {', '.join(there) or 'none'}.") from None
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(
-            f"{file} is not valid COCO detection json ({error!r}); run `rhobench data check {root}`"
+            f"{file} is not a valid COCO detection file ({error!r}); `rhobench data check {root}` lists all problems."
         ) from error
 
 
 def _encoded(content: dict[str, Any], file: Path) -> list[bytes]:
-    """The mask of every object, and a look at those of crowds, which scoring reads."""
+    """Encode the mask of every object; those of crowds, which only evaluation reads, are validated."""
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
-    codes = []
+    rles = []
     for annotation in content["annotations"]:
         try:
-            code = encode_outline(annotation.get("segmentation"), *sizes[annotation["image_id"]])
-        except OutlineError as error:
+            code = encode_segmentation(annotation.get("segmentation"), *sizes[annotation["image_id"]])
+        except SegmentationError as error:
             raise DatasetError(
                 f"{file}: the segmentation of annotation {annotation['id']} (image {annotation['image_id']}) {error}; "
-                f"a model with masks needs that of every object: `rhobench data check {file.parents[1]} --masks` lists "
-                "what to mend, or set model.mask_head=false"
+                f"a model with masks needs one for every object. `rhobench data check {file.parents[1]} --masks` lists "
+                "all such annotations; without masks, set model.mask_head=false."
             ) from None
         if not annotation.get("iscrowd", 0):
-            codes.append(code)
-    return codes
+            rles.append(code)
+    return rles
 
 
-def _parse(content: dict[str, Any], folder: Path, codes: list[bytes] | None) -> Annotations:
+def _parse(content: dict[str, Any], folder: Path, rles: list[bytes] | None) -> Annotations:
     names = {category["id"]: category["name"] for category in content["categories"]}
     categories = Categories(tuple(sorted(names)), tuple(names[category_id] for category_id in sorted(names)))
     images = sorted(content["images"], key=lambda image: image["id"])
@@ -157,5 +165,5 @@ def _parse(content: dict[str, Any], folder: Path, codes: list[bytes] | None) -> 
         labels=labels[order],
         boxes=boxes[order].astype(np.float32),
         counts=np.bincount(owner[real], minlength=len(images)),
-        codes=[codes[number] for number in order] if codes is not None else [],
+        rles=[rles[number] for number in order] if rles is not None else [],
     )

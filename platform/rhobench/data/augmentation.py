@@ -1,7 +1,7 @@
-"""What training draws for each image anew in every epoch: a part, a size, colours (spec section 15).
+"""Random augmentation of training images: crop, size and colour (spec section 15).
 
-What is drawn is a function of the seed of the epoch and the image's id alone. It is put into pixels by torchvision on
-bytes: each step equals Pillow's antialiased bilinear filter to one level of 255, at a fraction of its time.
+The sampled parameters depend only on the seed of the epoch and the id of the image. torchvision applies them to uint8
+tensors: each step equals Pillow's antialiased bilinear filter to one level of 255, in a fraction of its time.
 """
 
 from __future__ import annotations
@@ -23,81 +23,81 @@ from rhobench.data.transforms import Flip, resized_size, scaled_size
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """A part of an image, in pixels of the image after resizing."""
+    """A crop of an image, in pixels of the resized image."""
 
     resized: tuple[int, int]
-    """(height, width) of the whole image before the part is taken."""
+    """(height, width) to which the whole image is resized before it is cropped."""
     top: int
-    """Rows above the part."""
+    """Number of rows above the crop."""
     left: int
-    """Columns to the left of it."""
+    """Number of columns to the left of the crop."""
     height: int
-    """Its rows."""
+    """Height of the crop."""
     width: int
-    """Its columns."""
+    """Width of the crop."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What is drawn for one image, besides the flip."""
+    """Sampled augmentation of one image, except for the flip."""
 
     size: tuple[int, int]
-    """(height, width) that the image, or its part, is resized to."""
+    """(height, width) in pixels to which the image or its crop is resized."""
     crop: Crop | None = None
-    """The part; None: all of it."""
+    """Crop of the image. None: the whole image."""
     brightness: float = 1.0
-    """Factor on the pixels."""
+    """Factor on the pixel values."""
     contrast: float = 1.0
-    """Factor on their distance to the mean grey of the image."""
+    """Factor on the difference of each pixel to the mean grey of the image."""
     saturation: float = 1.0
-    """Factor on their distance to their own grey."""
+    """Factor on the difference of each pixel to its own grey value."""
 
 
-def draw_view(config: DataConfig, height: int, width: int, seed: int, image_id: int) -> View:
-    """Draw the augmentation of an image.
+def sample_view(config: DataConfig, height: int, width: int, seed: int, image_id: int) -> View:
+    """Sample the augmentation of an image.
 
     Args:
-        config: says what may be drawn.
-        height: of the image in pixels.
-        width: of the image in pixels.
-        seed: of the epoch.
-        image_id: of the image.
+        config: ranges of the augmentation.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+        seed: seed of the epoch.
+        image_id: COCO id of the image.
     """
-    # Python's own generator: a text of any length seeds it, and no other library's release changes what it gives.
-    chance = random.Random(f"{seed} {image_id}")
+    # Python's generator: it takes text as a seed, and no release of another library changes its sequence.
+    rng = random.Random(f"{seed} {image_id}")
     brightness, contrast, saturation = (
-        chance.uniform(1 - share, 1 + share) for share in (config.brightness, config.contrast, config.saturation)
+        rng.uniform(1 - share, 1 + share) for share in (config.brightness, config.contrast, config.saturation)
     )
-    crop = _draw_crop(config, height, width, chance) if chance.random() < config.crop_prob else None
+    crop = _sample_crop(config, height, width, rng) if rng.random() < config.crop_prob else None
     shown = (crop.height, crop.width) if crop else (height, width)
     return View(
         crop=crop,
-        size=_draw_size(config, *shown, chance),
+        size=_sample_size(config, *shown, rng),
         brightness=brightness,
         contrast=contrast,
         saturation=saturation,
     )
 
 
-def _draw_crop(config: DataConfig, height: int, width: int, chance: random.Random) -> Crop:
-    resized = scaled_size(height, width, chance.choice(config.crop_scales_px))
+def _sample_crop(config: DataConfig, height: int, width: int, rng: random.Random) -> Crop:
+    resized = scaled_size(height, width, rng.choice(config.crop_scales_px))
     shortest, longest = config.crop_px
-    rows, columns = (chance.randint(min(shortest, side), min(longest, side)) for side in resized)
+    rows, columns = (rng.randint(min(shortest, side), min(longest, side)) for side in resized)
     return Crop(
         resized=resized,
-        top=chance.randint(0, resized[0] - rows),
-        left=chance.randint(0, resized[1] - columns),
+        top=rng.randint(0, resized[0] - rows),
+        left=rng.randint(0, resized[1] - columns),
         height=rows,
         width=columns,
     )
 
 
-def _draw_size(config: DataConfig, height: int, width: int, chance: random.Random) -> tuple[int, int]:
-    return _size_at(config, height, width, chance.choice(config.scales_px) if config.scales_px else None)
+def _sample_size(config: DataConfig, height: int, width: int, rng: random.Random) -> tuple[int, int]:
+    return _size_at(config, height, width, rng.choice(config.scales_px) if config.scales_px else None)
 
 
 def _size_at(config: DataConfig, height: int, width: int, short_side_px: int | None) -> tuple[int, int]:
-    """Of an image, or of its part, at one of ``scales_px``; None: there are none."""
+    """Return (height, width) of an image or its crop after resizing to one of ``scales_px``; None: there are none."""
     if short_side_px is None:
         return resized_size(height, width, config)
     if config.resize_px is not None:
@@ -106,13 +106,14 @@ def _size_at(config: DataConfig, height: int, width: int, short_side_px: int | N
 
 
 def largest_sides(config: DataConfig, sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    """The largest height and the largest width that may be drawn, not necessarily for one image: a batch has both.
+    """Return the largest height and the largest width that may be sampled.
 
-    Of the parts of images only the flattest and the steepest are looked at: rounding may give others a pixel more.
+    They need not belong to the same image: a padded batch has the largest of both. Only the crops of extreme aspect
+    ratio are considered; rounding may give others one pixel more.
 
     Args:
-        config: says what may be drawn.
-        sizes: (height, width) of images in pixels.
+        config: ranges of the augmentation.
+        sizes: (height, width) of the images in pixels.
     """
     shown = set(sizes)
     for height, width in tuple(shown) if config.crop_prob else ():
@@ -129,19 +130,19 @@ def largest_sides(config: DataConfig, sizes: Iterable[tuple[int, int]]) -> tuple
 def augment(
     image: Image.Image, boxes: Tensor, flip: Flip, view: View, config: DataConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Put what was drawn into an image and its boxes, and normalise it.
+    """Apply a sampled augmentation to an image and its boxes, and normalise the image.
 
     Args:
-        image: RGB.
+        image: RGB image.
         boxes: (n, 4) float32, x1 y1 x2 y2 in pixels of ``image``, inside it.
-        flip: the mirroring.
-        view: the rest.
-        config: gives the mean and deviation of the pixels.
+        flip: how the image is mirrored.
+        view: all other parameters of the augmentation.
+        config: mean and standard deviation of the pixels.
 
     Returns:
-        The image (3, H, W), float32, normalised; the boxes (m, 4) that show in it, centre x, centre y, width, height as
-        shares of it; and which of the n boxes they are, (n,) bool. As in the official training, a box is cut at the
-        border, and one stays however little of it is left.
+        The image (3, H, W), float32, normalised; the visible boxes (m, 4), centre x, centre y, width, height as shares
+        of the image; and (n,) bool, True for the boxes that are visible. As in the official training, boxes are clipped
+        to the crop, and a box is kept however little of it remains.
     """
     corners, width, height = boxes, image.width, image.height
     if flip & Flip.HORIZONTAL:
@@ -153,14 +154,14 @@ def augment(
         pixels = _resize(pixels, crop.resized)[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
         corners = _cut(corners * torch.tensor([crop.resized[1] / width, crop.resized[0] / height] * 2), crop)
         width, height = crop.width, crop.height
-    pixels = _recolour(_resize(pixels, view.size).permute(2, 0, 1), view)
+    pixels = _adjust_colours(_resize(pixels, view.size).permute(2, 0, 1), view)
     kept = (corners[:, 2:] > corners[:, :2]).all(dim=1)
     first, last = (corners[kept] / torch.tensor([width, height] * 2)).split(2, dim=1)
     return _normalise(pixels, config), torch.cat([(first + last) / 2, last - first], dim=1), kept
 
 
-def seen_part(crop: Crop | None, height: int, width: int) -> Window:
-    """What is seen of a mirrored image of ``height`` x ``width`` pixels."""
+def view_window(crop: Crop | None, height: int, width: int) -> Window:
+    """Return the visible window of a mirrored image of ``height`` x ``width`` pixels."""
     if crop is None:
         return Window(left=0, top=0, width=width, height=height)
     across, down = width / crop.resized[1], height / crop.resized[0]
@@ -168,28 +169,28 @@ def seen_part(crop: Crop | None, height: int, width: int) -> Window:
 
 
 def _mirrored(corners: Tensor, axis: int, side: int) -> Tensor:
-    """(n, 4) x1 y1 x2 y2 -> of the mirror image along x (0) or y (1), where the image has so many pixels."""
+    """Mirror boxes (n, 4), x1 y1 x2 y2, along x (axis 0) or y (axis 1), where the image has ``side`` pixels."""
     mirrored = corners.clone()
     mirrored[:, axis], mirrored[:, axis + 2] = side - corners[:, axis + 2], side - corners[:, axis]
     return mirrored
 
 
 def _cut(corners: Tensor, crop: Crop) -> Tensor:
-    """(n, 4) x1 y1 x2 y2 in pixels of the resized image -> in pixels of its part, cut at its borders."""
+    """Move boxes (n, 4), x1 y1 x2 y2, from pixels of the resized image to pixels of its crop, and clip them to it."""
     moved = corners - torch.tensor([crop.left, crop.top] * 2)
     return torch.minimum(moved.clamp(min=0), torch.tensor([crop.width, crop.height] * 2))
 
 
 def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """(h, w, 3) uint8 -> (H, W, 3) uint8.
+    """Resize (h, w, 3) uint8 to (H, W, 3) uint8.
 
-    Red, green and blue stay side by side in memory, without gaps between rows: torchvision is fastest at that.
+    The memory stays contiguous with the channels last, the layout for which torchvision is fastest.
     """
     channels_first = pixels.contiguous().permute(2, 0, 1)
     return functional.resize(channels_first, list(size), antialias=True).permute(1, 2, 0)
 
 
-def _recolour(pixels: Tensor, view: View) -> Tensor:
+def _adjust_colours(pixels: Tensor, view: View) -> Tensor:
     if view.brightness != 1:
         pixels = functional.adjust_brightness(pixels, view.brightness)
     if view.contrast != 1:
@@ -200,7 +201,7 @@ def _recolour(pixels: Tensor, view: View) -> Tensor:
 
 
 def _normalise(pixels: Tensor, config: DataConfig) -> Tensor:
-    """(3, H, W) uint8 -> float32, (pixels / 255 - mean) / std as one multiply-add for each channel."""
+    """Convert (3, H, W) uint8 to float32 (pixels / 255 - mean) / std, with one multiply-add per channel."""
     normalised = torch.empty(pixels.shape).copy_(pixels)
     for channel, mean, std in zip(normalised, config.pixel_mean, config.pixel_std, strict=True):
         torch.add(torch.tensor(-mean / std), channel, alpha=1 / (255 * std), out=channel)

@@ -1,4 +1,4 @@
-"""The cache folder, and directories in it that are built once however many processes ask for them."""
+"""The cache folder, and folders in it that concurrent processes build only once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """The folder of everything that can be made again: $RHOBENCH_CACHE, else rhobench below the user's cache folder."""
+    """Return the folder for data that can be rebuilt: $RHOBENCH_CACHE, or rhobench in the user's cache folder."""
     if chosen := os.environ.get("RHOBENCH_CACHE"):
         return Path(chosen).expanduser()
     if base := os.environ.get("XDG_CACHE_HOME"):
@@ -20,10 +20,11 @@ def cache_dir() -> Path:
 
 
 def build_once(target: Path, build: Callable[[Path], None]) -> Path:
-    """Return the directory ``target``; when it is missing, ``build`` fills an empty directory that is renamed to it.
+    """Return the folder ``target``, built by ``build`` if it does not exist.
 
-    ``target`` is complete as soon as it exists. Of several processes or threads that ask at once, one builds and the
-    others wait for it; when the builder fails or dies, the next one clears what it left and builds afresh.
+    ``build`` fills an empty folder, which is then renamed, so ``target`` is complete as soon as it exists. Of several
+    concurrent processes or threads one builds while the others wait. If it fails or dies, the next one removes the
+    remains and starts over.
     """
     if target.is_dir():
         return target
@@ -32,7 +33,7 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
     with _exclusive(target.with_name(f".{target.name}.lock")):
         if target.is_dir():
             return target
-        if building.exists():  # whoever holds the lock is the only living builder, so this one is dead
+        if building.exists():  # left by a builder that died: only the holder of the lock builds
             shutil.rmtree(building)
         building.mkdir()
         try:
@@ -46,8 +47,8 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
 
 @contextmanager
 def _exclusive(lock_file: Path) -> Iterator[None]:
-    """Hold the lock of ``lock_file``; the system frees it when the process dies."""
+    """Hold an exclusive lock on ``lock_file``; the operating system releases it when the process dies."""
     with lock_file.open("w") as stream:
-        # flock and not lockf: a lockf lock belongs to the process, so two threads of one process would both get it.
+        # flock instead of lockf: a lockf lock belongs to the process, so two of its threads would both get it.
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""COCO detection data: images and their annotations, as samples and padded batches."""
+"""COCO detection data sets as samples and padded batches."""
 
 from __future__ import annotations
 
@@ -16,36 +16,37 @@ from torch.utils.data import Dataset
 
 from rhobench.config import DataConfig
 from rhobench.data.annotations import DatasetError, UnreadableImageError, annotation_file, read_split
-from rhobench.data.augmentation import View, augment, draw_view, largest_sides, seen_part
-from rhobench.data.masks import Outlines, cell_coverage, decode_masks
+from rhobench.data.augmentation import View, augment, largest_sides, sample_view, view_window
+from rhobench.data.masks import PackedMasks, cell_coverage, decode_masks
 from rhobench.data.transforms import PILLOW_ERRORS, Flip, decode, flips, resized_size, transform
 
 
 class Key(NamedTuple):
-    """What a sample is made of."""
+    """Key of a sample: an image with its augmentation."""
 
     image: int
     """Position of the image in the data set."""
     flip: Flip = Flip.NONE
-    """How it is mirrored."""
+    """How the image is mirrored."""
     seed: int | None = None
-    """Of the augmentation, the same for all images of an epoch. None: the image as it is scored, only mirrored."""
+    """Seed of the augmentation, the same for all images of an epoch. None: no augmentation other than the flip."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The objects of one image; crowds are left out."""
+    """Objects of one image, without crowds."""
 
     image_id: int
+    """COCO id of the image."""
     labels: Tensor
-    """(n,) int64, contiguous labels."""
+    """(n,) int64: labels, 0 to K - 1."""
     boxes: Tensor
     """(n, 4) float32: centre x, centre y, width, height as shares of the image."""
     original_size: tuple[int, int]
     """(height, width) of the image file in pixels."""
     masks: Tensor | None = None
-    """(n, ceil(H / 4), ceil(W / 4)) uint8: what of each 4 x 4 pixels of the model's input (H, W) the object covers, 255
-    for all of it. None where masks were not asked for."""
+    """(n, ceil(H / 4), ceil(W / 4)) uint8: share of each 4 x 4 pixels of the model's input (H, W) that the object
+    covers, 0 to 255. None unless masks were requested."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +54,25 @@ class Sample:
     """One image and its objects."""
 
     image: Tensor
-    """(3, H, W) float32, normalised with the mean and deviation of the config."""
+    """(3, H, W) float32, normalised by ``pixel_mean`` and ``pixel_std``."""
     target: Target
+    """Objects of the image."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of several sizes, padded to one."""
+    """Images of different sizes, padded to the same size."""
 
     images: Tensor
     """(B, 3, H, W) float32, zero where padded."""
     mask: Tensor
     """(B, H, W) bool, True where padded."""
     targets: tuple[Target, ...]
+    """Objects of each image."""
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Pad at the right and the bottom to the largest height and width of the batch."""
+    """Pad images on the right and at the bottom to the largest height and width of the batch."""
     height = max(sample.image.shape[1] for sample in samples)
     width = max(sample.image.shape[2] for sample in samples)
     images = torch.zeros(len(samples), 3, height, width)
@@ -82,22 +85,22 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 class CocoDetection(Dataset[Sample]):
-    """Samples of one or more joined splits, in the order of the splits and, within one, of the image ids.
+    """Samples of one or more splits, concatenated and ordered by image id within each.
 
-    ``dataset[index, flip]`` and ``dataset[index, flip, seed]`` are functions of their key: the caller's sampler draws
-    it, so an epoch is the same whatever the number of loader processes, and features can be kept for every (index,
-    flip). Images without objects are kept. Crowds are left out (evaluation reads them from ``annotation_files``); boxes
-    are clamped to the image, and those without an area are dropped.
+    ``dataset[index, flip]`` and ``dataset[index, flip, seed]`` are functions of their key, which the sampler of the
+    caller chooses: an epoch does not depend on the number of loader processes, and features can be cached by (index,
+    flip). Images without objects are kept. Crowds are skipped (evaluation reads them from ``annotation_files``); boxes
+    are clipped to the image, and boxes without area are dropped.
 
     Args:
-        config: Image size, and the flips and the augmentation of training.
-        root: Folder of the data set.
-        splits: Splits to join; they must have the same categories.
-        train: Whether flips and augmentation may be asked for; otherwise only (index, ``Flip.NONE``).
-        masks: Whether every object must have a segmentation. With ``train``, the samples then have masks.
+        config: image size, flips and augmentation.
+        root: folder of the data set.
+        splits: splits to concatenate; they must have the same categories.
+        train: whether keys may have a flip and a seed; otherwise only (index, ``Flip.NONE``).
+        masks: whether every object must have a segmentation. With ``train``, the samples then have masks.
 
     Raises:
-        DatasetError: An annotation file is missing or malformed, or the splits do not fit together.
+        DatasetError: an annotation file is missing or malformed, or the categories of the splits differ.
     """
 
     def __init__(
@@ -114,38 +117,36 @@ class CocoDetection(Dataset[Sample]):
             if part.categories != self.categories:
                 raise DatasetError(
                     f"{file} has other categories than {self.annotation_files[0]}; "
-                    f"splits that are joined need the same ids and names, so correct one of the two files"
+                    f"splits that are trained on together need the same ids and names, so correct one of the files."
                 )
-        # Ids of joined splits may coincide: nothing in training reads them, and what is scored is a single split.
+        # Ids of different splits may coincide: only evaluation reads them, on a single split.
         self.image_ids: list[int] = np.concatenate([part.image_ids for part in parts]).tolist()
         self.files: list[Path] = [file for part in parts for file in part.files]
         self._sizes = np.concatenate([part.sizes for part in parts])
         self._labels = np.concatenate([part.labels for part in parts])
         self._boxes = np.concatenate([part.boxes for part in parts])
         self._starts = np.cumsum([0, *np.concatenate([part.counts for part in parts])])
-        # What is scored is compared with the annotations themselves: masks of its samples would never be read.
-        self._outlines = Outlines([code for part in parts for code in part.codes]) if masks and train else None
+        # Evaluation compares predictions with the annotation file, so only training needs masks in its samples.
+        self._packed_masks = PackedMasks([code for part in parts for code in part.rles]) if masks and train else None
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     @property
     def has_masks(self) -> bool:
-        """Whether the samples have masks."""
-        return self._outlines is not None
+        """Whether the samples include masks."""
+        return self._packed_masks is not None
 
     def __getitem__(self, key: Key | tuple[int, Flip]) -> Sample:
-        """The sample of a key.
-
-        Without augmentation in the config, the seed changes nothing.
+        """Return the sample of a key; without augmentation in the config, the seed has no effect.
 
         Raises:
-            UnreadableImageError: The image file is missing, truncated or not an image.
-            DatasetError: The image file has another size than its annotations say.
+            UnreadableImageError: the image file is missing, truncated or not an image.
+            DatasetError: the image file does not have the annotated size.
         """
         index, flip, seed = Key(*key)
         assert flip in self.flips, f"{flip!r} is not one of {self.flips}"
-        assert seed is None or self.train, "scored images are never augmented"
+        assert seed is None or self.train, "evaluation images are never augmented"
         height, width = self._sizes[index].tolist()
         image = self._read_image(self.files[index], height, width)
         objects = slice(self._starts[index], self._starts[index + 1])
@@ -158,49 +159,51 @@ class CocoDetection(Dataset[Sample]):
             pixels, boxes, kept = augment(image, boxes, flip, view, self.config)
             crop = view.crop
         masks = None
-        if self._outlines is not None:
-            decoded = decode_masks(self._outlines[objects], height, width)[kept.numpy()]
-            masks = cell_coverage(decoded, flip, seen_part(crop, height, width), (pixels.shape[1], pixels.shape[2]))
+        if self._packed_masks is not None:
+            decoded = decode_masks(self._packed_masks[objects], height, width)[kept.numpy()]
+            masks = cell_coverage(decoded, flip, view_window(crop, height, width), (pixels.shape[1], pixels.shape[2]))
         return Sample(pixels, Target(self.image_ids[index], labels[kept], boxes, (height, width), masks))
 
     def _view(self, index: int, seed: int | None) -> View | None:
-        """What is drawn for an image; None: nothing is."""
+        """Return the sampled augmentation of an image, or None without augmentation."""
         if seed is None or not self.config.augmentation:
             return None
         height, width = self._sizes[index].tolist()
-        return draw_view(self.config, height, width, seed, self.image_ids[index])
+        return sample_view(self.config, height, width, seed, self.image_ids[index])
 
     def size_of(self, key: Key | tuple[int, Flip]) -> tuple[int, int]:
-        """(height, width) that the sample of a key has; opens no file."""
+        """Return (height, width) of the sample of a key without opening its file."""
         index, _, seed = Key(*key)
         height, width = self._sizes[index].tolist()
         view = self._view(index, seed)
         return view.size if view else resized_size(height, width, self.config)
 
     def largest_sides(self) -> tuple[int, int]:
-        """Largest height and largest width of all samples that training may draw; a batch may have both."""
-        assert self.train, "scored images are never augmented"
+        """Return the largest height and the largest width of any training sample; a padded batch may have both."""
+        assert self.train, "evaluation images are never augmented"
         return largest_sides(
             self.config, [(height, width) for height, width in np.unique(self._sizes, axis=0).tolist()]
         )
 
     @property
     def objects(self) -> NDArray[np.int64]:
-        """(images,): objects of each image."""
+        """(images,): number of objects in each image."""
         return np.diff(self._starts)
 
     def _read_image(self, file: Path, height: int, width: int) -> Image.Image:
         try:
             image = decode(file)
         except FileNotFoundError:
-            raise UnreadableImageError(f"{file} is missing; put it back or take it out of the annotations") from None
+            raise UnreadableImageError(
+                f"{file} is missing; restore it or remove the image from the annotations."
+            ) from None
         except PILLOW_ERRORS as error:
             raise UnreadableImageError(
-                f"{file} cannot be decoded ({error}); copy it again or take it out of the annotations"
+                f"{file} cannot be decoded ({error}); copy it again or remove the image from the annotations."
             ) from error
         if image.size != (width, height):
             raise DatasetError(
-                f"{file} is {image.width} x {image.height} pixels but its annotations say {width} x {height}; "
-                f"use the image that was annotated, or correct width and height in the json"
+                f"{file} is {image.width} x {image.height} pixels, but is annotated as {width} x {height}; "
+                f"use the annotated image, or correct width and height in the annotations."
             )
         return image

@@ -1,7 +1,7 @@
-"""Masks of objects: COCO's ways of writing them, and what of each cell of a coarse grid they cover.
+"""Object masks: COCO's segmentation formats, and the coverage of the cells of a coarse grid.
 
-A mask goes the way of its image's boxes, as a change of coordinates: pixels are squares, and a cell of the result is
-the rectangle of them that it covers. Nothing is resampled twice, whatever is mirrored, cropped and resized.
+Flips, crops and resizing change the coordinates of a mask as they change those of a box: a cell of the result averages
+the rectangle of mask pixels that it covers. So a mask is resampled only once.
 """
 
 from __future__ import annotations
@@ -20,99 +20,101 @@ from torch import Tensor
 from rhobench.config import MASK_STRIDE
 from rhobench.data.transforms import Flip
 
-WHOLE = 255
-"""Value of a cell that an object covers wholly."""
+FULL_COVERAGE = 255
+"""Value of a cell that an object covers completely."""
 MIN_POLYGON = 6
-"""Numbers of the smallest polygon, a triangle; pycocotools takes four for a box."""
+"""Numbers in the smallest polygon, a triangle; pycocotools interprets four numbers as a box."""
 
 
-class OutlineError(ValueError):
-    """A segmentation that is none; the message says why."""
+class SegmentationError(ValueError):
+    """An invalid segmentation; the message completes the sentence "the segmentation ..."."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """The part of a mirrored image that is resized to the model's input, in pixels of the image file."""
+    """Part of a mirrored image that is resized to the model's input, in pixels of the image file."""
 
     left: float
-    """Columns at its left."""
+    """Columns to the left of the window."""
     top: float
-    """Rows above it."""
+    """Rows above the window."""
     width: float
-    """Its columns."""
+    """Width of the window."""
     height: float
-    """Its rows."""
+    """Height of the window."""
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """A mask (H, W) as COCO's compressed run-length encoding, ready for JSON."""
+    """Encode a mask (H, W) as COCO's compressed run-length encoding, ready for JSON."""
     encoded = coco_masks.encode(np.asfortranarray(mask, np.uint8))
     return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
 
 
-def encode_outline(segmentation: Any, height: int, width: int) -> bytes:
-    """The run-length code of a segmentation as COCO writes it: polygons, or a run-length encoding of either kind.
+def encode_segmentation(segmentation: Any, height: int, width: int) -> bytes:
+    """Convert a COCO segmentation (polygons, or a compressed or uncompressed run-length encoding) to compressed RLE.
 
     Args:
-        segmentation: of one object.
-        height: of its image in pixels.
-        width: of its image in pixels.
+        segmentation: segmentation of one object.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
 
     Raises:
-        OutlineError: it is none, or is of an image of another size.
+        SegmentationError: the segmentation is invalid or belongs to an image of another size.
     """
     try:
         if isinstance(segmentation, dict):
             size, counts = segmentation["size"], segmentation["counts"]
             if list(size) != [height, width]:
-                raise OutlineError(f"is of an image of {size} (height, width), and its image has {[height, width]}")
+                raise SegmentationError(
+                    f"is for an image of {size} (height, width), but its image has {[height, width]}"
+                )
             if isinstance(counts, str):
                 return counts.encode("ascii")
             if sum(counts) != height * width:
-                raise OutlineError(f"has runs of {sum(counts):,} pixels, and its image has {height * width:,}")
+                raise SegmentationError(f"has runs of {sum(counts):,} pixels, but its image has {height * width:,}")
             return bytes(coco_masks.frPyObjects(segmentation, height, width)["counts"])
         if not segmentation:
-            raise OutlineError("is missing or empty")
+            raise SegmentationError("is missing or empty")
         if any(len(part) < MIN_POLYGON or len(part) % 2 for part in segmentation):
-            raise OutlineError("is no list of polygons, each x, y, x, y, ... with three corners or more")
+            raise SegmentationError("is not a list of polygons of the form x, y, x, y, ... with at least three corners")
         return bytes(coco_masks.merge(coco_masks.frPyObjects(segmentation, height, width))["counts"])
     except (TypeError, KeyError, AttributeError) as error:
-        raise OutlineError(f"is neither polygons nor a run-length encoding ({error!r})") from error
+        raise SegmentationError(f"is neither polygons nor a run-length encoding ({error!r})") from error
 
 
-class Outlines:
-    """Run-length codes of many objects in one array, which costs little to hand to loader processes."""
+class PackedMasks:
+    """Run-length encoded masks of many objects in one array, which is cheap to send to loader processes."""
 
-    def __init__(self, codes: Sequence[bytes]) -> None:
-        self._bytes = np.frombuffer(b"".join(codes), np.uint8)
-        self._ends = np.cumsum([0, *map(len, codes)])
+    def __init__(self, rles: Sequence[bytes]) -> None:
+        self._bytes = np.frombuffer(b"".join(rles), np.uint8)
+        self._ends = np.cumsum([0, *map(len, rles)])
 
     def __getitem__(self, objects: slice) -> list[bytes]:
-        """The codes of successive objects."""
+        """Return the run-length encodings of consecutive objects."""
         ends = self._ends[objects.start : objects.stop + 1]
         return [self._bytes[start:end].tobytes() for start, end in pairwise(ends)]
 
 
-def decode_masks(codes: Sequence[bytes], height: int, width: int) -> NDArray[np.uint8]:
-    """Run-length codes of one image -> (n, H, W), 1 inside."""
-    if not codes:
+def decode_masks(rles: Sequence[bytes], height: int, width: int) -> NDArray[np.uint8]:
+    """Decode the n run-length encodings of one image to (n, H, W), 1 inside."""
+    if not rles:
         return np.zeros((0, height, width), np.uint8)
-    decoded = coco_masks.decode([{"size": [height, width], "counts": code} for code in codes])  # (H, W, n)
+    decoded = coco_masks.decode([{"size": [height, width], "counts": code} for code in rles])  # (H, W, n)
     return np.moveaxis(np.asarray(decoded, np.uint8), 2, 0)
 
 
 def cell_coverage(masks: NDArray[np.uint8], flip: Flip, window: Window, size: tuple[int, int]) -> Tensor:
-    """What of each cell of the model's input the objects cover.
+    """Compute the share of each cell of the model's input that the objects cover.
 
     Args:
-        masks: (n, H, W) of the image file, 1 inside.
-        flip: how the image is mirrored, before anything else.
-        window: the part that is seen.
+        masks: (n, H, W) in pixels of the image file, 1 inside.
+        flip: how the image is mirrored; applied first.
+        window: visible part of the mirrored image.
         size: (height, width) of the model's input in pixels.
 
     Returns:
-        (n, ceil(height / 4), ceil(width / 4)) uint8, 0 for nothing and 255 for the whole cell. A cell that reaches
-        beyond the input is covered there by nothing.
+        (n, ceil(height / 4), ceil(width / 4)) uint8, 0 for an empty and 255 for a full cell. The part of a cell that
+        lies outside the input counts as empty.
     """
     masks = masks[:, :: -1 if flip & Flip.VERTICAL else 1, :: -1 if flip & Flip.HORIZONTAL else 1]
     rows = _cell_borders(window.top, window.height, size[0])
@@ -120,22 +122,22 @@ def cell_coverage(masks: NDArray[np.uint8], flip: Flip, window: Window, size: tu
     covered = np.zeros((len(masks), len(rows) - 1, len(columns) - 1), np.float32)
     for cells, mask in zip(covered, masks, strict=True):
         inside, across = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if len(inside):  # most objects are small: looking at them alone takes a seventh of the time on COCO
+        if len(inside):  # most objects are small: cropping to them takes a seventh of the time on COCO
             top, left = inside[0], across[0]
             seen = mask[top : inside[-1] + 1, left : across[-1] + 1]
-            cells[:] = _covered(_covered(seen, rows - top).T, columns - left).T
+            cells[:] = _sum_between(_sum_between(seen, rows - top).T, columns - left).T
     area = (window.height / size[0]) * (window.width / size[1]) * MASK_STRIDE**2
-    return torch.from_numpy((covered * (WHOLE / area) + 0.5).astype(np.uint8))
+    return torch.from_numpy((covered * (FULL_COVERAGE / area) + 0.5).astype(np.uint8))
 
 
 def _cell_borders(start: float, length: float, pixels: int) -> NDArray[np.float64]:
-    """Where the cells begin and the last one ends, in pixels of the file; nothing lies beyond the window's end."""
+    """Return the borders of the cells in pixels of the image file, clipped to the end of the window."""
     cells = -(-pixels // MASK_STRIDE)
     return start + np.minimum(np.arange(cells + 1) * MASK_STRIDE, pixels) * (length / pixels)
 
 
-def _covered(values: NDArray[Any], borders: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Sums of the rows (H, ...) from border to border, fractions of a row included."""
+def _sum_between(values: NDArray[Any], borders: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Sum the rows (H, ...) between consecutive borders, including fractions of a row."""
     side = len(values)
     sums = np.zeros((side + 1, *values.shape[1:]), np.float32)
     np.cumsum(values, axis=0, dtype=np.float32, out=sums[1:])

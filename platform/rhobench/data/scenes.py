@@ -1,9 +1,9 @@
-"""A generated detection data set: geometric objects on textured backgrounds, in COCO's layout.
+"""A generated detection data set in COCO's layout: geometric objects on textured backgrounds.
 
-The class of an object is its shape alone; colour, texture, size and orientation vary within a class. Objects are
-drawn in turn and may hide one another, but each keeps at least three quarters of its pixels visible; the border of the
-image hides too. As in COCO, the annotated box is the tight box of the visible pixels, ``area`` counts them, and
-``segmentation`` lists them, run-length encoded. Every image has its own random stream, seeded by (seed, split, index).
+The class of an object is its shape; colour, texture, size and orientation vary within a class. Objects may occlude one
+another and may be cut off by the border of the image, but at least three quarters of the pixels of each stay visible.
+As in COCO, the annotated box is the tight box of the visible pixels, ``area`` is their number, and ``segmentation`` is
+their run-length encoding. Every image has its own random stream, seeded by (seed, split, index).
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from rhobench.data.check import require_valid
 from rhobench.data.masks import encode_mask
 
 GENERATOR_VERSION = 2
-"""Part of the name of a cached data set: to be raised whenever the same ScenesConfig gives other bytes."""
+"""Part of the name of a cached data set; increase it whenever the same ScenesConfig generates other bytes."""
 
 MIN_VISIBLE = 0.75
-"""Least share of its pixels that an object shows; the image border hides too."""
+"""Smallest visible share of the pixels of an object; occluded and cut-off pixels are not visible."""
 EMPTY_SHARE = 0.04
-"""Share of the images that are meant to have no object."""
+"""Probability that an image has no object."""
 DIAMETER_SHARE = (0.1, 1.0)
-"""Smallest and largest diameter of an object as a share of the image side; drawn log-uniformly."""
+"""Smallest and largest diameter of an object as a share of the image side; sampled log-uniformly."""
 MAX_TILT = np.pi / 18
-"""Objects stand, lie or hang, and lean by up to this (radians), as most things in photographs do."""
+"""Largest tilt in radians from an orientation of 0, 90, 180 or 270 degrees, as of most objects in photographs."""
 MIN_DIAMETER_PX = 10.0
-"""Shapes cannot be told apart below this."""
+"""Smallest diameter in pixels at which the shapes can be distinguished."""
 
 Field = NDArray[np.floating[Any]]
 
 
 def prepare_data(config: DataConfig) -> Path:
-    """Return the folder of the data set, checked; the generated one is made in the cache folder on first use.
+    """Return the validated folder of the data set; generated scenes are written to the cache folder on first use.
 
     Raises:
         DatasetError: ``config.dir`` is not a valid data set.
@@ -59,13 +59,13 @@ def prepare_data(config: DataConfig) -> Path:
 
 
 def generate_scenes(config: ScenesConfig, out: Path) -> None:
-    """Write the splits "train" and "val" into ``out`` (new or empty), with ``scenes.json`` saying how they were made.
+    """Write the splits "train" and "val" into ``out`` (new or empty), with their configuration in ``scenes.json``.
 
     Raises:
         DatasetError: ``out`` is not empty.
     """
     if out.exists() and any(out.iterdir()):
-        raise DatasetError(f"{out} is not empty; scenes are written into a new folder, so choose another name")
+        raise DatasetError(f"{out} is not empty; scenes need a new or empty folder, so choose another name.")
     for folder in ("images", "annotations"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     _write_split(config, out, "train", config.train_images, first_image_id=1)
@@ -93,35 +93,35 @@ def _write_split(config: ScenesConfig, out: Path, split: str, images: int, first
 
 
 def _category_id(label: int) -> int:
-    """Ids with gaps, as in COCO: code that mistakes an id for a label fails on this data set too."""
+    """Return a category id. As in COCO, ids have gaps, so that code that confuses ids with labels fails."""
     return 3 + 4 * label
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """An object that was drawn."""
+    """An object in a scene."""
 
     label: int
-    """Index of its shape in SHAPES."""
+    """Index of the shape in ``SHAPES``."""
     box: list[int]
-    """x, y, width, height in pixels of what is visible."""
+    """Box of the visible pixels: x, y, width, height in pixels."""
     area: int
-    """Its visible pixels."""
+    """Number of visible pixels."""
     segmentation: dict[str, Any]
-    """They themselves, as COCO's compressed run-length encoding: "size" (height, width) and "counts"."""
+    """Visible pixels as COCO's compressed run-length encoding: "size" (height, width) and "counts"."""
     visible_share: float
-    """Of its pixels, those outside the image included."""
+    """Share of the pixels of the object, including those outside the image, that is visible."""
 
 
 def draw_scene(config: ScenesConfig, split: str, index: int) -> tuple[NDArray[np.uint8], list[SceneObject]]:
     """Draw one image (size_px, size_px, 3) and list its objects from the rearmost to the foremost."""
     rng = np.random.default_rng(np.random.SeedSequence([config.seed, *split.encode(), index]))
     canvas = _background(rng, config.size_px)  # (S, S, 3)
-    owner = np.zeros(canvas.shape[:2], np.int64)  # number of the foremost object of each pixel, 0: background
-    whole: list[int] = []  # pixels of each object, were it alone and the canvas endless
+    owner = np.zeros(canvas.shape[:2], np.int64)  # 1-based index of the foremost object of each pixel, 0: background
+    whole: list[int] = []  # pixels of each object without occlusion and image border
     labels: list[int] = []
     wanted = 0 if rng.random() < EMPTY_SHARE else rng.integers(1, config.max_objects, endpoint=True)
-    for _ in range(4 * wanted):  # some proposals hide too much and are left out
+    for _ in range(4 * wanted):  # proposals that occlude too much are rejected
         if len(labels) == wanted:
             break
         proposal = _propose(rng, config)
@@ -145,15 +145,18 @@ def draw_scene(config: ScenesConfig, split: str, index: int) -> tuple[NDArray[np
 
 @dataclass(frozen=True, kw_only=True)
 class _Proposal:
+    """An object that is drawn if it does not occlude too much."""
+
     label: int
+    """Index of the shape in ``SHAPES``."""
     window: tuple[slice, slice]
     """Rows and columns of the canvas that the object touches."""
     alpha: Field
-    """Its coverage of the window's pixels, 0 to 1."""
+    """Coverage of each pixel of the window by the object, 0 to 1."""
     texture: Field
-    """Where each pixel of the window lies between the object's two colours, 0 to 1."""
+    """Blend between the two colours of the object at each pixel of the window, 0 to 1."""
     pixels: int
-    """Its pixels, those outside the image included."""
+    """Number of pixels of the object, including those outside the image."""
 
 
 def _propose(rng: np.random.Generator, config: ScenesConfig) -> _Proposal:
@@ -192,7 +195,7 @@ def _object(label: int, visible: NDArray[np.bool_], pixels: int) -> SceneObject:
     return SceneObject(label=label, box=box, area=area, segmentation=segmentation, visible_share=area / pixels)
 
 
-# Shapes in the circle of radius 1: (u, v) -> signed distance to the outline, negative inside.
+# Shapes inside the unit circle: (u, v) -> signed distance to the outline, negative inside.
 
 
 def _polygon(u: Field, v: Field, sides: int) -> Field:
@@ -269,21 +272,21 @@ def _background(rng: np.random.Generator, size: int) -> Field:
     return _blend(first, first + rng.uniform(0.4, 1.0) * (second - first), share * pattern + (1 - share) * clouds)
 
 
-def _enlarged_noise(rng: np.random.Generator, size: int, cells: int, how: Image.Resampling) -> Field:
+def _enlarged_noise(rng: np.random.Generator, size: int, cells: int, resampling: Image.Resampling) -> Field:
     noise = Image.fromarray(rng.random((cells, cells), np.float32))
-    return np.asarray(noise.resize((size, size), how))
+    return np.asarray(noise.resize((size, size), resampling))
 
 
 def _contrasting_colours(rng: np.random.Generator, behind: Field) -> tuple[Field, Field]:
-    """Two related colours (3,) that both stand out from the mean colour ``behind`` the object."""
+    """Sample two related colours (3,) that both contrast with the mean colour ``behind`` the object."""
     candidates = rng.random((16, 3))
     away = np.linalg.norm(candidates - behind, axis=1)
     main = candidates[np.argmax(away > 0.5) if (away > 0.5).any() else np.argmax(away)]
-    # The second colour lies further away from the background, so a texture never fades into it.
+    # The second colour is farther from the background than the first, so a texture never blends into it.
     second = np.clip(main + rng.uniform(0.2, 0.8) * (main - behind) + rng.uniform(-0.3, 0.3, 3), 0, 1)
     return main.astype(np.float32), second.astype(np.float32)
 
 
 def _blend(first: Field, second: Field, share: Field) -> Field:
-    """(3,), (3,), (H, W) -> (H, W, 3)."""
+    """Blend two colours (3,) by a share (H, W) to an image (H, W, 3)."""
     return (first + share[..., None] * (second - first)).astype(np.float32)

@@ -1,7 +1,7 @@
-"""From an image file and its boxes to what the model reads in evaluation: decode, resize, flip, normalise.
+"""Transforms of the evaluation: decode an image, resize and flip it with its boxes, and normalise it.
 
-Resizing follows the official evaluation (spec section 15) and uses Pillow's bilinear filter, which antialiases, as the
-official code and timm's backbones expect.
+Resizing follows the official evaluation (spec section 15) with Pillow's antialiased bilinear filter, as the official
+code and timm's backbones expect.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torchvision.transforms.v2 import functional
 from rhobench.config import DataConfig
 
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises on damaged files: the last one when a damaged header tells of a gigantic image."""
+"""Exceptions that Pillow raises on damaged files; the last one if a damaged header declares a gigantic image."""
 
 
 class Flip(enum.IntFlag):
-    """How an image is mirrored; the sampler chooses, so that augmentation depends on nothing but its seed."""
+    """How an image is mirrored; chosen by the sampler, so that augmentation depends only on its seed."""
 
     NONE = 0
     HORIZONTAL = 1
@@ -33,17 +33,16 @@ class Flip(enum.IntFlag):
 
 
 def flips(config: DataConfig) -> tuple[Flip, ...]:
-    """The variants that training chooses from, all equally likely."""
+    """Return the flips that training samples from, all with the same probability."""
     horizontal = (Flip.NONE, Flip.HORIZONTAL) if config.hflip else (Flip.NONE,)
     vertical = (Flip.NONE, Flip.VERTICAL) if config.vflip else (Flip.NONE,)
     return tuple(h | v for v, h in product(vertical, horizontal))
 
 
 def decode(file: Path) -> Image.Image:
-    """Read an image as RGB.
+    """Read an image as RGB; raises one of ``PILLOW_ERRORS`` if the file is damaged.
 
-    The EXIF orientation is ignored, as in the COCO tools: boxes are given in the stored pixels. Raises whatever Pillow
-    raises on damaged files.
+    The EXIF orientation is ignored, as in the COCO tools: boxes refer to the pixels as stored.
     """
     with Image.open(file) as image:
         image.load()
@@ -51,15 +50,16 @@ def decode(file: Path) -> Image.Image:
 
 
 def resized_size(height: int, width: int, config: DataConfig) -> tuple[int, int]:
-    """(height, width) after resizing: ``resize_px`` exactly, else by ``short_side_px`` and ``max_side_px``."""
+    """Return (height, width) after resizing to ``resize_px`` or, if it is None, by the side lengths of the config."""
     return config.resize_px or scaled_size(height, width, config.short_side_px, config.max_side_px)
 
 
 def scaled_size(height: int, width: int, short_side_px: int, max_side_px: float = math.inf) -> tuple[int, int]:
-    """(height, width) by the official rule (spec section 15).
+    """Return (height, width) after resizing by the official rule (spec section 15).
 
-    The shorter side becomes ``short_side_px``, or so much less that the longer one stays near ``max_side_px``; the
-    longer side is truncated. An image 640 wide and 480 high becomes 1066 wide and 800 high.
+    The shorter side becomes ``short_side_px``, or less if the longer side would exceed ``max_side_px``, which rounding
+    can still exceed by a pixel; the longer side is truncated. An image of 640x480 pixels (width x height) becomes
+    1066x800.
     """
     short, long = min(height, width), max(height, width)
     new_short = short_side_px
@@ -73,10 +73,10 @@ def transform(image: Image.Image, boxes: Tensor, flip: Flip, config: DataConfig)
     """Resize, flip and normalise an image with its boxes.
 
     Args:
-        image: RGB.
+        image: RGB image.
         boxes: (n, 4) float32, x1 y1 x2 y2 in pixels of ``image``.
-        flip: The mirroring.
-        config: Gives the size, and the mean and deviation of the pixels.
+        flip: how the image is mirrored.
+        config: size, and mean and standard deviation of the pixels.
 
     Returns:
         The image (3, H, W), float32, normalised; and the boxes (n, 4), centre x, centre y, width, height as shares of

@@ -1,4 +1,4 @@
-"""Sizes of the 5,000 images of COCO val2017, which published costs are averaged over. Needs no images."""
+"""Sizes of the 5,000 images of COCO val2017, over which published costs are averaged; needs no images."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from rhobench.config import DataConfig
 from rhobench.data.transforms import resized_size
 
 SIZES_FILE = "coco_val2017_sizes.csv"
-"""Package data: id, width and height of every image, by ascending id: the order in which COCO loaders read them."""
+"""Package data with id, width and height of every image by ascending id, the order in which COCO loaders read them."""
 
 
 def val2017_sizes(config: DataConfig | None = None) -> list[tuple[int, int]]:
-    """(height, width) of every image after resizing, in the order of the image ids.
+    """Return (height, width) of every image after resizing, in the order of the image ids.
 
     Args:
-        config: says how images are resized. None: as in the official evaluation (spec section 15).
+        config: how images are resized. None: as in the official evaluation (spec section 15).
     """
     config = config or DataConfig()
     with (files("rhobench.data") / SIZES_FILE).open() as file:

@@ -1,4 +1,4 @@
-"""Whether a folder can be trained on and scored."""
+"""Validation of a data set before training and evaluation."""
 
 from rhobench.data.check.dataset import Depth, check_dataset, require_valid
 from rhobench.data.check.problem import Problem

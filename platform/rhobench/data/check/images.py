@@ -1,4 +1,4 @@
-"""What the image files of a data set tell, from their headers or from every pixel."""
+"""Checks of the image files of a data set, by their headers or by every pixel."""
 
 from __future__ import annotations
 
@@ -17,45 +17,47 @@ from rhobench.data.check.problem import Problem, error, warning
 from rhobench.data.transforms import PILLOW_ERRORS
 
 ORIENTATION = 0x0112
-"""EXIF tag: 1 is upright, 2 to 8 are turned or mirrored, 5 to 8 swap width and height."""
+"""EXIF tag of the orientation: 1 is upright, 2 to 8 are rotated or mirrored, 5 to 8 swap width and height."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """What one file tells."""
+class ImageInfo:
+    """Result of opening one image file."""
 
     size: tuple[int, int] | None = None
-    """(width, height) in pixels as stored; None when the file cannot be read as an image."""
+    """(width, height) in pixels as stored. None: the file cannot be read as an image."""
     damage: str | None = None
-    """Why it cannot be read."""
+    """Reason why the file cannot be read. None: it can."""
     orientation: int = 1
-    """How viewers turn it, by EXIF."""
+    """EXIF orientation, which viewers apply and training ignores; 1 is upright."""
     digest: bytes | None = None
-    """Equal for files of equal bytes; None when the header alone was read."""
+    """Hash of the content of the file. None: only the header was read."""
 
 
-def look_at_all(files: Sequence[Path], pixels: bool, tell: Callable[[int, int], None]) -> dict[Path, Look]:
-    """Look at every file that exists.
+def inspect_images(
+    files: Sequence[Path], pixels: bool, on_progress: Callable[[int, int], None]
+) -> dict[Path, ImageInfo]:
+    """Inspect every file that exists.
 
     Args:
         files: image files.
-        pixels: whether to decode them, which alone finds truncated files, and to compare their bytes.
-        tell: is told how many files of how many are done.
+        pixels: whether to decode and hash the files; only decoding finds truncated ones.
+        on_progress: called with the number of inspected files and the number of all files.
     """
-    there = [file for file in dict.fromkeys(files) if file.is_file()]
-    looks: dict[Path, Look] = {}
-    threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))  # Pillow decodes without Python's lock
+    existing = [file for file in dict.fromkeys(files) if file.is_file()]
+    infos: dict[Path, ImageInfo] = {}
+    threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))  # Pillow releases the GIL while it decodes
     try:
-        for file, look in zip(there, threads.map(lambda file: look_at(file, pixels), there), strict=True):
-            looks[file] = look
-            tell(len(looks), len(there))
+        for file, info in zip(existing, threads.map(lambda file: inspect_image(file, pixels), existing), strict=True):
+            infos[file] = info
+            on_progress(len(infos), len(existing))
     finally:
-        threads.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the last file
-    return looks
+        threads.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the remaining files
+    return infos
 
 
-def look_at(file: Path, pixels: bool) -> Look:
-    """Look at one image file: at its header, or at its pixels, too."""
+def inspect_image(file: Path, pixels: bool) -> ImageInfo:
+    """Inspect the header of an image file, and with ``pixels`` also its content."""
     digest = None
     try:
         source: Path | io.BytesIO = file
@@ -65,49 +67,53 @@ def look_at(file: Path, pixels: bool) -> Look:
         with Image.open(source) as image:
             size, orientation = image.size, _orientation(image)
             if pixels:
-                # A JPEG at an eighth of its size is read to its end as well, and is refused in the same cases.
+                # A JPEG decoded at an eighth of its size is still read to its end and rejected in the same cases.
                 image.draft("L", (1, 1))
                 image.load()
     except PILLOW_ERRORS as reason:
-        return Look(damage=str(reason), digest=digest)
-    return Look(size=size, orientation=orientation, digest=digest)
+        return ImageInfo(damage=str(reason), digest=digest)
+    return ImageInfo(size=size, orientation=orientation, digest=digest)
 
 
 def _orientation(image: Image.Image) -> int:
-    if "exif" not in image.info:  # asking a PNG for what its header lacks would decode it
+    if "exif" not in image.info:  # getexif() would decode a PNG without EXIF in its header
         return 1
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # Pillow raises many things on damaged EXIF, which nothing but this check reads
+    except Exception:  # Pillow raises various exceptions on damaged EXIF, which only this check reads
         return 1
 
 
 def check_images(
-    file: Path, folder: Path, images: Sequence[dict[str, Any]], looks: Mapping[Path, Look]
+    file: Path, folder: Path, images: Sequence[dict[str, Any]], infos: Mapping[Path, ImageInfo]
 ) -> list[Problem]:
-    """The problems of the image files of one split.
+    """Check the image files of one split.
 
     Args:
-        file: the annotations.
-        folder: of the images.
-        images: their records.
-        looks: at the files that exist.
+        file: annotation file of the split.
+        folder: folder of the images.
+        images: records of the images in the annotation file.
+        infos: inspected files, by path.
     """
-    found = [(image, path, looks[path]) for image in images if (path := folder / image["file_name"]) in looks]
-    return [problem for image, path, look in found for problem in _check_image(file, image, path, look)]
+    found = [(image, path, infos[path]) for image in images if (path := folder / image["file_name"]) in infos]
+    return [problem for image, path, info in found for problem in _check_image(file, image, path, info)]
 
 
-def _check_image(file: Path, image: dict[str, Any], path: Path, look: Look) -> Iterator[Problem]:
+def _check_image(file: Path, image: dict[str, Any], path: Path, info: ImageInfo) -> Iterator[Problem]:
     where = f"{file}: image {image['id']}"
-    if look.size is None:
-        yield error(f"{where}: {path} cannot be read ({look.damage}); copy it again or take the image out")
+    if info.size is None:
+        yield error(
+            f"{where}: {path} cannot be read ({info.damage}); copy it again or remove the image from the annotations."
+        )
         return
-    turned = f"{path} has the EXIF orientation {look.orientation}, which viewers follow and training does not"
-    width, height = look.size
-    if look.size != (image["width"], image["height"]):
-        said = f"{where} is {image['width']} x {image['height']} pixels there, and {path} is {width} x {height}"
-        swapped = look.orientation >= 5 and look.size == (image["height"], image["width"])
-        reason = f"; {turned}, so store the image turned" if swapped else "; use the image that was annotated"
-        yield error(f"{said}{reason}, or correct width, height and boxes")
-    elif look.orientation in range(2, 9):  # some cameras write 0
-        yield warning(f"{where}: {turned}; see that its boxes are in the pixels as stored")
+    rotated = f"{path} has the EXIF orientation {info.orientation}, which viewers apply and training ignores"
+    width, height = info.size
+    if info.size != (image["width"], image["height"]):
+        sizes = (
+            f"{where} is annotated as {image['width']} x {image['height']} pixels, but {path} has {width} x {height}"
+        )
+        swapped = info.orientation >= 5 and info.size == (image["height"], image["width"])
+        remedy = f"; {rotated}, so store the rotated image" if swapped else "; use the annotated image"
+        yield error(f"{sizes}{remedy}, or correct width, height and boxes.")
+    elif info.orientation in range(2, 9):  # some cameras write 0
+        yield warning(f"{where}: {rotated}; check that its boxes refer to the pixels as stored.")

@@ -1,4 +1,4 @@
-"""What a check finds."""
+"""Problems of a data set, by severity."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ Level = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True)
 class Problem:
-    """Something about a data set that its owner should know."""
+    """A problem of a data set."""
 
     level: Level
-    """An error makes a run fail or its result wrong. A warning is about something that is handled in a known way, but
-    is seldom meant. A note is about something that is often meant."""
+    """Severity. "error": a run would fail or its result be wrong. "warning": handled in a defined way, but rarely
+    intended. "note": often intended."""
     message: str
-    """One sentence: where, what, and the way out."""
+    """One sentence with the place, the problem and the remedy."""
 
 
 def error(message: str) -> Problem:
-    """A reason not to train."""
+    """Return a problem that prevents training."""
     return Problem("error", message)
 
 
 def warning(message: str) -> Problem:
-    """A reason to look again."""
+    """Return a problem that is rarely intended."""
     return Problem("warning", message)
 
 
 def note(message: str) -> Problem:
-    """Something to know."""
+    """Return a problem that is often intended."""
     return Problem("note", message)
