@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import math
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,6 +17,9 @@ import msgspec
 from rhobench.config.errors import ConfigError
 
 T = TypeVar("T")
+
+field_types: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)
+"""Return the annotated types of the fields of a dataclass, by name."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -42,14 +48,13 @@ def from_dict(cls: type[T], data: Any) -> T:
 
 
 def _refuse_unknown_fields(instance: Any, data: Any) -> None:
-    """Raise ConfigError for a field that a dataclass does not have; msgspec would drop it without a word."""
+    """Raise ConfigError for a field that a dataclass does not have; msgspec would ignore it."""
     if dataclasses.is_dataclass(instance):
         fields = vars(instance)
         for name, value in data.items():
             if name not in fields:
-                raise ConfigError(
-                    f"{type(instance).__name__} has no field {name!r}; it was written by another version of rhobench."
-                )
+                owner = type(instance).__name__
+                raise ConfigError(f"{owner} has no field {name[:80]!r}; it was written by another version of rhobench.")
             if isinstance(value, dict | list):
                 _refuse_unknown_fields(fields[name], value)
     elif isinstance(instance, list) and instance and dataclasses.is_dataclass(instance[0]):
@@ -67,15 +72,13 @@ def read_as(hint: Any, value: Any, path: str) -> Any:
         ConfigError: the value does not fit; the message names ``path`` and what is allowed there.
     """
     is_text = isinstance(value, str)
-    refusal = ConfigError(f"{path}={value!r} is not allowed: it takes {describe_type(hint)}.")
-    try:
+    with contextlib.suppress(msgspec.ValidationError):
         read = msgspec.convert(_split_text(value, hint) if is_text else value, hint, strict=not is_text)
-    except msgspec.ValidationError:
-        raise refusal from None
-    for number in read if isinstance(read, tuple) else (read,):
-        if isinstance(number, float) and not math.isfinite(number):  # JSON can hold neither NaN nor infinity
-            raise refusal
-    return read
+        items = read if isinstance(read, tuple) else (read,)
+        # JSON, which records are stored in, has neither NaN nor infinity.
+        if all(math.isfinite(item) for item in items if isinstance(item, float)):
+            return read
+    raise ConfigError(f"{path}={value!r} is not allowed: it takes {describe_type(hint)}.")
 
 
 def _split_text(text: str, hint: Any) -> Any:

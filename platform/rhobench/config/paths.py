@@ -15,7 +15,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from rhobench.config.conversion import alternatives, describe_type, read_as, to_dict
+from rhobench.config.conversion import alternatives, describe_type, field_types, read_as, to_dict
 from rhobench.config.errors import ConfigError
 from rhobench.config.run import EXECUTION, RunConfig
 
@@ -92,7 +92,7 @@ def _replaced(config: Any, values: Mapping[tuple[str, ...], Any], prefix: str) -
             first = dataclasses.fields(getattr(config, name))[0].name
             raise ConfigError(f"{full} is a section, not a field: set its fields, such as {full}.{first}=VALUE.")
         if () in below:
-            changes[name] = read_as(typing.get_type_hints(type(config))[name], below[()], full)
+            changes[name] = read_as(field_types(type(config))[name], below[()], full)
         else:
             changes[name] = _replaced(getattr(config, name), below, full + ".")
     return dataclasses.replace(config, **changes)
@@ -111,7 +111,7 @@ def type_at(path: str) -> Any:
     """
     hint: Any = RunConfig
     for name in path.split("."):
-        fields = typing.get_type_hints(hint) if dataclasses.is_dataclass(hint) else {}
+        fields = field_types(hint) if dataclasses.is_dataclass(hint) else {}
         if name not in fields:
             raise _unknown_path(path)
         hint = fields[name]
