@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 
 from rhobench.config import BackboneConfig, DataConfig, ModelConfig, RunConfig
-from rhobench.dashboards.pictures import DIMMED, OPACITY, FoundObject, KeptTokens, draw
+from rhobench.dashboards.pictures import DIMMED, OPACITY, DetectedObject, UpdatedTokens, draw
 from rhobench.data import Categories
 from rhobench.inference.predict import predict
 from rhobench.measure.artifact import save_artifact
@@ -88,7 +88,7 @@ def test_masks_are_drawn_and_returned_in_coco_encoding(save: Save, photo: Path, 
 def test_a_mask_tints_exactly_its_pixels() -> None:
     mask = np.zeros((480, 480), dtype=bool)
     mask[150:350, 250:300] = True
-    found = FoundObject(label=1, name="thing", score=0.9, box=(200, 100, 400, 400), mask=mask)
+    found = DetectedObject(label=1, name="thing", score=0.9, box=(200, 100, 400, 400), mask=mask)
     picture = np.asarray(draw(Image.new("RGB", (480, 480), "white"), [found], [], "title"))[38:, 16:].astype(int)
     tinted = 255 + np.round(OPACITY * (np.array([0xD5, 0x5E, 0x00]) - 255))
     assert (abs(picture[150:350, 250:300] - tinted) <= 1).all()
@@ -130,7 +130,7 @@ def test_updated_tokens_are_bright_at_their_position() -> None:
     image = Image.new("RGB", (480, 240), (200, 200, 200))
     kept = np.zeros((2, 4), dtype=bool)
     kept[1, 2] = True
-    picture = np.asarray(draw(image, [], [KeptTokens(cell_px=(120, 120), kept=kept)], "title"))
+    picture = np.asarray(draw(image, [], [UpdatedTokens(cell_px=(120, 120), updated=kept)], "title"))
     panel = picture[38:158, 512:752, 0].astype(float)  # half the size of the image, to its right
     assert (panel[65:115, 125:175] == 200).all()  # the inside of the cell; its rim is blurred by shrinking
     for dark in (panel[:55], panel[65:115, :115], panel[65:115, 185:]):
@@ -140,7 +140,7 @@ def test_updated_tokens_are_bright_at_their_position() -> None:
 def test_boxes_are_drawn_in_the_colour_of_their_class() -> None:
     image = Image.new("RGB", (480, 480), "white")
     boxes = [(100 + 150 * i, 200, 200 + 150 * i, 400) for i in (0, 1)]
-    objects = [FoundObject(label=i, name="thing", score=0.9, box=boxes[i]) for i in (0, 1)]
+    objects = [DetectedObject(label=i, name="thing", score=0.9, box=boxes[i]) for i in (0, 1)]
     picture = np.asarray(draw(image, objects, [], "title"))
     first, second = (tuple(picture[38 + 300, 16 + 100 + 150 * i]) for i in (0, 1))
     assert first == (0x00, 0x72, 0xB2)

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_masks
 from rhobench.config.metrics import accuracy_metrics
 from rhobench.data import Categories, Target
 from rhobench.data.masks import encode_mask
-from rhobench.measure.accuracy import Detection, found_objects, score
+from rhobench.measure.accuracy import Detection, batch_detections, score
 from rhobench.model.heads import Prediction
 from rhobench.model.masks import MaskEmbeddings
 
@@ -98,7 +98,8 @@ def test_an_annotation_with_the_id_0_counts(truth: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("ids", [[1, 2], [1, 2, 3, 3], [1, 2, 2], [1, 2, 4], []])
 def test_every_image_must_be_evaluated_once(truth: Callable[..., Path], ids: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"instances_val.json has 3: AP counts only over all images, each once"):
+    message = r"instances_val\.json has 3\. AP is defined over all images, each evaluated once"
+    with pytest.raises(ValueError, match=message):
         score(truth(), perfect(), ids)
 
 
@@ -150,7 +151,7 @@ def test_detections_carry_masks_of_the_size_of_their_image() -> None:
     )
     targets = [Target(5, torch.zeros(0), torch.zeros(0, 4), (32, 32))]
     prediction = Prediction(logits, torch.full((1, 2, 4), 0.5))
-    found = found_objects(prediction, targets, Categories((3, 7), ("red", "blue")), masks)
+    found = batch_detections(prediction, targets, Categories((3, 7), ("red", "blue")), masks)
     decoded = [coco_masks.decode(f["segmentation"]) for f in found]
     left = np.zeros((32, 32), np.uint8)
     left[:, :16] = 1
@@ -166,7 +167,7 @@ def test_detections_carry_the_ids_and_the_pixels_of_the_data_set() -> None:
     logits[0, 0, 1] = logits[1, 0, 0] = 2.0
     boxes = torch.tensor([0.5, 0.5, 0.2, 0.4]).expand(2, 1, 4)
     targets = [Target(n, torch.zeros(0), torch.zeros(0, 4), size) for n, size in ((11, (100, 50)), (12, (10, 20)))]
-    found = found_objects(Prediction(logits, boxes), targets, categories)
+    found = batch_detections(Prediction(logits, boxes), targets, categories)
     best = {f["image_id"]: f for f in found if f["score"] > 0.5}
     assert [best[n]["category_id"] for n in (11, 12)] == [7, 3]
     assert best[11]["bbox"] == pytest.approx([20, 30, 10, 40])  # x, y, width, height

@@ -99,7 +99,7 @@ def test_a_difference_beyond_the_tolerance_is_a_verdict() -> None:
     ("arguments", "wanted"),
     [
         (["table2", "--cost-only"], "Did you mean 'table1'"),
-        (["figure", "--cost-only"], "There is table1"),
+        (["figure", "--cost-only"], "Choose one of table1"),
         (["table1"], "rhobench reproduce table1 --cost-only"),
         (["table1", "--cost-only", "--format", "html"], "text, markdown, latex, json"),
     ],

@@ -1,4 +1,4 @@
-"""What a detector found in an image, drawn on it, boxes and masks, beside the tokens that its encoder kept by level."""
+"""Drawing of detections, as boxes and masks, and of the encoder tokens that were updated at each feature level."""
 
 from __future__ import annotations
 
@@ -9,51 +9,55 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 MIN_SIDE_PX, MAX_SIDE_PX = 480, 900
-"""Bounds of the longer side of the drawn image; a smaller image would vanish under the names of its objects."""
+"""Bounds in pixels of the longer side of the drawn image; in a smaller image the labels would hide the objects."""
 MARGIN_PX, LINE_PX, FONT_PX = 16, 22, 14
 BACKGROUND, INK = (255, 255, 255), (32, 32, 32)
 DIMMED = 0.25
-"""Brightness of what was not kept."""
+"""Brightness of tokens that were not updated."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#B22222")
-"""Okabe and Ito's colours and two more, told apart by most people; classes take turns."""
+"""Colours of classes, repeated after the last one: those of Okabe and Ito, which most people can distinguish, and two
+more."""
 OPACITY = 0.45
-"""Of a mask: the image stays visible below it."""
+"""Opacity of a mask, low enough to keep the image below it visible."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundObject:
+class DetectedObject:
     """One detection."""
 
     label: int
-    """Contiguous class."""
+    """Contiguous index of the class."""
     name: str
-    """Of the class."""
+    """Name of the class."""
     score: float
-    """0 to 1."""
+    """Score from 0 to 1."""
     box: tuple[float, float, float, float]
-    """x0, y0, x1, y1 in pixels of the image."""
+    """Corners x0, y0, x1, y1 in pixels of the image."""
     mask: np.ndarray | None = None
-    """(H, W) bool in pixels of the image; None where the model has no mask head."""
+    """(H, W) bool mask in pixels of the image; None if the model has no mask head."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeptTokens:
-    """One feature level."""
+class UpdatedTokens:
+    """Tokens of one feature level that the encoder updated."""
 
     cell_px: tuple[float, float]
-    """Width and height of a token in pixels of the image. The cells at the right and bottom may end outside."""
-    kept: np.ndarray
-    """(h, w) bool: the tokens that were updated."""
+    """Width and height of a token in pixels of the image; the last column and row may extend beyond the image."""
+    updated: np.ndarray
+    """(h, w) bool, True for tokens that were updated."""
 
 
-def draw(image: Image.Image, objects: Sequence[FoundObject], levels: Sequence[KeptTokens], title: str) -> Image.Image:
-    """The image with masks and boxes at the left, and one smaller copy for each level at the right.
+def draw(
+    image: Image.Image, objects: Sequence[DetectedObject], levels: Sequence[UpdatedTokens], title: str
+) -> Image.Image:
+    """Draw masks and boxes on the image at the left, and the updated tokens of each level on smaller copies at the
+    right.
 
     Args:
-        image: RGB.
-        objects: drawn from the weakest to the strongest.
-        levels: finest first; empty when the encoder updates every token.
-        title: one line above.
+        image: RGB image.
+        objects: detections, drawn in order of increasing score.
+        levels: feature levels, finest first; empty if the encoder updates every token.
+        title: line of text above the images.
     """
     side = max(image.size)
     scale = min(max(side, MIN_SIDE_PX), MAX_SIDE_PX) / side
@@ -74,14 +78,14 @@ def draw(image: Image.Image, objects: Sequence[FoundObject], levels: Sequence[Ke
         x = large.width + 2 * MARGIN_PX + (i % 2) * (half[0] + MARGIN_PX)
         y = top + (i // 2) * (half[1] + LINE_PX + MARGIN_PX)
         canvas.paste(_level(image, level).resize(half), (x, y))
-        count, of = int(level.kept.sum()), level.kept.size
-        caption = f"{level.kept.shape[1]} x {level.kept.shape[0]} tokens: {count:,} kept ({count / of:.1%})"
+        count, of = int(level.updated.sum()), level.updated.size
+        caption = f"{level.updated.shape[1]} x {level.updated.shape[0]} tokens: {count:,} updated ({count / of:.1%})"
         pen.text((x, y + half[1] + 2), caption, INK, font)
     return canvas
 
 
-def _with_masks(image: Image.Image, objects: Sequence[FoundObject]) -> Image.Image:
-    """Each mask in the colour of its box, half transparent; where masks overlap, colours mix."""
+def _with_masks(image: Image.Image, objects: Sequence[DetectedObject]) -> Image.Image:
+    """The image with each mask in the colour of its box, semi-transparent; colours of overlapping masks mix."""
     for found in objects:
         if found.mask is not None:
             inside = Image.fromarray(found.mask.astype(np.uint8) * round(255 * OPACITY)).resize(image.size)
@@ -89,29 +93,29 @@ def _with_masks(image: Image.Image, objects: Sequence[FoundObject]) -> Image.Ima
     return image
 
 
-def _colour(found: FoundObject) -> str:
+def _colour(found: DetectedObject) -> str:
     return COLOURS[found.label % len(COLOURS)]
 
 
-def _draw_boxes(image: Image.Image, objects: Sequence[FoundObject], scale: float) -> None:
+def _draw_boxes(image: Image.Image, objects: Sequence[DetectedObject], scale: float) -> None:
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(FONT_PX)
     for found in objects:
         colour = _colour(found)
         x0, y0, x1, y1 = (side * scale for side in found.box)
         pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=colour, width=3)
         text = f"{found.name} {found.score:.2f}"
-        # Above the box, or inside where the image ends.
+        # Above the box, or inside it at the upper edge of the image.
         place = (max(x0, 0), y0 - FONT_PX - 6 if y0 > FONT_PX + 6 else max(y0, 0))
         pen.rectangle(pen.textbbox(place, text, font, stroke_width=3), fill=colour)
         pen.text(place, text, "white", font)
 
 
-def _level(image: Image.Image, level: KeptTokens) -> Image.Image:
-    """The image, dark where no token was kept."""
-    rows, columns = level.kept.shape
+def _level(image: Image.Image, level: UpdatedTokens) -> Image.Image:
+    """The image, darkened where no token was updated."""
+    rows, columns = level.updated.shape
     column = (np.arange(image.width) / level.cell_px[0]).astype(int).clip(0, columns - 1)
     row = (np.arange(image.height) / level.cell_px[1]).astype(int).clip(0, rows - 1)
-    light = np.where(level.kept[row[:, None], column], 1.0, DIMMED)  # (H, W)
+    light = np.where(level.updated[row[:, None], column], 1.0, DIMMED)  # (H, W)
     return Image.fromarray((np.asarray(image) * light[..., None]).astype(np.uint8))
 
 

@@ -1,4 +1,4 @@
-"""A reproduced table as text for the terminal, as Markdown, as LaTeX or as JSON."""
+"""Renderings of a reproduced table: text for the terminal, Markdown, LaTeX and JSON."""
 
 from __future__ import annotations
 
@@ -14,28 +14,40 @@ from rich.text import Text
 
 from rhobench.results.reproduction import Comparison, CostRow, CostTable
 
-_LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "ρ": r"$\rho$", "×": r"$\times$", "−": "$-$", "±": r"$\pm$"}
+_LATEX_ESCAPES = {
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "ρ": r"$\rho$",
+    "×": r"$\times$",
+    "−": "$-$",
+    "±": r"$\pm$",
+}
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of finished cells, whatever it is rendered to."""
+    """A table of formatted cells, independent of the output format."""
 
     title: str
+    """Title above the table."""
     header: tuple[str, ...]
+    """Headers of the columns."""
     rows: list[tuple[str, ...]]
+    """Cells of each row."""
     texts: tuple[int, ...]
-    """Columns that hold words; the others hold numbers."""
+    """Indices of the columns that hold text; the others hold numbers and are aligned right."""
 
 
 def render(table: CostTable, form: str) -> RenderableType:
-    """``table`` in one of ``FORMATS``: a renderable of rich for "text", a string for the others."""
+    """Render ``table`` in one of ``FORMATS``: a rich renderable for "text", a string for the others."""
     return FORMATS[form](table)
 
 
 def grids(table: CostTable) -> tuple[Grid, Grid, Grid]:
-    """Each published number against ours, where it was counted; then all rows on the same images."""
-    names, numbers = ("method", "backbone", "ρ"), ("published", "ours", "off by", "±", "verdict")
+    """GFLOPs and parameters compared with the published values, then our GFLOPs of all rows on the same images."""
+    names, numbers = ("method", "backbone", "ρ"), ("published", "ours", "difference", "±", "verdict")
     operations = Grid(
         f"{table.title}: GFLOPs, published and ours",
         (*names, "image", *numbers),
@@ -73,7 +85,7 @@ def _names(row: CostRow) -> tuple[str, str, str]:
 
 def _comparison(cell: Comparison) -> tuple[str, str, str, str, str]:
     difference = f"{cell.difference:+.2f}".replace("-", "−")
-    verdict = "reproduced" if cell.reproduced else "off"
+    verdict = "reproduced" if cell.reproduced else "deviates"
     return cell.published, f"{cell.ours:.2f}", difference, f"{cell.tolerance:.2f}", verdict
 
 
@@ -82,7 +94,7 @@ def _text(table: CostTable) -> Group:
 
 
 def _rich(grid: Grid) -> Table:
-    # Narrow enough for 80 columns: only long names wrap, and no column is ever squeezed away.
+    # Only the first column wraps, so that the table fits into 80 columns and no column collapses.
     shown = Table(title=grid.title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     for i, name in enumerate(grid.header):
         words = [word for row in grid.rows for word in row[i].split()]
@@ -107,19 +119,19 @@ def _markdown(table: CostTable) -> str:
 
 
 def _latex(table: CostTable) -> str:
-    """Tables for a document that loads booktabs."""
+    """Tables for a LaTeX document that loads booktabs."""
     blocks = []
     for grid in grids(table):
         columns = "".join("l" if i in grid.texts else "r" for i in range(len(grid.header)))
-        header, *rows = (" & ".join(map(_escaped, cells)) + r" \\" for cells in (grid.header, *grid.rows))
-        caption, begin = rf"\caption{{{_escaped(grid.title)}}}", rf"\begin{{tabular}}{{{columns}}}"
+        header, *rows = (" & ".join(map(_latex_text, cells)) + r" \\" for cells in (grid.header, *grid.rows))
+        caption, begin = rf"\caption{{{_latex_text(grid.title)}}}", rf"\begin{{tabular}}{{{columns}}}"
         body = [begin, r"\toprule", header, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
         blocks.append("\n".join([r"\begin{table}", caption, *body, r"\end{table}"]))
     return "\n\n".join([*blocks, "\n".join(f"% {note}" for note in table.notes)])
 
 
-def _escaped(cell: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in cell)
+def _latex_text(cell: str) -> str:
+    return "".join(_LATEX_ESCAPES.get(character, character) for character in cell)
 
 
 def _json(table: CostTable) -> str:
@@ -132,4 +144,4 @@ FORMATS: Mapping[str, Callable[[CostTable], RenderableType]] = {
     "latex": _latex,
     "json": _json,
 }
-"""What a table can be rendered to."""
+"""Renderer of each output format."""

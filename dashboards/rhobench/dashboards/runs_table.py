@@ -53,7 +53,7 @@ def runs_table(frame: pd.DataFrame) -> str:
     table = f"<table id='runs'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return (
         f"<section class='card'><div class='bar'><h2>Runs</h2>{tools}</div>"
-        + (f"<p class='sub'>same in all runs: {escaped(shared)}</p>" if shared else "")
+        + (f"<p class='sub'>Same in all runs: {escaped(shared)}</p>" if shared else "")
         + f"<div class='scroll' tabindex='0'>{table}</div></section>"
     )
 

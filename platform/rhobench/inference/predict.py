@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rhobench.dashboards.pictures import FoundObject, KeptTokens, draw
+from rhobench.dashboards.pictures import DetectedObject, UpdatedTokens, draw
 from rhobench.data import Flip, UnreadableImageError
 from rhobench.data.masks import encode_mask
 from rhobench.data.transforms import PILLOW_ERRORS, decode, transform
@@ -21,13 +21,13 @@ from rhobench.model.postprocess import detection_masks, detections
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePrediction:
-    """Predictions for one image."""
+    """Detections in one image, and the number of tokens that were updated."""
 
     image: Path
     """The image file."""
     picture: Path
     """The file with the drawn predictions."""
-    objects: list[FoundObject]
+    objects: list[DetectedObject]
     """Detections with at least the threshold score, in descending order of score."""
     tokens: int
     """Number of encoder tokens over all levels."""
@@ -45,7 +45,7 @@ class ImagePrediction:
         }
 
 
-def _object_as_dict(found: FoundObject) -> dict[str, Any]:
+def _object_as_dict(found: DetectedObject) -> dict[str, Any]:
     """A detection as JSON-serialisable values; its mask in COCO run-length encoding at the size of the image."""
     mask = {} if found.mask is None else {"mask": encode_mask(found.mask)}
     return {"label": found.name, "score": found.score, "box": list(found.box)} | mask
@@ -88,6 +88,7 @@ def predict(
 
 
 def _set_rho(artifact: Artifact, rho: float | None) -> None:
+    """Set the share of tokens that the model updates; None keeps that of the training."""
     if rho is None:
         return
     if not 0 < rho <= 1:
@@ -101,6 +102,7 @@ def _set_rho(artifact: Artifact, rho: float | None) -> None:
 
 @torch.inference_mode()
 def _predict_one(artifact: Artifact, file: Path, target: Path, threshold: float) -> ImagePrediction:
+    """Detect objects in ``file`` and write the annotated image to ``target``."""
     try:
         image = decode(file)
     except PILLOW_ERRORS as error:
@@ -111,14 +113,16 @@ def _predict_one(artifact: Artifact, file: Path, target: Path, threshold: float)
     scale = (image.width / pixels.shape[2], image.height / pixels.shape[1])
     levels = _updated_tokens(output, scale, pixels.shape[1])
     tokens = sum(output.grid.level_sizes)
-    updated = sum(int(level.kept.sum()) for level in levels) if levels else tokens
+    updated = sum(int(level.updated.sum()) for level in levels) if levels else tokens
     share = f"{updated:,} of {tokens:,} tokens updated ({updated / tokens:.1%})"
     title = f"{file.name}: {artifact.config.model.name}, {share}, {len(objects)} objects at {threshold:g} or more"
     draw(image, objects, levels, title).save(target)
     return ImagePrediction(image=file, picture=target, objects=objects, tokens=tokens, updated=updated)
 
 
-def _objects(artifact: Artifact, output: DetectorOutput, size: tuple[int, int], threshold: float) -> list[FoundObject]:
+def _objects(
+    artifact: Artifact, output: DetectorOutput, size: tuple[int, int], threshold: float
+) -> list[DetectedObject]:
     """Detections of at least ``threshold`` in an image of ``size`` (width, height) in pixels."""
     width, height = size
     detected = detections(output.prediction, torch.tensor([[height, width]]))
@@ -128,7 +132,7 @@ def _objects(artifact: Artifact, output: DetectorOutput, size: tuple[int, int], 
     names = artifact.categories.names
     rows = zip(scores.tolist(), labels.tolist(), boxes.tolist(), queries.tolist(), strict=True)
     return [
-        FoundObject(label=label, name=names[label], score=score, box=tuple(box), mask=masks.get(query))
+        DetectedObject(label=label, name=names[label], score=score, box=tuple(box), mask=masks.get(query))
         for score, label, box, query in rows
     ]
 
@@ -141,7 +145,7 @@ def _masks(output: DetectorOutput, queries: torch.Tensor, size: tuple[int, int])
     return {query: mask for chunk, masks in chunks for query, mask in zip(chunk.tolist(), masks.numpy(), strict=True)}
 
 
-def _updated_tokens(output: DetectorOutput, scale: tuple[float, float], input_height: int) -> list[KeptTokens]:
+def _updated_tokens(output: DetectorOutput, scale: tuple[float, float], input_height: int) -> list[UpdatedTokens]:
     """The updated tokens of each level; empty for a dense encoder.
 
     Args:
@@ -157,5 +161,7 @@ def _updated_tokens(output: DetectorOutput, scale: tuple[float, float], input_he
     levels = []
     for part, (rows, columns) in zip(parts, output.grid.shapes, strict=True):
         stride = 2 ** round(np.log2(input_height / rows))  # strides are powers of 2; sizes are rounded up
-        levels.append(KeptTokens(cell_px=(scale[0] * stride, scale[1] * stride), kept=part.reshape(rows, columns)))
+        levels.append(
+            UpdatedTokens(cell_px=(scale[0] * stride, scale[1] * stride), updated=part.reshape(rows, columns))
+        )
     return levels

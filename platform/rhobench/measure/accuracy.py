@@ -1,4 +1,4 @@
-"""COCO accuracy. pycocotools gives the number of record, over all images of a split, each exactly once."""
+"""COCO accuracy, computed by pycocotools over all images of a split."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rhobench.model.masks import MaskEmbeddings
 from rhobench.model.postprocess import detection_masks, detections
 
 Detection = dict[str, Any]
-"""One detection in COCO's result format: image_id, category_id, bbox (x, y, w, h in pixels), score; with masks also
+"""A detection in the COCO result format: image_id, category_id, bbox (x, y, w, h in pixels) and score; with masks also
 segmentation, run-length encoded at the size of the image."""
 
 
@@ -43,10 +43,20 @@ class Accuracy:
         return self.metrics["ap"]
 
 
-def found_objects(
+def batch_detections(
     prediction: Prediction, targets: Sequence[Target], categories: Categories, masks: MaskEmbeddings | None = None
 ) -> list[Detection]:
-    """The detections of a batch, with the category ids of the data set, and with ``masks`` with theirs."""
+    """Convert the predictions for a batch to detections.
+
+    Args:
+        prediction: logits (N, Q, classes) and boxes (N, Q, 4) of the model.
+        targets: the images of the batch, with their ids and original sizes.
+        categories: category ids of the dataset by label.
+        masks: mask embeddings of the batch; None: detections have no segmentation.
+
+    Returns:
+        The detections of all images, in pixels of the original images.
+    """
     sizes = torch.tensor([t.original_size for t in targets])
     on_host = prediction._replace(logits=prediction.logits.float().cpu(), boxes=prediction.boxes.float().cpu())
     best = detections(on_host, sizes)
@@ -67,7 +77,7 @@ def found_objects(
 def _segmentations(
     masks: MaskEmbeddings, image: int, queries: Tensor, size: tuple[int, int]
 ) -> Iterator[dict[str, Any]]:
-    """The mask of each of ``queries``; a query that is detected as several classes is encoded once."""
+    """Encoded mask of each query; a query that is detected as several classes is encoded once."""
     encoded: dict[int, dict[str, Any]] = {}
     for some, shapes in detection_masks(masks, image, queries, size):
         encoded |= dict(zip(some.tolist(), map(encode_mask, shapes.cpu().numpy()), strict=True))
@@ -77,16 +87,16 @@ def _segmentations(
 def score(
     annotation_file: Path, found: Sequence[Detection], image_ids: Sequence[int], *, masks: bool = False
 ) -> Accuracy:
-    """COCO's bounding-box evaluation, and with ``masks`` that of segmentations.
+    """Run the COCO evaluation of boxes, and with ``masks`` that of segmentations.
 
     Args:
-        annotation_file: of the split.
-        found: detections on it.
-        image_ids: every image that was evaluated; images without detections count.
-        masks: whether the detections have segmentations. Those of the annotations are then read, too.
+        annotation_file: COCO annotations of the split.
+        found: detections on the split.
+        image_ids: ids of all images that were evaluated, including those without detections.
+        masks: whether to compare the segmentations of detections and annotations as well.
 
     Raises:
-        ValueError: an image was evaluated twice, or is not in the split, or is missing.
+        ValueError: an image was evaluated twice, is not in the split, or is missing.
     """
     evaluations: dict[IouType, COCOeval] = {}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its summary
@@ -113,8 +123,8 @@ def _stat(evaluations: Mapping[IouType, COCOeval], name: str) -> float | None:
 
 def _evaluate(truth: COCO, found: Sequence[Detection], kind: IouType) -> COCOeval:
     shape = "segmentation" if kind == "segm" else "bbox"
-    # One shape alone: from a box pycocotools would take the area, also where masks are compared. It adds to what it
-    # is given, so these are copies.
+    # Copies with only one of the shapes: pycocotools would take the area from a box even when it compares masks, and it
+    # adds entries to the detections that it is given.
     results = [{name: f[name] for name in ("image_id", "category_id", "score", shape)} for f in found]
     evaluation = COCOeval(truth, _results(truth, results), kind)
     evaluation.evaluate()
@@ -124,7 +134,7 @@ def _evaluate(truth: COCO, found: Sequence[Detection], kind: IouType) -> COCOeva
 
 
 def _ground_truth(file: Path) -> COCO:
-    """The annotations, numbered from 1: COCOeval takes an annotation with id 0 for "not matched"."""
+    """Annotations, renumbered from 1 because COCOeval takes the id 0 for "not matched"."""
     truth = COCO(str(file))
     for number, annotation in enumerate(truth.dataset["annotations"], start=1):
         annotation["id"] = number
@@ -135,7 +145,7 @@ def _ground_truth(file: Path) -> COCO:
 def _results(truth: COCO, found: list[Detection]) -> COCO:
     if found:
         return truth.loadRes(found)
-    empty = COCO()  # loadRes refuses an empty list
+    empty = COCO()  # loadRes raises for an empty list
     empty.dataset = truth.dataset | {"annotations": []}
     empty.createIndex()
     return empty
@@ -145,7 +155,7 @@ def _require_each_once(evaluated: Sequence[int], wanted: Sequence[int], file: Pa
     if sorted(evaluated) != sorted(wanted):
         raise ValueError(
             f"{len(evaluated)} images were evaluated ({len(set(evaluated))} different ones), but {file.name} has "
-            f"{len(wanted)}: AP counts only over all images, each once."
+            f"{len(wanted)}. AP is defined over all images, each evaluated once."
         )
 
 

@@ -1,1 +1,1 @@
-"""Published tables compared with our own numbers."""
+"""Published tables compared with our own values."""

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from rhobench.data import CocoDetection
-from rhobench.measure.accuracy import Accuracy, Detection, found_objects, score
+from rhobench.measure.accuracy import Accuracy, Detection, batch_detections, score
 from rhobench.model import Detector
 from rhobench.training.batches import to_device
 from rhobench.training.objective import run_model
@@ -35,8 +35,9 @@ def evaluate(
     ids: list[int] = []
     for batch in loader:
         output = run_model(model, to_device(batch, device))
-        share += found_objects(output.prediction, batch.targets, images.categories, output.masks)
+        share += batch_detections(output.prediction, batch.targets, images.categories, output.masks)
         ids += [t.image_id for t in batch.targets]
+    # The ids as well: images without detections count, and an image that was evaluated twice is an error.
     shares = all_gather((share, ids))
     found = [detection for part, _ in shares for detection in part]
     evaluated = [image_id for _, part in shares for image_id in part]
