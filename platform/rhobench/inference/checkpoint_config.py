@@ -92,7 +92,9 @@ def _fields_from_args(args: Mapping[str, Any], file: Path) -> dict[str, Any]:
 def _contradictions(config: ModelConfig, args: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield where the arguments name another family or backbone than ``config``: "name=value" of both."""
     expected: dict[str, Any] = {"backbone": config.backbone.name, "dilation": config.backbone.dilation}
+    # The eff_* switches have no effect without two_stage, so any value is consistent.
     expected |= {switch: getattr(config, switch) for switch in _SWITCHES if config.two_stage or "eff" not in switch}
+    # A family determines only whether there is a rho, which is compared below.
     expected |= {field: fixed for field, fixed in FAMILIES[config.name].items() if field != "rho"}
     trained = dict(args)
     if "backbone" in trained:

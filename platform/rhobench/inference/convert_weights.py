@@ -62,7 +62,7 @@ def import_weights(
         ConfigError: there is no model of this name.
     """
     config = find_model(name)
-    _check_output_path(out, file)
+    _check_output_path(out, file)  # first, because reading and building the model take time
     checkpoint = read_checkpoint(file)
     config, notes = resolve_config(config, name, checkpoint, file, rho)
     model = build_model(config)
@@ -115,6 +115,7 @@ def backbone_weights(file: Path, name: str, prefix: str | None = None) -> Loaded
     Raises:
         BackboneError: the file does not contain all tensors of the backbone.
     """
+    # Freezing is irrelevant here, and frozen="early" is not available for every backbone.
     config = BackboneConfig(name=BACKBONES.get(name, name), weights=str(file), weights_prefix=prefix, frozen="none")
     loaded = Backbone(config).loaded
     assert loaded is not None

@@ -64,7 +64,7 @@ def read_checkpoint(file: Path) -> ExternalCheckpoint:
     args = content.get("args", {})
     content = next((content[k] for k in ("model", "state_dict") if isinstance(content.get(k), Mapping)), content)
     state = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    if not state or len(state) < len(content):
+    if not state or len(state) < len(content):  # other values mean an unknown layout, in which weights may be missed
         raise WeightsError(f"{file} contains no state_dict, neither at the top level nor as 'model' or 'state_dict'.")
     state = without_prefix(state)
     layout: Layout = "transformers" if is_hugging_face(state) else "official"
@@ -76,6 +76,7 @@ def read_checkpoint(file: Path) -> ExternalCheckpoint:
 
 
 def _read_safetensors(file: Path) -> Mapping[str, Any]:
+    """Read a safetensors file that is not an artifact."""
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
@@ -89,6 +90,7 @@ def _read_safetensors(file: Path) -> Mapping[str, Any]:
 
 
 def _read_torch(file: Path) -> Mapping[str, Any]:
+    """Read a file of torch.save with the restricted unpickler."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about old file formats

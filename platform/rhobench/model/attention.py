@@ -94,7 +94,7 @@ class DeformableAttention(nn.Module):
         read = fused_deformable_attention(value, grid.shapes, *inputs, query_index=query_index, backend=self.backend)
         sampling = None
         if with_sampling:
-            with torch.no_grad():
+            with torch.no_grad():  # only the DAM reads it, which is a constant target
                 sampling = Sampling(*sampling_points(grid.shapes, *inputs, query_index))
         return self.output_proj(read), sampling
 

@@ -52,7 +52,7 @@ class DecoderLayer(nn.Module):
         *,
         with_sampling: bool,
     ) -> tuple[Tensor, Sampling | None]:
-        """Update the queries.
+        """Update the queries by attending to each other and to ``memory``.
 
         Args:
             tokens: (B, Q, C) content of the queries.
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_dim) if dense else nn.Identity()
 
     def forward(self, queries: Queries, memory: Tensor, grid: TokenGrid, *, with_aux: bool) -> DecoderOutput:
-        """Decode the queries.
+        """Run all layers and the prediction heads.
 
         Args:
             queries: initial queries.
@@ -103,9 +103,10 @@ class Decoder(nn.Module):
             level_reference = _reference_per_level(reference, grid)
             tokens, sampling = layer(tokens, queries.positions, level_reference, memory, grid, with_sampling=with_aux)
             state, anchor = self.norm(tokens), _anchor_logits(reference)
-            head = self.heads[depth % len(self.heads)]
+            head = self.heads[depth % len(self.heads)]  # a single head serves all layers
             assert isinstance(head, PredictionHead)
             refined = None
+            # Classes of earlier layers are needed by the loss only; their boxes also by the next layer.
             if with_aux or depth == len(self.layers) - 1:
                 output.predictions.append(head(state, anchor))
                 refined = output.predictions[-1].boxes

@@ -105,6 +105,7 @@ class Detector(nn.Module):
             seed: seed of the run.
             step: number of optimiser steps completed before this one, over all restarts.
         """
+        # The factor keeps the draws of different seeds distinct for the first million steps.
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         self._draw = int(torch.randint(2**31, (), generator=generator))
 

@@ -57,7 +57,7 @@ class Encoder(nn.Module):
     def forward(
         self, source: Tensor, positions: Tensor, grid: TokenGrid, selection: TokenSelection | None, *, with_aux: bool
     ) -> tuple[Tensor, list[Prediction]]:
-        """Encode the tokens.
+        """Run all layers and, for the loss, the auxiliary heads.
 
         In each layer of a sparse encoder the selected tokens attend to the current content of all N tokens, and the
         result is written back to the rows that each image owns.

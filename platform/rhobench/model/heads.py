@@ -48,10 +48,10 @@ class PredictionHead(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor, anchor: Tensor | float) -> Prediction:
-        """Predict classes and boxes.
+        """Predict class logits and boxes of tokens or queries.
 
         Args:
-            tokens: (B, n, C)
+            tokens: (B, n, C) token features or query states.
             anchor: (B, n, 4) logits that the box offsets are added to; +inf gives the box (1, 1, 1, 1), without
                 gradient.
         """

@@ -17,6 +17,7 @@ from rhobench.model.official import WeightsError
 
 Replacement = str | Callable[[re.Match[str]], str]
 
+# Rules are applied in order, each to the result of the previous ones.
 _RULES: list[tuple[str, Replacement]] = [
     (r"^model\.backbone\.(?:conv_encoder\.)?model\.", "backbone.0.body."),
     # transformers counts stages and convolutions from 0, torchvision and timm from 1.

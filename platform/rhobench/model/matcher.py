@@ -50,6 +50,7 @@ def match(prediction: Prediction, objects: Sequence[Objects], config: LossConfig
         NonFiniteError: a prediction is not finite.
     """
     labels = pad_sequence([o.labels for o in objects], batch_first=True)  # (B, most objects)
+    # Padded with boxes that have an area, so that their GIoU is finite.
     boxes = pad_sequence([o.boxes for o in objects], batch_first=True, padding_value=0.5)
     cost = matching_cost(prediction, labels, boxes, config).cpu()  # (B, n, most objects)
     if not bool(cost.isfinite().all()):

@@ -23,6 +23,8 @@ from rhobench.model import build_model
 from rhobench.model.backbone import Backbone
 from rhobench.model.detector import Detector
 
+# Regular expressions: key of this package -> official key. Norms are numbered in the order of their definition in the
+# official code, which for the deformable decoder is not the order of their use (spec section 10).
 _COMMON_RULES = [
     (r"backbone\.body\.(.*)", r"backbone.0.body.\1"),
     (r"projection\.(.*)", r"input_proj.\1"),
@@ -189,6 +191,7 @@ class _KeyComparison:
 
 
 def _compare_keys(ours: Mapping[str, Tensor], config: ModelConfig, state: Mapping[str, Tensor]) -> _KeyComparison:
+    """Compare ``state``, with official names, to ``ours``, the state_dict of a model of ``config``."""
     sources: dict[str, str] = {}
     missing: list[str] = []
     mismatches: list[str] = []
@@ -212,16 +215,17 @@ def _compare_keys(ours: Mapping[str, Tensor], config: ModelConfig, state: Mappin
     )
 
 
-def _tensor_mismatches(wanted: Tensor, names: list[str], state: Mapping[str, Tensor]) -> Iterator[str]:
-    """Yield what is wrong with the tensors ``names`` of ``state``, all loaded into the tensor ``wanted``."""
+def _tensor_mismatches(expected: Tensor, names: list[str], state: Mapping[str, Tensor]) -> Iterator[str]:
+    """Yield what is wrong with the tensors ``names`` of ``state``, all loaded into the tensor ``expected``."""
     first, *others = names
-    given = state[first]
-    if given.shape != wanted.shape or given.is_floating_point() != wanted.is_floating_point():
-        yield f"{first} is {_describe(given)} instead of {_describe(wanted)}"
-    elif not wanted.is_floating_point() and not wanted.is_meta and not torch.equal(given, wanted.to(given)):
-        yield f"{first} differs from the index table of the model"  # integer buffers are constants, not weights
+    tensor = state[first]
+    if tensor.shape != expected.shape or tensor.is_floating_point() != expected.is_floating_point():
+        yield f"{first} is {_describe(tensor)} instead of {_describe(expected)}"
+    # Integer buffers are constant tables. On the meta device, where candidate models are built, they have no values.
+    elif not expected.is_floating_point() and not expected.is_meta and not torch.equal(tensor, expected.to(tensor)):
+        yield f"{first} differs from the index table of the model"
     for other in others:
-        if not torch.equal(given, state[other]):
+        if not torch.equal(tensor, state[other]):
             yield f"{first} and {other} differ, but are one tensor in the model"
 
 

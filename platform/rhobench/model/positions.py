@@ -31,6 +31,7 @@ def map_positions(padding: Tensor, dim: int, shift: float = -0.5) -> Tensor:
     """
     valid = (~padding).float()
     y, x = valid.cumsum(1), valid.cumsum(2)
+    # 1e-6 as in the official code; it avoids a division by zero in rows and columns of padding.
     y = (y + shift) / (y[:, -1:, :] + 1e-6) * 2 * math.pi
     x = (x + shift) / (x[:, :, -1:] + 1e-6) * 2 * math.pi
     return torch.cat((sine_features(y, dim // 2), sine_features(x, dim // 2)), dim=-1).flatten(1, 2)

@@ -101,14 +101,14 @@ def load_weights(body: nn.Module, config: BackboneConfig) -> LoadedWeights:
     body.load_state_dict(own | {key: state[name] for key, name in match.sources.items()})
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    taken = set(match.sources.values())
+    loaded_keys = set(match.sources.values())
     return LoadedWeights(
         file=file.name,
         sha256=digest,
         names=match.names,
         prefix=match.prefix,
         used=match.sources,
-        unused=sorted((key for key in state if key not in taken), key=lambda key: key.endswith(_COUNTER_SUFFIX)),
+        unused=sorted((key for key in state if key not in loaded_keys), key=lambda key: key.endswith(_COUNTER_SUFFIX)),
     )
 
 
@@ -144,7 +144,7 @@ def _candidate_matches(
         found = [(key, end) for key in files if key.endswith(ends) for end in ends if key.endswith(end)]
         prefixes = dict.fromkeys(files[key][: -len(end)] for key, end in found)
         for prefix in prefixes:
-            if prefix and not prefix.endswith("."):  # the end of another name, such as "downsample_" before "bn1"
+            if prefix and not prefix.endswith("."):  # the match begins in the middle of another name
                 continue
             if config.weights_prefix is not None and prefix.rstrip(".") != config.weights_prefix.rstrip("."):
                 continue

@@ -20,10 +20,11 @@ from rhobench.model.tokens import TokenGrid, flatten_levels, token_grid
 
 
 class SparseDETR(Detector):
-    """Deformable DETR, Efficient DETR or Sparse DETR, whose encoder updates only a share ``rho`` of its tokens.
+    """Sparse DETR, and with a dense encoder Deformable DETR and Efficient DETR.
 
-    The switches of ``ModelConfig`` select the member of the family (spec section 1). ``config.rho=None`` builds a dense
-    encoder without a scorer. Otherwise ``self.rho`` may be changed on a trained model: no weight depends on it.
+    The encoder of Sparse DETR updates only a share ``rho`` of its tokens, chosen by a scorer (paper section 3). The
+    switches of ``ModelConfig`` select the member of the family (spec section 1); ``config.rho=None`` builds the dense
+    encoder, without a scorer. ``self.rho`` may be changed on a trained sparse model: no weight depends on it.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -65,6 +66,7 @@ class SparseDETR(Detector):
         shapes = [(m.shape[2], m.shape[3]) for m in maps]
         grid = token_grid(mask, shapes, self.config.hidden_dim, has_padding=has_padding)
         source = flatten_levels(maps)  # (B, N, C)
+        # The level embedding is added to positions only, never to the content (spec section 4).
         levels = [row.expand(size, -1) for row, size in zip(self.level_embed, grid.level_sizes, strict=True)]
         positions = grid.positions + torch.cat(levels)
         selection, scorer_prediction = self._select(source + positions, grid, with_aux)

@@ -106,6 +106,7 @@ def _shifted_attention(block: Any, x: Tensor, mask: Tensor) -> Tensor:
     if any(shift):
         x = x.roll((-shift[0], -shift[1]), dims=(1, 2))
     windows = window_partition(x, window).flatten(1, 2)  # (B * windows, cells, C)
+    # The mask is computed on the padded map, so in shifted windows padded cells count as part of the border regions.
     windows = block.attn(windows, mask=mask if any(shift) else None)
     x = window_reverse(windows.unflatten(1, window), window, padded_height, padded_width)
     if any(shift):

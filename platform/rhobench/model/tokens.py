@@ -73,6 +73,7 @@ def token_grid(
     batch, has_padding = len(mask), bool(mask.any()) if has_padding is None else has_padding
     if not has_padding:  # all images have the same geometry, so it is computed for one and expanded
         mask = mask[:1]
+    # Nearest interpolation, the default, as in the official code (spec section 2).
     level_masks = [F.interpolate(mask[:, None].float(), size=shape)[:, 0].bool() for shape in shapes]
     valid_sizes = torch.stack([_valid_size(m) for m in level_masks], dim=1)  # (B, L, 2)
     sizes = valid_sizes.new_tensor([(w, h) for h, w in shapes])  # (L, 2)
