@@ -113,7 +113,7 @@ class SearchPlan:
         """Return one sentence on the search for the terminal."""
         goals = " and ".join(f"{'high' if way == 'max' else 'low'} {name}" for name, way in self.sampling.objectives)
         known = f"; {self.in_store} of them in the store" if self.in_store else ""
-        return f"{_plural(self.sampling.count, 'run')} that Optuna chooses from earlier results, for {goals}{known}."
+        return f"{_plural(self.sampling.count, 'run')}, which Optuna chooses from earlier results for {goals}{known}."
 
 
 @dataclass(frozen=True, kw_only=True)
