@@ -120,7 +120,7 @@ class Experiment:
     """A named study: a base run, the axes that vary, the seeds and the expected results."""
 
     summary: str
-    """One line that says what the experiment shows, printed by `rhobench experiments`."""
+    """What the experiment shows, in one line; printed by `rhobench experiments`."""
     base: RunConfig
     """Run that the axes vary."""
     axes: tuple[Axis | Range, ...] = ()

@@ -112,8 +112,11 @@ METRICS: dict[str, Metric] = {
         Metric(name="fps", label="FPS", unit="images/s", better="higher", must_agree=_TIMING, timed=True),
     )
 }
-"""Every metric by name. An accuracy metric is added by one row here; a cost metric also needs a field of the same name
-in ``Point`` and its measurement."""
+"""Every metric by name.
+
+An accuracy metric is added by one row here. A cost metric also needs a field of the same name in ``Point`` and its
+measurement.
+"""
 
 
 def metric(name: str) -> Metric:

@@ -76,7 +76,7 @@ def with_value(config: T, path: str, value: Any) -> T:
 def with_values(config: T, values: Mapping[str, Any]) -> T:
     """Return a copy with several fields set at once, as ``with_value`` sets one.
 
-    Fields that are only valid together can be changed this way: the result alone is validated.
+    Fields that are only valid together can be changed this way: only the result is validated.
     """
     for path in values:
         value_at(config, path)
