@@ -74,7 +74,7 @@ class ModelConfig:
     eff_specific_head: bool = True
     """With ``two_stage``: whether tokens are ranked by their best class instead of by class 0 only."""
     refine_single_stage: bool = False
-    """Whether boxes are also refined without ``two_stage``, as in the code of Deformable DETR but not of Sparse DETR."""
+    """Whether boxes are also refined without ``two_stage``, as in Deformable DETR's code but not Sparse DETR's."""
     rho: float | None = 0.3
     """Share of the encoder tokens that are updated, in (0, 1]. None: a dense encoder without a scoring network."""
     rho_choices: tuple[float, ...] = ()
