@@ -115,7 +115,7 @@ def test_rho_changes_the_cost_of_the_encoder_alone(count: Count, convention: str
 
 
 @pytest.mark.parametrize("convention", ["standard", "official"])
-def test_the_whole_is_the_sum_of_its_named_parts(count: Count, convention: str) -> None:
+def test_the_total_is_the_sum_of_the_named_parts(count: Count, convention: str) -> None:
     cost = count(convention)
     names = {"backbone", "projections", "scorer", "encoder", "query selection", "decoder", "heads"}
     assert set(cost.parts) == names
@@ -130,7 +130,7 @@ def test_detr_has_no_sparse_parts() -> None:
     assert cost.own_rules == ()
 
 
-def test_a_count_names_its_convention_and_our_own_rules(count: Count) -> None:
+def test_a_count_names_its_convention_and_own_rules(count: Count) -> None:
     standard, official = count("standard"), count("official")
     assert (standard.count, standard.own_rules) == ("standard", ("grid_sampler_2d",))
     assert official.count == "official"
@@ -182,7 +182,7 @@ def counted(model: Detector, rho: float | None, convention: str) -> float:
     return sum(count_flops(model, *size, count=convention).gflops for size in SIZES) / len(SIZES)
 
 
-def test_the_mean_over_sizes_is_that_of_single_counts_and_rows_share_the_passes(
+def test_the_mean_over_sizes_is_that_of_single_counts_with_shared_passes(
     shallow: Callable[..., Detector],
 ) -> None:
     costs = SizeCosts(shallow(rho=0.3), SIZES, count="official")

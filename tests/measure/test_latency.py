@@ -57,11 +57,11 @@ def test_models_alternate_after_a_warm_up() -> None:
 
 
 def test_masks_of_the_detections_are_computed_in_the_timed_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
+    computed: list[int] = []
     logits = MaskEmbeddings.logits
 
     def counted(self: MaskEmbeddings, image: int, queries: Tensor) -> Tensor:
-        made.append(len(queries))
+        computed.append(len(queries))
         return logits(self, image, queries)
 
     monkeypatch.setattr(MaskEmbeddings, "logits", counted)
@@ -70,7 +70,7 @@ def test_masks_of_the_detections_are_computed_in_the_timed_call(monkeypatch: pyt
     sizes = torch.tensor([[8, 8]])
     fake.masks = MaskEmbeddings(cells=cells, queries=torch.zeros(1, 1, 4), padding=padding, sizes=sizes)
     measure_latency({"a": timed(fake)}, MeasureConfig(warmup_iterations=1, iterations=4, rounds=2))
-    assert made == [1] * 5  # one query, detected as two classes
+    assert computed == [1] * 5  # one query, detected as two classes
 
 
 def test_one_model_alternates_between_several_rho() -> None:

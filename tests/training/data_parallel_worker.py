@@ -31,12 +31,12 @@ def watched_training(config: RunConfig, folder: Path, stop: int | None = None) -
     gradients: list[dict[str, torch.Tensor]] = []
     losses: list[float] = []
     warnings: list[str] = []
-    take = OptimizerStep.__call__
+    original_call = OptimizerStep.__call__
 
     def watched(self: OptimizerStep, batch: Any) -> StepResult:
         if len(losses) == stop:
             raise InterruptedError
-        result = take(self, batch)
+        result = original_call(self, batch)
         named = self.state.model.named_parameters()
         gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
         losses.append(result.loss)
@@ -47,7 +47,7 @@ def watched_training(config: RunConfig, folder: Path, stop: int | None = None) -
     try:
         trained = train(config, folder, lambda status: warnings.append(status.warning), torch.device("cpu"))
     finally:
-        OptimizerStep.__call__ = take  # type: ignore[method-assign]
+        OptimizerStep.__call__ = original_call  # type: ignore[method-assign]
     clocked = {"seconds", *MEASURED}
     history = [{name: value for name, value in e.items() if name not in clocked} for e in trained.progress.history]
     return {

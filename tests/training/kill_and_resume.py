@@ -30,18 +30,18 @@ def die() -> None:
 
 def die_at(step: int, place: str) -> None:
     """Patch the training so that this process kills itself at the given moment."""
-    taken, take, replace, save = 0, OptimizerStep.__call__, os.replace, checkpoint.save_file
+    steps_done, original_call, replace, save = 0, OptimizerStep.__call__, os.replace, checkpoint.save_file
 
     def counted(self: OptimizerStep, batch: Any) -> StepResult:
-        nonlocal taken
-        result = take(self, batch)
-        taken += 1
-        if taken == step and place == "step":
+        nonlocal steps_done
+        result = original_call(self, batch)
+        steps_done += 1
+        if steps_done == step and place == "step":
             die()
         return result
 
     def rename(source: Any, target: Any) -> None:
-        of_checkpoint = taken == step and Path(source).name.startswith(".checkpoint-")
+        of_checkpoint = steps_done == step and Path(source).name.startswith(".checkpoint-")
         if of_checkpoint and place == "written":
             die()
         replace(source, target)
@@ -50,7 +50,7 @@ def die_at(step: int, place: str) -> None:
 
     def write(tensors: Any, file: Path, metadata: Any) -> None:
         save(tensors, file, metadata)
-        if taken == step and place == "writing":
+        if steps_done == step and place == "writing":
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
             die()
 

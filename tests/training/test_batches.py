@@ -33,7 +33,7 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
 
 @settings(deadline=None)
 @given(images=st.integers(4, 60), size=st.integers(1, 4), epoch=st.integers(0, 5))
-def test_an_epoch_shows_each_image_once_and_drops_the_incomplete_batch(images: int, size: int, epoch: int) -> None:
+def test_an_epoch_has_each_image_once_and_drops_the_incomplete_batch(images: int, size: int, epoch: int) -> None:
     steps = batches(images, size, epoch=epoch)
     assert len(steps) == len(EpochBatchSampler(images, MIRRORED, size, 0, 0, 1)) == images // size
     assert {len(step) for step in steps} == {size}
@@ -52,7 +52,7 @@ def test_workers_share_the_batches_that_one_worker_would_see(images: int, worker
         assert sorted(key for part in parts for key in part) == sorted(whole)
 
 
-def test_images_are_mirrored_about_half_of_the_time_and_anew_each_epoch() -> None:
+def test_images_are_mirrored_about_half_of_the_time_and_again_in_each_epoch() -> None:
     first, second = ({key.image: key.flip for step in batches(400, 4, epoch=e) for key in step} for e in (0, 1))
     assert 150 < sum(flip == Flip.HORIZONTAL for flip in first.values()) < 250
     assert first != second

@@ -34,14 +34,14 @@ def disturbed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Detec
     """Function that applies a change to the model before a given step of the training."""
 
     def arrange(step: int, disturb: Callable[[Detector], None]) -> None:
-        taken, take = 0, OptimizerStep.__call__
+        steps_done, original_call = 0, OptimizerStep.__call__
 
         def counted(self: OptimizerStep, batch: TrainBatch) -> StepResult:
-            nonlocal taken
-            taken += 1
-            if taken == step:
+            nonlocal steps_done
+            steps_done += 1
+            if steps_done == step:
                 disturb(self.state.model)
-            return take(self, batch)
+            return original_call(self, batch)
 
         monkeypatch.setattr(OptimizerStep, "__call__", counted)
 

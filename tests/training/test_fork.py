@@ -106,15 +106,15 @@ def test_a_new_mask_head_keeps_its_initial_weights_and_is_named(
     warnings: list[str | None] = []
     masked = with_value(forked(config, folder), "model.mask_head", True)
     fork = run(masked, tmp_path / "fork", lambda status: warnings.append(status.warning))
-    learnt, weights = trained.model.state_dict(), fork.model.state_dict()
-    new = sorted(weights.keys() - learnt.keys())
+    trained_weights, weights = trained.model.state_dict(), fork.model.state_dict()
+    new = sorted(weights.keys() - trained_weights.keys())
     assert {name.partition(".")[0] for name in new} == {"mask_head"}
-    for name, value in learnt.items():
+    for name, value in trained_weights.items():
         torch.testing.assert_close(weights[name], value, rtol=2e-3, atol=1e-5)
     seed_all(config.seed)
-    begun = build_detector(masked, trained.categories).state_dict()
+    initial = build_detector(masked, trained.categories).state_dict()
     for name in new:
-        torch.testing.assert_close(weights[name], begun[name], rtol=2e-3, atol=1e-5)
+        torch.testing.assert_close(weights[name], initial[name], rtol=2e-3, atol=1e-5)
     (warning,) = fork.progress.warnings
     assert warning in warnings
     assert warning.endswith(
@@ -135,7 +135,7 @@ def test_a_partial_or_surplus_head_is_rejected(first: tuple[RunConfig, Path, Tra
     del tensors["mask_head.cell_embed.bias"]
     save_file(tensors, source)
     with pytest.raises(ForkError, match=r"mask_head.cell_embed.bias exists only in this run's model"):
-        run(masked, tmp_path / "torn")
+        run(masked, tmp_path / "partial")
 
 
 def test_a_folder_without_weights_is_rejected(write_coco: Write, small: Small, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ FROZEN = BackboneConfig(name="test_efficientnet", frozen="all")
 
 
 class Interrupted(Exception):
-    """The machine went away."""
+    """Simulates a machine failure."""
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_a_training_reports_a_fixed_number_of_times(
 
 
 @pytest.mark.parametrize("steps", [10, 100, 1000])
-def test_long_epochs_report_no_more_often_than_short_ones(steps: int) -> None:
+def test_the_number_of_reports_does_not_depend_on_the_steps_per_epoch(steps: int) -> None:
     reports: list[Status] = []
     meter = EpochMeter(0, 1, steps, None, reports.append)
     for step in range(steps):
@@ -166,7 +166,7 @@ def test_features_of_images_of_several_sizes_are_not_cached(
         run(config)
 
 
-def test_an_image_that_breaks_during_the_training_stops_it(
+def test_an_image_damaged_during_training_stops_it(
     write_coco: Write, small: Small, run: Callable[..., TrainingResult]
 ) -> None:
     root = write_coco()

@@ -60,12 +60,12 @@ def weights(trained: TrainingResult) -> dict[str, Tensor]:
     return trained.model.state_dict()
 
 
-def learnt(trained: TrainingResult) -> list[dict[str, Any]]:
+def metrics_of(trained: TrainingResult) -> list[dict[str, Any]]:
     return [{k: v for k, v in e.items() if "loss" in k or k == "ap"} for e in trained.progress.history]
 
 
 def assert_equal(first: TrainingResult, second: TrainingResult) -> None:
-    assert learnt(first) == learnt(second)
+    assert metrics_of(first) == metrics_of(second)
     assert all(torch.equal(value, weights(second)[name]) for name, value in weights(first).items())
 
 

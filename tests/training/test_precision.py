@@ -54,15 +54,15 @@ def test_the_transformer_is_half_and_locations_losses_and_costs_are_not(
     batch = first_batch(config, root)
     torch.manual_seed(0)
     model = build_model(replace(config.model, num_classes=2)).train()
-    taken: list[Tensor] = []
-    model.decoder.layers[0].cross_attn.register_forward_pre_hook(lambda layer, inputs: taken.append(inputs[1]))
+    references: list[Tensor] = []
+    model.decoder.layers[0].cross_attn.register_forward_pre_hook(lambda layer, inputs: references.append(inputs[1]))
     with autocast(CPU, precision):
         output = run_model(model, batch)
     half = AUTOCAST[precision]
     assert output.prediction.logits.dtype == half
     assert output.memory.dtype in (half, torch.float32)  # a layer norm ends each layer
     assert {sampling.locations.dtype for sampling in output.samplings} == {torch.float32}
-    assert {reference.dtype for reference in [*taken, *output.references]} == {torch.float32}
+    assert {reference.dtype for reference in [*references, *output.references]} == {torch.float32}
     assert output.prediction.boxes.dtype == torch.float32
     objects = to_objects(batch, CPU)
     terms = losses(output, objects, config.loss, 4.0)
@@ -103,10 +103,10 @@ def test_the_average_of_the_weights_is_evaluated_and_returned(
     write_coco: Write, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights: list[dict[str, Tensor]] = []
-    take = OptimizerStep.__call__
+    original_call = OptimizerStep.__call__
 
     def remembered(self: OptimizerStep, batch: TrainBatch) -> StepResult:
-        result = take(self, batch)
+        result = original_call(self, batch)
         weights.append({name: value.clone() for name, value in self.state.model.state_dict().items()})
         return result
 

@@ -44,13 +44,13 @@ Small = Callable[..., RunConfig]
 
 
 class Interrupted(Exception):
-    """The machine went away."""
+    """Simulates a machine failure."""
 
 
 @pytest.fixture
 def config(small: Small, tmp_path: Path) -> RunConfig:
     """Two epochs of five steps on generated scenes, with every kind of state that a restart could lose."""
-    made = small(
+    run_config = small(
         tmp_path,
         model={"dropout": 0.3, "num_feature_levels": 3},
         epochs=2,
@@ -59,7 +59,7 @@ def config(small: Small, tmp_path: Path) -> RunConfig:
         checkpoint_every_seconds=0.0,
     )
     scenes = ScenesConfig(train_images=10, val_images=3, size_px=64)
-    return replace(made, data=DataConfig(scenes=scenes, resize_px=(64, 64)))
+    return replace(run_config, data=DataConfig(scenes=scenes, resize_px=(64, 64)))
 
 
 def end_of(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -210,7 +210,7 @@ def test_with_only_damaged_checkpoints_the_training_starts_from_scratch(config: 
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "sentence"),
+    ("path", "value", "message"),
     [
         ("train.lr", 0.5, r"train\.lr is 0\.001 there and 0\.5 here"),
         ("seed", 3, r"seed is 0 there and 3 here"),
@@ -219,10 +219,10 @@ def test_with_only_damaged_checkpoints_the_training_starts_from_scratch(config: 
     ],
 )
 def test_the_checkpoint_of_another_run_is_rejected(
-    config: RunConfig, tmp_path: Path, path: str, value: Any, sentence: str
+    config: RunConfig, tmp_path: Path, path: str, value: Any, message: str
 ) -> None:
     interrupt(config, tmp_path / "run", 0.4)
-    with pytest.raises(CheckpointError, match=rf"{sentence}.*rhobench run \.\.\. --fork .*run$"):
+    with pytest.raises(CheckpointError, match=rf"{message}.*rhobench run \.\.\. --fork .*run$"):
         finish(with_value(config, path, value), tmp_path / "run")
 
 

@@ -19,7 +19,7 @@ CHOICES = (0.1, 0.5, 1.0)
 
 
 class Interrupted(Exception):
-    """The machine went away."""
+    """Simulates a machine failure."""
 
 
 def losses(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

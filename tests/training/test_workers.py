@@ -146,10 +146,10 @@ def test_micro_batches_add_up_to_the_whole_batch(
     config = small(root, model=model, batch_size=4, epochs=1)
     config = replace(config, data=replace(config.data, resize_px=None, short_side_px=64))
     seen: list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []
-    take = OptimizerStep.__call__
+    original_call = OptimizerStep.__call__
 
     def watched(self: OptimizerStep, batch: TrainBatch) -> StepResult:
-        result = take(self, batch)
+        result = original_call(self, batch)
         named = self.state.model.named_parameters()
         seen.append((result.terms, {name: p.grad.clone() for name, p in named if p.grad is not None}))
         return result

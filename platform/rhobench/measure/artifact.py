@@ -63,6 +63,7 @@ def write_artifact(file: Path, model: Detector, config: RunConfig, categories: C
 @contextmanager
 def atomic_replace(file: Path) -> Iterator[Path]:
     """Context of a temporary path next to ``file``, which replaces it on success and is deleted on an exception."""
+    # In the same folder, because os.replace is atomic only within a file system.
     temporary = file.with_name(f".{file.name}.tmp")
     try:
         yield temporary
@@ -88,6 +89,7 @@ def load_artifact(file: Path) -> Artifact:
         found = metadata.get("format", "none")
         raise ArtifactError(f"{file} is not a model of this version of rhobench: its format is {found}, not {FORMAT}.")
     config = from_dict(RunConfig, json.loads(metadata["config"]))
+    # The artifact includes the backbone's weights, so none are loaded from elsewhere.
     backbone = replace(config.model.backbone, weights=None)
     model = build_model(replace(config.model, backbone=backbone, num_classes=int(metadata["num_classes"])))
     model.load_state_dict(load_file(file))

@@ -210,6 +210,7 @@ def _parts(model: Detector, counts: Mapping[str, Mapping[Any, int]], convention:
             twice = convention.every_head and name.startswith("decoder.") and model.get_submodule("decoder").refine
             parts["heads"] += cost
             again += of(f"{name}.box") if twice else 0
+    # Before the repeated box heads are added, which did not run in this pass.
     parts["other"] = convention.total(counts["Global"]) - sum(parts.values())
     parts["heads"] += again
     return parts

@@ -39,7 +39,9 @@ class HostLoadSampler:
         used: dict[str, float] = {}
         for process, (name, seconds) in after.items():
             if process != os.getpid():
+                # All CPU time of a new process is within the interval.
                 _, earlier = self.before.get(process, (name, 0.0))
+                # The difference is negative if the process id has been reused.
                 used[name] = used.get(name, 0.0) + max(seconds - earlier, 0.0) / elapsed
         busiest = sorted(used.items(), key=lambda item: -item[1])[:MAX_PROGRAMS]
         named = ", ".join(f"{name} {cores:.1f}" for name, cores in busiest if cores >= MIN_CORES)

@@ -93,6 +93,7 @@ def _detector_call(timed: TimedModel) -> Callable[[int], None]:
     model = timed.model.eval()
     device = next(model.parameters()).device
     rho = model.rho if timed.rho is None else timed.rho
+    # Moved to the device once: the protocol does not include the transfer.
     inputs = []
     for batch in timed.batches:
         originals = [target.original_size for target in batch.targets]
@@ -101,14 +102,14 @@ def _detector_call(timed: TimedModel) -> Callable[[int], None]:
 
     def call(i: int) -> None:
         images, mask, sizes, originals = inputs[i % len(inputs)]
-        model.rho = rho
+        model.rho = rho  # in every call, because other calls may share the model
         with torch.inference_mode():
             output = model(images, mask)
             found = detections(output.prediction, sizes)
             for number, size in enumerate(originals if output.masks is not None else []):
                 for _ in detection_masks(output.masks, number, found.queries[number], size):
                     pass  # the generator computes the masks as it is consumed
-        if device.type == "cuda":
+        if device.type == "cuda":  # kernels run asynchronously
             torch.cuda.synchronize(device)
 
     return call
@@ -116,6 +117,7 @@ def _detector_call(timed: TimedModel) -> Callable[[int], None]:
 
 def _timed_ms(call: Callable[[int], None], count: int) -> list[float]:
     """Durations of ``count`` calls in milliseconds, with the garbage collector disabled."""
+    # A collection within a call would be timed with it.
     gc.collect()
     gc.disable()
     try:

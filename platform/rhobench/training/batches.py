@@ -45,6 +45,7 @@ class EpochBatchSampler(Sampler[list[Key]]):
         order = torch.randperm(self.images, generator=generator)
         flips = torch.randint(len(self.flips), (self.images,), generator=generator)
         for step in range(self.first, len(self)):
+            # Strided, so that the images of a step do not depend on the number of workers.
             share = slice(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.workers)
             yield [Key(int(i), self.flips[f], seed) for i, f in zip(order[share], flips[share], strict=True)]
 

@@ -58,14 +58,15 @@ def write_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], sta
     temporary = folder / f"{TEMPORARY_PREFIX}{os.getpid()}.tmp"
     metadata = {"format": FORMAT, "state": json.dumps(state)}
     try:
+        # Safetensors accepts contiguous tensors only.
         save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)
-        _fsync(temporary)
+        _fsync(temporary)  # the content must be on disk before the rename makes it valid
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise CheckpointWriteError(f"cannot write a checkpoint to {folder} ({error})") from error
     file = folder / f"checkpoint-{step:09d}-{sha256_of(temporary)[:HASH_DIGITS]}.safetensors"
     os.replace(temporary, file)
-    _fsync(folder)
+    _fsync(folder)  # the rename itself must be on disk before older checkpoints are deleted
     for old in _newest_first(folder)[MAX_TO_KEEP:]:
         old.unlink(missing_ok=True)
     return file

@@ -105,6 +105,7 @@ def _cache_key(config: RunConfig, dataset: CocoDetection) -> str:
         digest.update(str(config.seed).encode())  # random weights depend on the seed
     if dataset.has_masks:
         digest.update(b"masks")
+    # Size and modification time identify the files; hashing the content of every image would be slow.
     for file in (*dataset.annotation_files, *dataset.files):
         if file.exists():  # reading a missing image raises the error
             state = file.stat()

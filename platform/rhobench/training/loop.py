@@ -94,12 +94,13 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
     _report_warnings(state, report)
     if rank > 0:  # equal initial weights, but independent dropout masks on each worker (spec section 14)
         seed_all(config.seed + rank)
+    # Within an epoch they are restored later, once the data loader has drawn its seed; see ``_train_epoch``.
     if random is not None and state.progress.step == 0:
         restore_random_states(random, device)
     step = OptimizerStep(state)
     while state.progress.epoch < epochs:
         status = _train_epoch(step, data, order, folder, report, random)
-        random = None
+        random = None  # only the first epoch resumes
         _finish_epoch(state, data, status)
         state.save(folder)
         _report_warnings(state, report)
@@ -208,7 +209,7 @@ def _train_epoch(
         The status at the end of the epoch.
     """
     state, progress, train = step.state, step.state.progress, step.state.config.train
-    order.epoch, order.first = progress.epoch, progress.step
+    order.epoch, order.first = progress.epoch, progress.step  # steps before an interruption are not repeated
     meter = EpochMeter(
         progress.epoch,
         train.epochs,

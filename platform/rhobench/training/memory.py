@@ -63,4 +63,5 @@ def reduce_micro_batch(state: TrainingState, size: int, images: int) -> None:
 
 
 def _largest_divisor(number: int, most: int) -> int:
+    """Largest divisor of ``number`` up to ``most``, so that all micro-batches have the same size."""
     return next(size for size in range(most, 0, -1) if number % size == 0)

@@ -101,6 +101,7 @@ class EpochMeter:
     def add(self, total: Tensor, terms: Mapping[str, Tensor], *, lr: float | None = None, waited: float = 0.0) -> None:
         """Add a step: loss, unweighted terms, learning rate, and the seconds spent waiting for its batch."""
         self.lr, self.waited = lr, self.waited + waited
+        # The sums stay on the device, because reading a value would wait for it in every step.
         for name, value in {"loss": total, **terms}.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value.detach()
         self.done += 1
@@ -114,6 +115,7 @@ class EpochMeter:
     def status(self) -> Status:
         """Status after the last added step."""
         epochs_done = self.epoch + self.done / self.steps
+        # Speed counts only the steps of this process, whose duration is known.
         fresh, seconds = self.done - self.before, time.perf_counter() - self.started
         means = self.means()
         return Status(

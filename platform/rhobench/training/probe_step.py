@@ -61,6 +61,7 @@ def probe_step(config: RunConfig, work: Workload, micro_batch_size: int) -> Step
         work: workload of one worker.
         micro_batch_size: images per micro-batch; a divisor of the worker's images per step.
     """
+    # The settings of a training worker, on which the time depends.
     torch.set_num_threads(config.train.cpus_per_worker)
     torch.set_flush_denormal(True)
     torch.manual_seed(config.seed)
@@ -152,10 +153,11 @@ def _limit_memory() -> None:
     if available is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         limit = available if hard == resource.RLIM_INFINITY else min(available, hard)
+        # RLIMIT_AS would also count address space that is only reserved, or that maps files.
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     score = Path("/proc/self/oom_score_adj")
     if score.exists() and os.access(score, os.W_OK):
-        score.write_text("1000")
+        score.write_text("1000")  # the maximum
 
 
 def available_memory() -> int | None:
@@ -176,7 +178,7 @@ def main() -> None:
     config = from_dict(RunConfig, request["config"])
     work = request["workload"]
     work |= {name: BatchShape(**work[name]) for name in ("worst", "typical", "scored")}
-    if config.train.gpus_per_worker == 0:
+    if config.train.gpus_per_worker == 0:  # on a GPU, torch raises an exception
         _limit_memory()
     try:
         answer = asdict(probe_step(config, Workload(**work), request["micro_batch_size"]))

@@ -13,6 +13,7 @@ from torch import Tensor
 def seed_all(seed: int) -> None:
     """Seed every generator; torch.manual_seed covers the GPU as well."""
     torch.manual_seed(seed)
+    # NumPy accepts 32-bit seeds only.
     np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries may use the global generator
     random.seed(seed)
 
@@ -37,7 +38,7 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, np.array(keys, np.uint32), *rest))  # noqa: NPY002
     version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
+    random.setstate((version, tuple(internal), gauss))  # JSON has turned the tuple into a list
 
 
 def _to_text(state: Tensor) -> str:

@@ -48,6 +48,7 @@ def load_failed_step(folder: Path, worker: int = 0) -> tuple[Detector, TrainBatc
     tensors_file, description_file = failed_step_files(folder, worker)
     tensors, saved = load_file(tensors_file), json.loads(description_file.read_text())
     config = from_dict(RunConfig, saved["config"])
+    # The saved weights include the backbone's, so its pretrained file is not needed.
     changes = {"backbone": replace(config.model.backbone, weights=None), "num_classes": saved["num_classes"]}
     # The backend of the run may need a GPU, which this machine may lack.
     model = build_model(replace(config.model, **changes, attention_backend="auto"))
@@ -82,7 +83,7 @@ def main(arguments: list[str]) -> None:
         workers = failed_workers(folder)
     except ValueError as error:
         sys.exit(str(error))
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # dropout then gives the same result in every replay
     for worker in workers:
         print(f"worker {worker}: {replay(folder, worker)}")
 

@@ -74,6 +74,7 @@ class TrainingState:
     @property
     def last_lr(self) -> float:
         """Learning rate of the parameter group "base" in the last step."""
+        # Not get_last_lr(), which gives the rate of the next step: the schedule has been stepped already.
         return float(self.schedule.base_lrs[0]) * self.schedule.lr_lambdas[0](max(self.steps - 1, 0))
 
     @property
@@ -100,6 +101,7 @@ class TrainingState:
         workers = all_gather(worker_state)
         rank, _ = worker_rank()
         problem = self._write(folder, workers) if rank == 0 else None
+        # Warnings are reported, and all workers must report the same number of times.
         if problem := broadcast(problem):
             self.warn(problem)
 
@@ -132,6 +134,7 @@ class TrainingState:
             CheckpointError: the checkpoint belongs to a run with other settings or other data.
         """
         rank, count = worker_rank()
+        # Only rank 0 reads and renames: the others could see the shared folder at another moment.
         file, warnings = broadcast(_newest_checkpoint(folder) if rank == 0 else (None, []))
         if file is None:
             self.warn(*warnings)
@@ -152,6 +155,7 @@ class TrainingState:
             # Only the mean over all workers enters the history, so each new worker starts from it.
             mean = {name: statistics.fmean(w["sums"][name] for w in workers) for name in workers[0]["sums"]}
             workers = [worker | {"sums": mean} for worker in workers]
+        # An additional worker takes the losses of the last saved one and draws from its own seed.
         own = workers[min(rank, len(workers) - 1)]
         self.sums = {name: torch.tensor(value, device=self.device) for name, value in own["sums"].items()}
         self.spikes.losses.extend(own["losses"])
@@ -173,6 +177,7 @@ class TrainingState:
         self._load_moments(_strip_prefix(tensors, "optimizer."))
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
+        # A schedule restores its counter but not the rates of the parameter groups.
         for group, rate in zip(self.optimizer.param_groups, state["lr"], strict=True):
             group["lr"] = rate
 

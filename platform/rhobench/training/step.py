@@ -72,7 +72,7 @@ class OptimizerStep:
         skipped = self._overflowed(loss, gradient_norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        state.schedule.step()
+        state.schedule.step()  # also after a skipped step: it counts the batches of the training
         if state.average is not None and not skipped:
             state.average.update_parameters(state.model)
         return StepResult(loss=loss, terms=terms, skipped=skipped)

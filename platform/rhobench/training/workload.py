@@ -65,6 +65,7 @@ def estimate_workload(config: RunConfig) -> Workload:
     """
     train, val = open_images(config, prepare_data(config.data))
     workers = config.train.num_workers
+    # Rank 0 stands for all workers, whose shares have the same distribution.
     order = EpochBatchSampler(len(train), train.flips, config.train.batch_size, config.seed, 0, workers)
     batches = list(islice(order, SAMPLED_BATCHES))
     drawn = sorted((_padded_size(train, keys) for keys in batches), key=lambda size: size[0] * size[1])
