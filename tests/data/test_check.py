@@ -122,7 +122,7 @@ def test_require_valid_reports_the_first_error_and_counts_the_rest(content, writ
     content["annotations"][0]["category_id"] = 5
     content["annotations"][1]["image_id"] = 77
     root = write_split(content)
-    with pytest.raises(DatasetError, match=r"unknown category 5.* Further errors: 1; list them with `rhobench data check .*`\."):
+    with pytest.raises(DatasetError, match=r"unknown category 5.* Further errors: 1; .*`rhobench data check .*`\."):
         require_valid(root, ["train"])
 
 
