@@ -16,7 +16,7 @@ def traces(figure: go.Figure, meta: str) -> list[go.Scatter]:
     return [trace for trace in figure.data if trace.meta == meta]
 
 
-def test_front_joins_the_configurations_that_no_other_beats(store: Store) -> None:
+def test_the_front_joins_the_configurations_that_are_not_dominated(store: Store) -> None:
     figure = pareto(store.frame(), "gflops", "ap")
     (front,), (dominated,), (line,) = (traces(figure, meta) for meta in ("front", "dominated", "line"))
     assert front.x == pytest.approx((0.52, 0.55, 0.60, 0.68))
@@ -28,7 +28,7 @@ def test_front_joins_the_configurations_that_no_other_beats(store: Store) -> Non
     assert figure.layout.xaxis.title.text == "GFLOPs (per image)"
 
 
-def test_more_fps_is_better_and_the_step_turns_round(store: Store) -> None:
+def test_the_front_of_fps_has_its_steps_reversed(store: Store) -> None:
     figure = pareto(store.frame(), "fps")
     (line,) = traces(figure, "line")
     assert line.line.shape == "vh"
@@ -36,7 +36,7 @@ def test_more_fps_is_better_and_the_step_turns_round(store: Store) -> None:
     assert "better ↗" in [a.text for a in figure.layout.annotations]
 
 
-def test_bars_are_seeds_for_ap_and_percentiles_for_latency(store: Store) -> None:
+def test_error_bars_are_seeds_for_ap_and_percentiles_for_latency(store: Store) -> None:
     (front,) = traces(pareto(store.frame(), "latency_ms"), "front")
     assert front.error_x.array[0] == pytest.approx(31 * 0.2)
     assert front.error_x.arrayminus[0] == pytest.approx(31 * 0.1)
@@ -63,7 +63,7 @@ def test_a_stopped_run_is_counted_and_never_on_a_front(store: Store) -> None:
     assert "1 failed run not shown; 2 stopped runs not shown" in figure.layout.title.subtitle.text
 
 
-def test_times_beside_other_work_are_hollow_and_say_what_ran(store: Store) -> None:
+def test_disturbed_times_are_hollow_and_name_the_other_programs(store: Store) -> None:
     frame = store.frame()
     busy = (frame["rho"] == 0.25) & (frame["seed"] == 1)
     frame.loc[busy, ["busy_cores", "co_running"]] = [0.64, "python 0.6, <b>x"]
@@ -81,7 +81,7 @@ def test_times_beside_other_work_are_hollow_and_say_what_ran(store: Store) -> No
     assert "other processes" not in front.customdata[1][0] + figure.layout.title.subtitle.text
 
 
-def test_devices_are_never_joined(store: Store) -> None:
+def test_a_front_never_joins_devices(store: Store) -> None:
     frame = store.frame()
     frame.loc[frame["rho"] == 0.1, "device"] = "another CPU"
     figure = pareto(frame, "latency_ms")
@@ -103,7 +103,7 @@ def test_a_model_has_one_colour_in_every_figure(store: Store) -> None:
     assert len(set(symbols)) == len(symbols) == 2
 
 
-def test_a_marker_leads_to_its_run_and_names_what_it_is(store: Store) -> None:
+def test_a_marker_links_to_its_run_and_describes_it(store: Store) -> None:
     (front,) = traces(pareto(store.frame(), "latency_ms"), "front")
     hover, run = front.customdata[0]
     assert run in set(store.frame()["run_id"])
@@ -120,7 +120,7 @@ def test_curves_highlight_the_best_run_of_each_configuration(store: Store) -> No
     assert others.x.count(None) == 8, "the other 8 of 10 runs, the failed one too, are drawn, in grey"
 
 
-def test_an_empty_store_says_that_nothing_is_there(tmp_path: Path) -> None:
+def test_figures_of_an_empty_store_say_that_they_are_empty(tmp_path: Path) -> None:
     empty = Store(tmp_path)
     empty.claim(Experiment(summary="", base=RunConfig(experiment="e")))
     for figure in (pareto(empty.frame()), learning_curves(empty.curves(), empty.frame())):
@@ -140,7 +140,7 @@ def contrast(first: str, second: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_colours_can_be_seen_on_both_grounds() -> None:
+def test_colours_have_enough_contrast_in_both_themes() -> None:
     for color in (*SERIES, *RAMP):
         assert contrast(color, "#ffffff") >= 3
         assert contrast(DARK[color], DARK["#ffffff"]) >= 3

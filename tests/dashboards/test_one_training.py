@@ -28,7 +28,7 @@ def add(store: Store, aps: dict[float, float], seed: int = 0, **settings: Any) -
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A training for each rho, and with two seeds one that drew its rho."""
+    """A training for each rho, and one that sampled its rho, with two seeds."""
     store = Store(tmp_path)
     for rho, ap in zip(RHOS, (0.40, 0.44, 0.46), strict=True):
         add(store, {rho: ap}, model__rho=rho)
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def test_one_training_is_drawn_beside_a_training_for_each_rho(store: Store) -> None:
+def test_one_training_is_compared_with_a_training_for_each_rho(store: Store) -> None:
     figure = one_training(store.frame())
     one, each = figure.data
     assert "n = 2 seeds; bars: AP ± sd over seeds" in figure.layout.title.subtitle.text
@@ -58,7 +58,7 @@ def test_one_training_is_drawn_beside_a_training_for_each_rho(store: Store) -> N
     assert "n = 2 seeds" in hover
 
 
-def test_trainings_that_differ_in_more_than_the_dial_are_not_beside_it(store: Store) -> None:
+def test_trainings_that_differ_in_more_than_rho_are_not_compared(store: Store) -> None:
     add(store, {0.1: 0.9}, model__rho=0.1, train__lr=1e-3)
     add(store, {0.1: 0.2, 1.0: 0.3}, model__rho=0.1, measure__rhos=(1.0,), model__scoring="random")
     traces = {trace.name: trace for trace in one_training(store.frame()).data}
@@ -73,8 +73,8 @@ def test_trainings_that_differ_in_more_than_the_dial_are_not_beside_it(store: St
     assert traces["one training, ρ 0.1 · random"].y == pytest.approx((20, 30))
 
 
-def test_trainings_of_other_epochs_are_lines_of_their_own(store: Store) -> None:
-    """A training for every rho has cheap steps, and so perhaps more of them."""
+def test_trainings_with_other_epochs_are_separate_lines(store: Store) -> None:
+    """A training for every rho has cheaper steps and therefore may have more of them."""
     add(store, {0.1: 0.3}, model__rho=0.1, train__epochs=3)
     longer = {0.1: 0.41, 0.5: 0.45, 1.0: 0.46}
     add(store, longer, model__rho=0.5, model__rho_choices=(0.1, 0.1, 1.0), measure__rhos=RHOS, train__epochs=60)
@@ -89,13 +89,13 @@ def test_trainings_of_other_epochs_are_lines_of_their_own(store: Store) -> None:
     assert traces["a training for each ρ · 50 epochs"].y == pytest.approx((40, 44, 46))
 
 
-def test_labels_say_that_rho_was_sampled(store: Store) -> None:
+def test_labels_show_that_rho_was_sampled(store: Store) -> None:
     labels = set(by_configuration(store.frame())["label"])
     assert labels == {"ρ 0.1", "ρ 0.5", "ρ 1", "ρ sampled→0.1", "ρ sampled→0.5", "ρ sampled→1"}
     assert "ρ sampled→0.1" in json.dumps(json.loads(pareto(store.frame()).to_json()), ensure_ascii=False)
 
 
-def test_the_page_has_the_figure_only_where_there_is_something_to_see(store: Store, tmp_path: Path) -> None:
+def test_the_page_has_the_figure_only_if_it_has_data(store: Store, tmp_path: Path) -> None:
     page = write_report(store, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "plot-every-rho" in page
     assert page.count("<td>sampled</td>") == 6, "three points of each of two seeds"

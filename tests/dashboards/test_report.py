@@ -1,4 +1,4 @@
-"""The report as its reader meets it: opened from disk, in a real browser, without a network."""
+"""The report, opened from disk in a real browser without a network."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def report(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def visit() -> Iterator[Callable[[Path], Any]]:
-    """Opens a report and waits until it is drawn. At the end there must have been no error and no request."""
+    """Function that opens a report and waits until it is drawn; there must be no error and no request until the end."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     errors: list[str] = []
     requests: list[str] = []
@@ -63,7 +63,7 @@ def opened(visit: Callable[[Path], Any], report: Path) -> Any:
 
 @pytest.fixture
 def fresh(opened: Any) -> Any:
-    """The report as it first opens. One page serves all tests, for parsing Plotly takes seconds."""
+    """The report in its initial state. All tests share one page, because parsing Plotly takes seconds."""
     opened.set_viewport_size(DESKTOP)
     opened.keyboard.press("Escape")
     opened.fill("#filter", "")
@@ -81,7 +81,7 @@ def sideways(page: Any) -> int:
 class TestInBrowser:
     pytestmark = in_browser
 
-    def test_it_opens_from_disk_and_draws(self, fresh: Any) -> None:
+    def test_it_opens_from_disk_and_is_drawn(self, fresh: Any) -> None:
         plots = fresh.locator(".plot .main-svg:first-child").all()
         heights = [plot.bounding_box()["height"] for plot in plots]
         assert len(heights) == 3
@@ -92,7 +92,7 @@ class TestInBrowser:
         assert "onerror=alert(1)" in fresh.locator("main").inner_text()
         assert sideways(fresh) <= 0
 
-    def test_a_marker_leads_to_its_run_and_a_link_shows_the_same_view(self, fresh: Any) -> None:
+    def test_a_marker_opens_its_run_and_the_address_restores_the_view(self, fresh: Any) -> None:
         for name in ("log", "dark"):
             fresh.click(f"#{name}")
         fresh.wait_for_function("document.querySelector('#plot-curves')._fullLayout.font.color === DARK['#1c2431']")
@@ -117,7 +117,7 @@ class TestInBrowser:
         assert card.is_hidden()
         assert "run=" not in fresh.url
 
-    def test_front_only_hides_what_is_dominated(self, fresh: Any) -> None:
+    def test_front_only_hides_dominated_configurations(self, fresh: Any) -> None:
         fresh.click("#front")
         fresh.wait_for_function("document.querySelectorAll('#plot-gflops .scatterlayer .trace').length === 2")
         fresh.click("#front")
@@ -134,7 +134,7 @@ class TestInBrowser:
         assert [row["GFLOPs (per image)"] for row in rows] == ["0.68", "0.60", "0.55", "0.52"]
         assert {row["Device"] for row in rows} == {"a CPU"}, "columns that are hidden because all agree are saved"
 
-    def test_a_phone_needs_no_sideways_scroll(self, fresh: Any) -> None:
+    def test_a_phone_needs_no_horizontal_scrolling(self, fresh: Any) -> None:
         fresh.set_viewport_size({"width": 390, "height": 800})
         # The figures are redrawn one after the other, slowly on a busy machine.
         fresh.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
@@ -143,7 +143,7 @@ class TestInBrowser:
         assert "Other seeds" in fresh.locator("#card").inner_text()
         assert sideways(fresh) <= 0
 
-    def test_hostile_records_are_text(self, visit: Callable[[Path], Any], store: Store, tmp_path: Path) -> None:
+    def test_untrusted_records_are_text(self, visit: Callable[[Path], Any], store: Store, tmp_path: Path) -> None:
         hostile = Store(tmp_path / "store")
         names = ["<img src=x onerror=alert(2)>", "constructor", "'onclick='alert(3)", "=1+1"]
         text = "=HYPERLINK(1) </script><img src=x onerror=alert(1)> <a href=javascript:alert(4)>"
@@ -171,7 +171,7 @@ class TestInBrowser:
         assert len({row["AP"] for row in rows}) == 1
         assert rows[0]["AP"][0].isdigit()
 
-    def test_an_empty_store_is_drawn_too(self, visit: Callable[[Path], Any], tmp_path: Path) -> None:
+    def test_the_page_of_an_empty_store_is_drawn(self, visit: Callable[[Path], Any], tmp_path: Path) -> None:
         empty = Store(tmp_path / "store")
         empty.claim(Experiment(summary="", base=RunConfig(experiment="e")))
         page = visit(write_report(empty, tmp_path / "report.html"))
@@ -180,7 +180,7 @@ class TestInBrowser:
 
 @pytest.fixture(scope="module")
 def eventful(store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str, str]:
-    """The store with a run that was stopped, and one that was tried three times and timed beside other work."""
+    """The store with a stopped run, and one with two failed attempts and disturbed times."""
     copy = Store(shutil.copytree(store.path, tmp_path_factory.mktemp("eventful") / "store"))
     lost = Attempt(
         reason="<i>its process</i> ended", cause="machine", node="0123456789abcdef", started_at="2026-11-26T01:02:03"
@@ -193,7 +193,7 @@ def eventful(store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[St
     return copy, stopped.run_id, tried.run_id
 
 
-def test_stopped_runs_are_listed_with_their_reason_and_are_no_failures(
+def test_stopped_runs_are_listed_apart_from_failed_ones_with_their_reason(
     eventful: tuple[Store, str, str], tmp_path: Path
 ) -> None:
     store, stopped, _ = eventful
@@ -209,7 +209,7 @@ def test_stopped_runs_are_listed_with_their_reason_and_are_no_failures(
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium")
-def test_the_card_tells_attempts_and_other_work(
+def test_the_details_of_a_run_show_attempts_and_other_processes(
     visit: Callable[[Path], Any], eventful: tuple[Store, str, str], tmp_path: Path
 ) -> None:
     store, stopped, tried = eventful
@@ -231,7 +231,7 @@ def test_the_card_tells_attempts_and_other_work(
     assert "attempt" not in card.inner_text()
 
 
-def test_what_the_numbers_mean_stands_in_the_page(report: Path) -> None:
+def test_the_page_defines_its_numbers(report: Path) -> None:
     text = report.read_text(encoding="utf-8")
     for fact in (
         "2 operations per multiply-add",
@@ -245,7 +245,7 @@ def test_what_the_numbers_mean_stands_in_the_page(report: Path) -> None:
         assert fact in text
 
 
-def test_a_file_that_cannot_be_read_is_named(store: Store, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_listed(store: Store, tmp_path: Path) -> None:
     copy = Store(shutil.copytree(store.path, tmp_path / "store"))
     torn = copy.run_dir("torn") / "record.json"
     torn.parent.mkdir()

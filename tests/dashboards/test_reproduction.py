@@ -60,18 +60,28 @@ def test_rows_are_compared_on_the_same_images(table: CostTable) -> None:
         assert wanted in printed
 
 
-def test_no_column_is_lost_in_a_terminal_of_80(table: CostTable) -> None:
+def test_every_column_fits_into_80_characters(table: CostTable) -> None:
     printed = text(table, width=80)
     assert max(map(len, printed.splitlines())) <= 80
-    for wanted in ("Sparse-DETR", "R50", "800×1066", "105.4", "−0.05", "reproduced", "deviates", "mean of 5,000", "110.36"):
+    for wanted in (
+        "Sparse-DETR",
+        "R50",
+        "800×1066",
+        "105.4",
+        "−0.05",
+        "reproduced",
+        "deviates",
+        "mean of 5,000",
+        "110.36",
+    ):
         assert wanted in printed
 
 
-def test_brackets_of_a_name_are_no_markup(table: CostTable) -> None:
+def test_brackets_in_a_name_are_not_markup(table: CostTable) -> None:
     assert "DETR [50] + top-k & BBR" in text(table)
 
 
-def test_markdown_has_as_many_cells_in_every_row(table: CostTable) -> None:
+def test_every_markdown_row_has_the_same_number_of_cells(table: CostTable) -> None:
     rendered = render(table, "markdown")
     assert isinstance(rendered, str)
     rows = [line for line in rendered.splitlines() if line.startswith("|")]
@@ -91,7 +101,7 @@ def test_latex_escapes_and_uses_booktabs(table: CostTable) -> None:
     assert rendered.splitlines()[-1] == "% Within 3% of them."
 
 
-def test_json_holds_the_verdicts(table: CostTable) -> None:
+def test_json_contains_the_verdicts(table: CostTable) -> None:
     rendered = render(table, "json")
     assert isinstance(rendered, str)
     found = json.loads(rendered)

@@ -23,7 +23,7 @@ def test_front_is_marked_and_sorted_by_cost(store: Store) -> None:
     assert "52.1 ± 0.1" in lines[0]
 
 
-def test_a_time_beside_other_work_is_marked_and_a_count_is_not(store: Store) -> None:
+def test_a_disturbed_time_is_marked_and_a_count_is_not(store: Store) -> None:
     frame = store.frame()
     frame["busy_cores"] = frame["rho_infer"].map({0.1: 0.5, 0.25: 0.2}).astype(float)
     console = Console(width=160, record=True, file=StringIO())
@@ -35,7 +35,7 @@ def test_a_time_beside_other_work_is_marked_and_a_count_is_not(store: Store) -> 
     assert "*" not in console.export_text()
 
 
-def test_what_is_not_shown_is_counted(store: Store) -> None:
+def test_runs_without_a_row_are_counted(store: Store) -> None:
     assert "1 failed." in printed(store, "gflops")
     frame = store.frame()
     frame.loc[frame["rho"].isna(), "status"] = "stopped"

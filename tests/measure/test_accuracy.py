@@ -27,7 +27,7 @@ OBJECTS = [
     (1, 7, [40, 40, 50, 50]),
     (2, 3, [5, 60, 100, 110]),
 ]
-"""Image, category, and x, y, width, height: a small one, a medium one, a large one."""
+"""Image, category, and x, y, width and height of a small, a medium and a large object."""
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def perfect() -> list[Detection]:
     return [{"image_id": n, "category_id": c, "bbox": box, "score": 0.9} for n, c, box in OBJECTS]
 
 
-def test_ap_is_that_of_the_coco_tools_to_the_last_digit() -> None:
+def test_ap_equals_that_of_the_coco_tools_to_the_last_digit() -> None:
     if not PUBLISHED.is_dir():
-        pytest.skip("the published ground truth and detections do not lie beside the repository")
+        pytest.skip("the published ground truth and detections are not available")
     file = PUBLISHED / "instances_val2014_100.json"
     ids = [image["id"] for image in json.loads(file.read_text())["images"]]
     found = json.loads((PUBLISHED / "instances_val2014_fakebbox100_results.json").read_text())
@@ -86,13 +86,13 @@ def test_a_size_without_objects_has_no_ap(truth: Callable[..., Path]) -> None:
     assert tuple(accuracy.metrics[name] for name in ("ap_s", "ap_m", "ap_l")) == (pytest.approx(1), None, None)
 
 
-def test_a_detection_of_the_wrong_class_counts_for_nothing(truth: Callable[..., Path]) -> None:
+def test_a_detection_of_the_wrong_class_does_not_count(truth: Callable[..., Path]) -> None:
     swapped = [found | {"category_id": 10 - found["category_id"]} for found in perfect()]
     assert score(truth(), swapped, [1, 2, 3]).ap == 0
 
 
 def test_an_annotation_with_the_id_0_counts(truth: Callable[..., Path]) -> None:
-    """COCOeval itself takes it for "not matched"."""
+    """COCOeval takes the id 0 for "not matched"."""
     assert score(truth(first_id=0), perfect(), [1, 2, 3]).ap == pytest.approx(1)
 
 
@@ -118,7 +118,7 @@ def segmented(truth: Callable[..., Path]) -> Path:
     return truth(annotations=annotations)
 
 
-def test_perfect_masks_have_an_ap_of_1_whatever_the_boxes(truth: Callable[..., Path]) -> None:
+def test_perfect_masks_have_an_ap_of_1_for_any_boxes(truth: Callable[..., Path]) -> None:
     found = [f | {"segmentation": outlined(f["bbox"]), "bbox": [0, 0, 5, 5]} for f in perfect()]
     before = copy.deepcopy(found)
     accuracy = score(segmented(truth), found, [1, 2, 3], masks=True)
@@ -129,14 +129,14 @@ def test_perfect_masks_have_an_ap_of_1_whatever_the_boxes(truth: Callable[..., P
 
 
 def test_shifted_masks_count_up_to_the_iou_that_they_reach(truth: Callable[..., Path]) -> None:
-    """A tenth of its width aside a mask has an IoU of 0.9 / 1.1 = 0.82: 7 of the 10 thresholds."""
+    """A mask shifted by a tenth of its width has an IoU of 0.9 / 1.1 = 0.82: 7 of the 10 thresholds."""
     found = [f | {"segmentation": outlined([x + w // 10, y, w, h])} for f in perfect() for x, y, w, h in [f["bbox"]]]
     accuracy = score(segmented(truth), found, [1, 2, 3], masks=True)
     assert [accuracy.metrics[name] for name in MASKS] == pytest.approx((0.7, 1, 1))
     assert accuracy.ap == pytest.approx(1)
 
 
-def test_no_masks_found_have_an_ap_of_0(truth: Callable[..., Path]) -> None:
+def test_no_detected_masks_have_an_ap_of_0(truth: Callable[..., Path]) -> None:
     assert score(segmented(truth), [], [1, 2, 3], masks=True).metrics["segm_ap"] == 0
 
 

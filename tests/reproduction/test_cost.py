@@ -1,4 +1,4 @@
-"""The reproduced table: what it is made of, its verdicts, and what the command line says."""
+"""The reproduced table: its rows, its verdicts and its command."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SIZE = (480, 640)
 
 @pytest.fixture(scope="module")
 def cost() -> FlopCount:
-    """Of a small model that no paper printed."""
+    """Cost of a small model that is in no paper."""
     torch.set_num_threads(1)
     return count_flops(build_model(SMALL), *SIZE, count="official")
 
 
 @pytest.fixture(scope="module")
 def reproduced(cost: FlopCount) -> Iterator[CostTable]:
-    """A table of what was counted at one size, and of a mean that is far off."""
+    """A table with a value at one size that is reproduced, and a mean that deviates."""
     of_size = replace(
         table1()[0],
         model="small",
@@ -48,7 +48,7 @@ def reproduced(cost: FlopCount) -> Iterator[CostTable]:
 
 
 def invoked(*arguments: str) -> str:
-    """The sentence of a wrong request."""
+    """Error message of a wrong request."""
     result = CliRunner().invoke(app, list(arguments))
     assert isinstance(result.exception, ValueError), result.output
     return str(result.exception)
@@ -69,7 +69,7 @@ def test_sizes_are_those_of_val2017() -> None:
     assert sizes.count((800, 1066)) == 1319
 
 
-def test_a_row_is_compared_where_it_was_counted(reproduced: CostTable, cost: FlopCount) -> None:
+def test_a_row_is_compared_on_the_images_of_the_published_value(reproduced: CostTable, cost: FlopCount) -> None:
     of_size, of_images = reproduced.rows
     assert of_size.counted_on == "480×640"
     assert of_size.gflops.ours == pytest.approx(cost.gflops, rel=1e-12)
@@ -83,14 +83,14 @@ def test_a_row_is_compared_where_it_was_counted(reproduced: CostTable, cost: Flo
     assert not reproduced.reproduced
 
 
-def test_all_rows_are_given_on_the_same_images(reproduced: CostTable, cost: FlopCount) -> None:
+def test_all_rows_have_values_on_the_same_images(reproduced: CostTable, cost: FlopCount) -> None:
     of_size, of_images = reproduced.rows
     assert cost.gflops < of_size.gflops_same_size < of_size.gflops_mean_first < of_size.gflops_mean_all
     assert of_size.gflops_mean_all == of_images.gflops_mean_all
     assert (reproduced.same_size, reproduced.first_images, reproduced.all_images) == ((800, 1066), 100, 5000)
 
 
-def test_a_difference_beyond_the_tolerance_is_a_verdict() -> None:
+def test_a_difference_above_the_tolerance_is_not_reproduced() -> None:
     assert Comparison(published="105.4", ours=105.354, tolerance=0.06).reproduced
     assert not Comparison(published="105.4", ours=105.33, tolerance=0.06).reproduced
 
@@ -104,12 +104,12 @@ def test_a_difference_beyond_the_tolerance_is_a_verdict() -> None:
         (["table1", "--cost-only", "--format", "html"], "text, markdown, latex, json"),
     ],
 )
-def test_wrong_requests_get_one_sentence(arguments: list[str], wanted: str) -> None:
+def test_wrong_requests_are_refused_with_a_hint(arguments: list[str], wanted: str) -> None:
     assert wanted in invoked("reproduce", *arguments)
 
 
 @pytest.mark.parametrize(("kept", "status"), [(1, 0), (2, 1)])
-def test_the_exit_status_is_the_verdict(
+def test_the_exit_status_is_that_of_the_verdict(
     monkeypatch: pytest.MonkeyPatch, reproduced: CostTable, kept: int, status: int
 ) -> None:
     monkeypatch.setattr(reproduce, "reproduce_cost", lambda *_: replace(reproduced, rows=reproduced.rows[:kept]))

@@ -51,6 +51,6 @@ def test_every_change_of_the_source_changes_the_diff_hash(tmp_path: Path) -> Non
     assert len(set(hashes)) == len(hashes) == 4
 
 
-def test_the_repository_around_an_installed_copy_is_not_its_source(tmp_path: Path) -> None:
+def test_an_installed_copy_does_not_report_the_repository_around_it(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     assert _git_state(tmp_path) is None

@@ -1,4 +1,4 @@
-"""Files in a folder and in an object store: the same behaviour, whole or not at all, and clear words for what fails."""
+"""Files in a folder and in an object store: the same behaviour, atomic writes and clear errors."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_files_are_written_listed_read_and_removed(place: str, tmp_path: Path) -
     assert files.read("runs/a/empty") == b""
 
 
-def test_what_is_created_stays(place: str) -> None:
+def test_create_does_not_replace_an_existing_file(place: str) -> None:
     files = open_files(place)
     assert files.create("experiments/a.json", b"first")
     assert not files.create("experiments/a.json", b"second")
     assert files.read("experiments/a.json") == b"first"
 
 
-def test_another_version_is_told(place: str) -> None:
+def test_the_version_of_a_changed_file_differs(place: str) -> None:
     files = open_files(place)
     files.write("runs/a/record.json", b"first")
     first = files.subfolders("runs", "record.json")
@@ -70,14 +70,14 @@ def test_another_version_is_told(place: str) -> None:
     assert files.subfolders("runs", "record.json").found["a"].version != first.found["a"].version
 
 
-def test_a_store_survives_being_sent_to_another_process(place: str) -> None:
+def test_a_store_can_be_pickled(place: str) -> None:
     store = Store(place)
     store.files.write("experiments/a.json", b"x")
     assert pickle.loads(pickle.dumps(store)).files.read("experiments/a.json") == b"x"
     assert Store(store.place).files.read("experiments/a.json") == b"x"
 
 
-def test_left_over_files_of_killed_writers_are_hidden_and_removed_in_time(tmp_path: Path) -> None:
+def test_stale_files_of_killed_writers_are_hidden_and_removed(tmp_path: Path) -> None:
     files = open_files(tmp_path)
     old, new = (tmp_path / "runs" / "a" / f".record.json.{name}.tmp" for name in ("old", "new"))
     old.parent.mkdir(parents=True)
@@ -88,10 +88,10 @@ def test_left_over_files_of_killed_writers_are_hidden_and_removed_in_time(tmp_pa
     assert files.subfolders("runs", "record.json").missing == ["a"]
     files.write("runs/a/record.json", b"{}")
     assert not old.exists()
-    assert new.exists(), "its writer may live"
+    assert new.exists(), "its writer may be alive"
 
 
-def test_an_unreachable_or_missing_bucket_is_one_sentence_at_once(s3_url, tmp_path: Path) -> None:
+def test_an_unreachable_or_missing_bucket_is_reported_at_once_in_one_sentence(s3_url, tmp_path: Path) -> None:
     missing = re.sub(r"//[^/]+/", "//bucket-that-is-not-there/", s3_url("store"))
     unreachable = "s3://bench/store?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
     (tmp_path / "file").touch()
@@ -111,7 +111,7 @@ def test_an_unreachable_or_missing_bucket_is_one_sentence_at_once(s3_url, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "message"),
     [
         ("s3://KEY123:hush@bucket/store", "AWS_ACCESS_KEY_ID.*AWS_PROFILE"),
         ("s3://hush@bucket/store", "AWS_ACCESS_KEY_ID"),
@@ -124,14 +124,14 @@ def test_an_unreachable_or_missing_bucket_is_one_sentence_at_once(s3_url, tmp_pa
         ("s3://bucket/../other", "is not a valid location"),
     ],
 )
-def test_a_url_with_credentials_or_mistakes_is_refused_without_repeating_them(url: str, says: str) -> None:
-    with pytest.raises(StoreAccessError, match=says) as error:
+def test_a_url_with_credentials_or_mistakes_is_refused_without_repeating_them(url: str, message: str) -> None:
+    with pytest.raises(StoreAccessError, match=message) as error:
         Store(url)
     assert "hush" not in str(error.value)
     assert "KEY123" not in str(error.value)
 
 
-def test_access_that_is_denied_names_where_credentials_belong(s3_url, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_denied_access_names_where_credentials_belong(s3_url, monkeypatch: pytest.MonkeyPatch) -> None:
     files = open_files(s3_url("store"))
 
     def denied(*arguments: object) -> None:

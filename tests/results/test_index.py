@@ -1,4 +1,4 @@
-"""The index of a store: a cache that never changes what is read."""
+"""The index of a store: a cache that never changes the result of reading."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def record(name: str, number: int = 0, points: int = 1, **fields: object) -> Rec
 
 
 def settle(folder: Path) -> None:
-    """As if all records had been written a while ago, each at another time."""
+    """Make all records old enough for reliable versions, each with another time."""
     for file in sorted(folder.glob("runs/*/record.json")):
         written = file.stat().st_mtime
         if written > time.time() - SETTLED_SECONDS:
@@ -55,7 +55,7 @@ def settle(folder: Path) -> None:
 
 
 def cold_frame(folder: Path) -> tuple[pd.DataFrame, list[str]]:
-    """What is read of the records alone."""
+    """The frame and the problems of a store that is read without its index."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "read_index", lambda files: None)
         patch.setattr(store, "write_index", lambda files, rows: None)
@@ -64,7 +64,7 @@ def cold_frame(folder: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Paths of the records that are parsed from now on."""
+    """Ids of the records that are parsed from now on."""
     parsed: list[str] = []
     original = store.parse
 
@@ -76,7 +76,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return parsed
 
 
-def test_what_the_index_has_is_not_read_again(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_indexed_records_are_not_read_again(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Store(place)
     for number, name in enumerate(NAMES):
         opened.write(record(name, number, points=2))
@@ -95,7 +95,7 @@ def test_what_the_index_has_is_not_read_again(place: str, monkeypatch: pytest.Mo
 
 
 class Changes(RuleBasedStateMachine):
-    """Whatever happens to a store: who reads it through the index, old or new, sees what the records say."""
+    """Random changes of a store, after each of which reading through the index must equal reading the records."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,16 +149,14 @@ class Changes(RuleBasedStateMachine):
         assert {entry.run_id: entry.status for entry in records} == Store(self.folder).statuses()
 
 
-def test_whoever_reads_through_the_index_sees_what_the_records_say(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reading_through_the_index_equals_reading_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_STORES", str(tmp_path))
     machine = Changes.TestCase
     machine.settings = settings(max_examples=8, stateful_step_count=12, derandomize=True, deadline=None)
     machine("runTest").debug()
 
 
-def test_every_column_has_the_type_of_its_field_whatever_the_runs(tmp_path: Path) -> None:
+def test_every_column_has_the_type_of_its_field_for_any_runs(tmp_path: Path) -> None:
     opened = Store(tmp_path)
     (tmp_path / "runs").mkdir()
     empty = opened.frame()
@@ -172,7 +170,7 @@ def test_every_column_has_the_type_of_its_field_whatever_the_runs(tmp_path: Path
 
 
 def test_the_same_settings_are_one_configuration(tmp_path: Path) -> None:
-    """The hash of sections tells apart exactly what ``run_key`` does."""
+    """The hash of sections distinguishes the same configurations as ``run_key``."""
     opened = Store(tmp_path)
     keys = {}
     settings = ({}, {"train.lr": 2e-4}, {"train.lr": 3e-4}, {"data.scenes.seed": 1}, {"model.backbone.weights": "none"})
@@ -188,7 +186,7 @@ def test_the_same_settings_are_one_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["other code", "other columns", "not a file"])
-def test_an_index_that_cannot_be_relied_on_is_left_alone(tmp_path: Path, spoil: str) -> None:
+def test_an_unreliable_index_is_ignored(tmp_path: Path, spoil: str) -> None:
     Store(tmp_path).write(record("run-a"))
     settle(tmp_path)
     frame = Store(tmp_path).frame()
@@ -197,9 +195,7 @@ def test_an_index_that_cannot_be_relied_on_is_left_alone(tmp_path: Path, spoil: 
     lie = pa.array(["a lie"], rows.schema.field("experiment").type)
     lying = rows.set_column(rows.schema.get_field_index("experiment"), rows.schema.field("experiment"), lie)
     pq.write_table(lying, file)
-    assert Store(tmp_path).frame()["experiment"].tolist() == ["a lie"], (
-        "it is used as long as nothing speaks against it"
-    )
+    assert Store(tmp_path).frame()["experiment"].tolist() == ["a lie"], "it is used as long as it looks reliable"
     if spoil == "other code":
         pq.write_table(lying.replace_schema_metadata({b"rhobench": b"before"}), file)
     elif spoil == "other columns":
@@ -211,7 +207,7 @@ def test_an_index_that_cannot_be_relied_on_is_left_alone(tmp_path: Path, spoil: 
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of POSIX")
-def test_a_store_that_cannot_be_written_to_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_store_is_read_without_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Store(tmp_path).write(record("run-a"))
     settle(tmp_path)
 
@@ -232,7 +228,7 @@ def test_a_small_store_has_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not (tmp_path / "index").exists()
 
 
-def test_a_failure_to_read_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_to_read_is_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Store(tmp_path)
     opened.write(record("run-a"))
     settle(tmp_path)

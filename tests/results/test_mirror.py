@@ -1,4 +1,4 @@
-"""A training that knows only files, in a store that is a bucket."""
+"""The local folder of a run whose store is a bucket."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def uploads(store: Store) -> Iterator[list[str]]:
-    """Names of the files that are uploaded, in their order."""
+    """Names of the uploaded files, in order."""
     done: list[str] = []
     original = store.files.upload
 
@@ -53,14 +53,14 @@ def uploads(store: Store) -> Iterator[list[str]]:
     del store.files.upload  # type: ignore[method-assign]
 
 
-def test_a_local_store_is_used_as_it_is(tmp_path: Path) -> None:
+def test_a_local_store_is_used_directly(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     with mirrored(store, RUN, tmp_path / "scratch") as folder:
         assert folder == store.run_dir(RUN)
     assert not (tmp_path / "scratch").exists()
 
 
-def test_a_training_is_followed_and_its_record_comes_last(s3_url, tmp_path: Path) -> None:
+def test_files_of_a_training_are_uploaded_and_its_record_last(s3_url, tmp_path: Path) -> None:
     store = Store(s3_url("store"))
     with uploads(store) as done, mirrored(store, RUN, tmp_path, poll_seconds=QUICK) as folder:
         for step in (1, 2, 3):
@@ -89,7 +89,7 @@ def test_a_training_is_followed_and_its_record_comes_last(s3_url, tmp_path: Path
     assert not folder.exists(), "its copy is removed"
 
 
-def test_another_machine_goes_on_from_what_is_there(s3_url, tmp_path: Path) -> None:
+def test_another_machine_continues_from_the_files_in_the_store(s3_url, tmp_path: Path) -> None:
     store = Store(s3_url("store"))
     for name in (
         "checkpoint-1-aa.safetensors",
@@ -109,11 +109,11 @@ def test_another_machine_goes_on_from_what_is_there(s3_url, tmp_path: Path) -> N
         }
         assert found["checkpoint-2-bb.safetensors"] == "checkpoint-2-bb.safetensors"
         (folder / "checkpoint-1-aa.safetensors").unlink()
-    assert done == [], "what was brought is not sent back"
+    assert done == [], "downloaded files are not uploaded again"
     assert "checkpoint-1-aa.safetensors" not in names(store)
 
 
-def test_what_a_killed_process_left_on_its_machine_is_taken_up(s3_url, tmp_path: Path) -> None:
+def test_the_folder_of_a_killed_process_is_reused_on_its_machine(s3_url, tmp_path: Path) -> None:
     store = Store(s3_url("store"))
     store.files.write(f"runs/{RUN}/checkpoint-1-aa.safetensors", b"1")
     store.files.write(f"runs/{RUN}/model.safetensors", b"new")
@@ -127,7 +127,7 @@ def test_what_a_killed_process_left_on_its_machine_is_taken_up(s3_url, tmp_path:
         wait_for(lambda: "checkpoint-2-bb.safetensors" in names(store))
 
 
-def test_readers_have_copies_of_their_own(s3_url, tmp_path: Path) -> None:
+def test_readers_have_private_copies(s3_url, tmp_path: Path) -> None:
     store = Store(s3_url("store"))
     store.files.write(f"runs/{RUN}/checkpoint-1-aa.safetensors", b"1")
     with mirrored(store, RUN, tmp_path, upload=False) as first, mirrored(store, RUN, tmp_path, upload=False) as second:
@@ -138,7 +138,7 @@ def test_readers_have_copies_of_their_own(s3_url, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_uploads_are_tried_again_and_what_fails_to_the_end_is_told(
+def test_uploads_are_retried_and_a_final_failure_is_reported(
     s3_url, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(s3_url("store"))
@@ -169,11 +169,11 @@ def test_uploads_are_tried_again_and_what_fails_to_the_end_is_told(
             if error:
                 raise error
 
-    says = r"model.safetensors, record.json of runs/run-a .* in 3 attempts: s3://bench/store cannot.*kept in"
-    with pytest.raises(MirrorError, match=says):
+    message = r"model.safetensors, record.json of runs/run-a .* in 3 attempts: s3://bench/store cannot.*kept in"
+    with pytest.raises(MirrorError, match=message):
         train()
     assert (folder / "model.safetensors").read_text() == "new"
-    assert "record.json" not in names(store), "a record never comes before what it promises"
+    assert "record.json" not in names(store), "a record is never uploaded before the files that it refers to"
     with pytest.raises(ZeroDivisionError) as error:
         train(ZeroDivisionError)
     assert "model.safetensors" in error.value.__notes__[0]
@@ -193,7 +193,7 @@ with mirrored(Store(sys.argv[1]), "run-a", Path(sys.argv[2]), poll_seconds=0.05)
 """
 
 
-def test_a_kill_loses_the_last_seconds_only(s3_url, tmp_path: Path) -> None:
+def test_a_kill_loses_only_the_last_seconds(s3_url, tmp_path: Path) -> None:
     store = Store(s3_url("store"))
     command = [sys.executable, "-c", TRAINING, store.place, str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -207,4 +207,4 @@ def test_a_kill_loses_the_last_seconds_only(s3_url, tmp_path: Path) -> None:
     assert len(there) >= 5
     assert there == [f"checkpoint-{step:04d}-aa.safetensors" for step in range(len(there))], "none is missing between"
     for step, name in enumerate(there):
-        assert store.files.read(f"runs/{RUN}/{name}") == str(step).encode(), "none is torn"
+        assert store.files.read(f"runs/{RUN}/{name}") == str(step).encode(), "none is incomplete"

@@ -24,7 +24,7 @@ def mask(points: list[tuple[float, float]], x_better: Better = "lower", y_better
 
 
 @given(points=point_lists, x_better=directions, y_better=directions)
-def test_front_is_that_of_moocore(points: list[tuple[float, float]], x_better: Better, y_better: Better) -> None:
+def test_the_front_is_that_of_moocore(points: list[tuple[float, float]], x_better: Better, y_better: Better) -> None:
     if not points:
         assert mask(points) == []
         return
@@ -106,7 +106,7 @@ def test_a_lucky_seed_does_not_make_a_front() -> None:
     assert table["on_front"].to_dict() == {"steady": True, "lucky": False}
 
 
-def test_devices_have_a_front_each_for_latency_but_share_that_for_gflops() -> None:
+def test_devices_have_separate_latency_fronts_and_a_common_gflops_front() -> None:
     frame = rows(
         {"configuration": "a", "run_id": "a", "latency_ms": 20.0},
         {"configuration": "a", "run_id": "a", "latency_ms": 200.0, "device": "laptop"},
@@ -120,20 +120,20 @@ def test_devices_have_a_front_each_for_latency_but_share_that_for_gflops() -> No
     assert gflops["n"].tolist() == [1, 1], "a run measured on two devices is one seed"
 
 
-def test_aps_on_two_data_sets_are_not_compared() -> None:
+def test_ap_values_on_two_datasets_are_not_compared() -> None:
     table = by_configuration(rows({"dataset": "coco val", "ap": 0.4}, {"dataset": "bccd val", "ap": 0.8}))
     assert table["on_front"].all()
     assert set(table["setting"]) == {"coco val", "bccd val"}
 
 
-def test_failed_stopped_and_unmeasured_runs_are_left_out() -> None:
+def test_failed_stopped_and_unmeasured_runs_are_excluded() -> None:
     others = ({"status": "failed"}, {"status": "stopped", "ap": 0.9})
     frame = rows({}, *others, {"configuration": "d", "gflops": None, "status": "trained"})
     assert by_configuration(frame)["run_ids"].tolist() == [["run0"]]
     assert by_configuration(frame.iloc[1:]).empty
 
 
-def test_the_seed_beside_which_others_used_most_is_named() -> None:
+def test_the_most_disturbed_seed_is_reported() -> None:
     seeds = [{"busy_cores": 0.1}, {"busy_cores": 0.7, "co_running": "python 0.7"}, {"busy_cores": math.nan}]
     (row,) = by_configuration(rows(*seeds), "latency_ms").to_dict("records")
     assert (row["busy_cores"], row["co_running"]) == (0.7, "python 0.7")
@@ -162,6 +162,6 @@ def test_values_are_shown_with_their_decimals() -> None:
     assert METRICS["ap"].format(math.nan) == "–"
 
 
-def test_an_unknown_metric_lists_those_that_exist() -> None:
+def test_the_error_for_an_unknown_metric_lists_all_metrics() -> None:
     with pytest.raises(MetricError, match="'mAP'; choose one of ap, ap50"):
         metric("mAP")

@@ -25,7 +25,7 @@ RECORD = Record(
 )
 
 
-def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = write_record(tmp_path / "runs" / RECORD.run_id, RECORD)
     assert read_record(path) == RECORD
     assert [p.name for p in path.parent.iterdir()] == ["record.json"], "no temporary file is left"
@@ -63,7 +63,7 @@ def test_a_record_of_schema_1_is_read_completely() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_what_is_not_finite_is_null(value: float) -> None:
+def test_values_that_are_not_finite_become_null(value: float) -> None:
     record = replace(RECORD, points=[Point(rho=0.1, accuracy={"ap": value})], history=[{"epoch": 1, "loss": value}])
     text = record.to_json()
     json.loads(text, parse_constant=pytest.fail)
@@ -103,7 +103,7 @@ def changed(**values: object) -> str:
         (changed(points=[{"rho": 1.0, "mAP": 0.5}]), "'mAP'"),
     ],
 )
-def test_what_is_no_record_is_refused_by_name(tmp_path: Path, text: str, says: str) -> None:
+def test_a_file_that_is_not_a_record_is_refused_with_its_path(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "record.json"
     path.write_text(text)
     with pytest.raises(RecordError, match=says) as error:
@@ -111,7 +111,7 @@ def test_what_is_no_record_is_refused_by_name(tmp_path: Path, text: str, says: s
     assert str(path) in str(error.value)
 
 
-def test_a_binary_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_binary_file_is_refused_with_its_path(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecordError, match=r"record\.json is not a text file"):

@@ -44,7 +44,7 @@ def test_secrets_on_a_command_line_are_hidden(line: list[str], shown: list[str])
         "--node-id=435efd9cfc32279743dd35d7297964b59921e93ee4f5e824a73c544c",
     ],
 )
-def test_the_rest_of_a_command_line_stays(argument: str) -> None:
+def test_other_arguments_are_unchanged(argument: str) -> None:
     assert without_secrets([argument]) == [argument]
 
 

@@ -45,7 +45,7 @@ def test_frame_has_one_row_per_point_and_one_for_a_run_without(tmp_path: Path) -
     assert failed[["ap", "rho", "latency_ms"]].isna().all()
 
 
-def test_frame_has_its_columns_even_when_nothing_has_run(tmp_path: Path) -> None:
+def test_the_frame_of_an_empty_store_has_all_columns(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.claim(Experiment(summary="", base=BASE))
     promised = (
@@ -76,7 +76,7 @@ def test_curves_have_one_row_per_epoch(tmp_path: Path) -> None:
     assert curves["ap"].isna().tolist() == [False, True]
 
 
-def test_a_bad_file_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported_and_the_others_are_read(tmp_path: Path) -> None:
     store = Store(tmp_path)
     good = add(store, 0.1)
     torn = store.run_dir(add(store, 0.2)) / "record.json"
@@ -103,7 +103,7 @@ def test_an_open_store_sees_what_is_written_later(tmp_path: Path) -> None:
     assert store.statuses() == {name: "completed", other: "completed"}
 
 
-def test_a_run_without_record_is_told_apart(tmp_path: Path) -> None:
+def test_a_run_without_a_record_is_listed_as_unrecorded(tmp_path: Path) -> None:
     store = Store(tmp_path)
     add(store, 0.1)
     store.run_dir("sweep-killed").mkdir()
@@ -112,12 +112,12 @@ def test_a_run_without_record_is_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", [".", "missing"])
-def test_reading_what_is_no_store_says_so(tmp_path: Path, folder: str) -> None:
+def test_reading_a_folder_without_a_store_raises(tmp_path: Path, folder: str) -> None:
     with pytest.raises(StoreNotFoundError, match="no store at"):
         Store(tmp_path / folder).frame()
 
 
-def test_claim_lets_other_axes_and_seeds_join(tmp_path: Path) -> None:
+def test_claim_accepts_other_axes_and_seeds(tmp_path: Path) -> None:
     Store(tmp_path).claim(Experiment(summary="", base=BASE))
     wider = Experiment(
         summary="", base=replace(BASE, seed=7), axes=(Axis(path="model.rho", values=(0.1,)),), seeds=(0, 1)
@@ -126,7 +126,7 @@ def test_claim_lets_other_axes_and_seeds_join(tmp_path: Path) -> None:
     Store(tmp_path).claim(Experiment(summary="", base=replace(BASE, experiment="another")))
 
 
-def test_claim_lets_the_same_runs_be_executed_otherwise(tmp_path: Path) -> None:
+def test_claim_accepts_other_execution_settings(tmp_path: Path) -> None:
     Store(tmp_path).claim(Experiment(summary="", base=BASE))
     Store(tmp_path).claim(Experiment(summary="", base=with_value(BASE, "train.num_workers", 2)))
 

@@ -66,7 +66,7 @@ def hostile(run_id: str, **fields: Any) -> Record:
 
 
 class Tags(HTMLParser):
-    """What a browser would make elements and attributes of."""
+    """Elements and attributes that a browser would find in a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def store(tmp_path: Path) -> Store:
     return opened
 
 
-def test_a_page_shows_hostile_text_and_nothing_else(store: Store, tmp_path: Path) -> None:
+def test_a_page_shows_untrusted_text_without_interpreting_it(store: Store, tmp_path: Path) -> None:
     torn = store.run_dir("torn <i>") / "record.json"
     torn.parent.mkdir()
     torn.write_text("{")
@@ -103,7 +103,7 @@ def test_a_page_shows_hostile_text_and_nothing_else(store: Store, tmp_path: Path
     assert "#run=%3Cimg%20src%3Dx%20onerror%3Dalert%282%29%3E" in links
 
 
-def test_a_terminal_gets_no_commands(store: Store) -> None:
+def test_a_terminal_gets_no_control_characters(store: Store) -> None:
     console = Console(record=True, force_terminal=True, width=500, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(front_table(store.frame()))
     text = console.export_text(styles=False)
@@ -113,7 +113,7 @@ def test_a_terminal_gets_no_commands(store: Store) -> None:
     assert r"\x1b[31m" in text
 
 
-def test_problems_are_plain_lines(tmp_path: Path) -> None:
+def test_problems_are_printable_lines(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for name in ("a\x1b[31m", "b\nc", "d\u202e"):
         (tmp_path / "runs" / name).mkdir(parents=True)
@@ -178,7 +178,7 @@ def old_point(**fields: Any) -> str:
         changed(reason="\ud800"),
     ],
 )  # fmt: skip
-def test_a_record_that_is_not_sound_is_one_sentence_and_the_others_are_read(tmp_path: Path, content: str) -> None:
+def test_an_unsound_record_is_reported_once_and_the_others_are_read(tmp_path: Path, content: str) -> None:
     store = Store(tmp_path)
     store.write(hostile("sound"))
     (tmp_path / "runs" / "a").mkdir()
@@ -195,7 +195,7 @@ def test_a_record_that_is_not_sound_is_one_sentence_and_the_others_are_read(tmp_
     "history",
     [[{"ap": 1.0}], [{"epoch": 1, "ap": "<b>"}], [{"epoch": [[]]}], [{"epoch": 1, "run_id": "another"}]],
 )
-def test_a_history_without_numbers_is_named_and_not_drawn(tmp_path: Path, history: list[dict[str, Any]]) -> None:
+def test_a_history_without_numbers_is_reported_and_not_drawn(tmp_path: Path, history: list[dict[str, Any]]) -> None:
     store = Store(tmp_path)
     store.write(hostile("sound"))
     store.write(hostile("odd", history=history))
@@ -204,7 +204,7 @@ def test_a_history_without_numbers_is_named_and_not_drawn(tmp_path: Path, histor
     write_report(store, tmp_path / "report.html")
 
 
-def test_a_record_too_large_is_not_read_and_none_is_written(tmp_path: Path) -> None:
+def test_a_record_above_the_size_limit_is_neither_read_nor_written(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write(hostile("sound"))
     (tmp_path / "runs" / "large").mkdir()
@@ -221,7 +221,7 @@ def test_a_record_too_large_is_not_read_and_none_is_written(tmp_path: Path) -> N
         store.write(hostile("sound", reason="x" * (MAX_BYTES + 1)))
 
 
-def test_links_lead_nowhere_else(tmp_path: Path) -> None:
+def test_links_out_of_the_store_are_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     write_record(outside / "run", hostile("run"))
     store = Store(tmp_path / "store")
@@ -245,7 +245,7 @@ def test_links_lead_nowhere_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "run_id", ["", ".", "..", "../a", "a/b", "/etc", "a\\b", ".hidden", "a\nb", "a\x1b", "a\ud800"]
 )
-def test_a_run_id_is_the_name_of_one_folder(tmp_path: Path, run_id: str) -> None:
+def test_a_run_id_must_be_a_folder_name(tmp_path: Path, run_id: str) -> None:
     store = Store(tmp_path)
     assert not is_file_name(run_id)
     for use in (store.run_dir, store.read, lambda name: store.write(hostile(name))):
@@ -254,18 +254,18 @@ def test_a_run_id_is_the_name_of_one_folder(tmp_path: Path, run_id: str) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_reason_that_is_no_text_is_recorded_all_the_same(tmp_path: Path) -> None:
+def test_a_reason_that_is_not_valid_text_is_recorded(tmp_path: Path) -> None:
     path = write_record(tmp_path, hostile("a", status="failed", reason="no file \udcff there"))
     assert read_record(path).reason == "no file ? there"
 
 
-def test_printable_keeps_what_people_write() -> None:
+def test_printable_keeps_ordinary_text() -> None:
     for text in ("ρ = 0.3, четырёхугольник, 東京, é, a\u00a0b", "🙂"):
         assert printable(text) == text
     assert printable("a\tb\nc") == "a b c"
 
 
-def test_nothing_that_reads_a_store_can_unpickle() -> None:
+def test_code_that_reads_a_store_does_not_unpickle() -> None:
     for folder in ("platform/rhobench/results", "dashboards/rhobench/dashboards"):
         for file in (ROOT / folder).rglob("*.py"):
             names = {node.attr for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}

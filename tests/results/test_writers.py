@@ -1,4 +1,4 @@
-"""Many processes write into one store and are killed: nothing that was written is lost, nothing is torn."""
+"""Many processes write into one store and are killed: no written record is lost or incomplete."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ with open(log, "a", buffering=1) as promised:
 
 
 class Writers:
-    """Processes that each write records of their own, one after the other, and say what is written."""
+    """Processes that each write their own records, one after another, and log every written record."""
 
     def __init__(self, place: str, records: int, logs: Path) -> None:
         self.place, self.records, self.logs = place, records, logs
@@ -54,12 +54,12 @@ class Writers:
         return process
 
     def promised(self) -> list[str]:
-        """Names of the records whose writing ended, over all starts."""
+        """Names of the records that were logged as written, over all starts."""
         lines = [line for log in self.logs.glob("*.log") for line in log.read_text().splitlines()]
         return [line for line in lines if line.startswith("many-")]
 
     def kill_and_start_again(self, times: int, draw: random.Random) -> None:
-        """SIGKILL writers at random moments of their work."""
+        """Kill writers by SIGKILL at random times and start them again."""
         for _ in range(times):
             writer = draw.randrange(WRITERS)
             before = len(self.promised())
@@ -80,7 +80,7 @@ def check(place: str, writers: Writers, records: int) -> Store:
     store = Store(place)
     expected = {f"many-{writer}-{number:04d}" for writer in range(WRITERS) for number in range(records)}
     assert set(store.statuses()) == expected
-    assert store.problems == [], "none is torn"
+    assert store.problems == [], "none is incomplete"
     assert set(writers.promised()) <= expected
     assert len(store.curves()) == EPOCHS * len(expected)
     assert store.unrecorded() == []

@@ -15,8 +15,7 @@ BACKGROUND, INK = (255, 255, 255), (32, 32, 32)
 DIMMED = 0.25
 """Brightness of tokens that were not updated."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#B22222")
-"""Colours of classes, repeated after the last one: those of Okabe and Ito, which most people can distinguish, and two
-more."""
+"""Colours of classes, in rotation: those of Okabe and Ito, distinguishable for most people, and two more."""
 OPACITY = 0.45
 """Opacity of a mask, low enough to keep the image below it visible."""
 
@@ -50,8 +49,7 @@ class UpdatedTokens:
 def draw(
     image: Image.Image, objects: Sequence[DetectedObject], levels: Sequence[UpdatedTokens], title: str
 ) -> Image.Image:
-    """Draw masks and boxes on the image at the left, and the updated tokens of each level on smaller copies at the
-    right.
+    """Draw masks and boxes at the left and the updated tokens of each level at the right.
 
     Args:
         image: RGB image.

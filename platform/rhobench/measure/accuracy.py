@@ -24,8 +24,11 @@ from rhobench.model.masks import MaskEmbeddings
 from rhobench.model.postprocess import detection_masks, detections
 
 Detection = dict[str, Any]
-"""A detection in the COCO result format: image_id, category_id, bbox (x, y, w, h in pixels) and score; with masks also
-segmentation, run-length encoded at the size of the image."""
+"""A detection in the COCO result format.
+
+Keys: image_id, category_id, bbox (x, y, w, h in pixels) and score; with masks also segmentation, run-length encoded at
+the size of the image.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

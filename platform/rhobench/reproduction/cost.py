@@ -23,8 +23,10 @@ DENSE_BASELINE = "efficient_detr"
 """Model family with a dense encoder that otherwise equals Sparse DETR."""
 
 _ELEMENTWISE = 0.03
-"""Relative tolerance for rows counted by DETR's own counter, which also counts elementwise operators: about 1 % more
-for DETR, 2 % for DC5 with its large softmax."""
+"""Relative tolerance for rows that were counted by DETR's own counter.
+
+It also counts elementwise operators: about 1 % more for DETR, 2 % for DC5 with its large softmax.
+"""
 
 _NOTES = (
     f"GFLOPs: {OFFICIAL.description}",

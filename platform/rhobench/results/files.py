@@ -16,8 +16,11 @@ from pathlib import Path
 from rhobench.results.text import printable
 
 SETTLED_SECONDS = 10
-"""Age in seconds from which the version of a file is reliable. Clocks differ between machines, and some file systems
-count in seconds, so a younger file may change again without a new version."""
+"""Age in seconds from which the version of a file is reliable.
+
+Clocks differ between machines, and some file systems count in seconds, so a younger file may change again without a new
+version.
+"""
 
 
 class StoreNotFoundError(ValueError):

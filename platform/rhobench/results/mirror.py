@@ -102,8 +102,7 @@ def mirrored(
 
 
 def _download(files: Files, remote: str, folder: Path) -> set[str]:
-    """Download what continuing or measuring a run needs; return the names of the files that are now equal in both
-    places.
+    """Download what continuing or measuring a run needs; return the names of the files equal in both places.
 
     The name of a checkpoint contains the hash of its content, so an existing one is not downloaded again. Checkpoints
     that only this machine has were left by a killed training and are kept; every other local file is older than the
@@ -163,8 +162,10 @@ class _Uploader:
                 self._remove_checkpoints(now)
 
     def finish(self, thread: threading.Thread) -> None:
-        """Stop the thread, upload all remaining files, the record last, and remove obsolete checkpoints; see
-        ``error``."""
+        """Stop the thread, upload the remaining files, the record last, and remove obsolete checkpoints.
+
+        ``error`` is None if all succeeded.
+        """
         self.ended.set()
         thread.join()
         for attempt in range(MAX_ATTEMPTS):

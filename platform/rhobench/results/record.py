@@ -43,8 +43,11 @@ Number = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
 """A number whose size is checked when a record is read."""
 
 Status = Literal["trained", "completed", "stopped", "failed"]
-"""Progress of a run. trained: the model is saved and scored, but its latency is not measured yet. completed: everything
-is measured. stopped: ended by early stopping. failed: all attempts failed."""
+"""Progress of a run.
+
+trained: the model is saved and scored, but its latency is not measured yet. completed: everything is measured. stopped:
+ended by early stopping. failed: no attempt succeeded.
+"""
 
 Cause = Literal["run", "machine"]
 """Why an attempt failed. run: it fails again unless the run is changed. machine: another attempt may succeed."""
@@ -69,8 +72,10 @@ class Point:
     threads: Count | None = None
     """Number of CPU threads of the process."""
     load_average: Number | None = None
-    """Average number of runnable processes over the minute before the measurement ended; other processes ran if it is
-    well above ``threads``."""
+    """Average number of runnable processes over the minute before the measurement ended.
+
+    Other processes ran if it is well above ``threads``.
+    """
     busy_cores: Number | None = None
     """Mean number of cores that other processes of the host, unknown to Ray, used during the measurement."""
     co_running: str | None = None
@@ -84,8 +89,10 @@ class Point:
     width: Count | None = None
     """Width of the input in pixels; None: it varies between images."""
     accuracy: dict[str, Number | None] = field(default_factory=dict)
-    """Accuracy metrics by name (``rhobench.config.metrics``), in [0, 1]; None where there are no objects to average
-    over. Mask metrics only for a model with a mask head."""
+    """Accuracy metrics by name (``rhobench.config.metrics``), in [0, 1].
+
+    None where there are no objects to average over. Mask metrics only for a model with a mask head.
+    """
     gflops: Number | None = None
     """Operations per image in units of 10^9, counted by the rules ``flops_count``."""
     flops_count: Literal["standard", "official"] | None = None
@@ -157,8 +164,10 @@ class Record:
     protocols: dict[str, str] = field(default_factory=dict)
     """Description of each protocol of the points by name, in one sentence."""
     training: dict[str, Any] = field(default_factory=dict)
-    """Details of the training: precision, loss scale, learning rate by parameter group, skipped steps, loss spikes,
-    best epoch and warnings."""
+    """Details of the training.
+
+    Precision, loss scale, learning rate by parameter group, skipped steps, loss spikes, best epoch and warnings.
+    """
     cost: dict[str, Number | None] = field(default_factory=dict)
     """train_seconds, eval_seconds, cpu_seconds, gpu_seconds and restarts, summed over all restarts."""
     started_at: str | None = None

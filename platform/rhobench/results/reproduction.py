@@ -55,8 +55,10 @@ class CostRow:
     gflops_mean_all: float
     """Mean GFLOPs over all images of val2017."""
     saved: float | None
-    """Share of the operations of the dense baseline that are saved at ``CostTable.same_size``, from 0 to 1; None
-    without a baseline."""
+    """Share of the operations of the dense baseline that are saved at ``CostTable.same_size``.
+
+    From 0 to 1; None without a baseline.
+    """
 
     @property
     def reproduced(self) -> bool:

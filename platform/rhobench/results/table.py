@@ -211,8 +211,11 @@ COLUMNS = tuple(_columns())
 """Columns of ``Store.frame()``."""
 
 VERSION, PROBLEM = "_version", "_problem"
-"""Additional columns of the index: the version of the record file (``FileInfo.version``, empty if it is not reliable),
-and why the record cannot be read, in which case every column but run_id and these is null."""
+"""Additional columns of the index.
+
+The version of the record file (``FileInfo.version``, empty if it is not reliable), and why the record cannot be read,
+in which case every column but run_id and these is null.
+"""
 
 SCHEMA = pa.schema(
     [

@@ -6,10 +6,10 @@ import unicodedata
 
 
 def printable(text: object) -> str:
-    """``text`` on one line, with control characters (colours, links, cursor movements, right-to-left overrides)
-    replaced by escapes such as ``\\x1b``.
+    """``text`` on one line, with control characters replaced by escapes such as ``\\x1b``.
 
-    The result is not escaped for HTML or for rich's markup.
+    Control characters set colours and links, move the cursor and reverse the direction of text in a terminal. The
+    result is not escaped for HTML or for rich's markup.
     """
     line = str(text)
     if line.isprintable():

@@ -18,7 +18,9 @@ class FigureCard:
     place: int
     """Position on the page, in increasing order; the first figure takes the full width."""
     build: Callable[[pd.DataFrame, pd.DataFrame], go.Figure]
-    """Build the figure from ``Store.frame()`` and ``Store.curves()``. Its title and subtitle become text of the
-    page."""
+    """Function of ``Store.frame()`` and ``Store.curves()`` that returns the figure.
+
+    The title and subtitle of the figure become text of the page.
+    """
     hide_if_empty: bool = False
     """Whether the page leaves out the figure if it has no traces."""

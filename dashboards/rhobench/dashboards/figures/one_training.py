@@ -13,8 +13,10 @@ from rhobench.dashboards.figures.style import MUTED, SERIES, SURFACE, SYMBOLS, c
 from rhobench.results import ENDED_EARLY, configuration_labels, samples_rho
 
 _RHO_FIELDS = {"model.rho", "model.rho_choices", "measure.rhos", "train.epochs"}
-"""Fields in which a training for all rho and trainings for one rho each differ by design. Cheap steps allow more
-epochs; if the numbers of epochs differ, the names of the lines contain them."""
+"""Fields in which a training for all rho differs by design from trainings for one rho each.
+
+Cheap steps allow more epochs; if the numbers of epochs differ, the names of the lines contain them.
+"""
 
 
 def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
