@@ -99,16 +99,16 @@ def _compare(experiment: str, expectation: Expectation, frame: pd.DataFrame, not
         return Verdict(**common, outcome="not checked", reason=reason)
     values = selected[expectation.metric]
     if expectation.at_least is not None:
-        worst = values.idxmin()
-        met = values[worst] >= expectation.at_least
+        worst = int(values.argmin())
+        met = values.iloc[worst] >= expectation.at_least
     else:
         assert expectation.at_most is not None
-        worst = values.idxmax()
-        met = values[worst] <= expectation.at_most
+        worst = int(values.argmax())
+        met = values.iloc[worst] <= expectation.at_most
     return Verdict(
         **common,
         outcome="met" if met else "not met",
         runs=selected["run_id"].nunique(),
-        worst=float(values[worst]),
-        worst_run=str(selected.loc[worst, "run_id"]),
+        worst=float(values.iloc[worst]),
+        worst_run=str(selected["run_id"].iloc[worst]),
     )
