@@ -15,7 +15,7 @@ demo: install  ## Sweep rho on generated images: four runs, the Pareto front, a 
 	$(BIN)/rhobench run demo
 
 test: $(VENV)/.installed-dev  ## Install the test dependencies and run the tests. About 12 minutes on two cores.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 check: $(VENV)/.installed-dev  ## Run the linter, the formatter and the type checker.
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""An S3 server of our own, for stores in buckets."""
+"""How tests share the machine, and an S3 server for stores in buckets."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ AWS = {
     "AWS_SECRET_ACCESS_KEY": "secret-of-a-test",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start Ray run one after another when pytest-xdist runs several tests at once.
+
+    Each of them starts a cluster that believes it has all cores, and some watch the processes and the load of the host.
+    """
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(scope="session")

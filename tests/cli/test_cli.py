@@ -1,51 +1,19 @@
-"""The command line as a user meets it: names, JSON, and the sentence for each wrong request."""
+"""The command line as users see it: names, JSON, and one sentence for each wrong request."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from PIL import Image
+
+Rhobench = Callable[..., Any]
 
 
-def rhobench(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from rhobench.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=240)
-
-
-def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """The sentence of a wrong request: exit status 2, one line, no traceback."""
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    sentences = [line for line in done.stderr.splitlines() if line.startswith("rhobench: ")]
-    assert len(sentences) == 1, done.stderr
-    return sentences[0]
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    """Four images with one box each, as splits train and val."""
-    folder = tmp_path / "cells"
-    (folder / "images").mkdir(parents=True)
-    (folder / "annotations").mkdir()
-    images = [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 64} for i in range(1, 5)]
-    for image in images:
-        Image.new("RGB", (64, 64), (40 * image["id"], 80, 20)).save(folder / "images" / image["file_name"])
-    boxes = [
-        {"id": i, "image_id": i, "category_id": 7, "bbox": [8, 8, 30, 30], "area": 900, "iscrowd": 0}
-        for i in range(1, 5)
-    ]
-    content = {"images": images, "annotations": boxes, "categories": [{"id": 7, "name": "cell"}]}
-    for split in ("train", "val"):
-        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
-    return folder
-
-
-def test_experiments_lists_names_with_json() -> None:
+def test_experiments_lists_names_with_json(rhobench: Rhobench) -> None:
     done = rhobench("experiments", "--json")
     assert done.returncode == 0
     listed = json.loads(done.stdout.splitlines()[-1])["experiments"]
@@ -53,12 +21,20 @@ def test_experiments_lists_names_with_json() -> None:
     assert next(row for row in listed if row["name"] == "demo")["runs"] == 4
 
 
-def planned(*arguments: object, status: int = 0) -> tuple[dict, str]:
-    """What ``run ARGUMENTS --dry-run`` answers: the object, and what is written for people."""
-    done = rhobench("run", *arguments, "--dry-run", "--json")
-    assert done.returncode == status, done.stdout + done.stderr
-    *shown, last = done.stdout.splitlines()
-    return json.loads(last), "\n".join(shown)
+@pytest.fixture
+def planned(rhobench: Rhobench) -> Callable[..., tuple[dict, str]]:
+    """The JSON object and the text that ``run ARGUMENTS --dry-run`` prints."""
+
+    def run(*arguments: object, status: int = 0) -> tuple[dict, str]:
+        done = rhobench("run", *arguments, "--dry-run", "--json")
+        assert done.returncode == status, done.stdout + done.stderr
+        *shown, last = done.stdout.splitlines()
+        return json.loads(last), "\n".join(shown)
+
+    return run
+
+
+Planned = Callable[..., tuple[dict, str]]
 
 
 def names(plan: dict) -> list[str]:
@@ -66,12 +42,12 @@ def names(plan: dict) -> list[str]:
     return [run["run_id"].rsplit("-seed", 1)[0] for run in plan["runs"]]
 
 
-def test_another_family_may_be_set_in_place_of_the_varied_rho() -> None:
+def test_another_family_may_be_set_in_place_of_the_varied_rho(planned: Planned) -> None:
     plan, _ = planned("demo", "--set", "model.name=efficient_detr", "--set", "model.rho=none")
     assert names(plan) == ["demo-rhodense"]
 
 
-def test_dry_run_lists_runs_resources_rates_and_cost(tmp_path: Path) -> None:
+def test_dry_run_lists_runs_resources_rates_and_cost(planned: Planned, tmp_path: Path) -> None:
     batch = ["--set", "train.batch_size=32", "--set", "train.lr_rule=linear", "--set", "train.micro_batch_size=4"]
     plan, shown = planned("demo", *batch, "--price-per-hour", 2, "--store", tmp_path / "new")
     assert names(plan) == ["demo-rho1.0", "demo-rho0.5", "demo-rho0.25", "demo-rho0.1"]
@@ -84,27 +60,27 @@ def test_dry_run_lists_runs_resources_rates_and_cost(tmp_path: Path) -> None:
     assert hours == sorted(hours, reverse=True)
     assert plan["estimated_hours"] == pytest.approx(sum(hours)) == pytest.approx(0.2)
     assert plan["price"] == pytest.approx(0.4)
-    assert "that demo names" in plan["estimated_from"]
+    assert "that demo declares" in plan["estimated_from"]
     assert plan["fits"] is True
     assert plan["at_once"] >= 1
     assert (
-        "32 images a step on 1 worker, 4 at once on each; learning rates base 0.002, backbone 4e-05, "
+        "Each step takes 32 images on 1 worker, in micro-batches of 4, with learning rates base 0.002, backbone 4e-05, "
         "linear_proj 0.002 (linear from a batch of 16)"
     ) in shown
     assert not (tmp_path / "new").exists(), "a dry run writes nothing"
 
 
-def test_dry_run_tells_that_no_run_fits() -> None:
+def test_dry_run_tells_that_no_run_fits(planned: Planned) -> None:
     plan, shown = planned("demo", "--set", "train.cpus_per_worker=5000", status=1)
     assert (plan["fits"], plan["at_once"]) == (False, 0)
-    assert "a run needs 1 x 5000 CPUs. Lower" in shown
+    assert "but a run needs 1 x 5000 CPUs. Lower" in shown
 
 
-def test_setting_a_varied_field_pins_it() -> None:
+def test_setting_a_varied_field_pins_it(planned: Planned) -> None:
     assert names(planned("demo", "--set", "model.rho=0.2")[0]) == ["demo-rho0.2"]
 
 
-def test_a_run_beside_the_product_is_listed_and_takes_what_is_set() -> None:
+def test_a_run_beside_the_product_is_listed_and_takes_what_is_set(planned: Planned) -> None:
     sampled = f"-rho_choices{7 * '0.1_'}1.0-epochs5"
     each = [f"rho_sampled-rho{rho}-epochs4" for rho in ("1.0", "0.5", "0.1", "0.25")]
     assert names(planned("rho_sampled")[0]) == [*each, f"rho_sampled-rho0.25{sampled}"]
@@ -112,7 +88,7 @@ def test_a_run_beside_the_product_is_listed_and_takes_what_is_set() -> None:
     assert set(pinned) == {"rho_sampled-rho0.3-epochs4", f"rho_sampled-rho0.3{sampled}"}
 
 
-def test_what_varies_can_be_said_on_the_command_line() -> None:
+def test_what_varies_can_be_said_on_the_command_line(planned: Planned) -> None:
     grid = ["--axis", "model.rho=0.1,0.5", "--axis", "model.enc_layers=1,2", "--seeds", "3,4"]
     plan, _ = planned("demo", *grid, "--exclude", "model.rho=0.5,model.enc_layers=2", "--order", "cheapest")
     values = [tuple(run["varied"].values()) for run in plan["runs"]]
@@ -123,13 +99,13 @@ def test_what_varies_can_be_said_on_the_command_line() -> None:
     assert all(1e-4 <= run["varied"]["train.lr"] <= 1e-2 for run in again["runs"])
 
 
-def test_runs_that_optuna_will_choose_are_counted() -> None:
+def test_runs_that_optuna_will_choose_are_counted(planned: Planned) -> None:
     plan, shown = planned("search", "--smoke")
     assert plan["runs"] == []
     assert plan["chosen_later"]["count"] == 4
     assert plan["chosen_later"]["objectives"] == {"ap": "max", "gflops": "min"}
     assert plan["estimated_hours"] > 0
-    assert "4 runs: Optuna chooses them by the results of others, for high ap and low gflops" in shown
+    assert "4 runs, which Optuna chooses from earlier results for high ap and low gflops" in shown
 
 
 @pytest.mark.parametrize(
@@ -143,7 +119,7 @@ def test_runs_that_optuna_will_choose_are_counted() -> None:
         (["run", "demo", "--dry-run", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
         (["run", "bccd", "--dry-run"], "--data DIR"),
         (["run", "demo", "--dry-run", "--fork", "/nowhere/at/all"], "no run at /nowhere/at/all"),
-        (["run", "demo", "--log-to", "comet"], "--log-to comet is not known"),
+        (["run", "demo", "--log-to", "comet"], "--log-to comet is not supported"),
         (["run", "demo", "--price-per-hour", "2"], "add one of them"),
         (["run", "demo", "--range", "model.rho=0.1:1", "--dry-run"], "--samples N"),
         (["run", "search", "--fit"], "--sampler sobol"),
@@ -151,16 +127,16 @@ def test_runs_that_optuna_will_choose_are_counted() -> None:
         (["report", "/nowhere/at/all"], "/nowhere/at/all"),
     ],
 )
-def test_wrong_requests_get_one_sentence(arguments: list[str], wanted: str) -> None:
-    assert wanted in refused(rhobench(*arguments))
+def test_wrong_requests_get_one_sentence(rhobench: Rhobench, arguments: list[str], wanted: str) -> None:
+    assert wanted in rhobench(*arguments).refusal()
 
 
-def test_box_outside_its_image_is_named(dataset: Path) -> None:
+def test_box_outside_its_image_is_named(rhobench: Rhobench, dataset: Path) -> None:
     file = dataset / "annotations" / "instances_train.json"
     content = json.loads(file.read_text())
     content["annotations"][2]["bbox"] = [50, 10, 40, 20]
     file.write_text(json.dumps(content))
-    sentence = refused(rhobench("run", "demo", "--dry-run", "--data", dataset))
+    sentence = rhobench("run", "demo", "--dry-run", "--data", dataset).refusal()
     assert "instances_train.json" in sentence
     assert "annotation 3" in sentence
     checked = rhobench("data", "check", dataset)
@@ -168,7 +144,7 @@ def test_box_outside_its_image_is_named(dataset: Path) -> None:
     assert "annotation 3" in checked.stdout
 
 
-def test_a_truncated_image_fails_the_check_unless_it_is_quick(dataset: Path) -> None:
+def test_a_truncated_image_fails_the_check_unless_it_is_quick(rhobench: Rhobench, dataset: Path) -> None:
     file = dataset / "images" / "3.png"
     file.write_bytes(file.read_bytes()[:-40])
     checked = rhobench("data", "check", dataset, "--json")
@@ -184,7 +160,7 @@ def test_a_truncated_image_fails_the_check_unless_it_is_quick(dataset: Path) -> 
     assert json.loads(quick.stdout.splitlines()[-1])["errors"] == 0
 
 
-def test_a_mistake_in_every_box_does_not_flood_the_terminal(dataset: Path) -> None:
+def test_a_mistake_in_every_box_does_not_flood_the_terminal(rhobench: Rhobench, dataset: Path) -> None:
     file = dataset / "annotations" / "instances_train.json"
     content = json.loads(file.read_text())
     box = content["annotations"][0]
@@ -198,25 +174,25 @@ def test_a_mistake_in_every_box_does_not_flood_the_terminal(dataset: Path) -> No
     assert json.loads(last)["errors"] == 150
 
 
-def test_scenes_are_a_valid_data_set(tmp_path: Path) -> None:
+def test_scenes_are_a_valid_data_set(rhobench: Rhobench, tmp_path: Path) -> None:
     made = rhobench("data", "scenes", tmp_path / "scenes", "--images", 20, "--json")
     assert made.returncode == 0, made.stderr
     assert json.loads(made.stdout.splitlines()[-1])["train_images"] == 20
     assert rhobench("data", "check", tmp_path / "scenes").returncode == 0
     again = rhobench("data", "scenes", tmp_path / "scenes", "--images", 20)
-    assert "scenes" in refused(again)
+    assert "scenes" in again.refusal()
 
 
-def test_occupied_store_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_occupied_store_is_refused_before_anything_starts(rhobench: Rhobench, tmp_path: Path) -> None:
     store = tmp_path / "store"
     (store / "experiments").mkdir(parents=True)
-    from rhobench.config.paths import to_dict
+    from rhobench.config.conversion import to_dict
     from rhobench.experiments import EXPERIMENTS
 
     base = to_dict(EXPERIMENTS["demo"]().base)
     base["train"]["epochs"] = 77
     (store / "experiments" / "demo.json").write_text(json.dumps({"base": base}))
-    sentence = refused(rhobench("run", "demo", "--store", store))
+    sentence = rhobench("run", "demo", "--store", store).refusal()
     assert "train.epochs" in sentence
     assert "77" in sentence
     assert "--store" in sentence

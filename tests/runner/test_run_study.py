@@ -1,4 +1,4 @@
-"""From a store to what a study says at its end; what is trained in between is played."""
+"""The end of a study: front, verdicts, report and exit status; training is mocked."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import pytest
 from rich.console import Console
 
 from rhobench.config import ConfigError, RunConfig
+from rhobench.config.conversion import to_dict
 from rhobench.config.experiment import Axis, EarlyStopping, Experiment
-from rhobench.config.paths import run_id, to_dict
+from rhobench.config.paths import run_id
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Attempt, Point, Record, Store
-from rhobench.runner.run_study import TOLD, run_study
-from rhobench.study.grid import runs_of, varied_paths
+from rhobench.runner.run_study import MAX_LISTED, run_study
+from rhobench.study.grid import expand_runs, varied_paths
 from rhobench.study.study import Study
 
 SWEEP = Experiment(
@@ -31,13 +32,13 @@ LOST = Attempt(reason="its process ended without a word", cause="machine")
 
 
 def study_of(experiment: Experiment) -> Study:
-    configs = runs_of(experiment)
+    configs = expand_runs(experiment)
     ids = [run_id(config, varied_paths(experiment)) for config in configs]
-    return Study(experiment=experiment, designed=experiment, run_ids=ids, configs=configs, smoke=True)
+    return Study(experiment=experiment, original=experiment, run_ids=ids, configs=configs, smoke=True)
 
 
 def record_of(config: RunConfig, name: str, status: Any, **more: Any) -> Record:
-    points = [Point(rho=config.model.rho, ap=0.5, gflops=1.0)] if status == "completed" else []
+    points = [Point(rho=config.model.rho, accuracy={"ap": 0.5}, gflops=1.0)] if status == "completed" else []
     return Record(
         run_id=name, experiment=config.experiment, status=status, config=to_dict(config), points=points, **more
     )
@@ -95,7 +96,7 @@ def test_the_end_tells_what_was_stopped_failed_and_tried_again(tmp_path: Path, n
     )
     assert f"failed {study.run_ids[1]} after 3 attempts: lost" in lines
     assert f"failed {study.run_ids[2]}: wrong" in lines
-    assert "tried again: 2 of 8 runs; the page says why their first attempts failed" in lines
+    assert "retried: 2 of 8 runs; the report lists their failed attempts" in lines
     assert "\x1b]8" not in text
     assert outcome.exit_status == 1
     assert [run["attempts"] for run in outcome.runs] == [0, 3, 1, 2, 0, 0, 0, 0]
@@ -111,8 +112,8 @@ def test_runs_that_were_stopped_as_they_were_meant_to_are_a_success_without_ray(
     text, outcome = said(study, store)
     assert outcome.exit_status == 0
     assert text.count("stopped ") == len(study.run_ids)
-    assert "tried again" not in text
-    assert "continues" not in text
+    assert "retried" not in text
+    assert "to continue" not in text
 
 
 def test_many_endings_of_one_kind_are_counted(tmp_path: Path) -> None:
@@ -120,5 +121,5 @@ def test_many_endings_of_one_kind_are_counted(tmp_path: Path) -> None:
     for name, config in zip(study.run_ids, study.configs, strict=True):
         store.write(record_of(config, name, "stopped", reason="too far behind"))
     text, _ = said(study, store)
-    assert text.count(": too far behind") == TOLD
-    assert "stopped 4 more runs; the page lists them" in text
+    assert text.count(": too far behind") == MAX_LISTED
+    assert "stopped 4 more runs; the report lists all" in text

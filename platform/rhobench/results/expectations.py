@@ -97,18 +97,18 @@ def _compare(experiment: str, expectation: Expectation, frame: pd.DataFrame, not
     if not_applicable is not None or selected.empty:
         reason = not_applicable or f"no such run has a value of {expectation.metric}"
         return Verdict(**common, outcome="not checked", reason=reason)
-    values = selected[expectation.metric]
+    values = selected[expectation.metric].to_numpy(float)
     if expectation.at_least is not None:
-        worst = int(values.argmin())
-        met = values.iloc[worst] >= expectation.at_least
+        position = int(values.argmin())
+        met = bool(values[position] >= expectation.at_least)
     else:
         assert expectation.at_most is not None
-        worst = int(values.argmax())
-        met = values.iloc[worst] <= expectation.at_most
+        position = int(values.argmax())
+        met = bool(values[position] <= expectation.at_most)
     return Verdict(
         **common,
         outcome="met" if met else "not met",
         runs=selected["run_id"].nunique(),
-        worst=float(values.iloc[worst]),
-        worst_run=str(selected["run_id"].iloc[worst]),
+        worst=float(values[position]),
+        worst_run=str(selected["run_id"].iloc[position]),
     )

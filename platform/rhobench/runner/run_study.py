@@ -1,4 +1,4 @@
-"""A study from its store to its page: run what is lacking, say what came out."""
+"""Run a study: the runs that its store lacks, then the front, the verdicts and the report."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from rhobench.results.expectations import Verdict, compare_with_expectations
 from rhobench.study.study import Study
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
-"""Exit statuses of a study that was started; 130 is what shells give for Ctrl-C."""
+"""Exit statuses of a study that was started; 130 is what shells return for Ctrl-C."""
 
-TOLD = 20
-"""Runs of one status that are named at the end; the page has all of them."""
+MAX_LISTED = 20
+"""Runs of one status that are listed at the end; the report has all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a study left."""
+    """Result of a study."""
 
     store: str
+    """Folder or URL of the store."""
     report: Path
+    """HTML file of the report."""
     runs: list[dict[str, Any]]
     """run_id, status, reason and number of failed attempts of each run of the study."""
     verdicts: list[Verdict]
@@ -42,7 +44,7 @@ class Outcome:
         return all(verdict.outcome == "met" for verdict in self.verdicts)
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """JSON-ready dictionary, as printed by ``--json``."""
         return {
             "store": self.store,
             "report": str(self.report),
@@ -52,14 +54,14 @@ class Outcome:
 
 
 def run_study(study: Study, place: str, options: SweepOptions, console: Console) -> Outcome:
-    """Run what the store at ``place`` lacks, print the front, write the page.
+    """Run what the store at ``place`` lacks, print the front and the verdicts, write the report.
 
-    Ctrl-C keeps every finished run; the page then shows those.
+    Ctrl-C keeps every finished run, and the report shows those.
 
     Raises:
-        ConfigError: a tracker is not known or not installed.
+        ConfigError: a tracker is unknown or not installed.
         StoreOccupiedError: the store holds the experiment with other settings.
-        ClusterError: no cluster, or one that is too small.
+        ClusterError: there is no cluster, or it is too small.
     """
     from rhobench.cluster.address import read_address
     from rhobench.cluster.progress_table import ProgressTable
@@ -86,9 +88,9 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
         chooses = search is not None and not search.has_enough
         if chooses or any(statuses.get(i) not in study.finished_statuses for i in study.run_ids):
             with progress.shown():
-                progress.say("starting Ray")
+                progress.set_headline("starting Ray")
                 with ray_session(options.address, without_token=options.without_token) as cluster:
-                    progress.say(cluster.access)
+                    progress.set_headline(cluster.access)
                     runs = [Run(i, c) for i, c in zip(study.run_ids, study.configs, strict=True)]
                     run_sweep(
                         runs,
@@ -111,21 +113,21 @@ def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -
     from rhobench.dashboards import front_table, write_report
 
     records = {record.run_id: record for record in store.records()}
-    runs = [_in_short(i, records.get(i)) for i in study.run_ids]
+    runs = [_summary_of(i, records.get(i)) for i in study.run_ids]
     frame = store.frame()
-    mine = frame[frame.run_id.isin(study.run_ids)]
+    own = frame[frame.run_id.isin(study.run_ids)]
     for x in ("gflops", "latency_ms"):
-        if mine["ap"].notna().any() and mine[x].notna().any():
-            console.print(front_table(mine, x=x))
+        if own["ap"].notna().any() and own[x].notna().any():
+            console.print(front_table(own, x=x))
     verdicts = _judge(study, store, frame, console)
-    for line in _endings(runs):
+    for line in _describe_exceptions(runs):
         console.print(line, highlight=False, soft_wrap=True)
     unfinished = sum(run["status"] not in study.finished_statuses for run in runs)
     if interrupted:
         console.print(f"\nInterrupted: {len(runs) - unfinished} of {len(runs)} runs are finished and kept.")
     if unfinished:
-        console.print("The same command continues: it repeats no finished run.", highlight=False)
-    # A page is for a browser on this machine.
+        console.print("Run the same command again to continue; finished runs are not repeated.", highlight=False)
+    # The report of a store in a bucket is written to this machine, where a browser can open it.
     report = write_report(store, store.path / "report.html" if store.is_local else Path(f"{store.name}.html"))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     status = INTERRUPTED if interrupted else FAILED if unfinished else DONE
@@ -147,7 +149,7 @@ def _judge(study: Study, store: Store, frame: pd.DataFrame, console: Console) ->
     return verdicts
 
 
-def _in_short(run_id: str, record: Record | None) -> dict[str, Any]:
+def _summary_of(run_id: str, record: Record | None) -> dict[str, Any]:
     if record is None:
         return {"run_id": run_id, "status": "not run", "reason": None, "attempts": 0}
     return {
@@ -158,17 +160,17 @@ def _in_short(run_id: str, record: Record | None) -> dict[str, Any]:
     }
 
 
-def _endings(runs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    """What is to be known of runs beside their numbers, in rich's markup: what was tried again, stopped, and failed."""
-    # The last attempt at a failed run is the failure itself.
-    again = [run for run in runs if run["attempts"] > (run["status"] == "failed")]
-    if again:
-        yield f"tried again: {len(again)} of {len(runs)} runs; the page says why their first attempts failed"
+def _describe_exceptions(runs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """Lines on runs that were retried, stopped or failed, in Rich markup."""
+    # The last attempt of a failed run is the failure itself, not a retry.
+    retried = [run for run in runs if run["attempts"] > (run["status"] == "failed")]
+    if retried:
+        yield f"retried: {len(retried)} of {len(runs)} runs; the report lists their failed attempts"
     for status, style in (("stopped", "yellow"), ("failed", "bold red")):
-        ended = [run for run in runs if run["status"] == status]
-        for run in ended[:TOLD]:
+        affected = [run for run in runs if run["status"] == status]
+        for run in affected[:MAX_LISTED]:
             attempts = f" after {run['attempts']} attempts" if status == "failed" and run["attempts"] > 1 else ""
             reason = escape(printable(run["reason"] or "no reason was recorded"))
             yield f"[{style}]{status}[/] {run['run_id']}{attempts}: {reason}"
-        if len(ended) > TOLD:
-            yield f"[{style}]{status}[/] {len(ended) - TOLD} more runs; the page lists them with their reasons"
+        if len(affected) > MAX_LISTED:
+            yield f"[{style}]{status}[/] {len(affected) - MAX_LISTED} more runs; the report lists all with their reasons"
