@@ -100,7 +100,7 @@ def test_plan_is_available_as_json(study: Study, tmp_path: Path) -> None:
 
 def test_finished_runs_on_this_machine_replace_the_hours_of_the_experiment(study: Study, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert "that demo estimates" in plan_sweep(study, store, "local", None).estimated_from
+    assert "that demo declares" in plan_sweep(study, store, "local", None).estimated_from
     device = {"cpu": local_device(gpu=False)}
     add(store, study, 0, "completed", environment=device, cost={"train_seconds": 7200.0, "eval_seconds": 0.0})
     planned = plan_sweep(study, store, "local", None)

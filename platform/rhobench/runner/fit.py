@@ -110,9 +110,10 @@ class FitReport:
         """Return the table of the probes and the summary below it, for the terminal."""
         table = Table(title="one worker on its largest batch", title_justify="left", expand=False)
         table.add_column("run", overflow="fold")
-        table.add_column("micro-batch", justify="right")
+        table.add_column("micro-\nbatch", justify="right")
         table.add_column("fits")
-        for name in ("peak GiB", "s/step (largest)", "s/step (typical)", "hours/run"):
+        # Two lines each, so that the table fits on 80 columns.
+        for name in ("peak\nGiB", "s/step\nlargest", "s/step\ntypical", "hours\nper run"):
             table.add_column(name, justify="right")
         for fit in self.configurations:
             for probe in fit.probes:

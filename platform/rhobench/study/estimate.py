@@ -68,7 +68,7 @@ class SpeedEstimate:
 
 UNKNOWN_SPEED = SpeedEstimate(
     seconds_per_gflop=None,
-    source="the store has no finished run with the same workers on this device, and the experiment gives no estimate "
+    source="the store has no finished run with the same workers on this device, and the experiment declares no hours "
     "for them",
 )
 
@@ -183,7 +183,7 @@ def speed_from_experiment(original: Experiment, data: DataConfig, train: TrainCo
     kind = "GPU" if on_gpu else "CPU core"
     return SpeedEstimate(
         seconds_per_gflop=device_seconds_per_gflop / devices,
-        source=f"from the {total:g} {kind} hours that {base.experiment} estimates for all its runs, by operations",
+        source=f"from the {total:g} {kind} hours that {base.experiment} declares for all its runs, by their operations",
     )
 
 
