@@ -1,6 +1,8 @@
 """Records of runs, the store that holds them, and Pareto fronts of their results."""
 
+from rhobench.results.claim import StoreOccupiedError
 from rhobench.results.environment import describe_environment
+from rhobench.results.files import StoreAccessError, StoreNotFoundError
 from rhobench.results.pareto import (
     ENDED_EARLY,
     MAX_BUSY_CORES,
@@ -11,7 +13,7 @@ from rhobench.results.pareto import (
     samples_rho,
 )
 from rhobench.results.record import SCHEMA, Attempt, Point, Record, RecordError, read_record, write_record
-from rhobench.results.store import Store, StoreAccessError, StoreNotFoundError, StoreOccupiedError
+from rhobench.results.store import Store
 from rhobench.results.text import printable
 
 __all__ = [

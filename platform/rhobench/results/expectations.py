@@ -48,19 +48,27 @@ class Verdict:
         """JSON-ready dictionary of all fields."""
         return asdict(self)
 
-    def sentence(self) -> str:
-        """Such as "AP at least 48.0 in every run: met, worst 54.6 (demo-rho0.1-seed0-1a2b3c4d)"."""
+    @property
+    def statement(self) -> str:
+        """The expectation, such as "AP at least 48.0 in every run with rho 0.3 (Table 1)"."""
         shown = metric(self.metric)
         bound = f"at least {shown.format(self.at_least)}" if self.at_least is not None else ""
         if self.at_most is not None:
             bound = f"at most {shown.format(self.at_most)}"
         runs = "every run" + "".join(f" with {column} {value}" for column, value in self.where.items())
-        source = f" ({self.source})" if self.source else ""
+        return f"{shown.label} {bound} in {runs}" + (f" ({self.source})" if self.source else "")
+
+    @property
+    def finding(self) -> str:
+        """What the comparison found, such as "met, worst 54.6"."""
         if self.outcome == "not checked":
-            end = f"not checked: {self.reason}"
-        else:
-            end = f"{self.outcome}, worst {shown.format(self.worst or 0.0)} ({self.worst_run})"
-        return f"{shown.label} {bound} in {runs}{source}: {end}"
+            return f"not checked: {self.reason}"
+        return f"{self.outcome}, worst {metric(self.metric).format(self.worst)}"
+
+    def sentence(self) -> str:
+        """The expectation and what was found."""
+        run = f" ({self.worst_run})" if self.worst_run else ""
+        return f"{self.statement}: {self.finding}{run}"
 
 
 def compare_with_expectations(

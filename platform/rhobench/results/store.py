@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,13 +16,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rhobench.config import ConfigError, RunConfig
-from rhobench.config.conversion import from_dict, to_dict
+from rhobench.config import ConfigError
+from rhobench.config.conversion import from_dict
 from rhobench.config.experiment import Experiment
 from rhobench.config.metrics import metric
-from rhobench.config.paths import differences, without_execution
+from rhobench.results.claim import claim_experiment
 from rhobench.results.expectations import Verdict
-from rhobench.results.files import FolderListing, StoreAccessError, StoreNotFoundError
+from rhobench.results.files import FolderListing, StoreAccessError
 from rhobench.results.index import read_index, write_index
 from rhobench.results.local_files import LocalFiles
 from rhobench.results.open_files import open_files
@@ -40,8 +40,6 @@ from rhobench.results.table import (
 )
 from rhobench.results.text import is_file_name, printable
 
-__all__ = ["Store", "StoreAccessError", "StoreNotFoundError", "StoreOccupiedError"]
-
 VERDICTS_SUFFIX = "-expectations.json"
 """End of the names of files with verdicts; names of experiments have no hyphen."""
 
@@ -50,10 +48,6 @@ INDEX_FROM = 64
 
 ROWS_PER_BATCH = 2000
 """Rows that are collected before they are converted to Arrow, which bounds the memory in use."""
-
-
-class StoreOccupiedError(ValueError):
-    """A store that already holds an experiment of the same name with other settings."""
 
 
 class Store:
@@ -113,34 +107,7 @@ class Store:
             StoreOccupiedError: the name is reserved for another base configuration, whose runs cannot be compared.
             StoreAccessError: the store cannot be written to.
         """
-        name = experiment.base.experiment
-        assert is_file_name(name), name
-        path = f"experiments/{name}.json"
-        try:
-            created = self.files.create(path, json.dumps({"base": to_dict(experiment.base)}, indent=1).encode())
-        except OSError as error:
-            raise StoreAccessError(
-                f"A store cannot be created at {self.place} ({error.strerror}). Give --store a folder that you can "
-                "write to."
-            ) from error
-        if created:
-            return
-        way_out = "Give another --store or the same settings."
-        try:
-            present = from_dict(RunConfig, json.loads(self.files.read(path))["base"])
-        except (ConfigError, ValueError, KeyError, TypeError) as error:
-            raise StoreOccupiedError(
-                f"{self.files.display_path(path)} cannot be compared with this experiment "
-                f"({printable(error)}). {way_out}"
-            ) from error
-        first, second = (without_execution(replace(config, seed=0)) for config in (present, experiment.base))
-        changed = differences(first, second)
-        if changed:
-            shown = ", ".join(map(str, changed[:3])) + (f", and {len(changed) - 3} more" if len(changed) > 3 else "")
-            raise StoreOccupiedError(
-                f"The store {self.place} already holds experiment {name!r} with other settings: {printable(shown)}. "
-                f"{way_out}"
-            )
+        claim_experiment(self.files, experiment)
 
     def write_verdicts(self, experiment: str, verdicts: Sequence[Verdict]) -> None:
         """Replace the verdicts on what ``experiment`` expects of its results."""
