@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -154,3 +155,29 @@ def test_no_command_is_longer_than_a_screen(file: Path) -> None:
             body = node.body[1:] if ast.get_docstring(node) else node.body
             lines = (node.end_lineno or 0) - (body[0].lineno if body else node.lineno) + 1
             assert lines <= 50, f"{node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["demo", "--smoke"], "smoke"),
+        (["demo", "--set", "train.epochs=1"], "train.epochs"),
+        (["scoring"], "no expectations"),
+    ],
+)
+def test_require_expected_is_refused_if_nothing_would_be_compared(
+    rhobench: Rhobench, tmp_path: Path, arguments: list[str], reason: str
+) -> None:
+    sentence = rhobench("run", *arguments, "--require-expected", "--store", tmp_path / "store").refusal()
+    assert sentence.startswith("--require-expected")
+    assert reason in sentence
+
+
+@pytest.mark.parametrize(("met", "status"), [(True, 0), (False, 1)])
+def test_require_expected_decides_the_exit_status(
+    rhobench: Rhobench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, met: bool, status: int
+) -> None:
+    outcome = SimpleNamespace(exit_status=0, meets_expectations=met, as_dict=dict)
+    monkeypatch.setattr("rhobench.runner.run_study.run_study", lambda *arguments: outcome)
+    assert rhobench("run", "demo", "--require-expected", "--store", tmp_path).returncode == status
+    assert rhobench("run", "demo", "--store", tmp_path).returncode == 0

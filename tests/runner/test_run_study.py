@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rhobench.config import ConfigError, RunConfig
+from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
-from rhobench.config.experiment import Axis, EarlyStopping, Experiment
-from rhobench.config.paths import run_id
+from rhobench.config.experiment import Axis, EarlyStopping, Expectation, Experiment
+from rhobench.config.paths import run_id, with_value
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Attempt, Point, Record, Store
 from rhobench.runner.run_study import MAX_LISTED, run_study
@@ -57,28 +57,14 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rhobench.cluster.sweep.run_sweep", lambda *arguments, **options: None)
 
 
-def said(study: Study, store: Store) -> tuple[str, Any]:
-    """What is printed, and the outcome."""
-    words = io.StringIO()
-    outcome = run_study(study, store.place, SweepOptions(), Console(file=words, width=300))
-    return words.getvalue(), outcome
+def conclusion(study: Study, store: Store) -> tuple[str, Any]:
+    """The printed text and the outcome."""
+    output = io.StringIO()
+    outcome = run_study(study, store.place, SweepOptions(), Console(file=output, width=300))
+    return output.getvalue(), outcome
 
 
-@pytest.mark.parametrize(
-    ("wrong", "wanted"),
-    [
-        ({"retries": -1}, "--retries -1 is not allowed: give 0 or more."),
-        ({"stuck_minutes": 0.0}, "--stuck-after 0.0 is not allowed: give minutes above 0."),
-        ({"stuck_minutes": float("nan")}, "--stuck-after nan is not allowed"),
-    ],
-)
-def test_limits_that_cannot_be_meant_are_refused(wrong: dict[str, Any], wanted: str) -> None:
-    with pytest.raises(ConfigError, match=wanted):
-        SweepOptions(**wrong)
-    SweepOptions(retries=0, stuck_minutes=0.1)
-
-
-def test_the_end_tells_what_was_stopped_failed_and_tried_again(tmp_path: Path, no_ray: None) -> None:
+def test_stopped_failed_and_retried_runs_are_listed(tmp_path: Path, no_ray: None) -> None:
     study, store = study_of(SWEEP), Store(tmp_path)
     hostile = "its AP of 3.1 is too far behind \x1b]8;;http://example.org\x07[bold]it"
     endings: list[tuple[Any, dict[str, Any]]] = [
@@ -89,7 +75,7 @@ def test_the_end_tells_what_was_stopped_failed_and_tried_again(tmp_path: Path, n
     ] + [("completed", {})] * 4
     for name, config, (status, more) in zip(study.run_ids, study.configs, endings, strict=True):
         store.write(record_of(config, name, status, **more))
-    text, outcome = said(study, store)
+    text, outcome = conclusion(study, store)
     lines = text.splitlines()
     assert (
         f"stopped {study.run_ids[0]}: its AP of 3.1 is too far behind \\x1b]8;;http://example.org\\x07[bold]it" in lines
@@ -105,21 +91,62 @@ def test_the_end_tells_what_was_stopped_failed_and_tried_again(tmp_path: Path, n
     assert "Failed runs" in page
 
 
-def test_runs_that_were_stopped_as_they_were_meant_to_are_a_success_without_ray(tmp_path: Path) -> None:
+def test_runs_that_early_stopping_ended_are_a_success(tmp_path: Path) -> None:
     study, store = study_of(SWEEP), Store(tmp_path)
     for name, config in zip(study.run_ids, study.configs, strict=True):
         store.write(record_of(config, name, "stopped", reason="too far behind"))
-    text, outcome = said(study, store)
+    text, outcome = conclusion(study, store)
     assert outcome.exit_status == 0
     assert text.count("stopped ") == len(study.run_ids)
     assert "retried" not in text
     assert "to continue" not in text
 
 
-def test_many_endings_of_one_kind_are_counted(tmp_path: Path) -> None:
+def test_long_lists_are_cut_and_counted(tmp_path: Path) -> None:
     study, store = study_of(replace(SWEEP, seeds=(0, 1, 2))), Store(tmp_path)
     for name, config in zip(study.run_ids, study.configs, strict=True):
         store.write(record_of(config, name, "stopped", reason="too far behind"))
-    text, _ = said(study, store)
+    text, _ = conclusion(study, store)
     assert text.count(": too far behind") == MAX_LISTED
     assert "stopped 4 more runs; the report lists all" in text
+
+
+EXPECTING = replace(SWEEP, expected=(Expectation(metric="ap", at_least=0.48, source="Table 1"),))
+
+
+@pytest.mark.parametrize(("ap", "outcome"), [(0.5, "met"), (0.01, "not met")])
+def test_verdicts_are_printed_returned_and_stored(tmp_path: Path, no_ray: None, ap: float, outcome: str) -> None:
+    study, store = replace(study_of(EXPECTING), smoke=False), Store(tmp_path)
+    for run_id_, config in zip(study.run_ids, study.configs, strict=True):
+        point = Point(rho=config.model.rho, accuracy={"ap": ap}, gflops=1.0)
+        store.write(replace(record_of(config, run_id_, "completed"), points=[point]))
+    text, result = conclusion(study, store)
+    (verdict,) = result.verdicts
+    assert (verdict.outcome, verdict.runs) == (outcome, len(study.run_ids))
+    assert f"expected AP at least 48.0 in every run (Table 1): {outcome}, worst {100 * ap:.1f}" in text
+    assert result.as_dict()["expected"] == [verdict.as_dict()]
+    assert result.meets_expectations is (outcome == "met")
+    assert result.exit_status == 0, "a verdict alone does not fail a study"
+    assert store.verdicts() == result.verdicts
+    page = result.report.read_text(encoding="utf-8")
+    assert "Expectations" in page
+    assert "AP at least 48.0 in every run (Table 1)" in page
+
+
+def test_a_changed_study_is_not_judged_and_keeps_the_stored_verdicts(tmp_path: Path, no_ray: None) -> None:
+    whole, store = replace(study_of(EXPECTING), smoke=False), Store(tmp_path)
+    for name, config in zip(whole.run_ids, whole.configs, strict=True):
+        store.write(record_of(config, name, "completed"))
+    before = conclusion(whole, store)[1].verdicts
+    shorter = replace(EXPECTING, base=with_value(EXPECTING.base, "train.epochs", 1))
+    study = replace(study_of(shorter), original=EXPECTING, smoke=False)
+    (tmp_path / "experiments" / "sweep.json").unlink()  # another base would not be admitted to the same store
+    for name, config in zip(study.run_ids, study.configs, strict=True):
+        store.write(record_of(config, name, "completed"))
+    text, result = conclusion(study, store)
+    (verdict,) = result.verdicts
+    assert verdict.outcome == "not checked"
+    assert "train.epochs" in str(verdict.reason)
+    assert "not checked" in text
+    assert not result.meets_expectations
+    assert store.verdicts() == before

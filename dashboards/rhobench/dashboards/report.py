@@ -23,6 +23,7 @@ from rhobench.dashboards.markup import escaped, list_card, run_link, script_safe
 from rhobench.dashboards.run_cards import environment_lines, format_values, run_cards
 from rhobench.dashboards.runs_table import runs_table
 from rhobench.results import MAX_BUSY_CORES, Record, Store, by_configuration
+from rhobench.results.expectations import Verdict
 
 PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -46,6 +47,7 @@ PAGE = Template("""<!doctype html>
   <div class="numbers">$numbers</div>
   $problems
   <div class="figures">$figures</div>
+  $expectations
   $endings
   $runs
   $provenance
@@ -65,7 +67,7 @@ TOLERANCE = 0.01
 def write_report(store: Store, out: Path) -> Path:
     """Write the report on all runs of ``store`` to the file ``out`` and return ``out``."""
     records, frame = store.records(), store.frame()
-    figures = _figures(frame, store.curves())
+    figures, verdicts = _figures(frame, store.curves()), store.verdicts()
     page = PAGE.substitute(
         title="Sparse DETR: accuracy against cost",
         subtitle=escaped(_subtitle(store, records)),
@@ -73,6 +75,7 @@ def write_report(store: Store, out: Path) -> Path:
         numbers="".join(_number_card(*number) for number in _key_numbers(frame)),
         problems=list_card("Files that could not be read", map(escaped, store.problems)),
         figures="".join(_figure_card(name, figure) for name, figure in figures.items()),
+        expectations=list_card("Expectations", map(_verdict_line, verdicts)),
         endings=list_card("Failed runs", _reasons(records, "failed"))
         + list_card("Stopped runs", _reasons(records, "stopped")),
         runs=runs_table(frame),
@@ -146,6 +149,17 @@ def _figure_card(name: str, figure: go.Figure) -> str:
     head = f"<h2>{escaped(title.text)}</h2><p class='sub'>{escaped(title.subtitle.text)}</p>"
     figure.update_layout(title=None, margin_t=28)
     return f"<section class='card'>{head}<div class='plot' id='plot-{name}' role='group'></div></section>"
+
+
+def _verdict_line(verdict: Verdict) -> str:
+    """A verdict with a link to the run that decided it."""
+    style = {"met": "good", "not met": "failed", "not checked": "muted"}[verdict.outcome]
+    run = f" in {run_link(verdict.worst_run)}" if verdict.worst_run else ""
+    source = f"experiment {verdict.experiment}, checked {verdict.checked_at[:10]}"
+    return (
+        f"{escaped(verdict.statement)}: <b class='{style}'>{escaped(verdict.finding)}</b>{run} "
+        f"<span class='muted'>({escaped(source)})</span>"
+    )
 
 
 def _reasons(records: list[Record], status: str) -> Iterator[str]:
