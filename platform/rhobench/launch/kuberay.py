@@ -79,6 +79,7 @@ def rayjob(plan: LaunchPlan, image: str, mounts: dict[str, str], secret: str | N
             "rayClusterSpec": {
                 "rayVersion": version("ray"),
                 "authOptions": {"mode": "token"} | ({"secretName": secret} if secret else {}),
+                # Without CPUs and GPUs of its own, the head is given no training.
                 "headGroupSpec": {"rayStartParams": {"num-cpus": "0", "num-gpus": "0"}, "template": head},
                 "workerGroupSpecs": [
                     {

@@ -120,6 +120,7 @@ def _aws(plan: LaunchPlan, machines: Machines) -> dict[str, Any]:
     return {
         "max_workers": nodes.count,
         "provider": {"type": "aws", "region": machines.region or "us-west-2", "cache_stopped_nodes": False},
+        # The head advertises no CPUs, so it is given no training.
         "available_node_types": {
             "head": {"node_config": {"InstanceType": "m7i.large"}, "resources": {"CPU": 0}},
             "training": {
@@ -143,6 +144,7 @@ def _local(plan: LaunchPlan, machines: Machines) -> dict[str, Any]:
             f"--provider local needs {count + 1} --host options, the head node first, then {plan.nodes}; there are "
             f"{len(hosts)}."
         )
+    # ssh would take a host that begins with "-" for an option.
     if not all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9.:-]*", host) for host in hosts):
         raise ConfigError(f"--host takes host names or addresses that are reachable by SSH, not {list(hosts)}.")
     return {

@@ -118,6 +118,7 @@ def nodes_for(
     return Nodes(
         count=runs_at_once * (workers // per_node),
         cpus=per_node * max(config.train.cpus_per_worker for config in configs),
+        # A node has whole GPUs even where its workers share one.
         gpus=math.ceil(per_node * max(config.train.gpus_per_worker for config in configs)),
         memory_gib=memory_gib or GIB_PER_WORKER * per_node,
     )

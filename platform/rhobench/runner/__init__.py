@@ -1,1 +1,1 @@
-"""What a command does with a study: run it, plan it, measure what fits; and the doctor."""
+"""Actions of the commands on a study: run it, plan it, find what fits in memory; and the doctor."""

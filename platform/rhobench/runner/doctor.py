@@ -58,33 +58,26 @@ def examine() -> Iterator[Finding]:
     for device in dict.fromkeys(devices):
         for backend in backends:
             if backend == REFERENCE or BACKENDS[backend].device_type == device:
-                yield _backend(backend, device)
-    yield _gpu()
-    yield _ray()
-    yield _browser()
+                yield _test_backend(backend, device)
+    yield _test_gpu()
+    yield _test_ray()
+    yield _test_browser()
 
 
-def _backend(backend: str, device: str) -> Finding:
+def _test_backend(backend: str, device: str) -> Finding:
     """Compare a backend with the reference in float64 for every dtype; if it agrees, compare their speed."""
     name = f"deformable attention, {backend} on {device}"
-    compared = [one for dtype in DTYPES.values() for one in check_backend(backend, device, dtype)]
-    wrong = [one for one in compared if not one.agrees]
+    comparisons = [comparison for dtype in DTYPES.values() for comparison in check_backend(backend, device, dtype)]
+    wrong = [f"{c.form}, {c.problem}, {c.dtype}: {c.summary}" for c in comparisons if not c.agrees]
     chosen = resolve_backend(device) == backend
-    details: dict[str, Any] = {"backend": backend, "device": device, "chosen": chosen, "checks": len(compared)}
-    details["wrong"] = [f"{one.form}, {one.problem}, {one.dtype}: {one.summary}" for one in wrong]
+    details: dict[str, Any] = {"backend": backend, "device": device, "chosen": chosen, "checks": len(comparisons)}
+    details["wrong"] = wrong
     if wrong:
-        message = f"{len(wrong)} of {len(compared)} checks disagree with float64; the first is {details['wrong'][0]}"
+        message = f"{len(wrong)} of {len(comparisons)} checks disagree with float64; the first is {wrong[0]}"
         return Finding(name=name, works=False, message=message, details=details)
-    own = [] if backend == REFERENCE else [backend]
-    rows = measure(TIMED, "fused", own, ["float32"], device=device, compiled=False, rounds=3)
-    row = rows[-1]
-    details |= {f"{kind}_ms": samples.median for kind, samples in row.samples.items()}
-    times = ", ".join(f"{kind} {samples.median:.3g} ms" for kind, samples in row.samples.items())
-    if row is not rows[0]:
-        faster = [ratio(rows, REFERENCE, row, kind) for kind in row.samples]
-        times += f" ({' and '.join(f'{x:.1f}' for x in faster if x)} times as fast as the reference)"
-    details["dtypes"] = list(DTYPES)
-    message = f"{len(compared)} checks in {', '.join(DTYPES)} agree with float64; {SHAPES[TIMED].about}: {times}"
+    times, milliseconds = _time_backend(backend, device)
+    details |= {**milliseconds, "dtypes": list(DTYPES)}
+    message = f"{len(comparisons)} checks in {', '.join(DTYPES)} agree with float64; {SHAPES[TIMED].about}: {times}"
     if device == "cpu":
         details["threads"] = torch.get_num_threads()
         message += f"; {details['threads']} threads"
@@ -94,7 +87,20 @@ def _backend(backend: str, device: str) -> Finding:
     return Finding(name=name + (", used by default" if chosen else ""), works=True, message=message, details=details)
 
 
-def _gpu() -> Finding:
+def _time_backend(backend: str, device: str) -> tuple[str, dict[str, float]]:
+    """Time a backend and, unless it is the reference, the reference -> description, milliseconds by name."""
+    others = [] if backend == REFERENCE else [backend]
+    # The first row is the reference, which is always measured.
+    rows = measure(TIMED, "fused", others, ["float32"], device=device, compiled=False, rounds=3)
+    row = rows[-1]
+    times = ", ".join(f"{kind} {samples.median:.3g} ms" for kind, samples in row.samples.items())
+    if row is not rows[0]:
+        ratios = [ratio(rows, REFERENCE, row, kind) for kind in row.samples]
+        times += f" ({' and '.join(f'{x:.1f}' for x in ratios if x)} times as fast as the reference)"
+    return times, {f"{kind}_ms": samples.median for kind, samples in row.samples.items()}
+
+
+def _test_gpu() -> Finding:
     """Check whether PyTorch and the CUDA kernels can use a GPU."""
     if not torch.cuda.is_available():
         cause = "PyTorch finds no GPU" if torch.version.cuda else "this PyTorch is built without CUDA"
@@ -107,7 +113,7 @@ def _gpu() -> Finding:
     return Finding(name="GPU", works=reason is None, required=False, message=message, details={"names": names})
 
 
-def _ray() -> Finding:
+def _test_ray() -> Finding:
     """Start a local cluster, import rhobench in a worker, and stop the cluster."""
     started = time.perf_counter()
     try:
@@ -120,7 +126,7 @@ def _ray() -> Finding:
     return Finding(name="Ray", works=True, message=message, details=answer | {"seconds": seconds})
 
 
-def _browser() -> Finding:
+def _test_browser() -> Finding:
     """Look for a browser for the tests of the pages."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     message = found or "no Chromium on the PATH: pages open in any browser, but their tests are skipped"

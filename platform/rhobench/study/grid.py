@@ -41,10 +41,12 @@ def expand_runs(experiment: Experiment) -> list[RunConfig]:
         raise ConfigError(
             f"{experiment.base.experiment} has no runs left: its exclusions remove all {len(settings)} configurations."
         )
+    # Different settings can give the same configuration, for example where one equals the base.
     configs = list(dict.fromkeys(with_values(experiment.base, setting) for setting in kept))
     if experiment.order == "informative":
         paths = varied_paths(experiment)
         order = informative_order([{path: value_at(config, path) for path in paths} for config in configs])
+        # Every configuration runs once before any runs with its second seed.
         runs = [replace(configs[i], seed=seed) for seed in experiment.seeds for i in order]
     else:
         runs = [replace(config, seed=seed) for config in configs for seed in experiment.seeds]
@@ -101,6 +103,7 @@ def excludes_something(experiment: Experiment, exclusion: Mapping[str, Any]) -> 
     if experiment.sampling is None:
         settings = itertools.chain(_product(experiment), experiment.also)
         return any(_matches(experiment, exclusion, setting) for setting in settings)
+    # Samples are not enumerated: every combination of values on the axes could be drawn.
     axes = {axis.path: axis for axis in experiment.axes}
     on_axes = {path: value for path, value in exclusion.items() if path in axes}
     could_match = all(_contains(axes[path], value) for path, value in on_axes.items()) and _matches(
@@ -176,6 +179,7 @@ def _product(experiment: Experiment) -> Iterator[GridSettings]:
 
 def _sample(experiment: Experiment, sampling: Sampling) -> list[GridSettings]:
     """Draw the first ``count`` distinct settings that are not excluded."""
+    # A small space can be exhausted before ``count`` samples are found.
     size = math.prod(_count_values(axis) for axis in experiment.axes)
     kept: dict[tuple[Any, ...], GridSettings] = {}
     drawn = sample_points(sampling.method, experiment.axes, sampling.seed)

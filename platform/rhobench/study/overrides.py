@@ -83,6 +83,7 @@ class Overrides:
             raise ConfigError(f"--samples {self.samples} is not allowed: give at least 1.")
         if sampling is None:
             return Sampling(method=method or "sobol", count=self.samples)
+        # The requested number also replaces that of the smoke size.
         return replace(sampling, method=method or sampling.method, count=self.samples, smoke_count=None)
 
 
@@ -99,6 +100,7 @@ def parse_axis(text: str) -> Axis:
     """
     path, values = _split(text, "--axis", "PATH=V1,V2, such as --axis model.rho=0.1,0.3")
     parts = [part.strip() for part in values.split(";" if is_tuple_at(path) else ",")]
+    # For a field that takes several values, an empty part is the empty list.
     read = tuple(read_value(path, part) for part in parts if part or is_tuple_at(path))
     if len(set(read)) != len(read) or not read:
         raise ConfigError(f"--axis {text!r} must list at least one value, and each only once.")
@@ -113,7 +115,7 @@ def parse_range(text: str) -> Range:
     """
     form = "PATH=LOW:HIGH or PATH=LOW:HIGH:log, such as --range train.lr=1e-4:1e-2:log"
     path, bounds = _split(text, "--range", form)
-    number_at(path)
+    number_at(path)  # raises for a field without numbers before the bounds are parsed
     low, *rest = bounds.split(":")
     if len(rest) not in (1, 2) or rest[1:] not in ([], ["log"]):
         raise ConfigError(f"--range {text!r} is not of the form {form}.")
