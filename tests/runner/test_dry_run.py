@@ -81,10 +81,10 @@ def test_runs_shared_with_another_experiment_are_listed(tmp_path: Path) -> None:
     assert list(by.values()) == ["demo", "demo", None, None, None]
     assert list(by)[:2] == demo.run_ids[:2]
     assert "completed, shared with demo" in shown(planned)
-    there = sampled.resolved_in(store)
-    assert there.run_ids == list(by)
-    assert [config.experiment for config in there.configs] == ["demo", "demo", *["rho_sampled"] * 3]
-    assert there.describe_shared_runs() == [f"shared with experiment demo: {', '.join(demo.run_ids[:2])}"]
+    resolved = sampled.resolved_in(store)
+    assert resolved.run_ids == list(by)
+    assert [config.experiment for config in resolved.configs] == ["demo", "demo", *["rho_sampled"] * 3]
+    assert resolved.describe_shared_runs() == [f"shared with experiment demo: {', '.join(demo.run_ids[:2])}"]
 
 
 def test_plan_is_available_as_json(study: Study, tmp_path: Path) -> None:

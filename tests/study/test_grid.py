@@ -81,7 +81,7 @@ def test_excluded_combinations_do_not_run() -> None:
 
 def test_invalid_combinations_can_be_excluded() -> None:
     axes = (Axis(path="model.rho", values=(None, 0.5)), Axis(path="model.scoring", values=("dam", "random")))
-    with pytest.raises(ConfigError, match="set model.rho to a number"):
+    with pytest.raises(ConfigError, match=r"set model\.rho to a number"):
         expand_runs(experiment(*axes))
     runs = expand_runs(experiment(*axes, exclude=({"model.rho": "none", "model.scoring": "random"},)))
     assert [(r.model.rho, r.model.scoring) for r in runs] == [(None, "dam"), (0.5, "dam"), (0.5, "random")]
@@ -91,8 +91,8 @@ def test_exclusions_match_fields_that_do_not_vary_and_further_runs() -> None:
     rho = Axis(path="model.rho", values=(0.1, 0.5))
     (run,) = expand_runs(experiment(rho, exclude=({"model.rho": 0.1, "model.enc_layers": 6},)))
     assert run.model.rho == 0.5
-    beside = experiment(rho, also=({"model.enc_layers": 2},), exclude=({"model.enc_layers": 2},))
-    assert [r.model.enc_layers for r in expand_runs(beside)] == [6, 6]
+    further = experiment(rho, also=({"model.enc_layers": 2},), exclude=({"model.enc_layers": 2},))
+    assert [r.model.enc_layers for r in expand_runs(further)] == [6, 6]
 
 
 @pytest.mark.parametrize(

@@ -26,31 +26,31 @@ def add(store: Store, config: RunConfig, status: Any = "completed", name: str | 
 
 
 def test_store_that_does_not_exist_holds_no_runs(tmp_path: Path) -> None:
-    named = KnownRuns.from_store(Store(tmp_path / "none")).resolve(OWN, PATHS)
-    assert named.run_id == run_id(OWN, PATHS)
-    assert (named.config, named.record, named.begun) == (OWN, None, False)
+    resolved = KnownRuns.from_store(Store(tmp_path / "none")).resolve(OWN, PATHS)
+    assert resolved.run_id == run_id(OWN, PATHS)
+    assert (resolved.config, resolved.record, resolved.has_folder) == (OWN, None, False)
 
 
 def test_run_of_another_experiment_keeps_its_id(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    there = add(store, OTHER)
+    shared = add(store, OTHER)
     known = KnownRuns.from_store(store)
-    named = known.resolve(OWN, PATHS)
-    assert there.startswith("other-rho0.3-seed0-")
-    assert there.endswith(run_key(OWN))
-    assert named.run_id == there
-    assert named.config == OTHER, "its checkpoint belongs to the other experiment"
-    assert named.record is not None
+    resolved = known.resolve(OWN, PATHS)
+    assert shared.startswith("other-rho0.3-seed0-")
+    assert shared.endswith(run_key(OWN))
+    assert resolved.run_id == shared
+    assert resolved.config == OTHER, "its checkpoint belongs to the other experiment"
+    assert resolved.record is not None
     for changed in (replace(OWN, seed=1), with_values(OWN, {"model.rho": 0.5}), with_values(OWN, {"train.lr": 1e-3})):
         assert known.resolve(changed, PATHS).run_id == run_id(changed, PATHS)
 
 
 def test_execution_settings_may_differ_and_the_new_ones_are_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    there = add(store, OTHER)
+    shared = add(store, OTHER)
     wider = with_values(OWN, {"train.num_workers": 2})
-    named = KnownRuns.from_store(store).resolve(wider, PATHS)
-    assert (named.run_id, named.config.train.num_workers) == (there, 2)
+    resolved = KnownRuns.from_store(store).resolve(wider, PATHS)
+    assert (resolved.run_id, resolved.config.train.num_workers) == (shared, 2)
 
 
 def test_run_with_other_measurements_is_another_run(tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ def test_run_without_record_keeps_its_id(tmp_path: Path) -> None:
     store = Store(tmp_path)
     name = run_id(OTHER, PATHS)
     store.run_dir(name).mkdir(parents=True)
-    named = KnownRuns.from_store(store).resolve(OWN, PATHS)
-    assert (named.run_id, named.config, named.record, named.begun) == (name, OTHER, None, True)
+    resolved = KnownRuns.from_store(store).resolve(OWN, PATHS)
+    assert (resolved.run_id, resolved.config, resolved.record, resolved.has_folder) == (name, OTHER, None, True)
 
 
 def test_seeds_of_two_experiments_belong_to_one_configuration(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ class PlannedRun:
 
     def row(self) -> tuple[str, ...]:
         """Return the cells of the run in the table."""
+        # An empty list means that the field is not used, such as model.rho_choices in a run with a fixed rho.
         by_name = {path.rpartition(".")[2]: value for path, value in self.varied.items() if value != ()}
         varied = ", ".join(f"{name} {_format_value(value)}" for name, value in by_name.items())
         state = self.resolved.state

@@ -27,7 +27,7 @@ class ResolvedRun:
     """Configuration with the name of the experiment that ``run_id`` begins with, so that its checkpoint fits."""
     record: Record | None = None
     """Record of the run; None: the store has none, because the run is new, still running or was killed."""
-    begun: bool = False
+    has_folder: bool = False
     """Whether the store has a folder for the run."""
 
     @property
@@ -35,7 +35,7 @@ class ResolvedRun:
         """Status of the record, else "begun" for a run with a folder, else "to do"."""
         if self.record is not None:
             return self.record.status
-        return "begun" if self.begun else "to do"
+        return "begun" if self.has_folder else "to do"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +77,13 @@ class KnownRuns:
         if same:
             record = same[0]
             return ResolvedRun(
-                run_id=record.run_id, config=replace(config, experiment=record.experiment), record=record, begun=True
+                run_id=record.run_id,
+                config=replace(config, experiment=record.experiment),
+                record=record,
+                has_folder=True,
             )
         if key in self.unrecorded:
             name = self.unrecorded[key]
             # Experiments are named after functions, so their names contain no "-".
-            return ResolvedRun(run_id=name, config=replace(config, experiment=name.partition("-")[0]), begun=True)
+            return ResolvedRun(run_id=name, config=replace(config, experiment=name.partition("-")[0]), has_folder=True)
         return ResolvedRun(run_id=run_id(config, paths), config=config)
