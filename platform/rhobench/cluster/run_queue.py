@@ -104,7 +104,8 @@ class RunQueue(Searcher):
         """
         super().__init__()
         self.waiting, self.active = list(runs), dict[str, ActiveTrial]()
-        self.base, self.store, self.progress, self.retries, self.searcher = base, store, progress, retries, searcher
+        self.base, self.store, self.progress, self.retries = base, store, progress, retries
+        self.run_searcher = searcher  # not "searcher": Ray takes an object with that attribute for a wrapper
         self.proposed: list[Run] = []
         self.attempts: Counter[str] = Counter()
         self.node_failures: Counter[str] = Counter()
@@ -165,8 +166,8 @@ class RunQueue(Searcher):
                 self.waiting.append(run)
                 return
         self.progress.set_state(run.run_id, record.status, _describe_result(record))
-        if self.searcher is not None:
-            self.searcher.on_run_complete(run, record)
+        if self.run_searcher is not None:
+            self.run_searcher.on_run_complete(run, record)
 
     def resources_in_use(self) -> Resources:
         """Total resources of the active trials."""
@@ -184,8 +185,8 @@ class RunQueue(Searcher):
 
     def _take_next(self) -> Run | None:
         """Remove the first waiting run that fits the free resources; an empty queue first asks the searcher for one."""
-        if not self.waiting and self.searcher is not None:
-            proposal = self.searcher.next()
+        if not self.waiting and self.run_searcher is not None:
+            proposal = self.run_searcher.next()
             if proposal is not None:
                 self.progress.add(proposal.run_id)
                 self.waiting.append(proposal)

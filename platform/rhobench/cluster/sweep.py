@@ -140,9 +140,10 @@ def _make_tuner(
     scheduler: EarlyStoppingScheduler | None,
     callbacks: list[tune.Callback],
 ) -> tune.Tuner:
+    base = queue.base  # the function below must not refer to the queue, which Ray pickles without its state
     trainable = tune.with_resources(
         tune.with_parameters(trial, context=context),
-        lambda parameters: resources_of(parameters, with_values(queue.base, parameters["values"]).train),
+        lambda parameters: resources_of(parameters, with_values(base, parameters["values"]).train),
     )
     return tune.Tuner(
         trainable,
