@@ -31,9 +31,6 @@ SAMPLE_VALUES = {"N": "1", "NODES": "2", "MINUTES": "60", "HxW": "800x1066", "KI
 WRITTEN_AT_RUN_TIME = {"images/", "index/runs.parquet", "rhobench-store/demo"}
 """Paths below a data set, a store or the working directory."""
 
-UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "UsageError")
-"""Base class of the errors that a command line which does not parse raises."""
-
 
 def broken_links(page: Page) -> Iterator[str]:
     """Relative links to files that do not exist, or to headings that the target page does not have."""
@@ -168,7 +165,7 @@ def _problems_of_rhobench(page: Page, command: str, words: list[str], complete: 
         return
     try:
         arguments = current.make_context(current.name, list(words)).params
-    except UsageError as error:
+    except typer.TyperException as error:
         yield f"{place} does not parse: {error}"
         return
     name = arguments.get("experiment")
