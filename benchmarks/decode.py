@@ -1,11 +1,11 @@
-"""Training images per second and core: ours beside the official transforms, on the same parts, sizes and flips.
+"""Benchmark training transforms per core: rhobench against the official ones, on the same crops, sizes and flips.
 
     python benchmarks/decode.py DIR [--images 100] [--rounds 7] [--json]
 
-Both read each file of the folder, decode it, and give the normalised float32 tensor of what ``sample_view`` drew for it
-by the official rule. The official transforms are Pillow's and torchvision's, in the order of spec section 15. They take
-turns, image by image, in one process on one thread. Time is that of the processor, so that other work on the machine
-counts little.
+Both read and decode each file of the folder and return the normalised float32 tensor of the view that ``sample_view``
+draws for it by the official rule. The official transforms are those of Pillow and torchvision, in the order of spec
+section 15. Both alternate, image by image, in one process on one thread. CPU time is measured, so that other load on
+the machine has little influence.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ NO_BOXES = torch.zeros(0, 4)
 
 
 def ours(file: Path, flip: Flip, view: View) -> Tensor:
-    """The image as rhobench trains on it."""
+    """Apply the transforms of rhobench."""
     return augment(decode(file), NO_BOXES, flip, view, CONFIG)[0]
 
 
 def official(file: Path, flip: Flip, view: View) -> Tensor:
-    """The same by Pillow, ToTensor and Normalize."""
+    """Apply the official transforms: Pillow, ToTensor and Normalize."""
     with Image.open(file) as opened:
         image = opened.convert("RGB")
     if flip:
@@ -52,7 +52,7 @@ def official(file: Path, flip: Flip, view: View) -> Tensor:
 
 
 def decoded(file: Path, flip: Flip, view: View) -> Image.Image:
-    """The file's pixels and nothing else: the part that no transform can save."""
+    """Decode the file without any transform, the part that both have in common."""
     return decode(file)
 
 
@@ -63,8 +63,8 @@ CONTENDERS: dict[str, Callable[[Path, Flip, View], Tensor | Image.Image]] = {
 }
 
 
-def draw_all(files: list[Path]) -> list[Drawn]:
-    """What the first epoch of seed 0 would draw; every other image is mirrored."""
+def draw_views(files: list[Path]) -> list[Drawn]:
+    """Draw the views of the first epoch with seed 0; every other image is flipped."""
     drawn = []
     for number, file in enumerate(files):
         with Image.open(file) as image:
@@ -73,7 +73,7 @@ def draw_all(files: list[Path]) -> list[Drawn]:
 
 
 def time_rounds(drawn: list[Drawn], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each contender, (rounds, images); a round before them warms up."""
+    """CPU seconds of each contender, (rounds, images), after one warm-up round."""
     seconds = {name: np.zeros((rounds + 1, len(drawn))) for name in CONTENDERS}
     for turn in range(rounds + 1):
         for number, one in enumerate(drawn):
@@ -85,14 +85,14 @@ def time_rounds(drawn: list[Drawn], rounds: int) -> dict[str, np.ndarray]:
 
 
 def pixel_differences(drawn: list[Drawn]) -> tuple[float, float]:
-    """Largest and mean difference between ours and official, in levels of 255."""
+    """Largest and mean difference between rhobench and the official transforms, in levels of 255."""
     levels = torch.tensor(CONFIG.pixel_std)[:, None, None] * 255
     differences = [(ours(*one) - official(*one)).abs() * levels for one in drawn]
     return max(float(d.max()) for d in differences), statistics.mean(float(d.mean()) for d in differences)
 
 
 def result(drawn: list[Drawn], rounds: int) -> dict[str, object]:
-    """All numbers, for the table and as JSON: milliseconds are medians over the rounds of the mean over the images."""
+    """All results, for the table and as JSON; milliseconds are medians over rounds of the means over images."""
     cropped = np.array([view.crop is not None for _, _, view in drawn])
     seconds = time_rounds(drawn, rounds)
     subsets = {"all": np.ones_like(cropped), "whole": ~cropped, "cropped": cropped}
@@ -107,7 +107,7 @@ def result(drawn: list[Drawn], rounds: int) -> dict[str, object]:
 
 
 def print_table(measured: dict[str, object]) -> None:
-    """For people."""
+    """Print the results as a table."""
     print(
         f"{'images':>8} {'count':>6} {'official ms':>12} {'ours ms':>9} {'decoding ms':>12} {'ours/s':>8} {'ratio':>7}"
     )
@@ -118,24 +118,24 @@ def print_table(measured: dict[str, object]) -> None:
             f"{ms['decoding alone']:>12.2f} {1e3 / ms['ours']:>8.0f} {row['times_as_fast']:>7.2f}"
         )
     print(
-        f"difference of pixels: at most {measured['max_difference_levels']:.2f} levels of 255, "
+        f"pixel difference: at most {measured['max_difference_levels']:.2f} levels of 255, "
         f"mean {measured['mean_difference_levels']:.4f}"
     )
 
 
 def main() -> None:
-    """Read the arguments, measure, print."""
+    """Parse the arguments, run the benchmark and print its results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of image files")
-    parser.add_argument("--images", type=int, default=100, help="the first so many files by name (default: 100)")
-    parser.add_argument("--rounds", type=int, default=7, help="passes over them (default: 7)")
+    parser.add_argument("--images", type=int, default=100, help="number of files, sorted by name (default: 100)")
+    parser.add_argument("--rounds", type=int, default=7, help="passes over the files (default: 7)")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     arguments = parser.parse_args()
     files = sorted(f for f in arguments.folder.iterdir() if f.suffix.lower() in Image.registered_extensions())
     if not files:
-        parser.error(f"there is no image in {arguments.folder}")
+        parser.error(f"DIR {arguments.folder} contains no image")
     torch.set_num_threads(1)
-    measured = result(draw_all(files[: arguments.images]), arguments.rounds)
+    measured = result(draw_views(files[: arguments.images]), arguments.rounds)
     print_table(measured)
     if arguments.json:
         print(json.dumps(measured))

@@ -1,9 +1,10 @@
-"""All that only a GPU can show of the CUDA kernels: tests, memory checker, times beside others, cache hits, host costs.
+"""Check and measure the CUDA kernels on a GPU: tests, memory checker, times, cache hits, host overhead.
 
     python benchmarks/gpu_check.py [--peer FOLDER]... [--only STEP]... [--out FILE.json]
 
-About eight minutes. What a step finds is written at once: started again, the script goes on with the steps that are
-missing, unless card or kernels have changed. Results belong into `cuda_ops/results/`, with device and date.
+Takes about eight minutes. The results of each step are written at once: if the script is started again, it runs only
+the missing steps, unless the GPU or the kernels have changed. Keep results in `cuda_ops/results/`, with device and
+date in the file name.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOTS = [HERE, *(HERE.parent / root for root in ("platform", "cuda_ops"))]
-sys.path[:0] = map(str, ROOTS)  # it runs where nothing is installed, too
+sys.path[:0] = map(str, ROOTS)  # rhobench need not be installed
 
 LIMIT_S = {
     "tests": 150,
@@ -32,16 +33,16 @@ LIMIT_S = {
     "memory": 90,
     "models": 90,
 }
-"""Steps in order -> seconds that each may take. The first decides: kernels that compute wrong numbers get no times."""
+"""Time limit of each step in seconds, in order. If the first step fails, the kernels are wrong and are not timed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is missing -> exit status: 1 when a step failed."""
+    """Run the missing steps and return the exit status, 1 if a step failed."""
     options = _parse(arguments)
     report = _begin(options.out)
     for step in options.only or LIMIT_S:
         if report["steps"].get(step, {}).get("done"):
-            print(f"{step:<10} done before")
+            print(f"{step:<10} already done")
             continue
         report["steps"][step] = found = run_step(step, options.peer, options.budget)
         options.out.write_text(json.dumps(report, indent=1) + "\n")
@@ -55,7 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_step(step: str, peers: Sequence[Path] = (), budget_s: float = float("inf")) -> dict[str, Any]:
-    """Run a step in a process of its own, so that a fault of the device ends it alone -> what it found, or why not."""
+    """Run a step in a separate process, since a fault of the device ends the process.
+
+    Args:
+        step: name of the step.
+        peers: folders of third-party kernels.
+        budget_s: time limit in seconds, if it is less than that of the step.
+
+    Returns:
+        Results of the step with "done" and "seconds", and "message" if it failed.
+    """
     command = [sys.executable, str(HERE / "gpu_steps.py"), step, *map(str, peers)]
     started = time.perf_counter()
     try:
@@ -77,7 +87,7 @@ def _text(output: bytes | str | None) -> str:
 
 
 def _begin(file: Path) -> dict[str, Any]:
-    """The report of an earlier run on the same card with the same kernels, or an empty one."""
+    """Load the report of an earlier run on the same GPU with the same kernels, or start a new one."""
     import torch
 
     from rhobench.ops import cuda
@@ -86,15 +96,15 @@ def _begin(file: Path) -> dict[str, Any]:
 
     reason = cuda.unavailable_reason()
     if reason is not None:
-        sys.exit(f"There is nothing to check: {reason}.")
+        sys.exit(f"The CUDA backend cannot run on this machine: {reason}.")
     here = {key: value for key, value in machine("cuda").items() if key != "load_average"}
     device = torch.cuda.get_device_name()
-    begun = {"schema": 1, "device": device, "kernels": source_digest(), "machine": here, "steps": {}}
+    new = {"schema": 1, "device": device, "kernels": source_digest(), "machine": here, "steps": {}}
     if file.exists():
         before = json.loads(file.read_text())
-        if (before["device"], before["kernels"]) == (begun["device"], begun["kernels"]):
+        if (before["device"], before["kernels"]) == (new["device"], new["kernels"]):
             return before
-    return {"date": datetime.date.today().isoformat(), **begun}
+    return {"date": datetime.date.today().isoformat(), **new}
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -102,10 +112,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=f"{summary}\n\n{more}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer", type=Path, action="append", default=[], help="a clone of other kernels: peers.py")
-    parser.add_argument("--only", choices=tuple(LIMIT_S), action="append", help="this step, and others named so")
-    parser.add_argument("--budget", type=float, default=float("inf"), metavar="S", help="seconds a step may take")
-    parser.add_argument("--out", type=Path, default=Path("gpu_check.json"), metavar="FILE.json")
+    parser.add_argument(
+        "--peer",
+        type=Path,
+        action="append",
+        default=[],
+        help="clone of other kernels (peers.py)",
+    )
+    parser.add_argument("--only", choices=tuple(LIMIT_S), action="append", help="run only this step; may be repeated")
+    parser.add_argument("--budget", type=float, default=float("inf"), metavar="S", help="seconds for each step")
+    parser.add_argument("--out", type=Path, default=Path("gpu_check.json"), metavar="FILE.json", help="report to write")
     return parser.parse_args(arguments)
 
 

@@ -1,6 +1,6 @@
-"""The steps of `gpu_check.py`, each in a process of its own: ``python benchmarks/gpu_steps.py STEP [PEER...]``.
+"""The steps of `gpu_check.py`, each run in a separate process: ``python benchmarks/gpu_steps.py STEP [PEER...]``.
 
-A step prints what it does, and what it found as one JSON object on its last line.
+A step prints its results as one JSON object on the last line of stdout.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor  # noqa: E402
 
 from rhobench.ops.check import DTYPES, Attention, check_backend  # noqa: E402
 from rhobench.ops.cuda import operators  # noqa: E402
-from rhobench.ops.limits import first_level_speed, read_speed  # noqa: E402
+from rhobench.ops.limits import l1_cache_speed, read_speed  # noqa: E402
 from rhobench.ops.measure import measure  # noqa: E402
 from rhobench.ops.shapes import SHAPES, Form, attend, make_inputs  # noqa: E402
 from rhobench.ops.timing import Contender, on_cpu, on_gpu, time_interleaved  # noqa: E402
@@ -35,11 +35,11 @@ from rhobench.ops.torch_op import flat_sizes  # noqa: E402
 Found = dict[str, Any]
 
 SIMULATED_HITS = {"dense_b4": 0.88, "sparse10_b4": 0.65}
-"""Of the first-level cache, for tiles of 8 by 8 queries of one head; traces of a cache of 192 KB."""
+"""Simulated hit rates of a 192 KB L1 cache, for tiles of 8x8 queries of one head."""
 
 
 def tests(peers: list[Path]) -> Found:
-    """Every test that is marked ``gpu``."""
+    """Run every test marked ``gpu``."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         where = ["tests/ops/cuda", "tests/model/test_on_gpu.py"]
@@ -58,7 +58,7 @@ def tests(peers: list[Path]) -> Found:
 
 
 def memory(peers: list[Path]) -> Found:
-    """compute-sanitizer over the small problems: accesses outside, races in shared memory."""
+    """Run the small problems under compute-sanitizer: out-of-bounds accesses, races in shared memory, barriers."""
     if shutil.which("compute-sanitizer") is None:
         return {"skipped": "compute-sanitizer is not installed"}
     tools = {}
@@ -73,7 +73,7 @@ def memory(peers: list[Path]) -> Found:
 
 
 def small(peers: list[Path]) -> Found:
-    """Small problems, forward and backward, without and with determinism."""
+    """Check the small problems, forward and backward, without and with deterministic algorithms."""
     for deterministic in (False, True):
         torch.use_deterministic_algorithms(deterministic)
         for dtype in (torch.float32, torch.bfloat16):
@@ -83,7 +83,7 @@ def small(peers: list[Path]) -> Found:
 
 
 def ceilings(peers: list[Path]) -> Found:
-    """What the card can do: bytes a second from memory and caches, and rows added to sums, far apart and crowded."""
+    """Measure the limits of the GPU: bandwidth of memory and caches, and rows added to sums, spread and contended."""
     device = torch.device("cuda")
     source = torch.ones(1 << 28, device=device)
     copied = torch.empty_like(source)
@@ -99,7 +99,7 @@ def ceilings(peers: list[Path]) -> Found:
     return {
         "memory_read_gb_s": read_speed(1 << 28, 0, device) / 1e9,
         "second_level_read_gb_s": read_speed(16 << 20, 0, device) / 1e9,
-        "first_level_read_gb_s_computed": first_level_speed(device) / 1e9,
+        "first_level_read_gb_s_computed": l1_cache_speed(device) / 1e9,
         "copy_gb_s": 2 * source.nbytes / timed["copy"].median / 1e6,
         "rows_added_per_us_spread": len(rows) / timed["add_spread"].median / 1e3,
         "rows_added_per_us_crowded": len(rows) / timed["add_crowded"].median / 1e3,
@@ -107,7 +107,7 @@ def ceilings(peers: list[Path]) -> Found:
 
 
 def host(peers: list[Path]) -> Found:
-    """Microseconds that the processor needs to start one forward pass, when it does not wait for the device."""
+    """Measure the host time in microseconds to start one forward pass without waiting for the device."""
     inputs = make_inputs(SHAPES["decoder"], device="cuda")
     arguments, shapes = inputs.differentiable("fused"), inputs.spatial_shapes
     sizes = flat_sizes(shapes)
@@ -126,12 +126,14 @@ def host(peers: list[Path]) -> Found:
             call()
 
     with torch.no_grad():
-        timed = time_interleaved({name: on_cpu(partial(burst, call)) for name, call in calls.items()}, rounds=5, most=3)
+        timed = time_interleaved(
+            {name: on_cpu(partial(burst, call)) for name, call in calls.items()}, rounds=5, max_warm=3
+        )
     return {"microseconds": {name: samples.median * 1e3 / 50 for name, samples in timed.items()}}
 
 
 def hits(peers: list[Path]) -> Found:
-    """Hit rates of the first-level cache by Nsight Compute, beside the simulated ones."""
+    """Measure L1 hit rates with Nsight Compute, for comparison with the simulated ones."""
     if shutil.which("ncu") is None:
         return {"skipped": "ncu is not installed"}
     metrics = {
@@ -145,7 +147,7 @@ def hits(peers: list[Path]) -> Found:
     done = subprocess.run(command, capture_output=True, text=True)
     table = [line for line in done.stdout.splitlines() if line.startswith('"')]
     if done.returncode or not table:
-        return {"skipped": f"ncu cannot read this card: {(done.stdout + done.stderr).strip()[-300:]}"}
+        return {"skipped": f"ncu cannot profile this GPU: {(done.stdout + done.stderr).strip()[-300:]}"}
     names = {metric: name for name, metric in metrics.items()}
     found: list[Found] = []
     for row in csv.DictReader(table):
@@ -158,7 +160,7 @@ def hits(peers: list[Path]) -> Found:
 
 
 def launches(peers: list[Path]) -> Found:
-    """One forward and one backward pass of each problem of ``hits``, in the order of ``_launched``."""
+    """Run one forward and one backward pass of each problem of ``hits``, in the order of ``_launched``."""
     for name in SIMULATED_HITS:
         for dtype in (torch.float32, torch.bfloat16):
             inputs = make_inputs(SHAPES[name], dtype, "cuda")
@@ -174,7 +176,7 @@ def _launched() -> list[str]:
 
 
 def models(peers: list[Path]) -> Found:
-    """Milliseconds of whole models on one image of 800x1066, with the kernels and with the reference."""
+    """Time whole models on one image of 800x1066 with the kernels and with the reference, in milliseconds."""
     from dataclasses import replace
 
     from rhobench.model import MODELS, build_model
@@ -204,7 +206,7 @@ def _inference(model: torch.nn.Module, image: Tensor, mask: Tensor, precision: s
 
 
 def bench(peers: list[Path]) -> Found:
-    """Times of both forms beside the reference, its compiled form and the peers; the most important problems first."""
+    """Time both forms, the reference, its compiled form and the peers; the most important problems first."""
     others = _peers(peers)
     plan: list[tuple[str, Form, bool]] = [(f"{name}_b4", "fused", True) for name in ("dense", "sparse10", "decoder")]
     plan += [(f"{name}_b4", "plain", False) for name in ("dense", "sparse10", "decoder")]
@@ -214,12 +216,12 @@ def bench(peers: list[Path]) -> Found:
     for name, form, compiled in plan:
         found = measure(name, form, ["cuda"], dtypes, device="cuda", compiled=compiled, peers=others, rounds=5)
         rows += [row.as_dict(found) for row in found]
-        print(json.dumps({"rows": rows}), flush=True)  # the last line is kept also when time runs out
+        print(json.dumps({"rows": rows}), flush=True)  # the last line is kept if the time limit is reached
     return {"rows": rows}
 
 
 def backward(peers: list[Path]) -> Found:
-    """Milliseconds of the backward kernels alone, as float sums and, for determinism, as integers."""
+    """Time the backward kernels with float sums and with deterministic integer sums, in milliseconds."""
     calls: dict[str, Contender] = {}
     for name in ("dense_b4", "sparse10_b4", "decoder_b4"):
         for dtype_name, dtype in DTYPES.items():
@@ -230,7 +232,7 @@ def backward(peers: list[Path]) -> Found:
             arguments = value, sizes, offsets, logits, references, inputs.query_index
             call = partial(operators.backward, grad, *arguments, needs_reference=False)
             for deterministic in (False, True):
-                torch.use_deterministic_algorithms(deterministic)  # looked at while the graph is captured
+                torch.use_deterministic_algorithms(deterministic)  # read while the graph is captured
                 calls[f"{name} {dtype_name} {'integers' if deterministic else 'floats'}"] = on_gpu([call])
             torch.use_deterministic_algorithms(False)
     timed = time_interleaved(calls, rounds=5, round_s=0.05)
@@ -242,7 +244,7 @@ def _peers(folders: list[Path]) -> dict[str, Attention]:
 
     found, failed = find_peers(folders)
     for folder, reason in failed.items():
-        print(f"{folder} cannot be compared with: {reason}")
+        print(f"The kernels in {folder} cannot be used: {reason}")
     return found
 
 

@@ -1,7 +1,7 @@
-"""Deformable attention by others, to be timed beside ours. Nothing of them is in this repository.
+"""Third-party kernels of deformable attention to compare with, built from clones that are not in this repository.
 
-A peer is a folder that you have cloned: the official kernels from github.com/fundamentalvision/Deformable-DETR (the
-Sparse DETR repository has the same), Triton ones from github.com/rziga/msda-triton.
+A peer is a folder with a clone: the official kernels from github.com/fundamentalvision/Deformable-DETR (the Sparse DETR
+repository has the same ones), or the Triton kernels from github.com/rziga/msda-triton.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from rhobench.ops.reference import sampling_points
 from rhobench.ops.shapes import Form
 
 Plain = Callable[[Tensor, list[tuple[int, int]], Tensor, Tensor], Tensor]
-"""value (N, S, H, D), levels, locations, weights -> (N, Q, H * D), differentiable."""
+"""(value (N, S, H, D), spatial shapes, locations, weights) -> (N, Q, H * D), differentiable."""
 
 OFFICIAL_HEADER = "models/ops/src/cuda/ms_deform_im2col_cuda.cuh"
 TRITON_PACKAGE = "src/msda_triton"
+"""Paths by which the clones are recognised."""
 
-# The binding of the official repository does not compile with a present PyTorch. Its kernels do, once the header that
-# PyTorch has moved is where they look for it.
+# The official binding does not compile with current versions of PyTorch. The kernels do, if a header that PyTorch has
+# moved is provided at its old path.
 _BINDING = r"""
 #include <torch/extension.h>
 #include <ATen/cuda/CUDAContext.h>
@@ -58,31 +59,37 @@ void backward(T, T, T, T, T, T, T, T, T);
 
 
 def find_peers(folders: list[Path]) -> tuple[dict[str, Attention], dict[str, str]]:
-    """Build what the folders hold -> operators by name, and the reasons why others cannot be used, by folder."""
+    """Build the kernels in the folders.
+
+    Returns:
+        The operators by name, and for each folder whose kernels cannot be used the reason.
+    """
     found: dict[str, Attention] = {}
     failed: dict[str, str] = {}
     for folder in folders:
         try:
             if (folder / OFFICIAL_HEADER).is_file():
-                found["official"] = _with_points(official(folder))
+                found["official"] = _with_both_forms(official(folder))
             elif (folder / TRITON_PACKAGE).is_dir():
-                found["msda-triton"] = _with_points(msda_triton(folder))
+                found["msda-triton"] = _with_both_forms(msda_triton(folder))
             else:
-                failed[str(folder)] = f"neither {OFFICIAL_HEADER} nor {TRITON_PACKAGE} is in there"
-        except Exception as error:  # somebody else's code may fail in any way
+                failed[str(folder)] = f"it contains neither {OFFICIAL_HEADER} nor {TRITON_PACKAGE}"
+        except Exception as error:  # third-party code may raise anything
             failed[str(folder)] = f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
     return found, failed
 
 
 def official(folder: Path) -> Plain:
-    """The kernels of Deformable DETR, compiled by nvcc for the GPU at hand."""
+    """Compile the kernels of Deformable DETR with nvcc for the GPU of this machine."""
     extension = build_official(folder)
 
     class Operator(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, value: Tensor, shapes: Tensor, starts: Tensor, *points: Tensor) -> Tensor:
             ctx.save_for_backward(value, shapes, starts, *points)
-            output = value.new_zeros(len(value), points[0].shape[1], value.shape[2] * value.shape[3])  # as theirs does
+            output = value.new_zeros(
+                len(value), points[0].shape[1], value.shape[2] * value.shape[3]
+            )  # as the official binding does
             extension.forward(value, shapes, starts, *points, output)
             return output
 
@@ -96,7 +103,7 @@ def official(folder: Path) -> Plain:
     known: dict[tuple[tuple[int, int], ...], tuple[Tensor, Tensor]] = {}
 
     def attend(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
-        if tuple(shapes) not in known:  # copied to the device once, which a graph could not capture
+        if tuple(shapes) not in known:  # copied to the device only once: the copy cannot be captured in a CUDA graph
             sizes = torch.tensor(shapes, device=value.device)
             areas = sizes.prod(1)
             known[tuple(shapes)] = sizes, areas.cumsum(0) - areas
@@ -106,17 +113,17 @@ def official(folder: Path) -> Plain:
 
 
 def build_official(folder: Path) -> Any:
-    """Compile the official header with a binding of ours; needs nvcc and a C++ compiler."""
+    """Compile the official header with the binding above, which needs nvcc and a C++ compiler."""
     from torch.utils.cpp_extension import load_inline
 
-    folder_of_ours = Path(tempfile.mkdtemp())
-    (folder_of_ours / "THC").mkdir()
-    (folder_of_ours / "THC" / "THCAtomics.cuh").write_text("#include <ATen/cuda/Atomic.cuh>\n")
-    headers = [(folder / OFFICIAL_HEADER).parent, folder_of_ours]
-    for cuda in _cuda_of_pytorch():  # nvcc alone may come without them
+    build_folder = Path(tempfile.mkdtemp())
+    (build_folder / "THC").mkdir()
+    (build_folder / "THC" / "THCAtomics.cuh").write_text("#include <ATen/cuda/Atomic.cuh>\n")
+    headers = [(folder / OFFICIAL_HEADER).parent, build_folder]
+    for cuda in _cuda_of_pytorch():  # nvcc may be installed without headers and libraries
         headers.append(cuda / "include")
         for library in (cuda / "lib").glob("libcudart.so.*"):
-            (folder_of_ours / "libcudart.so").symlink_to(library)
+            (build_folder / "libcudart.so").symlink_to(library)
     return load_inline(
         "official_deformable_attention",
         cpp_sources=_DECLARATIONS,
@@ -124,20 +131,20 @@ def build_official(folder: Path) -> Any:
         functions=["forward", "backward"],
         extra_include_paths=[str(header) for header in headers],
         extra_cuda_cflags=["-O3"],
-        extra_ldflags=[f"-L{folder_of_ours}"],
+        extra_ldflags=[f"-L{build_folder}"],
         with_cuda=True,
     )
 
 
 def _cuda_of_pytorch() -> list[Path]:
-    """Headers and libraries of CUDA that were installed with PyTorch."""
+    """Folders of the CUDA headers and libraries that were installed with PyTorch."""
     packages = importlib.util.find_spec("nvidia")
     places = packages.submodule_search_locations if packages else None
     return [folder for place in places or [] for folder in Path(place).glob("cu[0-9]*")]
 
 
 def msda_triton(folder: Path) -> Plain:
-    """The Triton kernels of rziga/msda-triton."""
+    """Import the Triton kernels of rziga/msda-triton."""
     sys.path.insert(0, str(folder / "src"))
     operator = importlib.import_module("msda_triton.frontend").triton_multiscale_deformable_attention
     known: dict[tuple[tuple[int, int], ...], Tensor] = {}
@@ -149,8 +156,8 @@ def msda_triton(folder: Path) -> Plain:
     return attend
 
 
-def _with_points(plain: Plain) -> Attention:
-    """The fused form as users of a plain operator have it: softmax and locations by PyTorch."""
+def _with_both_forms(plain: Plain) -> Attention:
+    """Add the fused form to a plain operator, with softmax and sampling locations computed by PyTorch."""
 
     def attend(form: Form, arguments: dict[str, Tensor], shapes: list[tuple[int, int]], index: Tensor | None) -> Tensor:
         value, *others = arguments.values()

@@ -22,7 +22,7 @@ def one_thread() -> Iterator[None]:
 def make_problem() -> Callable[..., Problem]:
     """Random inputs, with sampling locations inside and outside the map.
 
-    None lies within 0.02 pixels of a pixel's centre, where the gradient jumps and rounding picks the side.
+    None is within 0.02 pixels of a pixel's centre, where the gradient is discontinuous.
     """
 
     def make(shapes=((5, 7), (3, 4)), images=2, queries=9, heads=2, width=24, points=4, seed=0) -> Problem:
@@ -47,10 +47,10 @@ def make_fused_problem(make_problem: Callable[..., Problem]) -> Callable[..., Fu
         images, queries, _, levels, points, _ = locations.shape
         random = torch.Generator().manual_seed(seed + 1)
         references = torch.rand(images, queries, levels, 4 if boxes else 2, generator=random) * 0.8 + 0.1
-        aside = locations - references[:, :, None, :, None, :2]
+        relative = locations - references[:, :, None, :, None, :2]
         extents = torch.tensor([(w, h) for h, w in shapes], dtype=torch.float32)[:, None]  # (L, 1, 2)
         half_a_box = references[:, :, None, :, None, 2:] / 2
-        offsets = aside / half_a_box * points if boxes else aside * extents
+        offsets = relative / half_a_box * points if boxes else relative * extents
         return value, shapes, references, offsets, torch.randn(weights.shape, generator=random)
 
     return make

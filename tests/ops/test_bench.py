@@ -1,4 +1,4 @@
-"""The benchmark: correctness first, then times that mean what the table says."""
+"""The benchmark checks results before it times them, and its table and JSON agree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from rhobench.ops import bench, limits, measure, shapes, timing
 from rhobench.ops.shapes import Problem
 
-TINY = Problem(levels=((6, 8), (3, 4)), queries=90, heads=2, width=8, points=2, kind="decoder", about="a tiny one")
+TINY = Problem(levels=((6, 8), (3, 4)), queries=90, heads=2, width=8, points=2, kind="decoder", about="tiny")
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def run(capsys, *arguments):
 
 
 @pytest.mark.parametrize(("form", "compiled"), [("fused", True), ("plain", False)])
-def test_table_for_people_and_json_for_machines(form, compiled, tmp_path, capsys):
+def test_table_and_json_agree(form, compiled, tmp_path, capsys):
     options = ["--form", form, "--out", str(tmp_path / "out.json"), *([] if compiled else ["--no-compiled"])]
     status, table = run(capsys, "tiny", *options)
     found = json.loads((tmp_path / "out.json").read_text())
@@ -48,13 +48,13 @@ def test_table_for_people_and_json_for_machines(form, compiled, tmp_path, capsys
     assert f"{rows['cpu', 'bfloat16']['forward']['median_ms']:.3f}" in ours
 
 
-def test_what_fails_its_check_gets_no_time(tmp_path, capsys, monkeypatch):
+def test_a_backend_that_fails_its_check_is_not_timed(tmp_path, capsys, monkeypatch):
     attend = shapes.attend
 
-    def off(*arguments, backend):
+    def inexact(*arguments, backend):
         return attend(*arguments, backend) * (1.001 if backend == "cpu" else 1)
 
-    monkeypatch.setattr(measure, "attend", off)
+    monkeypatch.setattr(measure, "attend", inexact)
     out = tmp_path / "out.json"
     status, table = run(capsys, "tiny", "--dtype", "float32", "--no-compiled", "--out", str(out))
     assert status == 1
@@ -64,14 +64,14 @@ def test_what_fails_its_check_gets_no_time(tmp_path, capsys, monkeypatch):
     assert "forward" not in ours
 
 
-def test_a_problem_that_does_not_exist_is_a_sentence(capsys):
+def test_an_unknown_problem_is_rejected(capsys):
     with pytest.raises(SystemExit) as stopped:
         bench.main(["tinny"])
     assert stopped.value.code == 2
     assert "unknown problem 'tinny': choose from dense, sparse30" in capsys.readouterr().err
 
 
-def test_the_limit_is_what_memory_must_move(monkeypatch):
+def test_the_limit_follows_from_bytes_moved(monkeypatch):
     speeds = {}
     monkeypatch.setattr(limits, "read_speed", lambda size, *_: speeds.setdefault(size, 1e9))
     samples, outputs, values = 90 * 2 * 2 * 2, 90 * 2 * 8, 60 * 2 * 8
@@ -89,7 +89,7 @@ def test_read_speed_is_measured():
     assert 1e8 < limits.read_speed(1 << 20, torch.get_num_threads()) < 1e13
 
 
-def test_a_gpu_reads_rows_from_its_first_level_caches(monkeypatch):
+def test_a_gpu_gathers_rows_from_l1(monkeypatch):
     gpu = SimpleNamespace(multi_processor_count=100, clock_rate=1_000_000)  # kHz
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
     monkeypatch.setattr(limits, "read_speed", lambda *_: 1e18)
@@ -100,18 +100,18 @@ def test_a_gpu_reads_rows_from_its_first_level_caches(monkeypatch):
     )
 
 
-def test_contenders_take_turns():
+def test_contenders_are_interleaved():
     calls = []
 
     def contender(name):
         return timing.Contender(lambda: calls.append(name.upper()) or 2.0, lambda: calls.append(name) or 1.0, "wall")
 
-    samples = timing.time_interleaved({name: contender(name) for name in "ab"}, rounds=3, most=2)
+    samples = timing.time_interleaved({name: contender(name) for name in "ab"}, rounds=3, max_warm=2)
     assert "".join(calls) == 3 * "AaaBbb"
     assert all(one.cold == [2.0] * 3 and one.warm_samples == [1.0] * 6 for one in samples.values())
 
 
-def test_slow_calls_get_two_a_turn(monkeypatch):
+def test_slow_calls_are_made_twice_per_round(monkeypatch):
     clock = iter(range(10**9))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock) * 1.0)
     monkeypatch.setattr(timing.time, "perf_counter_ns", lambda: next(clock) * 10**6)
@@ -120,10 +120,10 @@ def test_slow_calls_get_two_a_turn(monkeypatch):
     assert (samples.cold, samples.warm) == ([1.0, 1.0], [[1.0], [1.0]])
     assert samples.median == samples.cold_median == 1.0
     assert samples.spread == (1.0, 1.0)
-    assert len(calls) == 5  # once before the first, untimed: it may compile
+    assert len(calls) == 5  # including an untimed first call, which may compile
 
 
-def test_peers_are_compared_with_too(monkeypatch, capsys):
+def test_peers_are_timed(monkeypatch, capsys):
     def twice(form, arguments, shapes_, index):
         return shapes.attend(form, arguments, shapes_, index, "reference") * 2
 
@@ -132,7 +132,7 @@ def test_peers_are_compared_with_too(monkeypatch, capsys):
         ["tiny", "--no-compiled", "--rounds", "2", "--device", "cpu"], {"another": same, "wrong": twice}
     )
     table = capsys.readouterr().out
-    assert status == 0  # a peer that is wrong is no fault of ours
+    assert status == 0  # a wrong peer does not fail the benchmark
     assert "x another" in table
     assert "not timed: output has a relative error of 1.0e+00" in next(
         row for row in table.splitlines() if row[12:].startswith("wrong")
@@ -142,7 +142,7 @@ def test_peers_are_compared_with_too(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("device", "sentence"), [("gpu", "unknown --device 'gpu'"), ("meta", "no backend is named 'meta'")]
 )
-def test_a_device_that_cannot_be_timed_is_a_sentence(device, sentence, capsys):
+def test_a_device_without_backend_is_rejected(device, sentence, capsys):
     with pytest.raises(SystemExit) as stopped:
         bench.main(["decoder", "--device", device])
     assert stopped.value.code == 2

@@ -1,4 +1,4 @@
-"""The check that ``rhobench doctor`` and the benchmark rely on: it passes what is right and names what is wrong."""
+"""The check of backends, used by ``rhobench doctor`` and the benchmark, accepts right and reports wrong results."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def test_every_backend_passes(backend, dtype):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", [name for name in SHAPES if not name.endswith("_b4")])
-def test_large_maps_cost_no_digits(shape, form):
-    """Pixel coordinates of large maps leave float32 few digits for the place between two pixels."""
+def test_large_maps_do_not_cost_precision(shape, form):
+    """Pixel coordinates of large maps leave float32 few digits for the position between two pixels."""
     problem = replace(SHAPES[shape], queries=200, kind="sparse" if SHAPES[shape].kind == "encoder" else "decoder")
     compared = compare("cpu", exact_results(form, make_inputs(problem)), shape)
     assert compared.agrees, compared.summary
@@ -34,7 +34,7 @@ def test_large_maps_cost_no_digits(shape, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_no_sample_lies_where_rounding_picks_the_side(form):
+def test_no_sample_is_at_a_pixel_centre(form):
     inputs = make_inputs(replace(SHAPES["sparse10"], queries=50), torch.bfloat16)
     arguments = inputs.differentiable("plain")
     sizes = torch.tensor([(w, h) for h, w in inputs.spatial_shapes])[:, None]
@@ -48,7 +48,7 @@ def exact():
 
 
 def wrong(change):
-    """The reference, with ``change`` made to its arguments or result."""
+    """The reference with an error of the kind ``change``."""
 
     def attention(form, arguments, shapes, index):
         arguments = dict(arguments)
@@ -67,7 +67,7 @@ def wrong(change):
 
 
 @pytest.mark.parametrize("change", ["output", "gradient", "shape", "NaN"])
-def test_a_wrong_result_is_found(exact, change):
+def test_a_wrong_result_is_detected(exact, change):
     compared = compare("cpu", exact, "one-pixel map", wrong(change))
     assert not compared.agrees
     assert "limit" in compared.summary or compared.message
@@ -78,7 +78,7 @@ def test_the_worst_tensor_is_named(exact):
     assert "relative error of nan" in compared.summary
 
 
-def test_an_error_in_a_backend_is_a_finding(monkeypatch):
+def test_an_exception_in_a_backend_is_reported(monkeypatch):
     def broken(*arguments, backend):
         if backend == "cpu":
             raise RuntimeError("launch failed: out of registers\nand much more")
@@ -90,6 +90,6 @@ def test_an_error_in_a_backend_is_a_finding(monkeypatch):
     assert not any(one.agrees for one in compared)
 
 
-def test_an_unknown_backend_is_a_sentence():
+def test_an_unknown_backend_is_rejected():
     with pytest.raises(ValueError, match=r"backend='tpu' is unknown: use one of \('auto', 'reference', 'cpu'"):
         check_backend("tpu")

@@ -1,4 +1,4 @@
-"""How the CPU backend behaves in a program: with torch.compile, threads, forks and other processes."""
+"""The CPU backend in a program: opcheck, torch.compile, threads, forks and several processes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def assert_identical(results, expected):
 
 
 @pytest.mark.parametrize("form", ["plain", "points", "boxes"])
-def test_operator_fulfils_pytorchs_contract(make_problem, make_fused_problem, form):
+def test_opcheck(make_problem, make_fused_problem, form):
     references = index = None
     if form == "plain":
         value, shapes, points, weights = make_problem()
@@ -63,15 +63,15 @@ def test_compiles_without_a_graph_break(make_fused_problem, backend):
     torch.testing.assert_close(*results)
 
 
-def test_repeats_bit_for_bit(problem):
+def test_results_are_bitwise_reproducible(problem):
     expected = gradients(problem)
     for _ in range(10):
         assert_identical(gradients(problem), expected)
 
 
 @pytest.mark.parametrize("openmp", [True, False])
-def test_two_threads_give_the_bits_of_one(problem, openmp, monkeypatch):
-    if not openmp:  # as with a PyTorch that was built without it
+def test_two_threads_give_bitwise_the_same_results(problem, openmp, monkeypatch):
+    if not openmp:  # as if PyTorch was built without OpenMP
         monkeypatch.setattr(launch, "_openmp", lambda: None)
     expected = gradients(problem)
     torch.set_num_threads(2)
@@ -79,7 +79,7 @@ def test_two_threads_give_the_bits_of_one(problem, openmp, monkeypatch):
     assert torch.get_num_threads() == 2
 
 
-def test_a_kernel_runs_on_as_many_threads_as_pytorch_does():
+def test_a_kernel_uses_the_number_of_threads_of_pytorch():
     callers = []
     started = threading.Barrier(2)
 
@@ -132,7 +132,7 @@ print(json.dumps({"heavy": heavy, "child": exit_code, "hits": [kernel.cache_hits
 
 @pytest.fixture(scope="module")
 def second_process():
-    """What the program above sees in a fresh interpreter, after this process has compiled the kernels."""
+    """Results of the program above in a new interpreter, after this process has compiled the kernels."""
     value = torch.zeros(1, 4, 1, 24, requires_grad=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -143,19 +143,19 @@ def second_process():
 
 
 def start(program, **environment):
-    """Begin to run ``program`` in a fresh interpreter."""
+    """Start ``program`` in a new interpreter."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | environment
     return subprocess.Popen([sys.executable, "-c", program], env=env, stdout=-1, stderr=-1, text=True)
 
 
 def finish(process):
-    """What the program has printed as JSON."""
+    """Wait for the process and return the JSON that it printed."""
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     return json.loads(output)
 
 
-def test_import_is_light(second_process):
+def test_import_is_lightweight(second_process):
     assert second_process["heavy"] == []
 
 
@@ -173,7 +173,7 @@ def test_two_processes_may_compile_at_once(tmp_path):
     assert finish(start(PROGRAM, NUMBA_CACHE_DIR=str(tmp_path)))["hits"] == [1, 1]
 
 
-def test_an_unwritable_cache_folder_costs_time_only(tmp_path):
+def test_without_a_writable_cache_folder_it_still_works(tmp_path):
     assert finish(start(PROGRAM, XDG_CACHE_HOME="/proc/none", TMPDIR=str(tmp_path)))["child"] == 0
 
 
@@ -196,5 +196,5 @@ print(json.dumps(torch.equal(torch.cat(list(loader)), expected)))
 """
 
 
-def test_forked_data_loader_workers_may_call_it():
+def test_it_works_in_forked_data_loader_workers():
     assert finish(start(LOADER)) is True

@@ -1,4 +1,4 @@
-"""What deformable attention computes: values and gradients, whatever the sizes, layout and dtype of its inputs."""
+"""Values and gradients of deformable attention for all sizes, layouts and dtypes of its inputs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_cpu_agrees_for_any_sizes(make_problem, shapes, images, queries, heads, 
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 3e-4), (torch.bfloat16, 2e-3)])
-def test_half_precision_rounds_only_what_it_returns(make_problem, dtype, tolerance):
+def test_half_precision_rounds_only_results(make_problem, dtype, tolerance):
     value, shapes, locations, weights = make_problem([(9, 8), (4, 4)], queries=50, heads=3)
     leaves = [t.requires_grad_() for t in (value.to(dtype), locations, weights.to(dtype))]
     exact = [t.detach().double().requires_grad_() for t in leaves]
@@ -86,7 +86,7 @@ def test_points_outside_give_zero_output_and_gradient(make_problem):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_a_coordinate_that_is_no_number_shows_and_stays_in_its_row(make_problem, bad):
+def test_a_nan_or_infinite_coordinate_affects_only_its_row(make_problem, bad):
     value, shapes, locations, weights = make_problem()
     clean = run((value, shapes, locations, weights), "cpu")
     locations[0, 3, 1, 0, 2, 0] = bad
@@ -141,7 +141,7 @@ def test_bfloat16_autocast_keeps_locations_in_float32(make_problem, backend):
     assert torch.equal(output, expected)
 
 
-def test_default_dtype_plays_no_part(make_problem):
+def test_default_dtype_is_irrelevant(make_problem):
     problem = make_problem()
     expected = run(problem, "cpu")
     torch.set_default_dtype(torch.float64)
@@ -172,7 +172,7 @@ def test_backends_by_device():
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "message"),
     [
         ({"backend": "tpu"}, r"backend='tpu' is unknown.*use one of \('auto', 'reference', 'cpu', 'cuda'\)"),
         (
@@ -197,7 +197,7 @@ def test_backends_by_device():
         ),
     ],
 )
-def test_a_wrong_request_is_answered_by_a_sentence(make_problem, change, sentence):
+def test_wrong_arguments_are_reported(make_problem, change, message):
     names = ("value", "spatial_shapes", "sampling_locations", "attention_weights")
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=message):
         deformable_attention(**(dict(zip(names, make_problem(), strict=True)) | change))

@@ -1,4 +1,4 @@
-"""The fused form computes what the plain one does with ``sampling_points``, for values and gradients."""
+"""The fused form equals the plain form at ``sampling_points``, in values and gradients."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def assert_agrees(problem, tolerance=1e-6, query_index=None):
     for name, ours, expected in zip(names, run(problem, "cpu", query_index, dtype), exact, strict=True):
         assert ours.shape == expected.shape, name
         limit = 1e-6 if ours.dtype == torch.float32 else tolerance
-        error = (ours.double() - expected).norm() / max(expected.norm(), 1)  # a lone sample's logit has none
+        error = (ours.double() - expected).norm() / max(
+            expected.norm(), 1
+        )  # the logit of a single sample has no gradient
         assert error <= limit, f"{name}: relative error {error:.1e}"
 
 
@@ -75,7 +77,7 @@ def test_queries_read_their_references_in_place(make_fused_problem, boxes):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
-def test_a_row_that_does_not_exist_is_named(make_fused_problem, backend):
+def test_an_unknown_row_is_reported(make_fused_problem, backend):
     value, shapes, *inputs = make_fused_problem(queries=3)
     index = torch.tensor([[0, 1, 3], [0, 1, 2]])
     with pytest.raises((IndexError, RuntimeError), match="3"):
@@ -84,7 +86,7 @@ def test_a_row_that_does_not_exist_is_named(make_fused_problem, backend):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 3e-4), (torch.bfloat16, 2e-3)])
 @pytest.mark.parametrize("boxes", [False, True])
-def test_half_precision_rounds_only_what_it_returns(make_fused_problem, dtype, tolerance, boxes):
+def test_half_precision_rounds_only_results(make_fused_problem, dtype, tolerance, boxes):
     value, shapes, references, offsets, logits = make_fused_problem(queries=50, heads=3, boxes=boxes)
     problem = value.to(dtype), shapes, references, offsets.to(dtype), logits.to(dtype)
     assert_agrees(problem, tolerance)
@@ -97,7 +99,7 @@ def test_no_queries_and_no_images(make_fused_problem):
 
 
 @pytest.mark.parametrize("logit", [-float("inf"), -200.0, 90.0])
-def test_extreme_logits_weigh_as_in_a_softmax(make_fused_problem, logit):
+def test_extreme_logits(make_fused_problem, logit):
     *problem, logits = make_fused_problem()
     logits = logits.clone()
     logits[..., 0] = logit
@@ -105,7 +107,7 @@ def test_extreme_logits_weigh_as_in_a_softmax(make_fused_problem, logit):
     torch.testing.assert_close(ours, expected)
 
 
-def test_a_logit_that_is_no_number_shows_and_stays_in_its_row(make_fused_problem):
+def test_a_nan_logit_affects_only_its_row(make_fused_problem):
     *problem, logits = make_fused_problem()
     clean = run((*problem, logits), "cpu")[0]
     logits = logits.clone()
@@ -117,7 +119,7 @@ def test_a_logit_that_is_no_number_shows_and_stays_in_its_row(make_fused_problem
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "message"),
     [
         (
             {"reference_points": torch.zeros(2, 9, 2, 3)},
@@ -131,7 +133,7 @@ def test_a_logit_that_is_no_number_shows_and_stays_in_its_row(make_fused_problem
         ({"attention_logits": torch.zeros(2, 9, 2, 2, 4).double()}, r"attention_logits is float64"),
     ],
 )
-def test_a_wrong_request_is_answered_by_a_sentence(make_fused_problem, change, sentence):
+def test_wrong_arguments_are_reported(make_fused_problem, change, message):
     names = "value", "spatial_shapes", "reference_points", "sampling_offsets", "attention_logits"
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=message):
         fused_deformable_attention(**(dict(zip(names, make_fused_problem(), strict=True)) | change))

@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept for later processes."""
+"""The folder in which compiled kernels are cached for later processes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 @cache
 def cache_folder(*parts: str, variable: str = "") -> Path:
-    """A folder for compiled kernels: writable, and the user's own, since what lies there is run.
+    """Return a writable folder for compiled kernels, owned by the user because its contents are executed.
 
     Args:
-        parts: names of folders inside.
-        variable: an environment variable that names where it shall lie.
+        parts: names of nested subfolders.
+        variable: environment variable that overrides the base folder.
 
     Returns:
-        The folder in the one that ``variable`` names, in XDG_CACHE_HOME or in ~/.cache; where nobody can write there,
-        in the folder for temporary files.
+        A subfolder of the folder that ``variable`` names, or of ``rhobench`` in XDG_CACHE_HOME or ~/.cache. If it is
+        not writable or has another owner, a folder for this user, or a new one, in the folder for temporary files.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rhobench"
     named = os.environ.get(variable)

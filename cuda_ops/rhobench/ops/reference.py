@@ -1,4 +1,4 @@
-"""Deformable attention in plain PyTorch: the definition that every other backend is tested against."""
+"""Deformable attention in plain PyTorch, the definition that every other backend is checked against."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def deformable_attention(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
-    """Multi-scale deformable attention (Deformable DETR, eq. 3) by ``grid_sample``; differentiable, any device.
+    """Multi-scale deformable attention (Deformable DETR, eq. 3) with ``grid_sample``, on any device.
 
-    Arguments, result and convention are those of ``rhobench.ops.deformable_attention``. The arithmetic is float64
-    when an argument is float64 and float32 otherwise; the result has the dtype of ``value``.
+    Arguments, result and coordinates are those of ``rhobench.ops.deformable_attention``. The arithmetic is float64 if
+    an argument is float64, and float32 otherwise; the result has the dtype of ``value``.
     """
     num_images, _, num_heads, head_dim = value.shape
     num_queries, num_levels, num_points = sampling_locations.shape[1], *sampling_locations.shape[3:5]
-    dtype = _arithmetic(value, sampling_locations, attention_weights)
+    dtype = _arithmetic_dtype(value, sampling_locations, attention_weights)
 
     levels = value.to(dtype).split([height * width for height, width in spatial_shapes], dim=1)
-    grids = 2 * sampling_locations.to(dtype) - 1  # grid_sample's corners are -1 and 1
+    grids = 2 * sampling_locations.to(dtype) - 1  # grid_sample puts the edges of the map at -1 and 1
     samples = []
     for index, (height, width) in enumerate(spatial_shapes):
         pixels = levels[index].permute(0, 2, 3, 1).reshape(num_images * num_heads, head_dim, height, width)
@@ -47,16 +47,16 @@ def sampling_points(
     attention_logits: Tensor,
     query_index: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Where and how strongly the fused form samples: the definition of its inputs (Deformable DETR, appendix A.3).
+    """Sampling locations and attention weights of the fused form, by definition (Deformable DETR, appendix A.3).
 
-    Arguments are those of ``rhobench.ops.fused_deformable_attention``. Around a point an offset of 1 is one pixel of
-    the level; around a box an offset of P is half the box.
+    Arguments are those of ``rhobench.ops.fused_deformable_attention``. An offset of 1 from a reference point is one
+    pixel of the level; an offset of P from the centre of a reference box is half the box.
 
     Returns:
         Sampling locations (N, Q, H, L, P, 2) and attention weights (N, Q, H, L, P), which sum to 1 over levels and
-        points, in float64 when an argument is float64 and in float32 otherwise.
+        points; float64 if an argument is float64, and float32 otherwise.
     """
-    dtype = _arithmetic(reference_points, sampling_offsets, attention_logits)
+    dtype = _arithmetic_dtype(reference_points, sampling_offsets, attention_logits)
     num_points = sampling_offsets.shape[4]
     if query_index is not None:
         rows = query_index[:, :, None, None].expand(-1, -1, *reference_points.shape[2:])
@@ -79,10 +79,10 @@ def fused_deformable_attention(
     attention_logits: Tensor,
     query_index: Tensor | None = None,
 ) -> Tensor:
-    """``deformable_attention`` of ``sampling_points``; arguments of ``rhobench.ops.fused_deformable_attention``."""
+    """Deformable attention at ``sampling_points``; arguments as in ``rhobench.ops.fused_deformable_attention``."""
     points = sampling_points(spatial_shapes, reference_points, sampling_offsets, attention_logits, query_index)
     return deformable_attention(value, spatial_shapes, *points)
 
 
-def _arithmetic(*tensors: Tensor) -> torch.dtype:
+def _arithmetic_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32

@@ -1,4 +1,4 @@
-"""Named problems: the sizes at which DETRs call the operator, and tensors such as a trained model hands it."""
+"""Named problems: the sizes at which DETR models call the operator, and inputs like those of a trained model."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from rhobench.ops.reference import sampling_points
 
 Form = Literal["plain", "fused"]
 FORMS: tuple[Form, ...] = ("plain", "fused")
-"""``deformable_attention`` and ``fused_deformable_attention``."""
+"""Forms of the operator: ``deformable_attention`` and ``fused_deformable_attention``."""
 
+# Distance that samples keep from pixel centres, where the gradient is discontinuous.
 _CLEARANCE_PX = 1e-3
 _LEVELS_800x1066 = ((100, 134), (50, 67), (25, 34), (13, 17))
 _LEVELS_640x640 = ((80, 80), (40, 40), (20, 20))
@@ -25,52 +26,55 @@ _LEVELS_800x1333 = ((200, 334), (100, 167), (50, 84), (25, 42), (13, 21))
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Sizes of one call."""
+    """Sizes of one call of the operator."""
 
     levels: tuple[tuple[int, int], ...]
-    """Height and width of each."""
+    """(height, width) of each level."""
     queries: int
+    """Queries of an image."""
     heads: int = 8
     width: int = 32
     """Channels of a head."""
     points: int = 4
-    """Of each level."""
+    """Sampling points of a query on each level, for each head."""
     batch: int = 1
+    """Images."""
     kind: Literal["encoder", "sparse", "decoder"]
-    """encoder: every token is a query. sparse: some are, and read their reference points by index, in the order of
-    their scores. decoder: queries refer to boxes."""
+    """encoder: every token is a query. sparse: some tokens are queries and read their reference points by index, in
+    the order of their scores. decoder: the reference points of the queries are boxes."""
     about: str = ""
+    """Description of the problem."""
 
     @property
     def tokens(self) -> int:
-        """Pixels of all levels."""
+        """Number of pixels of all levels, S."""
         return sum(height * width for height, width in self.levels)
 
     @property
     def rows_read(self) -> int:
-        """Rows of ``width`` numbers that a forward pass gathers: four corners of each sample."""
+        """Number of rows of ``width`` channels that a forward pass gathers, four for each sample."""
         return self.batch * self.queries * self.heads * len(self.levels) * self.points * 4
 
 
 _ONE_IMAGE = {
-    "dense": Problem(levels=_LEVELS_800x1066, queries=17821, kind="encoder", about="encoder of 800x1066"),
-    "sparse30": Problem(levels=_LEVELS_800x1066, queries=5346, kind="sparse", about="encoder of 800x1066, ρ 0.3"),
-    "sparse10": Problem(levels=_LEVELS_800x1066, queries=1782, kind="sparse", about="encoder of 800x1066, ρ 0.1"),
-    "decoder": Problem(levels=_LEVELS_800x1066, queries=300, kind="decoder", about="decoder of 800x1066"),
+    "dense": Problem(levels=_LEVELS_800x1066, queries=17821, kind="encoder", about="encoder, 800x1066"),
+    "sparse30": Problem(levels=_LEVELS_800x1066, queries=5346, kind="sparse", about="encoder, 800x1066, ρ 0.3"),
+    "sparse10": Problem(levels=_LEVELS_800x1066, queries=1782, kind="sparse", about="encoder, 800x1066, ρ 0.1"),
+    "decoder": Problem(levels=_LEVELS_800x1066, queries=300, kind="decoder", about="decoder, 800x1066"),
 }
 SHAPES: Mapping[str, Problem] = {
     **_ONE_IMAGE,
     **{f"{name}_b4": replace(one, batch=4, about=f"{one.about}, 4 images") for name, one in _ONE_IMAGE.items()},
-    "rtdetr": Problem(levels=_LEVELS_640x640, queries=300, kind="decoder", about="RT-DETR's decoder of 640x640"),
-    # The one whose value, 91 MB in float32, is larger than the caches of most processors: with a dense encoder of
-    # this size the reference alone would take minutes.
-    "dino5": Problem(levels=_LEVELS_800x1333, queries=900, kind="decoder", about="5-scale DINO's decoder of 800x1333"),
+    "rtdetr": Problem(levels=_LEVELS_640x640, queries=300, kind="decoder", about="RT-DETR decoder, 640x640"),
+    # Its value, 91 MB in float32, exceeds the caches of most CPUs. A decoder, since the reference alone would take
+    # minutes with a dense encoder of this size.
+    "dino5": Problem(levels=_LEVELS_800x1333, queries=900, kind="decoder", about="5-scale DINO decoder, 800x1333"),
 }
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Tensors of one call, in the form of ``fused_deformable_attention``."""
+    """Inputs of one call of ``fused_deformable_attention``."""
 
     spatial_shapes: list[tuple[int, int]]
     value: Tensor
@@ -80,7 +84,7 @@ class Inputs:
     query_index: Tensor | None
 
     def differentiable(self, form: Form) -> dict[str, Tensor]:
-        """The arguments of a form that have gradients, by their names."""
+        """Differentiable arguments of a form of the operator, by name, in the order of its signature."""
         if form == "fused":
             names = "value", "reference_points", "sampling_offsets", "attention_logits"
             return {name: getattr(self, name) for name in names}
@@ -102,7 +106,7 @@ def attend(
     query_index: Tensor | None,
     backend: str,
 ) -> Tensor:
-    """Call a form of the operator with what ``Inputs.differentiable`` gave."""
+    """Call a form of the operator with the arguments from ``Inputs.differentiable``."""
     if form == "plain":
         value, locations, weights = arguments.values()
         return deformable_attention(value, spatial_shapes, locations, weights, backend=backend)
@@ -118,18 +122,18 @@ def make_inputs(
     seed: int = 0,
     noise: float = 1.0,
 ) -> Inputs:
-    """Tensors of a problem; the same seed gives the same numbers on every device.
+    """Create the inputs of a problem; the same seed gives the same numbers on every device.
 
-    Offsets are Deformable DETR's initial ones, the direction of the head times 1 to P, plus normal noise: cells around
-    points, shares of half a box around boxes. No sample lies within 0.001 pixels of a pixel's centre, where the
-    gradient jumps and rounding picks the side: a comparison would measure luck.
+    Offsets are the initial ones of Deformable DETR, the direction of the head times 1 to P, plus normal noise. No
+    sample is within 0.001 pixels of a pixel's centre, where the gradient is discontinuous: rounding would decide on
+    which side the sample is, and comparisons of gradients would be meaningless.
 
     Args:
-        problem: the sizes.
-        dtype: of value, offsets and logits; reference points are float32, as autocast leaves them.
-        device: where they shall lie.
-        seed: of the random numbers.
-        noise: standard deviation of the noise; with a large one many samples leave the map.
+        problem: sizes of the call.
+        dtype: dtype of value, offsets and logits; reference points are float32, as under autocast.
+        device: device of the tensors.
+        seed: seed of the random numbers.
+        noise: standard deviation of the noise of the offsets; if it is large, many samples are outside the map.
     """
     random = torch.Generator().manual_seed(seed)
     batch, heads, levels, points = problem.batch, problem.heads, len(problem.levels), problem.points
@@ -148,17 +152,17 @@ def make_inputs(
         close = (pixels - pixels.round()).abs() < _CLEARANCE_PX
         if not close.any():
             break
-        again = noise * torch.randn(int(close.sum()), generator=random)
-        offsets[close] = (steps.expand(offsets.shape)[close] + again).to(dtype)
+        redrawn = noise * torch.randn(int(close.sum()), generator=random)
+        offsets[close] = (steps.expand(offsets.shape)[close] + redrawn).to(dtype)
     else:
-        raise AssertionError("samples stay at centres of pixels")
+        raise AssertionError("samples remain at pixel centres after 100 draws")
     index = None if index is None else index.to(device)
     value, references, offsets, logits = (tensor.to(device) for tensor in (value, references, offsets, logits))
     return Inputs(shapes, value, references, offsets, logits, index)
 
 
 def _references(problem: Problem, random: torch.Generator) -> tuple[Tensor, Tensor | None]:
-    """Reference points (N, R, L, 2 or 4) and the rows of the queries."""
+    """Reference points (N, R, L, 2 or 4) and the query index, None if each query has its own row."""
     batch, levels = problem.batch, len(problem.levels)
     if problem.kind == "decoder":
         centres = torch.rand(batch, problem.queries, 2, generator=random)
@@ -174,13 +178,13 @@ def _references(problem: Problem, random: torch.Generator) -> tuple[Tensor, Tens
 
 
 def _centres(height: int, width: int) -> Tensor:
-    """(height * width, 2): x and y of each pixel's centre, in shares of the map."""
+    """(x, y) of the centre of each pixel as fractions of the map, (height * width, 2)."""
     y, x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
     return torch.stack([x, y], dim=-1).flatten(0, 1)
 
 
 def _initial_offsets(heads: int, points: int) -> Tensor:
-    """(H, P, 2): each head looks in its own direction, 1 to P cells away by the larger coordinate."""
+    """Offsets (H, P, 2) in one direction for each head, whose larger coordinate is 1 to P pixels."""
     angles = torch.arange(heads) * (2 * math.pi / heads)
     directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
     directions = directions / directions.abs().amax(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Times of calls that take turns, so that whatever else the machine does meets all of them alike."""
+"""Interleaved timing of several calls, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -19,74 +19,74 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class Contender:
-    """How a call is timed: two functions that make it and return milliseconds."""
+    """A call to be timed, as two functions that make the call and return its time in milliseconds."""
 
     cold: Callable[[], float]
-    """When the caches hold other things."""
+    """Times the call when the caches hold other data."""
     warm: Callable[[], float]
-    """When it was called just before."""
+    """Times the call right after it has been made."""
     clock: str
-    """What the milliseconds are of."""
+    """Source of the times: "wall", "CUDA graph" or "CUDA events"."""
 
 
 @dataclass
 class Samples:
-    """Milliseconds of the calls of one contender."""
+    """Times of one contender, in milliseconds."""
 
     cold: list[float] = field(default_factory=list)
-    """The first call of each round."""
+    """Time of the first call of each round."""
     warm: list[list[float]] = field(default_factory=list)
-    """The calls after it, round by round."""
+    """Times of the other calls, one list for each round."""
     clock: str = ""
-    """Of the ``Contender``."""
+    """Source of the times, as in ``Contender``."""
 
     @property
     def warm_samples(self) -> list[float]:
-        """Of all rounds."""
+        """Warm samples of all rounds."""
         return [sample for round_ in self.warm for sample in round_]
 
     @property
     def median(self) -> float:
-        """Of the warm calls."""
+        """Median time of the warm calls."""
         return median(self.warm_samples)
 
     @property
     def cold_median(self) -> float:
-        """Of the cold calls."""
+        """Median time of the cold calls."""
         return median(self.cold)
 
     @property
     def spread(self) -> tuple[float, float]:
-        """10th and 90th percentile of the warm calls."""
+        """10th and 90th percentile of the times of the warm calls."""
         deciles = quantiles(self.warm_samples, n=10, method="inclusive")
         return deciles[0], deciles[-1]
 
 
 def on_cpu(call: Call) -> Contender:
-    """A call on the processor. It is cold when others had the caches in between."""
+    """Time a call on the CPU by the wall clock; the call is cold if others have used the caches in between."""
 
     def measure() -> float:
         started = time.perf_counter_ns()
         call()
         return (time.perf_counter_ns() - started) / 1e6
 
-    call()  # it may compile
+    call()  # the first call may compile
     return Contender(measure, measure, "wall")
 
 
 REPEATS = 10
-"""Calls of a replay at least, so that its start weighs little."""
+"""Minimum number of calls in a replayed graph, so that the cost of its launch is negligible."""
 
 
 def on_gpu(calls: Sequence[Call]) -> Contender:
-    """A call on the current GPU, replayed from a CUDA graph, which takes the processor's work out of its time.
+    """Time a call on the current GPU, replayed from a CUDA graph to exclude the work of the CPU.
 
     Args:
-        calls: the same call with tensors of its own each. Taken in turn they are cold, if the tensors of all but one
-            fill the second-level cache. The first, again and again, is warm.
+        calls: the same call on different copies of its tensors. Made in turn they are cold, provided that the tensors
+            of all but one fill the L2 cache; the first one, repeated, is warm.
 
     Returns:
-        A contender whose times are of one call. What cannot be captured is timed between two events, as its clock says.
+        A contender whose times are per call. Calls that cannot be captured are timed between two CUDA events instead.
     """
     rounds = math.ceil(REPEATS / len(calls))
     sequences = [*calls] * rounds, [calls[0]] * (rounds * len(calls))
@@ -95,20 +95,20 @@ def on_gpu(calls: Sequence[Call]) -> Contender:
         clock = "CUDA graph"
     except RuntimeError:
         torch.cuda.synchronize()
-        cold, warm = (_one_after_the_other(sequence) for sequence in sequences)
+        cold, warm = (_in_sequence(sequence) for sequence in sequences)
         clock = "CUDA events"
-    many = len(sequences[0])
-    return Contender(lambda: _between_events(cold) / many, lambda: _between_events(warm) / many, clock)
+    length = len(sequences[0])
+    return Contender(lambda: _between_events(cold) / length, lambda: _between_events(warm) / length, clock)
 
 
 def _graph(calls: Sequence[Call]) -> Call:
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):  # what compiles or allocates on first use does so before the capture
+    side_stream = torch.cuda.Stream()
+    side_stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side_stream):  # compilation and allocation on first use must precede the capture
         for call in dict.fromkeys(calls):
             call()
             call()
-    torch.cuda.current_stream().wait_stream(aside)
+    torch.cuda.current_stream().wait_stream(side_stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=_pool()):
         for call in calls:
@@ -118,11 +118,11 @@ def _graph(calls: Sequence[Call]) -> Call:
 
 @cache
 def _pool() -> Any:
-    """Memory of all graphs, which they may share since nobody reads their results."""
+    """Memory pool of all graphs; they may share it, since their results are not read."""
     return torch.cuda.graph_pool_handle()
 
 
-def _one_after_the_other(calls: Sequence[Call]) -> Call:
+def _in_sequence(calls: Sequence[Call]) -> Call:
     def run() -> None:
         for call in calls:
             call()
@@ -140,33 +140,36 @@ def _between_events(call: Call) -> float:
 
 
 def time_interleaved(
-    contenders: Mapping[Name, Contender], rounds: int = 7, round_s: float = 0.1, most: int = 20
+    contenders: Mapping[Name, Contender], rounds: int = 7, round_s: float = 0.1, max_warm: int = 20
 ) -> dict[Name, Samples]:
-    """Time calls by name, in rounds in which each has its turn.
+    """Time contenders in rounds, in each of which all are timed one after the other.
 
     Args:
-        contenders: by name.
-        rounds: turns of each.
-        round_s: how long a turn lasts, at least two calls.
-        most: calls of a turn after its first, at the most.
+        contenders: what to time, by name.
+        rounds: number of rounds.
+        round_s: seconds for which a contender is timed in a round; at least two calls are made.
+        max_warm: largest number of warm calls of a contender in a round.
+
+    Returns:
+        Samples by name.
     """
     samples = {name: Samples(clock=contender.clock) for name, contender in contenders.items()}
     for _ in range(rounds):
         for name, contender in contenders.items():
-            cold, warm = _turn(contender, round_s, most)
+            cold, warm = _time_round(contender, round_s, max_warm)
             samples[name].cold.append(cold)
             samples[name].warm.append(warm)
     return samples
 
 
-def _turn(contender: Contender, seconds: float, most: int) -> tuple[float, list[float]]:
-    """A cold call, and warm ones after it, with the garbage collector off."""
+def _time_round(contender: Contender, seconds: float, max_warm: int) -> tuple[float, list[float]]:
+    """Make a cold call and then warm ones, with the garbage collector disabled."""
     gc.collect()
     gc.disable()
     try:
         end = time.perf_counter() + seconds
         cold, warm = contender.cold(), [contender.warm()]
-        while time.perf_counter() < end and len(warm) < most:
+        while time.perf_counter() < end and len(warm) < max_warm:
             warm.append(contender.warm())
         return cold, warm
     finally:

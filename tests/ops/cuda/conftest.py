@@ -16,7 +16,7 @@ from rhobench.ops.shapes import Form, attend
 
 
 class Gpu:
-    """The GPU at hand, with a list of what is launched on it."""
+    """The GPU of this machine, with a list of the launches on it."""
 
     device = "cuda"
 
@@ -25,25 +25,25 @@ class Gpu:
         self.launches: list[Launch] = []
 
     def run(self, launch: Launch, job: Job, where: torch.device) -> None:
-        """As ``rhobench.ops.cuda.device.run``."""
+        """Record a launch and run it, as ``rhobench.ops.cuda.device.run``."""
         self.launches += [launch] if launch.blocks else []
         self._run(launch, job, where)
 
     @staticmethod
     def attend(form: Form, arguments: dict[str, Tensor], shapes: list[tuple[int, int]], index: Tensor | None) -> Tensor:
-        """The operator."""
+        """Call the operator."""
         return attend(form, arguments, shapes, index, "cuda")
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Path:
-    """Where variants are compiled to, each once."""
+    """Folder of compiled variants, shared by all tests."""
     return tmp_path_factory.mktemp("variants")
 
 
 @pytest.fixture
 def emulator(built, monkeypatch) -> Iterator[Emulator]:
-    """The CUDA backend in place of the CPU's, as if the processor were a small Hopper card."""
+    """The CUDA backend in place of the CPU's, emulated on a small Hopper GPU."""
     emulated = Emulator(built)
     monkeypatch.setattr(device, "run", emulated.run)
     monkeypatch.setattr(device, "gpu_spec", lambda _: GpuSpec(capability=(9, 0), multiprocessors=1))
@@ -56,7 +56,7 @@ def emulator(built, monkeypatch) -> Iterator[Emulator]:
 
 @pytest.fixture
 def gpu(monkeypatch) -> Gpu:
-    """The GPU at hand."""
+    """The GPU of this machine; the test is skipped if there is none."""
     reason = cuda.unavailable_reason()
     if reason is not None:
         pytest.skip(reason)
@@ -67,5 +67,5 @@ def gpu(monkeypatch) -> Gpu:
 
 @pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
 def kernels(request) -> Emulator | Gpu:
-    """What the kernels run on: this processor, and a GPU where there is one."""
+    """Device that the kernels run on: emulated on the CPU, and a GPU if there is one."""
     return request.getfixturevalue("emulator" if request.param == "emulated" else "gpu")

@@ -1,6 +1,6 @@
-// The device on a processor: one block at a time, its threads as fibers that switch at barriers and exchanges, so that
-// warps run in lock step. Races, alignment faults and the order of memory are not seen; a barrier that not all threads
-// reach is, and shared memory holds NaN until it is written.
+// Emulation of the device on the CPU: one block at a time, with its threads as fibers that switch at barriers and
+// exchanges, so that warps run in lock step. Races, misaligned accesses and memory order are not detected; a barrier
+// that not all threads reach is, and shared memory is initialised with NaN.
 #pragma once
 
 #include <algorithm>
@@ -98,7 +98,7 @@ static inline float __shfl_xor_sync(unsigned, float number, int mask) {
     block.fibers[me].given = emulated_bits_of(number);
     wait_at(WARP);
     const float taken = emulated_float_of(block.fibers[me ^ (unsigned)mask].given);
-    wait_at(WARP);  // nobody gives again before all have taken
+    wait_at(WARP);  // no thread overwrites its value before all have read theirs
     return taken;
 }
 
@@ -118,7 +118,7 @@ static void resume(unsigned number) {
     setcontext(&fiber.start);
 }
 
-// Let those go on that wait where all living threads from `first` on, `count` of them, wait.
+// Resumes the `count` threads from `first` on if all of them that have not ended wait at the barrier.
 static bool release(unsigned first, unsigned count, Wait barrier) {
     bool waiting = false;
     for (unsigned i = first; i < first + count; i++) {
@@ -131,7 +131,7 @@ static bool release(unsigned first, unsigned count, Wait barrier) {
     return waiting;
 }
 
-// False: some threads wait for others that never come.
+// Returns false on a deadlock.
 static bool run_block(unsigned threads, std::mt19937 *shuffle, void (*body)(const void *), const void *argument) {
     memset(__start_block_shared, 0xff, __stop_block_shared - __start_block_shared);
     block.body = body;

@@ -7,7 +7,7 @@
 
 extern "C" int job_size() { return sizeof(Job); }
 
-// 0: done. 1: threads wait for others that never come. With a seed, threads and blocks take their turns in random order.
+// Returns 0 when done, 1 on a deadlock. With a seed, threads and blocks run in random order.
 extern "C" int run(const void *job, unsigned blocks, unsigned threads, unsigned seed) {
     std::mt19937 random(seed);
     std::vector<unsigned> order(blocks);

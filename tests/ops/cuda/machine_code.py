@@ -1,6 +1,6 @@
-"""What NVRTC makes of the kernels: registers and spills from its log, instructions from the disassembly.
+"""Registers, spills and instructions of compiled kernels, from NVRTC's log and the disassembly.
 
-``python tests/ops/cuda/machine_code.py`` prints the table of `cuda_ops/TUNING.md`.
+``python tests/ops/cuda/machine_code.py`` prints the table of `docs/cuda-kernels.md`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from rhobench.ops.cuda.launch import KINDS, GpuSpec, Launch, Sizes, backward_lau
 from rhobench.ops.shapes import FORMS, SHAPES
 
 TARGETS = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
-"""Compute capabilities: Turing to Blackwell."""
+"""Compute capabilities, Turing to Blackwell."""
 HOPPER = GpuSpec(capability=(9, 0), multiprocessors=132)
 COMMON = ("dense_b4", "sparse10_b4", "decoder_b4")
-"""Problems with 32 channels a head, 4 levels, 4 points, whose launches differ."""
+"""Problems with 32 channels per head, 4 levels and 4 points whose launches differ."""
 
 
 def sizes_of(problem_name: str, kind: int, *, fused: bool) -> Sizes:
-    """Of a named problem whose tensors are all stored as ``kind``."""
+    """Sizes of a named problem whose tensors all have the storage ``kind``."""
     problem = SHAPES[problem_name]
     return Sizes(
         images=problem.batch,
@@ -41,7 +41,7 @@ def sizes_of(problem_name: str, kind: int, *, fused: bool) -> Sizes:
 
 
 def common_launches() -> Iterator[Launch]:
-    """Of the common problems on an H100: both forms, three ways of storage, every kernel."""
+    """Launches of the common problems on an H100: both forms, three kinds of storage, every kernel."""
     for name in COMMON:
         for kind in range(3):
             for form in FORMS:
@@ -55,16 +55,16 @@ def common_launches() -> Iterator[Launch]:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a kernel needs of a multiprocessor."""
+    """Resources that a kernel uses."""
 
     registers: int
-    """Of a thread."""
+    """Registers of a thread."""
     spilled_bytes: int
-    """Written to and read from memory for want of registers."""
+    """Bytes of spill stores and loads."""
 
 
 def resources(launch: Launch, capability: tuple[int, int]) -> Resources:
-    """Compile a variant and read the log."""
+    """Compile a variant and parse the log."""
     _, log = compile_variant(launch.variant, capability)
     registers = re.search(r"Used (\d+) registers", log)
     spills = re.findall(r"(\d+) bytes spill (?:stores|loads)", log)
@@ -83,12 +83,12 @@ class Loop:
 
     @property
     def own(self) -> int:
-        """Instructions that are in no loop inside."""
+        """Number of instructions outside inner loops."""
         return self.last - self.first + 1 - sum(loop.last - loop.first + 1 for loop in self.inner)
 
 
 def disassembler() -> str | None:
-    """NVIDIA's, on the path or as Triton ships it."""
+    """Path of nvdisasm, from PATH or the Triton package; None if there is none."""
     triton = find_spec("triton")
     places = (triton.submodule_search_locations or []) if triton else []
     folders = [None, *(Path(place) / "backends/nvidia/bin" for place in places)]
@@ -96,9 +96,9 @@ def disassembler() -> str | None:
 
 
 def loops(launch: Launch, capability: tuple[int, int]) -> Loop:
-    """The instructions of a kernel up to its last EXIT, as one loop with others inside.
+    """The instructions of a kernel up to its last EXIT, as one loop with nested loops.
 
-    After the EXIT stands what runs where the threads of a warp have parted, which they never have at an exchange.
+    Code after the EXIT runs only if the threads of a warp have diverged, which never happens at an exchange.
     """
     code, _ = compile_variant(launch.variant, capability)
     program = disassembler()
@@ -134,16 +134,17 @@ def _innermost(outer: Loop, loop: Loop) -> Loop:
 
 
 Trips = list[tuple[int, "Trips"]]
-"""How often each loop runs, in order, and the loops inside it."""
+"""Trip count of each loop, in order, with those of its inner loops."""
 
 
 def instructions(launch: Launch, capability: tuple[int, int] = (9, 0)) -> float:
-    """Instructions of a warp for each query and head, where no branch skips any: more than really run.
+    """Upper bound of the instructions of a warp for each query and head, as if no branch skipped any.
 
-    Of a backward launch without sums on the chip, whose loops depend on the data, and without gradients of references.
+    Backward launches must have no sums in shared memory, whose loops depend on the data, and gradients of references
+    are not counted.
 
     Raises:
-        AssertionError: the loops are not those that are counted here.
+        AssertionError: the loops of the kernel are not the expected ones.
     """
     sizes, groups = launch.sizes, launch.threads // launch.sizes.lanes(launch.tile)
     assert sizes.samples == 16
@@ -156,7 +157,7 @@ def instructions(launch: Launch, capability: tuple[int, int] = (9, 0)) -> float:
 
 
 def _repeated(times: int, inner: Trips) -> Trips:
-    """A loop of which the compiler knows how often it runs: it keeps none that runs once."""
+    """Trips of a loop whose trip count is a constant; the compiler removes a loop that runs once."""
     return inner if times == 1 else [(times, inner)]
 
 
@@ -174,8 +175,8 @@ def main() -> None:
             backward_launch(sizes_of("sparse10_b4", kind, fused=True), HOPPER, deterministic=False),
             backward_launch(sizes_of("sparse10_b4", kind, fused=True), HOPPER, deterministic=True),
         ):
-            used, how = resources(launch, (9, 0)), dict(launch.variant.defines).get("DETERMINISTIC")
-            name = launch.variant.kernel + (", deterministic" if how else "")
+            used, deterministic = resources(launch, (9, 0)), dict(launch.variant.defines).get("DETERMINISTIC")
+            name = launch.variant.kernel + (", deterministic" if deterministic else "")
             print(f"{name:<24}{dtype:<10}{instructions(launch):>6.0f} instructions {used.registers:>4} registers")
 
 

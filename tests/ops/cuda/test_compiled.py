@@ -1,4 +1,4 @@
-"""Compiled kernels are kept on disk, found again, and never run when damaged."""
+"""Compiled kernels are cached on disk, and a damaged file is never loaded."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def compilations(monkeypatch):
-    """A list of what is really compiled."""
-    made = []
+    """The arguments of every call of ``compile_variant``."""
+    calls = []
     compile_variant = compiled.compile_variant
 
     def record(*arguments):
-        made.append(arguments)
+        calls.append(arguments)
         return compile_variant(*arguments)
 
     monkeypatch.setattr(compiled, "compile_variant", record)
-    return made
+    return calls
 
 
-def test_what_was_compiled_is_found_again(folder, compilations):
+def test_a_compiled_variant_is_cached(folder, compilations):
     code = cubin(VARIANT, (9, 0))
     assert code.startswith(ELF)
     assert cubin(VARIANT, (9, 0)) == code
@@ -48,7 +48,7 @@ def test_what_was_compiled_is_found_again(folder, compilations):
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: b"\0" + content[1:], lambda _: b""])
-def test_a_damaged_file_is_compiled_anew(folder, compilations, damage):
+def test_a_damaged_file_is_recompiled(folder, compilations, damage):
     code = cubin(VARIANT, (9, 0))
     (file,) = folder.iterdir()
     whole = file.read_bytes()
@@ -58,7 +58,7 @@ def test_a_damaged_file_is_compiled_anew(folder, compilations, damage):
     assert file.read_bytes() == whole
 
 
-def test_a_file_belongs_to_one_source_variant_card_and_compiler(folder, monkeypatch):
+def test_a_file_is_specific_to_source_variant_gpu_and_compiler(folder, monkeypatch):
     def files():
         return {file.name for file in folder.iterdir()}
 
@@ -74,14 +74,14 @@ def test_a_file_belongs_to_one_source_variant_card_and_compiler(folder, monkeypa
     assert len(files()) == 5
 
 
-def test_a_folder_that_nobody_can_write_costs_only_time(tmp_path, monkeypatch, compilations):
+def test_without_a_writable_folder_kernels_are_recompiled(tmp_path, monkeypatch, compilations):
     (tmp_path / "file").touch()
     monkeypatch.setattr(compiled, "cache_folder", lambda _: tmp_path / "file")
     assert cubin(VARIANT, (9, 0)) == cubin(VARIANT, (9, 0))
     assert len(compilations) == 2
 
 
-def test_prepare_compiles_ahead(folder, compilations):
+def test_prepare_fills_the_cache(folder, compilations):
     forward = forward_launch(sizes_of("decoder", 0, fused=True), HOPPER).variant
     assert prepare([VARIANT, forward], (9, 0)) == 2
     cubin(forward, (9, 0))
@@ -106,14 +106,14 @@ def test_many_threads_and_processes_at_once(tmp_path):
         assert len(set(pool.map(lambda _: cubin(VARIANT, (9, 0)), range(8)))) == 1
 
 
-def test_a_source_that_does_not_compile_says_why(tmp_path, monkeypatch):
+def test_a_compile_error_shows_the_log(tmp_path, monkeypatch):
     (tmp_path / "finish.cu").write_text('extern "C" __global__ void finish() { nonsense; }')
     monkeypatch.setattr(compiled, "SOURCE", tmp_path)
     with pytest.raises(CompileError, match=r"(?s)cannot compile finish\.cu for sm_90 with .*'WIDTH': 32.*nonsense"):
         compiled.compile_variant(VARIANT, (9, 0))
 
 
-def test_without_nvrtc_there_is_a_sentence(monkeypatch):
+def test_a_missing_nvrtc_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     with pytest.raises(CompileError, match=r"install it with `pip install 'rhobench\[cuda\]'`, or use backend="):
         compiled.compile_variant(VARIANT, (9, 0))

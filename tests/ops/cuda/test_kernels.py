@@ -1,4 +1,4 @@
-"""What the CUDA kernels compute: their source run on the processor, and on a GPU where there is one."""
+"""Results of the CUDA kernels, whose source runs emulated on the CPU, and on a GPU if there is one."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def test_small_problems(kernels, name, form, dtype):
         (3, ((5, 4), (3, 2)), 3, torch.float16),
         (8, ((6, 5), (3, 3), (2, 2), (1, 1), (1, 1)), 4, torch.float32),
         (16, ((6, 5), (3, 3), (2, 2)), 8, torch.bfloat16),
-        (24, ((6, 5), (3, 3)), 4, torch.float32),  # three quarters of the threads of a query
+        (24, ((6, 5), (3, 3)), 4, torch.float32),  # uses three quarters of the threads of a query
         (40, ((6, 5), (3, 3), (2, 2), (1, 2), (1, 1)), 8, torch.float16),  # 40 samples, a thread places two
         (64, ((6, 5), (3, 3)), 2, torch.float32),
         (136, ((6, 5),), 4, torch.float32),  # a thread has two vectors
         (256, ((6, 5), (2, 2)), 4, torch.bfloat16),
-        (1, ((6, 5), (3, 3), (2, 2)), 12, torch.float32),  # fewer queries fit than a warp has threads
+        (1, ((6, 5), (3, 3), (2, 2)), 12, torch.float32),  # fewer queries fit into a tile than a warp has threads
         (6, ((6, 5), (4, 4)), 90, torch.float16),  # a block has two queries, or one
     ],
 )
@@ -80,7 +80,7 @@ def test_tiles_of_every_size(kernels, multiprocessors, monkeypatch):
 
 
 @pytest.mark.parametrize("levels", [((13, 19), (6, 9), (3, 4), (1, 2)), ((40, 40), (9, 9))])
-def test_coarse_levels_are_summed_on_the_chip(kernels, levels):
+def test_coarse_levels_are_summed_in_shared_memory(kernels, levels):
     tokens = sum(height * width for height, width in levels)
     problem = Problem(levels=levels, queries=tokens, heads=4, kind="encoder", batch=2)
     check(kernels, make_inputs(problem, device=kernels.device))
@@ -101,7 +101,7 @@ def test_deterministic_gradients(kernels, dtype, form):
 
 
 def orders(emulator, inputs):
-    """Whether the gradients are the same, bit for bit, in four orders of threads and blocks."""
+    """Whether the gradients are bitwise the same in other orders of threads and blocks, for three orders."""
     found = []
     for emulator.seed in (0, 1, 2, 3):
         found.append(gradients(emulator, inputs))
@@ -111,7 +111,7 @@ def orders(emulator, inputs):
 def test_deterministic_gradients_are_the_same_in_every_order(emulator):
     problem = Problem(levels=((7, 9), (3, 4), (1, 1)), queries=90, heads=2, kind="decoder", batch=2)
     inputs = make_inputs(problem)
-    assert not any(orders(emulator, inputs))  # the others are not: this test can fail
+    assert not any(orders(emulator, inputs))  # float sums depend on the order, so the test can fail
     torch.use_deterministic_algorithms(True)
     try:
         assert all(orders(emulator, inputs))
@@ -120,7 +120,7 @@ def test_deterministic_gradients_are_the_same_in_every_order(emulator):
 
 
 def lone_level(device):
-    """A value on a map of 3 by 4 pixels, and what five queries of two heads make of it."""
+    """A value on a map of 3x4 pixels, and the output of five queries with two heads."""
     value = torch.randn(1, 12, 2, 8, device=device, requires_grad=True)
     shapes = (1, 5, 1, 2), (1, 5, 2, 1, 2, 2), (1, 5, 2, 1, 2)
     references, offsets, logits = (torch.rand(shape, device=device) for shape in shapes)
@@ -138,7 +138,7 @@ def test_deterministic_gradients_of_any_size(kernels, scale):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.usefixtures("deterministic")
-def test_a_gradient_that_is_no_number_shows_in_integers_too(kernels, bad):
+def test_a_nan_gradient_stays_nan_in_integer_sums(kernels, bad):
     value, output = lone_level(kernels.device)
     upstream = torch.ones_like(output)
     upstream[0, 0, 0] = bad
@@ -146,7 +146,7 @@ def test_a_gradient_that_is_no_number_shows_in_integers_too(kernels, bad):
     assert grad.isnan().all()
 
 
-def test_a_bad_coordinate_or_logit_shows_and_stays_in_its_row(kernels):
+def test_a_nan_or_infinite_input_affects_only_its_row(kernels):
     inputs = small_inputs(torch.float32, kernels.device)["one-pixel map"]
     arguments = inputs.differentiable("fused")
     clean = kernels.attend("fused", arguments, inputs.spatial_shapes, None)
@@ -160,7 +160,7 @@ def test_a_bad_coordinate_or_logit_shows_and_stays_in_its_row(kernels):
         assert torch.equal(output[~rows], clean[~rows])
 
 
-def test_a_row_that_does_not_exist_is_no_number(kernels):
+def test_an_unknown_row_gives_nan(kernels):
     inputs = small_inputs(torch.float32, kernels.device)["odd width"]
     index = inputs.query_index.clone()
     index[0, 3], index[1, 5] = -1, inputs.reference_points.shape[1]
@@ -171,7 +171,7 @@ def test_a_row_that_does_not_exist_is_no_number(kernels):
     assert nan.sum() == output.isnan().any(-1).sum() == 2
 
 
-def test_extreme_logits_weigh_as_in_a_softmax(kernels):
+def test_extreme_logits(kernels):
     inputs = small_inputs(torch.float32, kernels.device)["one-pixel map"]
     for logit in (-float("inf"), -200.0, 90.0):
         logits = inputs.attention_logits.clone()
@@ -179,8 +179,8 @@ def test_extreme_logits_weigh_as_in_a_softmax(kernels):
         check(kernels, replace(inputs, attention_logits=logits))
 
 
-def test_tensors_at_odd_addresses(kernels):
-    """A view may begin where no 16 bytes can be read at once."""
+def test_unaligned_tensors(kernels):
+    """A view may start at an address that is not a multiple of 16 bytes."""
     inputs = small_inputs(torch.float32, kernels.device)["one-pixel map"]
     moved = {}
     for name in ("value", "sampling_offsets", "attention_logits", "reference_points"):
@@ -191,8 +191,8 @@ def test_tensors_at_odd_addresses(kernels):
     check(kernels, replace(inputs, **moved))
 
 
-def test_emulation_finds_a_barrier_that_not_all_reach(emulator, built, tmp_path, monkeypatch):
-    """The tests above mean something only if the emulation does."""
+def test_emulation_detects_a_deadlock(emulator, built, tmp_path, monkeypatch):
+    """The tests above depend on the emulation."""
     source = tmp_path / "broken.cu"
     source.write_text(
         'struct Job {}; extern "C" void broken(const Job &) { if (threadIdx.x < 16) __syncthreads(); else '

@@ -1,4 +1,4 @@
-"""The choice of a launch: a function of sizes and card alone."""
+"""The choice of a launch, a function of the sizes and the GPU's properties alone."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def sizes(width=32, levels=4, points=4, queries=300, kinds=(0, 0, 0), images=1, 
     return Sizes(**named, kinds=kinds, fused=True)
 
 
-def test_a_large_problem_has_large_tiles_and_a_small_one_keeps_all_processors_busy():
+def test_tiles_are_large_unless_multiprocessors_would_be_idle():
     dense, decoder = (forward_launch(sizes_of(name, 0, fused=True), HOPPER) for name in ("dense_b4", "decoder_b4"))
     assert (dense.tile, dense.spatial) == (64, True)
     assert (decoder.tile, decoder.spatial) == (16, False)
     assert decoder.blocks >= 4 * HOPPER.multiprocessors
     on_laptop = forward_launch(sizes_of("decoder_b4", 0, fused=True), LAPTOP)
-    assert on_laptop.tile == 64  # as large as keeps 24 busy
+    assert on_laptop.tile == 64  # the largest that keeps 24 multiprocessors busy
 
 
 @pytest.mark.parametrize("gpu_spec", [HOPPER, LAPTOP])
-def test_every_launch_fits_the_card(gpu_spec):
+def test_every_launch_fits_the_gpu(gpu_spec):
     for width, levels, points, queries, kind in itertools.product(
         (1, 7, 32, 40, 256), (1, 4), (1, 4, 8, 100), (1, 300, 20_000), (0, 1)
     ):
@@ -65,7 +65,7 @@ def test_tiles_of_a_map_cover_each_pixel_once():
         assert after[3] - first_tile == across * -(-height // 8)
 
 
-def test_only_crowded_levels_are_summed_on_the_chip():
+def test_only_contended_levels_are_summed_in_shared_memory():
     dense, sparse, decoder = (
         backward_launch(sizes_of(f"{name}_b4", 0, fused=True), HOPPER, deterministic=False)
         for name in ("dense", "sparse10", "decoder")
@@ -73,11 +73,11 @@ def test_only_crowded_levels_are_summed_on_the_chip():
     assert dict(dense.variant.defines)["COARSE"] == 1
     assert dense.shared_bytes == 4 * 13 * 17 * 32
     assert dense.tiles_each == 8
-    for launch in (sparse, decoder):  # too few blocks to let each add up several tiles
+    for launch in (sparse, decoder):  # too few blocks for several tiles in each
         assert dict(launch.variant.defines)["COARSE"] == launch.shared_bytes == 0
 
 
-def test_integers_have_room_for_every_contribution():
+def test_integer_sums_do_not_overflow():
     problem = sizes_of("dense_b4", 0, fused=True)
     launch = backward_launch(problem, HOPPER, deterministic=True)
     assert 2**launch.headroom >= problem.queries * problem.samples > 2 ** (launch.headroom - 1)
@@ -87,17 +87,17 @@ def test_integers_have_room_for_every_contribution():
     assert finish.shared_bytes == 0
 
 
-def test_nothing_to_do_is_no_launch():
+def test_an_empty_problem_has_no_blocks():
     assert forward_launch(sizes(queries=0), HOPPER).blocks == 0
     assert forward_launch(sizes(images=0), HOPPER).blocks == 0
 
 
-def test_more_samples_than_fit_are_a_sentence():
+def test_too_many_samples_are_rejected():
     with pytest.raises(ValueError, match=r"takes at most 768 samples .* but got 4 levels of 200 points: use fewer"):
         forward_launch(sizes(points=200), HOPPER)
 
 
-def test_the_same_problem_is_the_same_variant():
-    """Kernels are kept by what they are compiled for, so nothing of a single call may be in there."""
+def test_the_variant_does_not_depend_on_the_batch():
+    """Kernels are cached by variant, so it must not contain anything that changes from call to call."""
     one, other = sizes_of("dense", 0, fused=True), sizes_of("dense_b4", 0, fused=True)
     assert forward_launch(one, HOPPER).variant == forward_launch(other, HOPPER).variant

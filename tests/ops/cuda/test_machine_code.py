@@ -1,4 +1,4 @@
-"""What the compiler makes of the kernels for each generation of GPUs, on every commit and without one."""
+"""Registers, spills and instructions of the kernels for each GPU generation; no GPU is needed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from rhobench.ops.cuda.launch import Sizes, backward_launch, forward_launch
 
 MOST_REGISTERS = {"forward": 112, "backward": 104, "finish": 32}
-"""Of a thread. 256 threads of 112 registers fit twice into a multiprocessor of every generation."""
+"""Limit for each thread. Two blocks of 256 threads with 112 registers fit on a multiprocessor of every generation."""
 MOST_INSTRUCTIONS = {
-    # kernel, kind of numbers -> of a warp, for each query and head. The official kernels take 1,530 and 4,400.
+    # By kernel and storage: instructions of a warp for each query and head. The official kernels need 1,530 and 4,400.
     ("forward", 0): 310,
     ("forward", 1): 330,
     ("forward", 2): 330,
@@ -28,12 +28,12 @@ def name_of(capability):
 
 
 def compiled(launches, capability):
-    with ThreadPoolExecutor() as pool:  # NVRTC lets others run
+    with ThreadPoolExecutor() as pool:  # NVRTC releases the GIL
         return zip(launches, pool.map(partial(machine_code.resources, capability=capability), launches), strict=True)
 
 
 @pytest.mark.parametrize("capability", machine_code.TARGETS, ids=name_of)
-def test_common_variants_keep_everything_in_registers(capability):
+def test_common_variants_do_not_spill(capability):
     launches = {launch.variant: launch for launch in machine_code.common_launches()}.values()
     assert len(launches) > 50
     for launch, used in compiled(launches, capability):
@@ -42,7 +42,7 @@ def test_common_variants_keep_everything_in_registers(capability):
 
 
 @pytest.mark.parametrize("capability", machine_code.TARGETS, ids=name_of)
-def test_variants_of_all_other_sizes_compile(capability):
+def test_other_sizes_compile(capability):
     shapes = ((40, 30), (20, 15), (10, 8), (5, 4), (3, 2))
     launches = []
     for kinds, width, levels, points in [
@@ -62,13 +62,13 @@ def test_variants_of_all_other_sizes_compile(capability):
             fused=kinds[1] == kinds[2],
         )
         launches.append(forward_launch(sizes, machine_code.HOPPER))
-        launches += [backward_launch(sizes, machine_code.HOPPER, deterministic=how) for how in (False, True)]
+        launches += [backward_launch(sizes, machine_code.HOPPER, deterministic=value) for value in (False, True)]
     assert all(used.registers <= 255 for _, used in compiled(launches, capability))
 
 
-@pytest.mark.skipif(machine_code.disassembler() is None, reason="nvdisasm is not here: it comes with Triton or CUDA")
+@pytest.mark.skipif(machine_code.disassembler() is None, reason="nvdisasm is missing: it comes with Triton or CUDA")
 @pytest.mark.parametrize(("kernel", "kind"), MOST_INSTRUCTIONS)
-def test_instructions_of_a_query(kernel, kind):
+def test_number_of_instructions(kernel, kind):
     if kernel == "forward":
         launch = forward_launch(machine_code.sizes_of("dense_b4", kind, fused=True), machine_code.HOPPER)
     else:

@@ -1,4 +1,4 @@
-"""What only a GPU can show: streams, graphs, compiling, errors, tensors of more than 2**31 numbers."""
+"""Tests that need a GPU: streams, graphs, torch.compile, errors, tensors of more than 2**31 numbers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def results(inputs, form="fused", backend="cuda"):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_operator_fulfils_pytorchs_contract(form):
+def test_opcheck(form):
     inputs = inputs_of("odd width")
     value, *others = (tensor.detach().requires_grad_() for tensor in inputs.differentiable(form).values())
     references, index = (None, None) if form == "plain" else (others.pop(0), inputs.query_index)
@@ -52,7 +52,7 @@ def test_compiles_without_a_graph_break():
     torch.testing.assert_close(*found)
 
 
-def test_a_deterministic_backward_repeats_bit_for_bit():
+def test_deterministic_backward_is_bitwise_reproducible():
     levels = (50, 67), (13, 17)
     problem = Problem(levels=levels, queries=50 * 67 + 13 * 17, kind="encoder", batch=2)
     inputs = make_inputs(problem, device="cuda")
@@ -65,7 +65,7 @@ def test_a_deterministic_backward_repeats_bit_for_bit():
         torch.use_deterministic_algorithms(False)
 
 
-def test_a_captured_call_is_replayed_with_new_numbers():
+def test_a_captured_graph_replays_with_new_inputs():
     inputs = inputs_of()
     leaves = [tensor.detach().requires_grad_() for tensor in inputs.differentiable("fused").values()]
 
@@ -73,11 +73,11 @@ def test_a_captured_call_is_replayed_with_new_numbers():
         output = fused_deformable_attention(leaves[0], inputs.spatial_shapes, *leaves[1:])
         return [output, *torch.autograd.grad(output.square().sum(), leaves)]
 
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
+    side_stream = torch.cuda.Stream()
+    side_stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side_stream):
         step()
-    torch.cuda.current_stream().wait_stream(aside)
+    torch.cuda.current_stream().wait_stream(side_stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         captured = step()
@@ -94,13 +94,13 @@ def test_kernels_run_on_the_current_stream():
     value, *others = (tensor.clone() for tensor in inputs.differentiable("fused").values())
     late = value.clone()
     value.zero_()
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        torch.cuda._sleep(200_000_000)  # cycles: whoever does not wait for this stream sees zeros
+    side_stream = torch.cuda.Stream()
+    side_stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side_stream):
+        torch.cuda._sleep(200_000_000)  # cycles; a kernel on another stream would read zeros
         value.copy_(late)
         output = fused_deformable_attention(value, inputs.spatial_shapes, *others)
-    aside.synchronize()
+    side_stream.synchronize()
     assert torch.equal(output, expected)
 
 
@@ -138,7 +138,7 @@ def test_autocast_computes_in_the_type_of_the_value():
     assert torch.equal(output, results(inputs)[0])
 
 
-def test_a_launch_that_fails_names_its_kernel(monkeypatch):
+def test_a_failed_launch_names_its_kernel(monkeypatch):
     inputs = inputs_of()
     chosen = operators.forward_launch
     monkeypatch.setattr(operators, "forward_launch", lambda *given: replace(chosen(*given), shared_bytes=1 << 20))

@@ -1,4 +1,4 @@
-"""Arithmetic of ``vectors``, lane by lane and over the lanes."""
+"""Arithmetic on ``Vector``: operators on lanes, reductions over lanes, exp and softmax."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from numba.extending import intrinsic, lower_builtin, type_callable
 
 from rhobench.ops.cpu.vectors import I32, Vector, constant_like, join, of_items, parts_of
 
-# "contract" alone: flags that assume finite numbers would let NaN coordinates through the range checks.
+# Only "contract": flags that assume finite numbers would let NaN coordinates pass the range checks.
 _CONTRACT = ("contract",)
 MATH = {"fastmath": {"contract"}, "error_model": "numpy"}
-"""How Numba compiles functions of vectors."""
+"""Options with which Numba compiles functions of vectors."""
 
 
 def _splat(builder: Any, scalar: Any, count: int) -> Any:
@@ -38,7 +38,7 @@ def _type_of_operator(context: Any) -> Callable[[Any, Any], Any]:
 
 
 def _lower(function: Any, floats: str, integers: str, **flags: Any) -> None:
-    """Let ``vector`` operator ``vector or number`` emit these instructions."""
+    """Define an operator of a vector and a vector or number by the LLVM instructions for floats and for integers."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         vector, other = signature.args
@@ -83,14 +83,14 @@ def _pick(comparison: str) -> Any:
 
 
 at_least = _pick(">")
-"""The larger of each pair of lanes, one side of which may be a number; the second where either is NaN."""
+"""Maximum of each pair of lanes; either argument may be a number. The second argument where one of them is NaN."""
 at_most = _pick("<")
-"""The smaller of each pair of lanes, likewise."""
+"""Minimum of each pair of lanes, otherwise like ``at_least``."""
 
 
 @intrinsic
 def floor(typing_context: Any, vector: Any) -> Any:
-    """Round down."""
+    """Round each lane down to an integer, kept as float32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         rounded = []
@@ -105,7 +105,7 @@ def floor(typing_context: Any, vector: Any) -> Any:
 
 @intrinsic
 def multiply_add(typing_context: Any, left: Any, right: Any, addend: Any) -> Any:
-    """left * right + addend, rounded once where the processor can."""
+    """left * right + addend, rounded once if the CPU has a fused multiply-add."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         sums = []
@@ -121,7 +121,7 @@ def multiply_add(typing_context: Any, left: Any, right: Any, addend: Any) -> Any
 
 @intrinsic
 def integers(typing_context: Any, vector: Any) -> Any:
-    """float32 without a fraction, and not NaN, to int32."""
+    """Convert float32 lanes to int32; they must be integers and not NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         parts = parts_of(builder, arguments[0])
@@ -132,7 +132,7 @@ def integers(typing_context: Any, vector: Any) -> Any:
 
 @intrinsic
 def times_power_of_two(typing_context: Any, vector: Any, exponent: Any) -> Any:
-    """vector * 2**exponent, for int32 exponents from -126 to 127."""
+    """vector * 2**exponent for int32 exponents from -126 to 127."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         products = []
@@ -156,7 +156,7 @@ def total(typing_context: Any, vector: Any) -> Any:
 
 @intrinsic
 def largest(typing_context: Any, vector: Any) -> Any:
-    """Maximum over the lanes; any of them may be ignored where one is NaN."""
+    """Maximum over the lanes; unspecified if one of them is NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _reduce(builder, arguments[0], lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
@@ -165,7 +165,7 @@ def largest(typing_context: Any, vector: Any) -> Any:
 
 
 def _reduce(builder: Any, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
-    """Fold wide parts until they are as narrow as the next one, and the last one to a single lane."""
+    """Reduce a vector to a number: fold each part to the width of the next one, and the last one to one lane."""
     result, *others = parts_of(builder, vector)
     for part in others:
         while result.type.count > part.type.count:
@@ -186,15 +186,15 @@ def _fold(builder: Any, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
 
 @njit(forceinline=True, **MATH)
 def softmax(logits: Any) -> Any:
-    """Of all lanes."""
+    """Softmax over all lanes."""
     powers = exp(logits - largest(logits))
     return powers * (np.float32(1) / total(powers))
 
 
 @njit(forceinline=True, **MATH)
 def exp(x: Any) -> Any:
-    """exp of numbers that are not positive: 2**n * exp(r) with |r| < 0.35, where seven terms of the series do."""
-    x = at_least(-87.0, x)  # exp(-87) is the last that float32 holds with all digits; NaN stays
+    """exp of non-positive numbers: 2**n * exp(r) with |r| < 0.35, where seven terms of the series are exact enough."""
+    x = at_least(-87.0, x)  # below -87 the result would be subnormal; NaN passes through
     n = floor(at_most(at_least(x * 1.44269504 + 0.5, -126.0), 0.0))
     r = x - n * 0.693359375 + n * 2.12194440e-4  # ln 2 in two parts: the first product is exact
     series = r * (1.0 / 720.0) + (1.0 / 120.0)

@@ -1,4 +1,4 @@
-"""Compiled kernels: made when first asked for, and kept in a folder of the user's for later processes."""
+"""Compilation of the Numba kernels on first use, cached on disk for later processes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ _compiling = threading.Lock()
 
 @cache
 def address(kernel: str, *variant: int) -> int:
-    """Address of the C function ``kernel`` of ``kernels``, "forward" or "backward", for these constants."""
+    """Compile a kernel for a variant, or load it from the cache, and return the address of its C function.
+
+    Args:
+        kernel: "forward" or "backward".
+        variant: arguments of the kernel's factory in ``kernels``.
+    """
     with _compiling:
-        import numba  # here, so that importing rhobench.ops stays light
+        import numba  # imported here to keep the import of rhobench.ops fast
 
         before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(cache_dir())
         try:
@@ -27,14 +32,14 @@ def address(kernel: str, *variant: int) -> int:
 
 
 def kernels() -> ModuleType:
-    """The module with the kernels, which imports Numba."""
+    """Import and return the module with the kernels, which imports Numba."""
     from rhobench.ops.cpu import kernels
 
     return kernels
 
 
 def cache_dir() -> Path:
-    """The folder for compiled kernels. Its name depends on their whole source, of which Numba checks one file only."""
+    """Folder of compiled kernels, named by a digest of all sources, since Numba checks only the file of a kernel."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
     return cache_folder("numba", digest, variable="NUMBA_CACHE_DIR")

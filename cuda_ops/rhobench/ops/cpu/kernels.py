@@ -1,10 +1,11 @@
-"""Forward and backward kernels of deformable attention in Numba, compiled for one head width and one storage each.
+"""Forward and backward kernels of deformable attention in Numba, compiled for each head width and storage.
 
 A kernel is a C function of one argument, the address of a ``JOB``. It takes tasks from the job until none is left, so
-any number of threads may run it on one job, and faster threads do more.
+any number of threads can run it on one job, and faster threads do more.
 
-Two forms share all of this. Plain: sampling locations and attention weights. Fused: offsets around reference points
-and logits. In both a sample lies at ``base + first * scale`` pixels, and the chain rule runs through ``scale``.
+The kernels serve both forms: plain, with sampling locations and attention weights, and fused, with offsets from
+reference points and logits. In both, a sample is at ``base + first * scale`` pixels, so its gradient has a factor
+``scale``.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from rhobench.ops.cpu.vectors import (
 )
 
 ROWS_PER_TASK = 16
-"""Queries that a thread takes at a time in the forward pass."""
+"""Queries in a task of the forward pass."""
 
 _ROWS_PER_AXIS, _PLACED_ROWS = 4, 8
-"""Rows of ``samples`` numbers that say where the samples lie: base and scale along x, then y, each with its rest."""
+"""Rows of ``samples`` numbers from which positions follow: base and scale along x, then y, each with its rest."""
 
 _COUNTERS = ("next_task", "next_thread")
 _ADDRESSES = ("value", "first", "second", "reference", "query_index", "levels", "output", "scratch")
@@ -44,20 +45,20 @@ _GRADIENTS = ("grad_output", "grad_value", "grad_first", "grad_second", "grad_re
 _SIZES = ("num_images", "num_pixels", "num_heads", "num_queries", "num_levels", "num_points", "num_references")
 _FIELDS = (*_COUNTERS, *_ADDRESSES, *_GRADIENTS, *_SIZES, "reference_size", "reference_step")
 JOB = np.dtype([(name, np.int64) for name in _FIELDS])
-"""What a kernel works on: counters, addresses of C-contiguous tensors (0: there is none), and sizes.
+"""The argument of a kernel: counters, addresses of C-contiguous tensors (0 for an absent one), and sizes.
 
 value, grad_value (N, S, H, D); first, grad_first (N, Q, H, L*P, 2): locations or offsets; second, grad_second
-(N, Q, H, L*P): weights or logits; reference (N, R, L, 2 or 4) float32, of which each image starts ``reference_step``
-bytes after the one before; query_index (N, Q) int64; levels: what ``level_table`` gives; output, grad_output
-(N, Q, H, D); grad_reference (N, H, Q, L, 2 or 4) float32; scratch (threads, S, D) float32, for the backward kernel,
-which without it adds to grad_value where it lies: this must be float32 then, and zero.
+(N, Q, H, L*P): weights or logits; reference (N, R, L, 2 or 4) float32, with a stride of ``reference_step`` bytes from
+one image to the next; query_index (N, Q) int64; levels: result of ``level_table``; output, grad_output (N, Q, H, D);
+grad_reference (N, H, Q, L, 2 or 4) float32; scratch (threads, S, D) float32, for the backward kernel. Without scratch,
+that kernel adds to grad_value in place, which must then be float32 and zero.
 """
 
 _SIGNATURE = types.void(types.CPointer(numba.from_dtype(JOB)))
 
 
 def level_table(shapes: tuple[tuple[int, int], ...], num_points: int) -> np.ndarray:
-    """(4, L*P) int32: width and height of each sample's level as bits of float32, its first pixel, its width."""
+    """Table of the levels of the samples, (4, L*P) int32: width and height as bits of float32, first pixel, width."""
     sizes = np.array(shapes, dtype=np.int32).reshape(-1, 2)
     areas = sizes.prod(axis=1)
     extents = sizes[:, ::-1].astype(np.float32).view(np.int32)
@@ -67,7 +68,7 @@ def level_table(shapes: tuple[tuple[int, int], ...], num_points: int) -> np.ndar
 
 @intrinsic(prefer_literal=True)
 def _count(typing_context: Any, job: Any, counter: Any) -> Any:
-    """Raise a counter of the job, and give what it was: no two threads get the same."""
+    """Increment a counter of the job atomically and return its previous value."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         counters = builder.bitcast(arguments[0], context.get_value_type(types.int64).as_pointer())
@@ -87,18 +88,18 @@ def _pointer(typing_context: Any, address: Any, item: Any) -> Any:
 
 @njit(forceinline=True, **MATH)
 def _along_axis(placed: Any, axis: int, samples: int, given: Any, extent: Any) -> Any:
-    """The two pixels beside each sample: indices, bilinear weights, and 1 or 0 for on the map or not.
+    """The two pixels next to each sample along an axis: indices, bilinear weights, and 1 if on the map, else 0.
 
-    A pixel that is not on the map has weight 0 and the index of one that is: no branch, which the small levels, whose
-    points often lie outside, would make the processor guess wrong. Every index is valid, also for a NaN or infinite
+    A pixel outside the map gets weight 0 and the index of a pixel on it. This avoids a branch, which would often be
+    mispredicted on small levels, where many points are outside. Every index is valid, also for a NaN or infinite
     coordinate, whose weights become NaN.
     """
     row = axis * _ROWS_PER_AXIS * samples
     base, base_rest = load(placed, row), load(placed, row + samples)
     scale, scale_rest = load(placed, row + 2 * samples), load(placed, row + 3 * samples)
     position = multiply_add(given, scale, base)
-    lower = floor(at_most(at_least(position, -2.0), extent))  # the nearest where both pixels are outside
-    # Not position - lower: that has lost as many digits as the position has before its point. This keeps nearly all.
+    lower = floor(at_most(at_least(position, -2.0), extent))  # clipped to where both pixels are just outside
+    # More precise than position - lower, which loses as many digits as the integer part of the position has.
     fraction = multiply_add(given, scale, base - lower) + multiply_add(given, scale_rest, base_rest)
     last = extent - 1.0
     first_on = at_least(at_most(at_most(lower + 1.0, extent - lower), 1.0), 0.0)
@@ -110,7 +111,7 @@ def _along_axis(placed: Any, axis: int, samples: int, given: Any, extent: Any) -
 
 @njit(forceinline=True, **MATH)
 def _place(placed: Any, axis: int, samples: int, sample: int, base: float, scale: float) -> None:
-    """Let a sample lie at pixel ``given * scale + base``: float64, kept as float32 and what that rounds off."""
+    """Set the position of a sample to pixel ``given * scale + base``; float64, stored as float32 and a remainder."""
     row = axis * _ROWS_PER_AXIS * samples + sample
     put(placed, row, np.float32(base))
     put(placed, row + samples, np.float32(base - np.float32(base)))
@@ -120,7 +121,7 @@ def _place(placed: Any, axis: int, samples: int, sample: int, base: float, scale
 
 @njit(forceinline=True, **MATH)
 def _place_maps(placed: Any, samples: int, table: Any) -> None:
-    """Of locations, which are shares of a map, whose first pixel has its centre at 0.5."""
+    """Set base and scale for locations, which are fractions of the map; the first pixel has its centre at 0.5."""
     for axis in range(2):
         for sample in range(samples):
             _place(placed, axis, samples, sample, -0.5, np.float64(item(table, axis * samples + sample)))
@@ -128,7 +129,7 @@ def _place_maps(placed: Any, samples: int, table: Any) -> None:
 
 @njit(forceinline=True, **MATH)
 def _place_references(job: Any, image: int, query: int, table: Any, placed: Any) -> None:
-    """Of offsets around the reference of one query."""
+    """Set base and scale for offsets from the reference point or box of one query."""
     samples = job.num_levels * job.num_points
     of_image = job.reference + image * job.reference_step
     references = carray(_pointer(of_image, np.float32), (job.num_references, job.num_levels, job.reference_size))
@@ -151,7 +152,7 @@ def _place_references(job: Any, image: int, query: int, table: Any, placed: Any)
 def _store_corners(
     corners: Any, samples: Any, first_pixel: Any, map_width: Any, left: Any, right: Any, top: Any, bottom: Any
 ) -> None:
-    """Pixel of the corners: top left, top right, bottom left, bottom right."""
+    """Store the pixel indices of the corners: top left, top right, bottom left, bottom right."""
     top, bottom = first_pixel + top * map_width, first_pixel + bottom * map_width
     store(corners, 0, top + left)
     store(corners, samples, top + right)
@@ -161,7 +162,7 @@ def _store_corners(
 
 @njit(forceinline=True, **MATH)
 def _store_shares(shares: Any, samples: Any, left: Any, right: Any, top: Any, bottom: Any) -> None:
-    """Weights of the corners, in the order of ``_store_corners``."""
+    """Store the weights of the corners, in the order of ``_store_corners``."""
     store(shares, 0, top * left)
     store(shares, samples, top * right)
     store(shares, 2 * samples, bottom * left)
@@ -170,12 +171,12 @@ def _store_shares(shares: Any, samples: Any, left: Any, right: Any, top: Any, bo
 
 @cache
 def forward_kernel(width: int, samples: int, value_kind: int, first_kind: int, second_kind: int, fused: bool) -> Any:
-    """Fills ``output``. A task is ``ROWS_PER_TASK`` queries of the batch.
+    """Compile the kernel that fills ``output``. A task is ``ROWS_PER_TASK`` queries of the batch.
 
     Args:
         width: channels of a head, D.
-        samples: of a query and head, L * P.
-        value_kind, first_kind, second_kind: how the tensors are stored; ``output`` is stored as ``value``.
+        samples: samples of a query and head, L * P.
+        value_kind, first_kind, second_kind: storage of the tensors; ``output`` has that of ``value``.
         fused: whether ``first`` and ``second`` are offsets and logits.
     """
 
@@ -211,7 +212,7 @@ def forward_kernel(width: int, samples: int, value_kind: int, first_kind: int, s
                     _store_shares(shares, samples, w_left, w_right, w_top * weight, w_bottom * weight)
 
                     base = image * job.num_pixels * stride + head * width
-                    upper, lower = zeros(value), zeros(value)  # two sums: half the chain of dependent additions
+                    upper, lower = zeros(value), zeros(value)  # two sums, to halve the chain of dependent additions
                     for k in range(samples):
                         for side in (0, samples):
                             upper_at, lower_at = side + k, 2 * samples + side + k
@@ -227,7 +228,7 @@ def forward_kernel(width: int, samples: int, value_kind: int, first_kind: int, s
 
 @njit(forceinline=True, **MATH)
 def _sum_per_level(job: Any, row: int, moved: Any) -> None:
-    """Fill a row of ``grad_reference``: for each level the sums over its points."""
+    """Fill a row of ``grad_reference`` with the sums over the points of each level."""
     shape = (job.num_images * job.num_heads * job.num_queries, job.num_levels, job.reference_size)
     grad_reference = carray(_pointer(job.grad_reference, np.float32), shape)
     for level in range(job.num_levels):
@@ -240,10 +241,10 @@ def _sum_per_level(job: Any, row: int, moved: Any) -> None:
 
 @cache
 def backward_kernel(width: int, samples: int, value_kind: int, first_kind: int, second_kind: int, fused: bool) -> Any:
-    """Fills the gradients. A task is one head of one image.
+    """Compile the kernel that fills the gradients. A task is one head of one image.
 
-    No two tasks write to one place, and each sum has a fixed order: the gradients are the same, bit for bit, whatever
-    the number of threads. Arguments as for ``forward_kernel``; each gradient is stored as its tensor.
+    No two tasks write to the same address and each sum has a fixed order, so the gradients are bitwise the same for any
+    number of threads. Arguments are those of ``forward_kernel``; each gradient has the storage of its tensor.
     """
 
     @cfunc(_SIGNATURE, cache=True, **MATH)
@@ -314,7 +315,7 @@ def backward_kernel(width: int, samples: int, value_kind: int, first_kind: int, 
                 if fused:
                     grad_weight = weight * (grad_weight - total(weight * grad_weight))
                     if job.grad_reference != 0:
-                        # What a centre and a size of 1 would move each sample by, in the rows of `dots`.
+                        # Gradients of centre and size through each sample, in the rows of `dots`, which are free now.
                         half_box = np.float32(0.5) / np.float32(job.num_points)
                         store(dots, 0, grad_x * extent_x)
                         store(dots, samples, grad_y * extent_y)

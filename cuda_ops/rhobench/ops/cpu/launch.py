@@ -1,8 +1,7 @@
-"""Runs a kernel on several threads: PyTorch's own, where they can be had.
+"""Run a kernel on several threads: PyTorch's OpenMP threads, or Python threads if those are not accessible.
 
-OpenMP's threads spin for milliseconds after PyTorch's last parallel operation. A pool of our own would have to share
-the cores with them just then, in the middle of every model; and it would have to be told how many threads the user
-or a scheduler has granted.
+OpenMP threads spin for milliseconds after PyTorch's last parallel operation. A separate pool would compete with them
+for the cores in the middle of every model, and would need to know how many threads the user or a scheduler has granted.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from pathlib import Path
 import torch
 
 _Function = Callable[[int, int], None]
-_FUNCTION_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)  # a call through it lets other Python threads run
+_FUNCTION_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)  # calls release the GIL
 _in_forked_child = False
 
 
 def _after_fork() -> None:
-    # Threads do not survive a fork, and OpenMP would wait for them for ever, as PyTorch's own operations do.
+    # Threads do not survive a fork: OpenMP would wait for them forever, as it does in PyTorch's own operations.
     global _in_forked_child
     _in_forked_child = True
 
@@ -31,17 +30,17 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def threads(tasks: int) -> int:
-    """On how many threads to run that many tasks: as many as PyTorch uses, if there is work for all."""
+    """Number of threads to run ``tasks`` tasks on: PyTorch's number, but at most one for each task."""
     return 1 if _in_forked_child else max(1, min(torch.get_num_threads(), tasks))
 
 
 def run(kernel: int, job: int, threads: int) -> None:
-    """Call a C function on several threads at once.
+    """Call a C function on several threads at once and wait until all calls have returned.
 
     Args:
-        kernel: address of a void function of one pointer, which shares the work out among its callers.
+        kernel: address of a void function of one pointer, which divides the work among its callers.
         job: the pointer.
-        threads: as ``threads`` gives them.
+        threads: return value of ``threads``.
     """
     if threads == 1:
         _FUNCTION_TYPE(kernel)(job)
@@ -57,13 +56,16 @@ def run(kernel: int, job: int, threads: int) -> None:
 
 
 def thread_source() -> str:
-    """Whose threads the kernels run on."""
-    return "PyTorch's OpenMP threads" if _openmp() is not None else "Python threads beside PyTorch's"
+    """Describe the threads that kernels run on."""
+    return "PyTorch's OpenMP threads" if _openmp() is not None else "Python threads, besides PyTorch's"
 
 
 @cache
 def _openmp() -> Callable[[int, int, int, int], None] | None:
-    """``GOMP_parallel`` of the OpenMP library that PyTorch has loaded; LLVM's and Intel's have it too, on Linux."""
+    """``GOMP_parallel`` of the OpenMP library that PyTorch has loaded, None if there is none.
+
+    On Linux the libraries of LLVM and Intel export it as well.
+    """
     if not torch.backends.openmp.is_available():
         return None
     bundled = (Path(torch.__file__).parent / "lib").glob("lib*omp*.so*")

@@ -1,8 +1,8 @@
-"""A Numba type for short rows of numbers that stay in registers, and how they come there from memory.
+"""Numba types for short vectors in registers and for rows of numbers in memory, with loads and stores.
 
-A ``Vector`` holds the D channels of a head, or the K = L * P samples of a query and head; LLVM chooses the machine's
-instructions. ``Rows`` is an address with the type and the width of the rows that lie there. A kernel gets both numbers
-as constants, so each combination is compiled for itself, from this one source.
+A ``Vector`` holds the D channels of a head, or the K = L * P samples of a query and head; LLVM selects the machine
+instructions. ``Rows`` is an address together with the type and width of the rows there. Both numbers are compile-time
+constants of a kernel, so each combination is compiled separately from this one source.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 FLOAT32, FLOAT16, BFLOAT16, INT32 = range(4)
-"""How the numbers of ``Rows`` are stored. In registers they are float32, or int32."""
+"""Storage of the numbers of ``Rows``; in registers they are float32 or int32."""
 
 _FLOAT, _HALF = ir.FloatType(), ir.HalfType()
 _I16, I32, _I64 = (ir.IntType(bits) for bits in (16, 32, 64))
@@ -23,7 +23,7 @@ _STORED = {FLOAT32: (_FLOAT, 4), FLOAT16: (_HALF, 2), BFLOAT16: (_I16, 2), INT32
 
 
 class Vector(types.Type):
-    """Numbers of one row, as a struct of LLVM vectors whose widths are powers of two."""
+    """The numbers of one row, as a struct of LLVM vectors whose widths are powers of two."""
 
     def __init__(self, width: int, integer: bool = False) -> None:
         self.width, self.integer = width, integer
@@ -31,13 +31,13 @@ class Vector(types.Type):
 
     @property
     def chunks(self) -> list[int]:
-        """Widths of the parts, 16 at most: LLVM pads a <24 x float> to 32, but 16 + 8 exactly fills registers."""
+        """Widths of the LLVM vectors, 16 at most: LLVM pads <24 x float> to 32, but 16 + 8 fills registers exactly."""
         remainder = [8 >> bit for bit in range(4) if self.width & (8 >> bit)]
         return [16] * (self.width // 16) + remainder
 
 
 class Rows(types.Type):
-    """An address in memory, and how the rows there are stored."""
+    """The address of rows in memory, with their width and storage."""
 
     def __init__(self, width: int, kind: int) -> None:
         self.width, self.kind = width, kind
@@ -45,7 +45,7 @@ class Rows(types.Type):
 
     @property
     def vector(self) -> Vector:
-        """What a row becomes in registers."""
+        """Type of a row in registers."""
         return Vector(self.width, integer=self.kind == INT32)
 
 
@@ -68,7 +68,7 @@ def parts_of(builder: Any, vector: Any) -> list[Any]:
 
 
 def join(builder: Any, parts: list[Any]) -> Any:
-    """The ``Vector`` of these LLVM vectors."""
+    """Combine LLVM vectors into the value of a ``Vector``."""
     vector = ir.Constant(ir.LiteralStructType([part.type for part in parts]), ir.Undefined)
     for index, part in enumerate(parts):
         vector = builder.insert_value(vector, part, index)
@@ -76,18 +76,18 @@ def join(builder: Any, parts: list[Any]) -> Any:
 
 
 def constant_like(vector: Any, number: int) -> Any:
-    """A constant of int32, with as many lanes as the LLVM vector ``vector``."""
+    """An int32 constant with as many lanes as the LLVM vector ``vector``."""
     return ir.Constant(ir.VectorType(I32, vector.type.count), [number] * vector.type.count)
 
 
 def of_items(item: Any, vector: Any) -> Any:
-    """The LLVM vector type with as many lanes as ``vector``, each an ``item``."""
+    """The LLVM vector type of ``item`` with as many lanes as ``vector``."""
     return ir.VectorType(item, vector.type.count)
 
 
 @intrinsic(prefer_literal=True)
 def rows(typing_context: Any, address: Any, width: Any, kind: Any) -> Any:
-    """``Rows`` at an integer ``address``; ``width`` and ``kind`` are constants."""
+    """Create ``Rows`` from an integer ``address``; ``width`` and ``kind`` must be constants."""
     result = Rows(width.literal_value, kind.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -98,7 +98,7 @@ def rows(typing_context: Any, address: Any, width: Any, kind: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def stack(typing_context: Any, count: Any, width: Any, kind: Any) -> Any:
-    """Memory for ``count`` rows that lasts until the kernel ends."""
+    """Allocate ``count`` rows on the stack of the kernel."""
     result = Rows(width.literal_value, kind.literal_value)
     item, _ = _STORED[result.kind]
 
@@ -111,7 +111,7 @@ def stack(typing_context: Any, count: Any, width: Any, kind: Any) -> Any:
 
 @intrinsic
 def item(typing_context: Any, row: Any, index: Any) -> Any:
-    """One number, of float32 or int32 rows."""
+    """Load one number from float32 or int32 rows."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load(_item_pointer(builder, row, *arguments))
@@ -121,7 +121,7 @@ def item(typing_context: Any, row: Any, index: Any) -> Any:
 
 @intrinsic
 def put(typing_context: Any, row: Any, index: Any, number: Any) -> Any:
-    """Write one number of float32 rows."""
+    """Store one number into float32 rows."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         builder.store(arguments[2], _item_pointer(builder, row, *arguments[:2]))
@@ -136,7 +136,7 @@ def _item_pointer(builder: Any, row_type: Rows, address: Any, index: Any) -> Any
 
 
 def _chunks(builder: Any, row_type: Rows, address: Any, offset: Any, numbers: int, item: Any) -> list[Any]:
-    """Pointers to the chunks of the row ``offset`` numbers after ``address``, read as ``numbers`` numbers a lane."""
+    """Pointers to the chunks of the row at ``offset`` numbers from ``address``, with ``numbers`` numbers in a lane."""
     size = _STORED[row_type.kind][1]
     start = builder.add(address, builder.mul(offset, _I64(size)))
     pointers, lane = [], 0
@@ -157,7 +157,7 @@ def _widen(builder: Any, stored: Any, kind: int) -> Any:
 
 
 def _narrow(builder: Any, value: Any, kind: int) -> Any:
-    """Round to the nearest number that can be stored, to the even one of two; NaN stays NaN."""
+    """Convert to the stored type, rounding to nearest with ties to even; NaN stays NaN."""
     if kind == FLOAT16:
         return builder.fptrunc(value, of_items(_HALF, value))
     if kind == BFLOAT16:
@@ -171,7 +171,7 @@ def _narrow(builder: Any, value: Any, kind: int) -> Any:
 
 @intrinsic
 def load(typing_context: Any, row: Any, offset: Any) -> Any:
-    """The row that starts ``offset`` numbers after the address."""
+    """Load the row that starts ``offset`` numbers after the address."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         item, size = _STORED[row.kind]
@@ -183,7 +183,7 @@ def load(typing_context: Any, row: Any, offset: Any) -> Any:
 
 @intrinsic
 def store(typing_context: Any, row: Any, offset: Any, vector: Any) -> Any:
-    """Write a row where ``load`` reads it."""
+    """Store a row where ``load`` reads it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         item, size = _STORED[row.kind]
@@ -197,7 +197,7 @@ def store(typing_context: Any, row: Any, offset: Any, vector: Any) -> Any:
 
 @intrinsic
 def load_pairs(typing_context: Any, row: Any, offset: Any) -> Any:
-    """Two rows that lie interleaved, x y x y ..., from ``offset`` numbers after the address on."""
+    """Load two interleaved rows, x y x y ..., that start ``offset`` numbers after the address."""
     _, size = _STORED[row.kind]
     half, pair = ir.IntType(8 * size), ir.IntType(16 * size)
 
@@ -219,7 +219,7 @@ def load_pairs(typing_context: Any, row: Any, offset: Any) -> Any:
 
 @intrinsic
 def store_pairs(typing_context: Any, row: Any, offset: Any, xs: Any, ys: Any) -> Any:
-    """Write two rows where ``load_pairs`` reads them."""
+    """Store two rows where ``load_pairs`` reads them."""
     _, size = _STORED[row.kind]
     half, pair = ir.IntType(8 * size), ir.IntType(16 * size)
 

@@ -1,7 +1,7 @@
-"""Compiling with NVRTC, which needs no GPU; what is compiled is kept on disk for later processes.
+"""Compilation of the CUDA kernels with NVRTC, which needs no GPU, cached on disk for later processes.
 
-A file is found by a digest of all that it depends on, comes to its place by a rename, and carries a digest of its
-contents: many workers may compile at once, and one that was killed leaves nothing that another would run.
+The name of a file is a digest of everything that it depends on. Files are moved into place by a rename and carry a
+digest of their contents, so many workers can compile at once, and a file left by a killed worker is never loaded.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from rhobench.ops.cache import cache_folder
 from rhobench.ops.cuda.launch import Variant
 
 SOURCE = Path(__file__).parent / "source"
+"""Folder of the kernel sources."""
 OPTIONS = ("--std=c++17", "--ptxas-options=-v")
+"""Compiler options of every variant; the second writes registers and spills to the log."""
 OLDEST = (7, 5)
-"""The first compute capability that NVRTC of CUDA 13 compiles for."""
+"""Oldest compute capability that NVRTC of CUDA 13 compiles for."""
 
 
 class CompileError(RuntimeError):
-    """NVRTC is missing, or refuses a source."""
+    """NVRTC is not installed, or rejects a source."""
 
 
 def cubin(variant: Variant, capability: tuple[int, int]) -> bytes:
-    """Machine code of a variant, from the disk or newly compiled.
+    """Machine code of a variant for a compute capability, from the cache or newly compiled.
 
     Raises:
-        CompileError: it cannot be compiled.
+        CompileError: the variant cannot be compiled.
     """
     file = cache_folder("cuda") / f"{_key(variant, capability)}.cubin"
     try:
@@ -38,17 +40,20 @@ def cubin(variant: Variant, capability: tuple[int, int]) -> bytes:
         if hashlib.sha256(content[32:]).digest() == content[:32]:
             return content[32:]
     except OSError:
-        pass  # nobody has compiled it yet
+        pass  # not compiled yet
     code, _ = compile_variant(variant, capability)
     _write(file, hashlib.sha256(code).digest() + code)
     return code
 
 
 def compile_variant(variant: Variant, capability: tuple[int, int]) -> tuple[bytes, str]:
-    """Compile without looking on the disk -> machine code, and the compiler's log, which has registers and spills.
+    """Compile a variant without using the cache.
+
+    Returns:
+        Machine code, and the log of the compiler, which contains registers and spills.
 
     Raises:
-        CompileError: it cannot be compiled.
+        CompileError: the variant cannot be compiled.
     """
     nvrtc = _nvrtc()
     headers = sorted(SOURCE.glob("*.cuh"))
@@ -75,7 +80,7 @@ def compile_variant(variant: Variant, capability: tuple[int, int]) -> tuple[byte
 
 
 def prepare(variants: Iterable[Variant], capability: tuple[int, int]) -> int:
-    """Compile variants ahead of their use, before workers all need them at once -> how many there are."""
+    """Compile variants into the cache, before many workers need them at once, and return their number."""
     return len([cubin(variant, capability) for variant in variants])
 
 
@@ -95,7 +100,7 @@ def _key(variant: Variant, capability: tuple[int, int]) -> str:
 
 @cache
 def source_digest() -> str:
-    """Of all kernel sources: which results belong together."""
+    """Digest of all kernel sources; measurements are comparable if it is the same."""
     files = sorted(SOURCE.glob("*.cu*"))
     return hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
 
@@ -111,7 +116,7 @@ def _nvrtc():  # type: ignore[no-untyped-def]  # noqa: ANN202
         from cuda.bindings import nvrtc
     except ImportError as error:
         raise CompileError(
-            f"NVRTC cannot be used ({error}): install it with `pip install 'rhobench[cuda]'`, or use "
+            f"NVRTC cannot be imported ({error}): install it with `pip install 'rhobench[cuda]'`, or use "
             "backend='reference'."
         ) from error
     return nvrtc
@@ -125,7 +130,7 @@ def _text(size_of, get, program) -> bytes:  # type: ignore[no-untyped-def]  # no
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Whole or not at all; where the disk is full, the next process compiles again."""
+    """Write a file atomically; an error, such as a full disk, is ignored, and the next process compiles again."""
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as stream:

@@ -1,4 +1,4 @@
-"""The GPU: what it is, why it cannot be used, and a kernel launched on it. The only place that knows CuPy."""
+"""The GPU: its properties, why it is unavailable, and launches of kernels. The only module that uses CuPy."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class CudaError(RuntimeError):
 
 
 def unavailable_reason(device: torch.device | str = "cuda") -> str | None:
-    """Why the backend cannot run on a device, in a sentence; None when it can."""
+    """Return why the backend cannot run on a device, or None if it can."""
     for module, package in (("cupy", "cupy-cuda13x"), ("cuda.bindings.nvrtc", "cuda-bindings")):
         if not _installed(module):
             return f"{package} is not installed: `pip install 'rhobench[cuda]'`"
     if not torch.cuda.is_available():
-        return "PyTorch finds no GPU with a driver that it can use"
+        return "PyTorch finds no GPU with a usable driver"
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST:
         name, (major, minor) = torch.cuda.get_device_name(device), capability
@@ -32,16 +32,16 @@ def unavailable_reason(device: torch.device | str = "cuda") -> str | None:
 
 
 def gpu_spec(device: torch.device) -> GpuSpec:
-    """The GPU that ``device`` names.
+    """Return the properties of a GPU that launches depend on.
 
     Raises:
-        CudaError: the backend cannot run there.
+        CudaError: the backend cannot run on the device.
     """
-    return _card(_index(device))
+    return _gpu_spec(_index(device))
 
 
 @cache
-def _card(index: int) -> GpuSpec:
+def _gpu_spec(index: int) -> GpuSpec:
     reason = unavailable_reason(torch.device("cuda", index))
     if reason is not None:
         raise CudaError(f"backend='cuda' cannot run: {reason}, or use backend='reference'.")
@@ -50,11 +50,11 @@ def _card(index: int) -> GpuSpec:
 
 
 def run(launch: Launch, job: Job, device: torch.device) -> None:
-    """Launch a kernel on the current stream of ``device``, also while that is captured into a CUDA graph.
+    """Launch a kernel on the current stream of ``device``, which may be capturing a CUDA graph.
 
     Raises:
-        CompileError: it cannot be compiled.
-        CudaError: it cannot be loaded or launched.
+        CompileError: the kernel cannot be compiled.
+        CudaError: the kernel cannot be loaded or launched.
     """
     if not launch.blocks:
         return
@@ -79,11 +79,11 @@ def _index(device: torch.device) -> int:
 
 @cache
 def _kernel(variant: Variant, shared_bytes: int, index: int) -> Any:
-    """A function that launches the kernel; called with ``index`` as the current device."""
+    """Load a kernel onto the GPU ``index``, which must be the current device, and return CuPy's launch function."""
     from cupy.cuda import driver, function
 
     module = function.Module()
-    module.load(cubin(variant, _card(index).capability))
+    module.load(cubin(variant, _gpu_spec(index).capability))
     kernel = module.get_function(variant.kernel)
     if shared_bytes:
         driver.funcSetAttribute(kernel.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes)
@@ -92,7 +92,7 @@ def _kernel(variant: Variant, shared_bytes: int, index: int) -> Any:
 
 @lru_cache(maxsize=64)
 def _stream(pointer: int, index: int) -> Any:
-    """CuPy's name for a stream of PyTorch's. Which one is current is asked for at every launch."""
+    """CuPy's wrapper of a PyTorch stream; every launch looks up which stream is current."""
     from cupy.cuda import ExternalStream
 
     return ExternalStream(pointer, index)
@@ -101,5 +101,5 @@ def _stream(pointer: int, index: int) -> Any:
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # a package above it is missing
+    except ModuleNotFoundError:  # a parent package is missing
         return False

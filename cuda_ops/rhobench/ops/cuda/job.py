@@ -1,4 +1,4 @@
-"""What a kernel gets: one record of addresses and sizes, as `source/samples.cuh` declares it."""
+"""The argument of a kernel: one record of addresses and sizes, as declared in `source/samples.cuh`."""
 
 from __future__ import annotations
 
@@ -24,29 +24,32 @@ _TENSORS = (
     "grad_reference",
     "largest",
 )
-"""Whose addresses the record begins with."""
-_OF_THE_CALL = struct.Struct(f"{len(_TENSORS)}qq2i")
-"""Addresses, step from the references of one image to those of the next, their rows and size. Packed, since one field
-of a NumPy record after the other takes ten microseconds, as long as the kernel of a decoder."""
-_OF_THE_LAUNCH = ("images", "pixels", "heads", "queries", "tiles", "tiles_each", "headroom", "unused")
+"""Tensors whose addresses the record begins with."""
+_CALL_FIELDS = struct.Struct(f"{len(_TENSORS)}qq2i")
+"""Addresses of the tensors, stride of the references from image to image, their number of rows and their size. Packed
+by ``struct``, since setting the fields of a NumPy record takes ten microseconds, as long as the kernel of a decoder."""
+_LAUNCH_FIELDS = ("images", "pixels", "heads", "queries", "tiles", "tiles_each", "headroom", "unused")
 
 
 def job_type(levels: int) -> np.dtype:
-    """The record of a kernel for so many levels."""
+    """The record type of kernels for a number of levels."""
     addresses = [(name, np.int64) for name in (*_TENSORS, "reference_step")]
-    sizes = [(name, np.int32) for name in ("references", "reference_size", *_OF_THE_LAUNCH)]
+    sizes = [(name, np.int32) for name in ("references", "reference_size", *_LAUNCH_FIELDS)]
     return np.dtype([*addresses, *sizes, ("levels", np.int32, (levels, 6))])
 
 
 class Job:
-    """The record of a launch. It holds the tensors until the launch is made; PyTorch's allocator knows the stream."""
+    """The record of a launch.
+
+    It keeps the tensors alive until the launch; after that, PyTorch's allocator reuses memory in stream order.
+    """
 
     def __init__(self, launch: Launch, **tensors: Tensor | None) -> None:
-        """Fill it in.
+        """Fill in the record.
 
         Args:
-            launch: for the sizes.
-            tensors: contiguous, by the names of their fields.
+            launch: the launch, which determines the sizes.
+            tensors: contiguous tensors, by the names of their fields.
         """
         self.tensors = tensors
         given = [tensors.get(name) for name in _TENSORS]
@@ -55,13 +58,13 @@ class Job:
         if (reference := tensors.get("reference")) is not None:
             images, rows, levels, numbers = reference.shape
             step = rows * levels * numbers if images > 1 else 0
-        kind, sizes = _of_the_launch(launch)
-        self.record = np.frombuffer(_OF_THE_CALL.pack(*addresses, step, rows, numbers) + sizes, kind)
+        kind, sizes = _launch_fields(launch)
+        self.record = np.frombuffer(_CALL_FIELDS.pack(*addresses, step, rows, numbers) + sizes, kind)
 
 
 @lru_cache(maxsize=512)
-def _of_the_launch(launch: Launch) -> tuple[np.dtype, bytes]:
-    """The type of the record, and what in it depends on the launch alone."""
+def _launch_fields(launch: Launch) -> tuple[np.dtype, bytes]:
+    """The record type, and the bytes of the fields that depend only on the launch."""
     sizes = launch.sizes
     kind = job_type(len(sizes.shapes))
     record = np.zeros(1, kind)
@@ -69,4 +72,4 @@ def _of_the_launch(launch: Launch) -> tuple[np.dtype, bytes]:
     fields["images"], fields["pixels"], fields["heads"] = sizes.images, sizes.pixels, sizes.heads
     fields["queries"], fields["levels"] = sizes.queries, launch.levels
     fields["tiles"], fields["tiles_each"], fields["headroom"] = launch.tiles, launch.tiles_each, launch.headroom
-    return kind, record.tobytes()[_OF_THE_CALL.size :]
+    return kind, record.tobytes()[_CALL_FIELDS.size :]

@@ -1,4 +1,4 @@
-"""How a kernel is compiled and launched for a problem: a choice by sizes and card alone, without either at hand."""
+"""Choice of the compiled variant and the launch of a kernel, a function of the sizes and the GPU's properties alone."""
 
 from __future__ import annotations
 
@@ -8,37 +8,40 @@ from functools import cached_property, lru_cache
 from typing import Literal
 
 Kernel = Literal["forward", "backward", "finish"]
+"""Names of the kernels; "finish" converts the integer sums of a deterministic backward pass."""
 
 KINDS = {"float32": 0, "float16": 1, "bfloat16": 2}
-"""Storage of numbers, as in `source/stored.cuh`."""
+"""Storage of numbers by name of the dtype, as in `source/stored.cuh`."""
 BYTES = (4, 2, 2)
-"""Of a number, by kind."""
+"""Bytes of a number, by kind."""
 
 STATIC_SHARED_BYTES = 48 * 1024
-"""Shared memory that a kernel may declare."""
+"""Shared memory that a kernel may declare statically."""
 ON_CHIP_BYTES = 32 * 1024
-"""For the sums of coarse levels: with more, fewer blocks fit onto a multiprocessor."""
+"""Shared memory for the sums of coarse levels; with more, fewer blocks fit on a multiprocessor."""
 BLOCKS_PER_MULTIPROCESSOR = 4
-"""Blocks that a multiprocessor should have to hide its waiting; with fewer, tiles are made smaller."""
+"""Blocks that a multiprocessor should have to hide latency; tiles are made smaller if there would be fewer."""
 TILES = (64, 32, 16, 8, 4, 2, 1)
-"""Queries of a block. The last three are for queries with so many samples that no more fit into shared memory."""
+"""Tile sizes in queries. The last three are for queries with so many samples that shared memory holds no more."""
 BACKWARD_TILES = TILES[1:]
-"""Of the backward kernel, which keeps half as much again of each sample."""
+"""Tiles of the backward kernel, which stores half as much again for each sample."""
 SMALLEST_USUAL_TILE = 8
+"""Smaller tiles are used only if no larger one fits into shared memory."""
 
 
 @dataclass(frozen=True)
 class GpuSpec:
-    """What of a GPU the choice depends on."""
+    """Properties of a GPU that the choice depends on."""
 
     capability: tuple[int, int]
+    """Compute capability, major and minor."""
     multiprocessors: int
-    """Multiprocessors."""
+    """Number of streaming multiprocessors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Sizes of one call, and how its tensors are stored."""
+    """Sizes of one call and the storage of its tensors."""
 
     images: int
     shapes: tuple[tuple[int, int], ...]
@@ -49,21 +52,22 @@ class Sizes:
     queries: int
     points: int
     kinds: tuple[int, int, int]
-    """Of value, of locations or offsets, of weights or logits; numbers of ``KINDS``."""
+    """Storage of value, of locations or offsets, and of weights or logits; values of ``KINDS``."""
     fused: bool
+    """Whether points and weights are offsets and logits."""
 
     @property
     def samples(self) -> int:
-        """Of a query and head."""
+        """Samples of a query and head."""
         return len(self.shapes) * self.points
 
     @property
     def pixels(self) -> int:
-        """Of all levels."""
+        """Pixels of all levels."""
         return sum(height * width for height, width in self.shapes)
 
     def lanes(self, tile: int) -> int:
-        """Threads that share the channels of a head, as `source/samples.cuh` finds them."""
+        """Number of threads that share the channels of a head, computed as in `source/samples.cuh`."""
         at_once = 16 // BYTES[self.kinds[0]]
         while self.width % at_once:
             at_once //= 2
@@ -72,11 +76,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Variant:
-    """What is compiled."""
+    """A kernel with the constants that it is compiled for."""
 
     kernel: Kernel
     defines: tuple[tuple[str, int], ...]
-    """Constants of the source, by name."""
+    """Names and values of the constants."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,18 +90,19 @@ class Launch:
     variant: Variant
     sizes: Sizes
     threads: int
+    """Threads of a block."""
     tile: int
     """Queries of a tile."""
     spatial: bool
-    """The queries are the pixels of all levels, and a tile is a rectangle of one."""
+    """Whether the queries are the pixels of all levels, so that a tile is a rectangle of one level."""
     tiles_each: int = 1
-    """Tiles of a block."""
+    """Tiles that a block processes."""
     shared_bytes: int = 0
-    """Beyond what the kernel declares."""
+    """Dynamic shared memory of a block, in bytes."""
 
     @cached_property
     def levels(self) -> tuple[tuple[int, int, int, int, int, int], ...]:
-        """For each level its first pixel, height, width, first tile, tiles across, and 0."""
+        """First pixel, height, width, first tile, tiles across and 0 (padding) of each level."""
         rows, pixel, tile = [], 0, 0
         for height, width in self.sizes.shapes:
             across, down = -(-width // self._tile_width), -(-height // (self.tile // self._tile_width))
@@ -111,7 +116,7 @@ class Launch:
 
     @property
     def tiles(self) -> int:
-        """Of an image."""
+        """Tiles of an image."""
         if not self.spatial:
             return -(-self.sizes.queries // self.tile)
         _, height, _, first, across, _ = self.levels[-1]
@@ -119,31 +124,42 @@ class Launch:
 
     @property
     def blocks(self) -> int:
-        """Of the whole launch."""
+        """Blocks of the launch."""
         if self.variant.kernel == "finish":
             return -(-self.sizes.images * self.sizes.pixels * self.sizes.heads * self.sizes.width // self.threads)
         return self.sizes.images * -(-self.tiles // self.tiles_each) * self.sizes.heads
 
     @property
     def headroom(self) -> int:
-        """2**headroom contributions are added to one number of the value's gradient at the most."""
+        """Bits of headroom for integer sums: at most 2**headroom contributions go to one number of grad_value."""
         return math.ceil(math.log2(max(self.sizes.queries * self.sizes.samples, 1)))
 
 
-@lru_cache(maxsize=512)  # training on many resolutions has many
+@lru_cache(maxsize=512)  # training at many resolutions needs many
 def forward_launch(sizes: Sizes, gpu_spec: GpuSpec) -> Launch:
-    """Small tiles where large ones would leave multiprocessors idle, or need more shared memory than there is."""
+    """Choose the launch of the forward kernel.
+
+    Tiles are small if large ones would leave multiprocessors idle or exceed the shared memory.
+
+    Raises:
+        ValueError: a query has more samples than fit into shared memory.
+    """
     return _launch("forward", sizes, gpu_spec, TILES, bytes_of_a_sample=32)
 
 
 @lru_cache(maxsize=512)
 def backward_launch(sizes: Sizes, gpu_spec: GpuSpec, *, deterministic: bool) -> Launch:
-    """As ``forward_launch``. Coarse levels are summed on the chip where many queries of a block share their pixels.
+    """Choose the launch of the backward kernel, as ``forward_launch`` does.
+
+    Coarse levels are summed in shared memory if many queries of a block contribute to the same pixels.
 
     Args:
-        sizes: of the call.
-        card: the GPU.
-        deterministic: add contributions to the value's gradient as integers, whose sum has no order.
+        sizes: sizes of the call.
+        gpu_spec: properties of the GPU.
+        deterministic: whether to sum the gradient of the value in integers, whose sum does not depend on the order.
+
+    Raises:
+        ValueError: a query has more samples than fit into shared memory.
     """
     launch = _launch("backward", sizes, gpu_spec, BACKWARD_TILES, bytes_of_a_sample=48)
     coarse, tiles_each = (0, 1) if deterministic else _on_chip(launch, gpu_spec)
@@ -158,7 +174,7 @@ def backward_launch(sizes: Sizes, gpu_spec: GpuSpec, *, deterministic: bool) -> 
 
 
 def finish_launch(backward: Launch) -> Launch:
-    """Integers of a deterministic ``backward`` to numbers."""
+    """The launch that converts the integer sums of a deterministic ``backward`` launch to the gradient of the value."""
     return replace(backward, variant=Variant("finish", backward.variant.defines), threads=256, shared_bytes=0)
 
 
@@ -168,11 +184,11 @@ def _launch(kernel: Kernel, sizes: Sizes, gpu_spec: GpuSpec, tiles: tuple[int, .
     if not fitting:
         most = STATIC_SHARED_BYTES // (bytes_of_a_sample * (tiles[-1] + 1))
         raise ValueError(
-            f"backend='cuda' takes at most {most} samples a query and head, but got {len(sizes.shapes)} levels of "
+            f"backend='cuda' takes at most {most} samples per query and head, but got {len(sizes.shapes)} levels of "
             f"{sizes.points} points: use fewer, or backend='reference'."
         )
     usual = [tile for tile in fitting if tile >= SMALLEST_USUAL_TILE] or fitting[:1]
-    # The number of blocks that a tile gives does not depend on whether its queries lie together, but for the edges.
+    # Spatial tiles give nearly the same number of blocks; only partial tiles at the edges of the maps differ.
     wanted = BLOCKS_PER_MULTIPROCESSOR * gpu_spec.multiprocessors
     enough = [tile for tile in usual if sizes.images * sizes.heads * -(-sizes.queries // tile) >= wanted]
     tile = enough[0] if enough else usual[-1]
@@ -197,7 +213,7 @@ def _launch(kernel: Kernel, sizes: Sizes, gpu_spec: GpuSpec, tiles: tuple[int, .
 
 
 def _on_chip(launch: Launch, gpu_spec: GpuSpec) -> tuple[int, int]:
-    """How many of the last levels to sum on the chip, and over how many tiles before the sums go to memory."""
+    """Number of coarse levels to sum in shared memory, and of tiles over which to do so before writing to memory."""
     sizes, tiles_each = launch.sizes, max(1, 256 // launch.tile)
     blocks = sizes.images * sizes.heads * -(-launch.tiles // tiles_each)
     if blocks < BLOCKS_PER_MULTIPROCESSOR * gpu_spec.multiprocessors:
@@ -213,7 +229,7 @@ def _on_chip(launch: Launch, gpu_spec: GpuSpec) -> tuple[int, int]:
 
 
 def _power_of_two(number: int, most: int) -> int:
-    """The smallest that is not below ``number``, ``most`` at the most."""
+    """Smallest power of two that is at least ``number``, but at most ``most``."""
     power = 1
     while power < number and power < most:
         power *= 2

@@ -1,30 +1,30 @@
-// Backward: each block takes tiles of TILE queries, for one head, and finds the gradients of all that they were given.
+// Backward: each block processes tiles of TILE queries for one head and computes the gradients of all their inputs.
 //
-// LANES threads for each query read the rows of the value again. Each row gives two things: its product with the
-// gradient of the output, summed over the channels, from which the gradients of position and weight follow; and a
-// contribution to the gradient of the row itself, to which other queries contribute, too (`contributions.cuh`).
+// LANES threads for each query read the rows of the value again. Each row yields two results: its dot product with the
+// gradient of the output, from which the gradients of position and weight follow; and a contribution to the gradient of
+// the row itself, to which other queries contribute as well (`contributions.cuh`).
 //
-// Compiled for, beside what `samples.cuh` names: DETERMINISTIC, and COARSE (so many of the last levels, small and read
-// by many, are summed on the chip first; 0 with DETERMINISTIC).
+// Compile-time constants besides those of `samples.cuh`: DETERMINISTIC, and COARSE (number of the last levels, small
+// and read by many queries, that are summed in shared memory first; 0 with DETERMINISTIC).
 #include "contributions.cuh"
 
-constexpr int OWN = (SAMPLES + LANES - 1) / LANES;  // samples whose gradients a thread finds: lane, lane + LANES, ...
-constexpr int SUMS = LANES < 4 ? 4 / LANES : 1;     // of the four corners of a sample that a thread ends up with
+constexpr int OWN = (SAMPLES + LANES - 1) / LANES;  // samples of a thread: lane, lane + LANES, ...
+constexpr int SUMS = LANES < 4 ? 4 / LANES : 1;     // dot products of the four corners that a thread ends up with
 
-struct Kept {  // what is known of the samples of a tile
-    Quad<int> corners[SAMPLES][TILE + 1];   // and then, as floats, the products of their rows with the gradient
-    Quad<float> shares[SAMPLES][TILE + 1];  // of the pixels at left, right, top, bottom
+struct Kept {  // data of the samples of a tile
+    Quad<int> corners[SAMPLES][TILE + 1];   // later, as floats, the products of their rows with the gradient
+    Quad<float> shares[SAMPLES][TILE + 1];  // weights of the pixels at left, right, top, bottom
     Quad<float> rests[SAMPLES][TILE + 1];   // weight, scale along x and y, and which pixels are on the map, as bits
 };
 
-struct Query {  // what the threads of a query hold
-    int slot, lane, number;  // -1: none, but its threads take part, since they exchange numbers with others of the warp
+struct Query {  // data of a query, held by each of its threads
+    int slot, lane, number;  // -1: no query, but its threads take part in the exchanges of the warp
     long long row;           // of (N, Q, H)
     float grad[PARTS][VECTOR];
 };
 
-// Sums of four numbers over LANES threads, of which each gets SUMS, from number lane * 4 / LANES on: in each step a
-// thread gives away half of its numbers, and adds to the others, until it has one.
+// Sums of four numbers over LANES threads. Each thread gets SUMS of them, starting with number lane * 4 / LANES: in
+// each step a thread gives away half of its numbers and adds to the other half, until it has one.
 __device__ __forceinline__ void sum_over_lanes(float (&numbers)[4], int lane) {
     int count = 4;
 #pragma unroll
@@ -40,7 +40,7 @@ __device__ __forceinline__ void sum_over_lanes(float (&numbers)[4], int lane) {
     }
 }
 
-// Puts the products of sample k's four rows where its corners were, and adds to the gradients of the rows.
+// Replaces the corners of sample k by the products of its four rows, and adds to the gradients of the rows.
 __device__ __forceinline__ void multiply(
     const Job &job, Kept &kept, const Query &query, int k, const Value *value, const Target &target) {
     const Quad<int> corner = kept.corners[k][query.slot];
@@ -63,7 +63,7 @@ __device__ __forceinline__ void multiply(
         for (int c = 0; c < 4; c++) {
 #pragma unroll
             for (int i = 0; i < VECTOR; i++) products[c] = fmaf(rows[c][i], query.grad[part][i], products[c]);
-            if (factors[c] != 0.f)  // 0: outside of the map; NaN is not 0
+            if (factors[c] != 0.f)  // 0 is outside the map; NaN is not 0
                 target.add(k, pixels[c], channel, query.grad[part], factors[c]);
         }
     }
@@ -75,7 +75,7 @@ __device__ __forceinline__ void multiply(
     }
 }
 
-// The gradient of the weight of sample k, from its products; on the way, those of its position.
+// Returns the gradient of the weight of sample k, from its products, and stores those of its position.
 __device__ __forceinline__ float differentiate(const Job &job, Kept &kept, const Query &query, int k) {
     const Quad<float> product = *(const Quad<float> *)&kept.corners[k][query.slot];
     const Quad<float> share = kept.shares[k][query.slot], rest = kept.rests[k][query.slot];
@@ -90,7 +90,7 @@ __device__ __forceinline__ float differentiate(const Job &job, Kept &kept, const
     const long long at = query.row * SAMPLES + k;
     const float moved[2] = {x * rest.top_right, y * rest.bottom_left};
     Row<FIRST, 2>::store(job.grad_first + 2 * at, moved);
-    if (FUSED && job.grad_reference) {  // what a centre and a size of 1 would move the sample by, in the same place
+    if (FUSED && job.grad_reference) {  // gradients of centre and size, in place of the products
         float offset[2];
         Row<FIRST, 2>::load(job.first + 2 * at, offset);
         const float along_x = x * job.levels[k / POINTS].width, along_y = y * job.levels[k / POINTS].height;
@@ -101,7 +101,7 @@ __device__ __forceinline__ float differentiate(const Job &job, Kept &kept, const
     return top * along_top + bottom * along_bottom;
 }
 
-// Gradients of weights, or of logits, from those of the weights.
+// Stores the gradients of the weights, or those of the logits, which follow from them.
 __device__ __forceinline__ void store_weights(
     const Job &job, const Kept &kept, const Query &query, const float (&gradients)[OWN]) {
     float weighted = 0.f;
@@ -124,7 +124,7 @@ __device__ __forceinline__ void store_weights(
     }
 }
 
-// Gradients of the references of a query, (L, 2 or 4): sums over the points of each level.
+// Stores the gradients of the references of a query, (L, 2 or 4): sums over the points of each level.
 __device__ __forceinline__ void store_references(
     const Job &job, const Kept &kept, const Query &query, int image, int head) {
     __syncwarp();
@@ -173,7 +173,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backward(const __g
     if (COARSE) target.clear(job);
 
     for (int tile = chunk * job.tiles_each; tile < job.tiles && tile < (chunk + 1) * job.tiles_each; tile++) {
-        __syncthreads();  // all have read the samples of the tile before
+        __syncthreads();  // all threads have read the samples of the previous tile
         place_samples(job, image, head, tile, [&](int k, int slot, const Sample &sample) {
             const Sides &x = sample.x, &y = sample.y;
             const u32 on = (u32)x.first_on | (u32)x.second_on << 1 | (u32)y.first_on << 2 | (u32)y.second_on << 3;

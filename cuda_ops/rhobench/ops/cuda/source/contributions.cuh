@@ -1,5 +1,5 @@
-// How the contributions to the gradient of the value are added up: as float32, in whatever order they come, or,
-// compiled with DETERMINISTIC, as integers, whose sum is the same in every order.
+// Sums of the contributions to the gradient of the value: in float32, in an arbitrary order, or, compiled with
+// DETERMINISTIC, in integers, whose sum is the same in every order.
 #pragma once
 
 #include "samples.cuh"
@@ -10,7 +10,7 @@ typedef u64 Sum;
 // The largest power of two by which contributions can be multiplied so that no sum of them overflows an int64.
 struct Unit {
     int power;
-    float first, second;  // their product may be larger than a float32
+    float first, second;  // two factors, since their product may exceed the range of float32
 
     __device__ __forceinline__ explicit Unit(int power)
         : power(power), first(two_to_the(power / 2)), second(two_to_the(power - power / 2)) {}
@@ -37,7 +37,7 @@ struct Unit {
 template <int COUNT>
 __device__ __forceinline__ void add_row(Sum *sums, const float (&numbers)[COUNT], float factor, const Unit &) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    constexpr int VECTORS = COUNT / 4 * 4;  // four at a time, and what is left one by one
+    constexpr int VECTORS = COUNT / 4 * 4;  // four at a time; the remaining ones are added one by one
 #pragma unroll
     for (int i = 0; i < VECTORS; i += 4)
         asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(sums + i), "f"(numbers[i] * factor),
@@ -51,7 +51,7 @@ __device__ __forceinline__ void add_row(Sum *sums, const float (&numbers)[COUNT]
 }
 #endif
 
-// Where the contributions of a block go: to memory, or, for the last COARSE levels, first to the chip.
+// Destination of the contributions of a block: global memory, or first shared memory for the last COARSE levels.
 struct Target {
     Sum *sums;  // of the block's image and head
     int stride;  // numbers from one pixel to the next

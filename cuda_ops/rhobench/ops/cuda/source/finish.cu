@@ -1,4 +1,4 @@
-// The integers that a deterministic backward pass has added up, as the gradient of the value.
+// Converts the integer sums of a deterministic backward pass to the gradient of the value.
 #include "contributions.cuh"
 
 extern "C" __global__ void __launch_bounds__(256) finish(const __grid_constant__ Job job) {
@@ -8,6 +8,6 @@ extern "C" __global__ void __launch_bounds__(256) finish(const __grid_constant__
     const float largest = *job.largest;
     const Unit unit = Unit(job).inverse();
     float number[1] = {__ll2float_rn(((const long long *)job.grad_value)[i]) * unit.first * unit.second};
-    if (!(largest < INFINITY_)) number[0] = NAN_;  // integers have none
+    if (!(largest < INFINITY_)) number[0] = NAN_;  // integers cannot represent NaN
     Row<VALUE, 1>::store(job.output + i, number);
 }

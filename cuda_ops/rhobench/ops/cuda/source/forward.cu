@@ -1,16 +1,16 @@
 // Forward: each block gathers the samples of TILE queries for one head.
 //
-// Two steps. First every sample is placed, by one thread: pixels of its corners and their shares, weight included. Then
-// LANES threads for each query add up the rows of the value that the samples name, in float32.
+// Two steps. First, one thread for each sample computes the pixels of its corners and their weights, which include the
+// attention weight. Then LANES threads for each query sum the rows of the value at these pixels, in float32.
 #include "samples.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) forward(const __grid_constant__ Job job) {
-    // One row more than needed: without it the writes of neighbouring samples would meet in one bank.
+    // One row of padding, without which the writes of neighbouring samples would conflict in one bank.
     __shared__ Quad<int> corners[SAMPLES][TILE + 1];
     __shared__ Quad<float> shares[SAMPLES][TILE + 1];
 
-    // All heads of a tile run side by side: their rows lie side by side, too. And image after image: the value of one
-    // is small enough for the second-level cache.
+    // All heads of a tile run concurrently, since their rows are adjacent. Images follow one another, since the value
+    // of one image fits into the L2 cache.
     const int head = blockIdx.x % job.heads, tile = blockIdx.x / job.heads % job.tiles;
     const int image = blockIdx.x / job.heads / job.tiles;
     place_samples(job, image, head, tile, [&](int k, int slot, const Sample &sample) {

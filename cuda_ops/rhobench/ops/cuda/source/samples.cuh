@@ -1,23 +1,23 @@
-// Where the samples of a tile of queries lie, for one head: found once for each sample, by a thread of its own, and
-// kept in shared memory for the threads that gather. Deformable DETR, eq. 3 and appendix A.3.
+// Positions of the samples of a tile of queries for one head, computed once by one thread for each sample and kept in
+// shared memory for the threads that gather. Deformable DETR, eq. 3 and appendix A.3.
 //
-// Compiled for: VALUE, FIRST, SECOND (how the tensors are stored), WIDTH (channels of a head), LEVELS, POINTS, FUSED
-// (offsets around references and logits, not locations and weights), SPATIAL (the queries are the pixels of all levels,
-// in order), TILE (queries of a block), THREADS.
+// Compile-time constants: VALUE, FIRST, SECOND (storage of the tensors), WIDTH (channels of a head), LEVELS, POINTS,
+// FUSED (offsets from references and logits instead of locations and weights), SPATIAL (the queries are the pixels of
+// all levels, in order), TILE (queries of a block), THREADS.
 #pragma once
 
 #include "stored.cuh"
 
 constexpr int SAMPLES = LEVELS * POINTS;
 
-// The smallest power of two that is not below number, most at the most.
+// The smallest power of two that is at least number, but at most most.
 __device__ constexpr int power_of_two_up_to(int number, int most) {
     int power = 1;
     while (power < number && power < most) power *= 2;
     return power;
 }
 
-// A power of two that divides width, 16 bytes at the most.
+// The largest power of two that divides width, at most 16 bytes.
 __device__ constexpr int numbers_at_once(int width, int size) {
     int count = 16 / size;
     while (width % count) count /= 2;
@@ -31,14 +31,14 @@ typedef Stored<FIRST>::type First;
 typedef Stored<SECOND>::type Second;
 
 constexpr int VECTOR = numbers_at_once(WIDTH, sizeof(Value));  // channels that a thread reads with one instruction
-constexpr int A_WARP = TILE < 32 ? 32 / TILE : 1;              // threads of a query at least, for whole warps
-constexpr int LANES = larger(power_of_two_up_to(WIDTH / VECTOR, 32), A_WARP);  // that share the channels of a head
+constexpr int A_WARP = TILE < 32 ? 32 / TILE : 1;              // minimum number of threads of a query, for whole warps
+constexpr int LANES = larger(power_of_two_up_to(WIDTH / VECTOR, 32), A_WARP);  // threads that share a head's channels
 constexpr int PARTS = (WIDTH / VECTOR + LANES - 1) / LANES;    // vectors of a thread
 constexpr int GROUPS = THREADS / LANES;                        // queries that a block works on at a time
 constexpr int PLACERS = larger(power_of_two_up_to(SAMPLES, 32), A_WARP);  // threads that place the samples of a query
 constexpr int PLACED_EACH = (SAMPLES + PLACERS - 1) / PLACERS;
-// Blocks that a multiprocessor holds at least. Not told, the compiler saves registers until it has to spill some; and
-// the more blocks there are, the more shared memory they take from the first-level cache.
+// Minimum number of blocks on a multiprocessor. Without it the compiler saves registers until it has to spill some; and
+// the more blocks there are, the more shared memory they take from the L1 cache.
 constexpr int BLOCKS = 2;
 static_assert(THREADS % 32 == 0 && TILE % GROUPS == 0 && TILE * PLACERS % 32 == 0, "whole warps take every step");
 
@@ -56,16 +56,16 @@ struct Job {
     const long long *query_index;  // (N, Q): rows of reference; null: row q for query q
     Value *output;                 // (N, Q, H, D)
     const Value *grad_output;
-    void *grad_value;              // zero before: (N, S, H, D) of float32, or of int64 with DETERMINISTIC
+    void *grad_value;              // initially zero, (N, S, H, D): float32, or int64 with DETERMINISTIC
     First *grad_first;
     Second *grad_second;
     float *grad_reference;         // (N, H, Q, L, 2 or 4), or null
-    const float *largest;          // with DETERMINISTIC: no contribution to grad_value is larger
-    long long reference_step;      // numbers from the references of an image to those of the next; 0: all have the same
+    const float *largest;          // with DETERMINISTIC: upper bound of the contributions to grad_value
+    long long reference_step;      // stride of the references from image to image, in numbers; 0: shared
     int references, reference_size;
     int images, pixels, heads, queries;
-    int tiles, tiles_each;          // of an image; of a block in the backward kernel
-    int headroom;                  // with DETERMINISTIC: 2**headroom contributions are added to one number at the most
+    int tiles, tiles_each;          // tiles of an image; tiles of a block in the backward kernel
+    int headroom;                  // with DETERMINISTIC: at most 2**headroom contributions are added to one number
     int unused;
     Level levels[LEVELS];
 };
@@ -74,25 +74,25 @@ template <typename Item> struct alignas(16) Quad {
     Item top_left, top_right, bottom_left, bottom_right;
 };
 
-// A sample lies at given * (scale + scale_rest) + (base + base_rest) pixels. Each number has its rounding beside it,
-// since float32 has too few digits for a place between two pixels of a large map.
+// A sample is at given * (scale + scale_rest) + (base + base_rest) pixels. Each number comes with its rounding error,
+// since float32 has too few digits for positions between two pixels of a large map.
 struct Axis {
     float base, base_rest, scale, scale_rest;
 };
 
-struct Sides {  // the two pixels beside a sample along an axis
+struct Sides {  // the two pixels next to a sample along an axis
     int first, second;               // always on the map
-    float first_share, second_share;  // 0 for a pixel that is not
+    float first_share, second_share;  // 0 for a pixel outside the map
     bool first_on, second_on;
 };
 
 struct Sample {
     Sides x, y;
     float weight;
-    float scale_x, scale_y;  // pixels that a change of 1 in what is given moves it by
+    float scale_x, scale_y;  // pixels by which it moves if the given number changes by 1
 };
 
-// The query at a place of a tile, or -1. With SPATIAL a tile is a rectangle of one level, whose samples share pixels.
+// The query in a slot of a tile, or -1. With SPATIAL a tile is a rectangle of one level, whose samples share pixels.
 __device__ __forceinline__ int query_at(const Job &job, int tile, int slot) {
 #if SPATIAL
     constexpr int ACROSS = TILE >= 32 ? 8 : TILE >= 8 ? 4 : TILE >= 2 ? 2 : 1;
@@ -133,8 +133,8 @@ __device__ __forceinline__ Axis axis_of(const Job &job, const float *reference, 
 
 __device__ __forceinline__ Sides sides_of(float given, Axis axis, float extent) {
     const float position = fmaf(given, axis.scale, axis.base);
-    const float lower = floorf(fminf(fmaxf(position, -2.f), extent));  // the nearest where both pixels are outside
-    // A coordinate that is no number gets through here: 0 times NaN is NaN.
+    const float lower = floorf(fminf(fmaxf(position, -2.f), extent));  // clipped to where both pixels are just outside
+    // A NaN coordinate makes the weights NaN: 0 times NaN is NaN.
     const float fraction =
         fmaf(given, axis.scale, axis.base - lower) + fmaf(given, axis.scale_rest, axis.base_rest);
     Sides sides;
@@ -147,7 +147,7 @@ __device__ __forceinline__ Sides sides_of(float given, Axis axis, float extent) 
     return sides;
 }
 
-// Softmax over the samples of a query, which PLACERS neighbouring threads hold.
+// Softmax over the samples of a query, which are distributed over PLACERS neighbouring threads.
 __device__ __forceinline__ void softmax(float (&logits)[PLACED_EACH]) {
     float largest = logits[0], total = 0.f;
 #pragma unroll
@@ -163,8 +163,8 @@ __device__ __forceinline__ void softmax(float (&logits)[PLACED_EACH]) {
     for (int i = 0; i < PLACED_EACH; i++) logits[i] *= share;
 }
 
-// Call keep(k, slot, sample) for each sample of each query of a tile; every thread of the block takes part. A place
-// without a query keeps samples of weight 0 at pixel 0.
+// Calls keep(k, slot, sample) for each sample of each query of a tile; every thread of the block takes part. Slots
+// without a query get samples of weight 0 at pixel 0.
 template <typename Keep>
 __device__ __forceinline__ void place_samples(const Job &job, int image, int head, int tile, Keep keep) {
     for (int task = threadIdx.x; task < TILE * PLACERS; task += THREADS) {
@@ -184,7 +184,7 @@ __device__ __forceinline__ void place_samples(const Job &job, int image, int hea
 #if FUSED
         softmax(weight);
         const long long row = job.query_index && query >= 0 ? job.query_index[of_image] : query;
-        const bool known = row >= 0 && row < job.references;  // another row has no place
+        const bool known = row >= 0 && row < job.references;  // samples of an unknown row become NaN
 #endif
 #pragma unroll
         for (int i = 0; i < PLACED_EACH; i++) {
@@ -210,7 +210,7 @@ __device__ __forceinline__ void place_samples(const Job &job, int image, int hea
     }
 }
 
-// Where a row of the value lies: ``pixel`` rows of ``stride`` bytes after ``start``, in one instruction.
+// Address of a row of the value: ``pixel`` rows of ``stride`` bytes after ``start``, in one instruction.
 __device__ __forceinline__ const Value *row_at(const Value *start, int pixel, u32 stride) {
     return (const Value *)((const char *)start + (u64)(u32)pixel * stride);
 }

@@ -1,7 +1,7 @@
-// How numbers are stored, and how they come into registers as float32.
+// Storage of numbers, and loads and stores that convert them from and to float32.
 //
-// No header of CUDA is included: the source compiles wherever NVRTC is, and as C++ on a processor, where
-// `emulation.h` of the tests takes the place of the device. What differs between the two stands behind __CUDA_ARCH__.
+// No CUDA header is included, so that the source compiles wherever NVRTC is installed, and as C++ for the CPU, where
+// `emulation.h` of the tests emulates the device. Code that differs between the two depends on __CUDA_ARCH__.
 #pragma once
 
 #define FLOAT32 0
@@ -12,7 +12,7 @@ typedef unsigned int u32;
 typedef unsigned short u16;
 typedef unsigned long long u64;
 
-// Shared memory beyond what a kernel declares, of a size that is given at the launch.
+// Dynamic shared memory, whose size is given at the launch.
 #ifdef __CUDA_ARCH__
 #define SHARED_TO_THE_END(type, name) extern __shared__ type name[]
 #else
@@ -38,7 +38,7 @@ __device__ __forceinline__ u32 bits_of(float number) {
 #endif
 }
 
-// 1 / number, to the last digit or the one before; for numbers that are neither tiny nor huge.
+// 1 / number, accurate to about one unit in the last place, for numbers that are neither tiny nor huge.
 __device__ __forceinline__ float reciprocal(float number) {
 #ifdef __CUDA_ARCH__
     float guess;
@@ -49,7 +49,7 @@ __device__ __forceinline__ float reciprocal(float number) {
 #endif
 }
 
-template <int KIND> struct Stored;  // type: how one number is stored; widen: its bits to float32; narrow: back
+template <int KIND> struct Stored;  // type: storage of a number; widen: from its bits to float32; narrow: back
 
 template <> struct Stored<FLOAT32> {
     typedef float type;
@@ -95,14 +95,14 @@ template <> struct Stored<BFLOAT16> {
     }
 };
 
-template <int BYTES> struct Words;  // memory that one instruction reads or writes
+template <int BYTES> struct Words;  // memory that one instruction loads or stores
 template <> struct alignas(16) Words<16> { u32 word[4]; };
 template <> struct alignas(8) Words<8> { u32 word[2]; };
 template <> struct alignas(4) Words<4> { u32 word[1]; };
 template <> struct alignas(2) Words<2> { u16 word[1]; };
 
 template <int BYTES> __device__ __forceinline__ Words<BYTES> read_words(const void *address) {
-    // Through the read-only path: nothing that a kernel reads so is written by it.
+    // Through the read-only path: a kernel never writes memory that it reads this way.
     Words<BYTES> words;
 #ifdef __CUDA_ARCH__
     if constexpr (BYTES == 16)
@@ -121,7 +121,7 @@ template <int BYTES> __device__ __forceinline__ Words<BYTES> read_words(const vo
     return words;
 }
 
-// COUNT numbers that lie side by side, aligned to their size in bytes, 16 at most.
+// COUNT adjacent numbers, aligned to their total size, which is at most 16 bytes.
 template <int KIND, int COUNT> struct Row {
     typedef typename Stored<KIND>::type Item;
     static constexpr int BYTES = COUNT * (int)sizeof(Item);
