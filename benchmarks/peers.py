@@ -87,9 +87,8 @@ def official(folder: Path) -> Plain:
         @staticmethod
         def forward(ctx: Any, value: Tensor, shapes: Tensor, starts: Tensor, *points: Tensor) -> Tensor:
             ctx.save_for_backward(value, shapes, starts, *points)
-            output = value.new_zeros(
-                len(value), points[0].shape[1], value.shape[2] * value.shape[3]
-            )  # as the official binding does
+            # Zeros, as in the official binding: clearing the output is part of its time.
+            output = value.new_zeros(len(value), points[0].shape[1], value.shape[2] * value.shape[3])
             extension.forward(value, shapes, starts, *points, output)
             return output
 

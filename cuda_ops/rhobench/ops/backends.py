@@ -38,7 +38,7 @@ class Backend:
     forward: torch_op.Forward
     """The forward pass; it receives float32, float16 and bfloat16, and tensors that need not be contiguous."""
     backward: torch_op.Backward
-    """The gradients."""
+    """The backward pass; it receives a gradient of the output in any of these dtypes."""
     unavailable_reason: Callable[[], str | None] = _no_reason
     """Returns why the backend cannot run on this machine, or None if it can."""
     details: Callable[[], Mapping[str, str]] = _no_details

@@ -40,8 +40,8 @@ class Problem:
     batch: int = 1
     """Images."""
     kind: Literal["encoder", "sparse", "decoder"]
-    """encoder: every token is a query. sparse: some tokens are queries and read their reference points by index, in
-    the order of their scores. decoder: the reference points of the queries are boxes."""
+    """Role of the queries. encoder: every token is a query. sparse: some tokens are queries and read their reference
+    points by index, in the order of their scores. decoder: the reference points of the queries are boxes."""
     about: str = ""
     """Description of the problem."""
 

@@ -37,7 +37,7 @@ ROWS_PER_TASK = 16
 """Queries in a task of the forward pass."""
 
 _ROWS_PER_AXIS, _PLACED_ROWS = 4, 8
-"""Rows of ``samples`` numbers from which positions follow: base and scale along x, then y, each with its rest."""
+"""Rows of ``samples`` numbers from which positions follow: base and scale along x, then y, each with its remainder."""
 
 _COUNTERS = ("next_task", "next_thread")
 _ADDRESSES = ("value", "first", "second", "reference", "query_index", "levels", "output", "scratch")

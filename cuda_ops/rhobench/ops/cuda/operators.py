@@ -110,7 +110,7 @@ def _inputs(
 
 
 def _aligned(tensor: Tensor) -> Tensor:
-    """Return the tensor as it is or copied, contiguous and aligned to 16 bytes, which the kernels load at once."""
+    """Return the tensor, or a copy, that is contiguous and aligned to 16 bytes, which the kernels load at once."""
     tensor = tensor.contiguous()
     return tensor.clone() if tensor.data_ptr() % 16 else tensor
 
