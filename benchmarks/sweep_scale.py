@@ -37,7 +37,7 @@ from rhobench.config.paths import run_id, with_values
 from rhobench.config.sweep import SweepOptions
 from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Point, Record, Store, write_record
-from rhobench.training import Report, Status
+from rhobench.training.status import Report, Status
 
 SHORT = {
     "data.scenes.train_images": 64,

@@ -181,3 +181,16 @@ def test_require_expected_decides_the_exit_status(
     monkeypatch.setattr("rhobench.runner.run_study.run_study", lambda *arguments: outcome)
     assert rhobench("run", "demo", "--require-expected", "--store", tmp_path).returncode == status
     assert rhobench("run", "demo", "--store", tmp_path).returncode == 0
+
+
+def test_a_sweep_announces_ray_before_it_imports_anything_heavy(tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.argv = ['rhobench', 'run', 'demo', '--smoke', '--store', {str(tmp_path / 'store')!r}]\n"
+        "from rhobench.cluster.progress_table import ProgressTable\n"
+        "def stop(table, text): sys.exit(f'{text}: {[m for m in HEAVY if m in sys.modules]}')\n"
+        "HEAVY = ('torch', 'ray', 'scipy')\n"
+        "ProgressTable.set_headline = stop\n"
+        "from rhobench.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "starting Ray: []"

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from rhobench.cluster.progress_table import ProgressTable
-from rhobench.training import Status
+from rhobench.training.status import Status
 
 
 @pytest.mark.parametrize("terminal", [True, False])

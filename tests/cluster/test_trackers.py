@@ -10,14 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from rhobench.cluster import trackers
-from rhobench.cluster.trackers import TensorBoardCallback, require_trackers
-from rhobench.config import ConfigError
+from rhobench.cluster.trackers import TensorBoardCallback
 from rhobench.results import Store
-from rhobench.training import Status
+from rhobench.training.status import Status
 
 
 def events(folder: Path) -> Iterator[Event]:
@@ -77,12 +74,3 @@ def test_open_files_are_not_pickled(tmp_path: Path) -> None:
     tensorboard.log_trial_result(1, TRIAL, report(step=1, loss=4.0, terms={"loss_ce": 1.5}))
     assert pickle.loads(pickle.dumps(tensorboard)).store.path == tmp_path
     tensorboard.log_trial_end(TRIAL)
-
-
-def test_unavailable_trackers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"--log-to comet is not supported: use mlflow or wandb"):
-        require_trackers(["comet"])
-    monkeypatch.setattr(trackers, "PACKAGES", {"mlflow": "mlflow_that_nobody_has"})
-    with pytest.raises(ConfigError, match=r"requires the Python package mlflow_that_nobody_has.* run pip install"):
-        require_trackers(["mlflow"])
-    require_trackers([])

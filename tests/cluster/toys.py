@@ -10,7 +10,7 @@ from rhobench.cluster.early_stopping import StoppedEarlyError
 from rhobench.cluster.execute import RunTask
 from rhobench.config.conversion import to_dict
 from rhobench.results import Point, Record, write_record
-from rhobench.training import Report, Status
+from rhobench.training.status import Report, Status
 from rhobench.training.workers import worker_rank
 
 

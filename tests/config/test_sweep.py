@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rhobench.config import ConfigError
+from rhobench.config import ConfigError, sweep
 from rhobench.config.sweep import SweepOptions
 
 
@@ -22,3 +22,11 @@ def test_impossible_limits_are_refused(values: dict[str, Any], message: str) -> 
     with pytest.raises(ConfigError, match=message):
         SweepOptions(**values)
     SweepOptions(retries=0, stuck_minutes=0.1)
+
+
+def test_unavailable_trackers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"--log-to comet is not supported: use mlflow or wandb"):
+        SweepOptions(trackers=("comet",))
+    monkeypatch.setattr(sweep, "TRACKERS", {"mlflow": "mlflow_that_nobody_has"})
+    with pytest.raises(ConfigError, match=r"requires the Python package mlflow_that_nobody_has.* run pip install"):
+        SweepOptions(trackers=("mlflow",))

@@ -108,7 +108,7 @@ def test_long_lists_are_cut_and_counted(tmp_path: Path) -> None:
         store.write(record_of(config, name, "stopped", reason="too far behind"))
     text, _ = conclusion(study, store)
     assert text.count(": too far behind") == MAX_LISTED
-    assert "stopped 4 more runs; the report lists all" in text
+    assert "stopped 4 more; the report lists all of them" in text
 
 
 EXPECTING = replace(SWEEP, expected=(Expectation(metric="ap", at_least=0.48, source="Table 1"),))

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from rhobench.config import RunConfig
 from rhobench.config.conversion import from_dict
-from rhobench.training import train
+from rhobench.training.loop import train
 from rhobench.training.meter import MEASURED
 from rhobench.training.step import OptimizerStep, StepResult
 

@@ -20,7 +20,8 @@ import torch
 
 from rhobench.config import RunConfig
 from rhobench.config.conversion import from_dict
-from rhobench.training import checkpoint, train
+from rhobench.training import checkpoint
+from rhobench.training.loop import train
 from rhobench.training.step import OptimizerStep, StepResult
 
 

@@ -14,8 +14,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rhobench.config import DataConfig, RunConfig, ScenesConfig
-from rhobench.training import Status, checkpoint, train
+from rhobench.training import checkpoint
 from rhobench.training.checkpoint import MAX_TO_KEEP, CheckpointWriteError, find_checkpoint, write_checkpoint
+from rhobench.training.loop import train
+from rhobench.training.status import Status
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 

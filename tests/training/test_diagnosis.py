@@ -18,9 +18,9 @@ from rhobench.config import RunConfig
 from rhobench.data import CocoDetection, Flip, Sample, collate
 from rhobench.model import Detector, build_model
 from rhobench.model.matcher import NonFiniteError
-from rhobench.training import TrainingResult, train
 from rhobench.training.batches import TargetError, TrainBatch, check_targets
 from rhobench.training.diagnosis import failed_step_files, find_nonfinite
+from rhobench.training.loop import TrainingResult, train
 from rhobench.training.replay import failed_workers, load_failed_step, replay
 from rhobench.training.step import OptimizerStep, StepResult
 

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from rhobench.config import RunConfig
 from rhobench.config.paths import run_id, with_value, with_values
 from rhobench.measure.artifact import save_artifact, sha256_of
-from rhobench.training import Status, TrainingResult, train
 from rhobench.training.checkpoint import find_checkpoint
 from rhobench.training.fork import ForkError
-from rhobench.training.loop import build_detector
+from rhobench.training.loop import TrainingResult, build_detector, train
 from rhobench.training.random_states import seed_all
+from rhobench.training.status import Status
 
 Write = Callable[..., Path]
 Small = Callable[..., RunConfig]

@@ -9,9 +9,10 @@ import torch
 
 from rhobench.config import ConfigError, RunConfig
 from rhobench.data import Batch
-from rhobench.training import Status, train
 from rhobench.training.batches import EpochBatchSampler
 from rhobench.training.loaders import open_images, open_training_data
+from rhobench.training.loop import train
+from rhobench.training.status import Status
 
 AUGMENTED = {"scales_px": (48, 64), "crop_prob": 0.5, "crop_scales_px": (64,), "crop_px": (32, 64), "contrast": 0.2}
 

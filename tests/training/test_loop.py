@@ -10,8 +10,9 @@ import torch
 
 from rhobench.config import BackboneConfig, RunConfig
 from rhobench.data import DatasetError, UnreadableImageError
-from rhobench.training import Status, TrainingResult, train
+from rhobench.training.loop import TrainingResult, train
 from rhobench.training.meter import MEASURED, REPORTS_PER_EPOCH, EpochMeter
+from rhobench.training.status import Status
 
 Write = Callable[..., Path]
 Small = Callable[..., RunConfig]

@@ -16,7 +16,7 @@ from rhobench.config.metrics import accuracy_metrics
 from rhobench.data import DatasetError
 from rhobench.data.masks import encode_mask
 from rhobench.measure.accuracy import Detection
-from rhobench.training import train
+from rhobench.training.loop import train
 
 SHAPES = ((3, "red", "ellipse", (8, 10, 50, 52)), (7, "blue", "polygon", (58, 14, 90, 58)))
 """Category, colour, shape and the corners of its box; the second is a triangle."""

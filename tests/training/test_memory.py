@@ -13,10 +13,12 @@ from torch import Tensor
 from rhobench.config import RunConfig
 from rhobench.config.paths import with_value
 from rhobench.model import Detector, DetectorOutput
-from rhobench.training import Status, TrainingResult, memory, objective, train
+from rhobench.training import memory, objective
 from rhobench.training.batches import TrainBatch
+from rhobench.training.loop import TrainingResult, train
 from rhobench.training.memory import MemoryLimitError
 from rhobench.training.probe_step import probe_step
+from rhobench.training.status import Status
 from rhobench.training.workload import estimate_workload
 
 Write = Callable[..., Path]

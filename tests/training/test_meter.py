@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from rhobench.config import RunConfig
-from rhobench.training import meter, train
-from rhobench.training.meter import SPIKE, WINDOW, EpochMeter, SpikeMonitor, Status
+from rhobench.training import meter
+from rhobench.training.loop import train
+from rhobench.training.meter import SPIKE, WINDOW, EpochMeter, SpikeMonitor
+from rhobench.training.status import Status
 
 
 def test_a_spike_is_a_loss_above_three_times_the_median_of_those_before() -> None:

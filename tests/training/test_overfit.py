@@ -12,7 +12,7 @@ import torch
 
 from rhobench.config import DataConfig, RunConfig
 from rhobench.experiments.demo import LITE0_PIXELS, short_training, small_sparse_detr
-from rhobench.training import train
+from rhobench.training.loop import train
 
 COCO_MINI = Path(__file__).parents[3] / "shared" / "data" / "coco_mini"
 IMAGES = 16

@@ -22,11 +22,13 @@ from torch import Tensor
 from rhobench.config import DataConfig, RunConfig, ScenesConfig
 from rhobench.config.conversion import to_dict
 from rhobench.config.paths import with_value, with_values
-from rhobench.training import Status, TrainingResult, loop, train
+from rhobench.training import loop
 from rhobench.training.checkpoint import MAX_TO_KEEP, CheckpointError, find_checkpoint, read_checkpoint
+from rhobench.training.loop import TrainingResult, train
 from rhobench.training.meter import MEASURED
 from rhobench.training.progress import Progress
 from rhobench.training.random_states import random_states, restore_random_states
+from rhobench.training.status import Status
 
 CLOCKED = (
     "seconds",

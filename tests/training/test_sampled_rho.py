@@ -11,7 +11,8 @@ import torch
 
 from rhobench.config import RunConfig
 from rhobench.model import Detector
-from rhobench.training import Status, train
+from rhobench.training.loop import train
+from rhobench.training.status import Status
 
 Write = Callable[..., Path]
 Small = Callable[..., RunConfig]

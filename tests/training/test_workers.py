@@ -17,11 +17,10 @@ from rhobench.config import ConfigError, RunConfig, TrainConfig
 from rhobench.config.paths import with_value
 from rhobench.data import Flip, collate
 from rhobench.model.criterion import weighted_sum
-from rhobench.training import train
 from rhobench.training.batches import TrainBatch, to_objects
 from rhobench.training.checkpoint import find_checkpoint, read_checkpoint
 from rhobench.training.loaders import open_images
-from rhobench.training.loop import build_detector
+from rhobench.training.loop import build_detector, train
 from rhobench.training.objective import Objective
 from rhobench.training.random_states import restore_random_states
 from rhobench.training.step import OptimizerStep, StepResult

@@ -23,14 +23,15 @@ from rhobench.ops import resolve_backend
 from rhobench.results.environment import describe_environment
 from rhobench.results.record import Attempt, Point, Record, write_record
 from rhobench.results.record import Status as RunStatus
-from rhobench.training import Report, Status, TrainingResult, train
 from rhobench.training.checkpoint import remove_checkpoints
 from rhobench.training.device import training_device
 from rhobench.training.evaluation import evaluate
 from rhobench.training.loaders import image_loader
+from rhobench.training.loop import TrainingResult, train
 from rhobench.training.meter import SPIKE, WINDOW
 from rhobench.training.progress import Progress
 from rhobench.training.state import newest_progress
+from rhobench.training.status import Report, Status
 from rhobench.training.workers import worker_rank
 
 DETECTIONS_FILE = "detections.parquet"

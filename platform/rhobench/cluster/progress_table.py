@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rhobench.results import printable
-from rhobench.training import Status
+from rhobench.training.status import Status
 
 ACTIVE_STATES = ("starting", "training")
 """States of the runs that the table shows first."""

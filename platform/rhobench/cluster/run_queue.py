@@ -25,7 +25,7 @@ from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
 from rhobench.config.paths import differences
 from rhobench.results import Record, Store
-from rhobench.training import Status
+from rhobench.training.status import Status
 
 MAX_NODE_FAILURES = 3
 """Failed attempts after which a node gets no more runs, as long as there is another node."""

@@ -88,7 +88,7 @@ class OptunaSearch:
         Raises:
             ConfigError: see the constructor.
         """
-        if experiment.sampling is None or experiment.sampling.method != "optuna":
+        if experiment.search is None:
             return None
         known, paths = KnownRuns.from_store(store), varied_paths(experiment)
 
@@ -100,7 +100,7 @@ class OptunaSearch:
             identified = known.resolve(config, paths)
             return Run(identified.run_id, identified.config)
 
-        return cls(experiment.sampling, experiment.axes, make_run, _past_runs(experiment, store, make_run))
+        return cls(experiment.search, experiment.axes, make_run, _past_runs(experiment, store, make_run))
 
     @property
     def configs(self) -> dict[str, RunConfig]:

@@ -7,9 +7,8 @@ callbacks of Ray.
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +16,14 @@ from ray.tune import Callback
 from ray.tune.logger import LoggerCallback
 
 from rhobench.cluster.early_stopping import run_id_of
-from rhobench.config import ConfigError
 from rhobench.data import cache_dir
 from rhobench.results import Store
-
-PACKAGES: Mapping[str, str] = {"mlflow": "mlflow", "wandb": "wandb"}
-"""Values of ``--log-to``, each with the Python package that it requires."""
 
 TENSORBOARD = "tensorboard"
 """Name of the folder of the event files, in the folder of the run."""
 
 SCALARS = ("loss", "ap", "lr", "images_per_second", "data_wait", "memory_gib")
 """Fields of ``training.Status`` that become curves, besides its loss terms."""
-
-
-def require_trackers(names: Sequence[str]) -> None:
-    """Check that the trackers exist and are installed.
-
-    Raises:
-        ConfigError: a tracker is unknown, or its package is not installed.
-    """
-    for name in names:
-        if name not in PACKAGES:
-            raise ConfigError(f"--log-to {name} is not supported: use {' or '.join(PACKAGES)}.")
-        if importlib.util.find_spec(PACKAGES[name]) is None:
-            raise ConfigError(
-                f"--log-to {name} requires the Python package {PACKAGES[name]}, which is not installed: "
-                f"run pip install {PACKAGES[name]}, or omit --log-to."
-            )
 
 
 def tracker_callbacks(names: Sequence[str], store: Store, experiment: str) -> list[Callback]:

@@ -33,7 +33,7 @@ from rhobench.data import cache_dir
 from rhobench.results import Store
 from rhobench.results.mirror import mirrored
 from rhobench.results.record import Cause
-from rhobench.training import Report, Status
+from rhobench.training.status import Report, Status
 from rhobench.training.workers import broadcast, worker_rank
 
 HEAD_NODE_RESOURCE = {"node:__internal_head__": 0.001}

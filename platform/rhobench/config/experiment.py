@@ -149,3 +149,8 @@ class Experiment:
     """Estimated CPU core hours of all runs, if the experiment is designed for CPUs."""
     gpu_hours: float = 0.0
     """Estimated GPU hours of all runs, if the experiment is designed for GPUs."""
+
+    @property
+    def search(self) -> Sampling | None:
+        """The sampling, if Optuna chooses the runs from results; None: all runs are known beforehand."""
+        return self.sampling if self.sampling is not None and self.sampling.method == "optuna" else None

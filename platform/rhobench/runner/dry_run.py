@@ -102,14 +102,14 @@ def _plan_run(study: Study, run: ResolvedRun, cluster: Cluster, hours: float | N
 def _plan_search(study: Study, records: Sequence[Record], cluster: Cluster) -> SearchPlan | None:
     """Plan of the runs that Optuna chooses, without their hours; None: the study is not a search."""
     experiment, train = study.experiment, study.experiment.base.train
-    if experiment.sampling is None or experiment.sampling.method != "optuna":
+    if experiment.search is None:
         return None
     trained = ("trained", *study.finished_statuses)
     known = [from_dict(RunConfig, record.config) for record in records if record.status in trained]
     # Several records may hold the same run.
     chosen = {run_key(config) for config in known if values_on_axes(experiment, config) is not None}
     at_once = runs_at_once(train, cluster)
-    return SearchPlan(sampling=experiment.sampling, in_store=len(chosen), hours=None, at_once=at_once, train=train)
+    return SearchPlan(sampling=experiment.search, in_store=len(chosen), hours=None, at_once=at_once, train=train)
 
 
 def _estimate_speed(

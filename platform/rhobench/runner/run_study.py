@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
@@ -15,6 +15,10 @@ from rhobench.config.sweep import SweepOptions
 from rhobench.results import Record, Store, printable
 from rhobench.results.expectations import Verdict, compare_with_expectations
 from rhobench.study.study import Study
+
+if TYPE_CHECKING:
+    from rhobench.cluster.progress_table import ProgressTable
+    from rhobench.cluster.search import OptunaSearch
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 """Exit statuses of a study that was started; 130 is what shells return for Ctrl-C."""
@@ -59,54 +63,62 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
     Ctrl-C keeps every finished run, and the report shows those.
 
     Raises:
-        ConfigError: a tracker is unknown or not installed.
         StoreOccupiedError: the store holds the experiment with other settings.
         ClusterError: there is no cluster, or it is too small.
     """
+    # Modules that import Ray, torch or Optuna are imported when they are needed, so that a command answers at once.
     from rhobench.cluster.address import read_address
     from rhobench.cluster.progress_table import ProgressTable
-    from rhobench.cluster.run_queue import Run
-    from rhobench.cluster.search import OptunaSearch
-    from rhobench.cluster.session import ray_session
-    from rhobench.cluster.sweep import run_sweep
-    from rhobench.cluster.trackers import require_trackers
 
-    require_trackers(options.trackers)
     read_address(options.address)
     store = Store(place)
     store.claim(study.experiment)
     study = study.resolved_in(store)
     for sentence in study.describe_shared_runs():
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-    search = OptunaSearch.from_store(study.experiment, store)
+    search = None
+    if study.experiment.search is not None:
+        from rhobench.cluster.search import OptunaSearch
+
+        search = OptunaSearch.from_store(study.experiment, store)
     if search is not None:
         study = study.with_runs(search.configs)
     progress = ProgressTable(study.run_ids, console, study.experiment.base.experiment)
     interrupted = False
     try:
         statuses = store.statuses()
-        chooses = search is not None and not search.has_enough
-        if chooses or any(statuses.get(i) not in study.finished_statuses for i in study.run_ids):
+        incomplete = any(statuses.get(i) not in study.finished_statuses for i in study.run_ids)
+        if incomplete or (search is not None and not search.has_enough):
             with progress.shown():
-                progress.set_headline("starting Ray")
-                with ray_session(options.address, without_token=options.without_token) as cluster:
-                    progress.set_headline(cluster.access)
-                    runs = [Run(i, c) for i, c in zip(study.run_ids, study.configs, strict=True)]
-                    run_sweep(
-                        runs,
-                        store,
-                        cluster,
-                        progress,
-                        base=study.experiment.base,
-                        options=options,
-                        early_stopping=study.experiment.early_stopping,
-                        searcher=search,
-                    )
+                _sweep(study, store, options, search, progress)
     except KeyboardInterrupt:
         interrupted = True
     if search is not None:
         study = study.with_runs(search.configs)
     return _conclude(study, store, interrupted, console)
+
+
+def _sweep(
+    study: Study, store: Store, options: SweepOptions, search: OptunaSearch | None, progress: ProgressTable
+) -> None:
+    """Execute the missing runs in a Ray session."""
+    progress.set_headline("starting Ray")
+    from rhobench.cluster.run_queue import Run
+    from rhobench.cluster.session import ray_session
+    from rhobench.cluster.sweep import run_sweep
+
+    with ray_session(options.address, without_token=options.without_token) as cluster:
+        progress.set_headline(cluster.access)
+        run_sweep(
+            [Run(i, config) for i, config in zip(study.run_ids, study.configs, strict=True)],
+            store,
+            cluster,
+            progress,
+            base=study.experiment.base,
+            options=options,
+            early_stopping=study.experiment.early_stopping,
+            searcher=search,
+        )
 
 
 def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -> Outcome:
@@ -173,4 +185,4 @@ def _describe_exceptions(runs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
             reason = escape(printable(run["reason"] or "no reason was recorded"))
             yield f"[{style}]{status}[/] {run['run_id']}{attempts}: {reason}"
         if len(affected) > MAX_LISTED:
-            yield f"[{style}]{status}[/] {len(affected) - MAX_LISTED} more runs; the report lists all with their reasons"
+            yield f"[{style}]{status}[/] {len(affected) - MAX_LISTED} more; the report lists all of them"

@@ -189,9 +189,8 @@ def speed_from_experiment(original: Experiment, data: DataConfig, train: TrainCo
 
 def runs_to_estimate(experiment: Experiment) -> list[RunConfig]:
     """Runs whose cost stands for that of the experiment: its own, or evenly spread ones where Optuna chooses them."""
-    sampling = experiment.sampling
-    if sampling is not None and sampling.method == "optuna":
-        experiment = replace(experiment, sampling=replace(sampling, method="sobol"))
+    if experiment.search is not None:
+        experiment = replace(experiment, sampling=replace(experiment.search, method="sobol"))
     return expand_runs(experiment)
 
 

@@ -55,8 +55,7 @@ def expand_runs(experiment: Experiment) -> list[RunConfig]:
 
 def run_count(experiment: Experiment) -> int:
     """Count the runs of an experiment, including those that Optuna will choose."""
-    sampling = experiment.sampling
-    return len(expand_runs(experiment)) + (sampling.count if sampling and sampling.method == "optuna" else 0)
+    return len(expand_runs(experiment)) + (experiment.search.count if experiment.search else 0)
 
 
 def chosen_run(experiment: Experiment, values: Mapping[str, Any]) -> RunConfig:
@@ -133,7 +132,7 @@ def _validate(experiment: Experiment) -> None:
         check_range(axis)
     if sampling is not None and not paths:
         raise ConfigError(f"{name} has no axis to sample from: add one with --axis or --range.")
-    if sampling is not None and sampling.method == "optuna" and len(experiment.seeds) > 1:
+    if experiment.search is not None and len(experiment.seeds) > 1:
         raise ConfigError("Optuna chooses each run from the results of earlier ones: give a single seed.")
     for path in {path for setting in (*experiment.exclude, *experiment.also) for path in setting}:
         _require_variable(path)
@@ -156,7 +155,7 @@ def _expand_settings(experiment: Experiment) -> list[GridSettings]:
     sampling = experiment.sampling
     if sampling is None:
         return list(_product(experiment))
-    if sampling.method != "optuna":
+    if experiment.search is None:
         return _sample(experiment, sampling)
     for end in (0, -1):  # an invalid bound is reported now, not after hours of search
         corner = {axis.path: _bounds(axis)[end] for axis in experiment.axes}

@@ -23,12 +23,13 @@ from rhobench.training.ema import weight_average
 from rhobench.training.evaluation import evaluate
 from rhobench.training.fork import fork
 from rhobench.training.loaders import TrainingData, open_images, open_training_data
-from rhobench.training.meter import MEASURED, EpochMeter, Report, SpikeMonitor, Status
+from rhobench.training.meter import MEASURED, EpochMeter, SpikeMonitor
 from rhobench.training.optimizer import build_optimizer, build_schedule
 from rhobench.training.precision import loss_scaler
 from rhobench.training.progress import Progress
 from rhobench.training.random_states import restore_random_states, seed_all
 from rhobench.training.state import TrainingState, fingerprint
+from rhobench.training.status import Report, Status
 from rhobench.training.step import OptimizerStep, StepResult
 from rhobench.training.workers import all_gather, all_reduce_mean, worker_rank
 
