@@ -25,12 +25,12 @@ from typing import Any
 
 from rich.console import Console
 
-from rhobench.cluster.execute import RunTask, execute
+from rhobench.cluster.execute import execute
+from rhobench.cluster.node_tasks import Execute, RunTask
 from rhobench.cluster.progress_table import ProgressTable
 from rhobench.cluster.run_queue import Run
 from rhobench.cluster.session import Cluster, ray_session
 from rhobench.cluster.sweep import run_sweep
-from rhobench.cluster.trial import Execute
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
 from rhobench.config.paths import run_id, with_values

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,28 +175,30 @@ def test_a_local_cluster_refuses_requests_without_its_token(tmp_path: Path, monk
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Address, Path]]:
+def head() -> Iterator[tuple[Address, Path]]:
     """Address of the head of a cluster with a token, and the token file."""
-    folder = tmp_path_factory.mktemp("head")
-    with socket.socket() as free:
+    # A temporary folder of pytest would be too long for the paths of Ray's sockets.
+    with tempfile.TemporaryDirectory(prefix="rhobench-") as name, socket.socket() as free:
+        folder = Path(name)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    token = folder / "token"
-    find_or_create_token({"RAY_AUTH_TOKEN_PATH": str(token)})
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_TMPDIR": str(folder)}
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}", "--num-cpus=1"]
-    start += ["--include-dashboard=false", "--disable-usage-stats", "--node-ip-address=127.0.0.1", "--block"]
-    with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(start, env=os.environ | own, stdout=log, stderr=log)
-    address = Address("127.0.0.1", port)
-    deadline = time.monotonic() + 90
-    while make_probe(address)(token.read_text()) != "open":
-        assert process.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < deadline, (folder / "log").read_text()
-        time.sleep(0.5)
-    yield address, token
-    process.terminate()
-    process.wait(timeout=60)
+        free.close()
+        token = folder / "token"
+        find_or_create_token({"RAY_AUTH_TOKEN_PATH": str(token)})
+        own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_TMPDIR": name}
+        start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}", "--num-cpus=1"]
+        start += ["--include-dashboard=false", "--disable-usage-stats", "--node-ip-address=127.0.0.1", "--block"]
+        with open(folder / "log", "wb") as log:
+            process = subprocess.Popen(start, env=os.environ | own, stdout=log, stderr=log)
+        address = Address("127.0.0.1", port)
+        deadline = time.monotonic() + 90
+        while make_probe(address)(token.read_text()) != "open":
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.5)
+        yield address, token
+        process.terminate()
+        process.wait(timeout=60)
 
 
 @pytest.mark.ray

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rhobench.cluster.early_stopping import EarlyStoppingScheduler, StopDecisions
 from rhobench.config import RunConfig
@@ -163,3 +165,23 @@ def test_more_grace_than_epochs_stops_nothing() -> None:
         for epoch in range(1, EPOCHS + 1):
             tune.report(f"run{i}", epoch, 0.1 * (6 - i))
     assert tune.actor.stopped == []
+
+
+SCORES = st.lists(st.sampled_from([0.0, 0.1, 0.5]), min_size=1, max_size=EPOCHS)
+
+
+@pytest.mark.parametrize("rule", [ASHA, MEDIAN])
+@given(histories=st.lists(SCORES, max_size=6), runs=st.lists(SCORES, min_size=1, max_size=6), late=st.randoms())
+def test_reports_after_a_stop_and_stored_histories_are_accepted_in_any_order(
+    rule: EarlyStopping, histories: list[list[float]], runs: list[list[float]], late: Any
+) -> None:
+    tune = SimulatedTune(rule, [record_of(f"stored{i}", *aps) for i, aps in enumerate(histories)])
+    left = {f"run{i}": list(enumerate(aps, start=1)) for i, aps in enumerate(runs)}
+    while left:
+        run_id = late.choice(sorted(left))
+        epoch, ap = left[run_id].pop(0)
+        assert tune.report(run_id, epoch, ap) == "CONTINUE"
+        if not left[run_id]:
+            del left[run_id]
+    assert set(tune.actor.stopped) <= {f"run{i}" for i in range(len(runs))}
+    assert len(tune.actor.stopped) == len(set(tune.actor.stopped)), "a run is asked to stop once"

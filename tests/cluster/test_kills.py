@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from rhobench.cluster.attempt import VANISHED, ActiveAttempt
-from rhobench.cluster.execute import RunTask, execute
+from rhobench.cluster.execute import execute
+from rhobench.cluster.node_tasks import RunTask
 from rhobench.config import RunConfig
 from rhobench.config.conversion import from_dict
 from rhobench.results import Record, Store

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from rhobench.cluster.execute import RunTask, execute
-from rhobench.cluster.measurement import measure_runs
+from rhobench.cluster.execute import execute
+from rhobench.cluster.measure_runs import measure_runs
+from rhobench.cluster.node_tasks import RunTask
 from rhobench.config import (
     BackboneConfig,
     DataConfig,

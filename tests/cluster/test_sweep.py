@@ -144,7 +144,8 @@ def test_interrupt_keeps_finished_runs_and_the_same_command_continues(
 
 
 def test_several_workers_use_ray_train(tmp_path: Path, environment: dict[str, str]) -> None:
-    arguments = [*TINY, "--set=train.num_workers=2", "--set=model.rho=0.25"]
+    # Without cached features there is nothing to prepare, which takes a process of its own.
+    arguments = [*TINY, "--set=train.cache_features=false", "--set=train.num_workers=2", "--set=model.rho=0.25"]
     status, result, output = sweep(tmp_path, environment, *arguments)
     assert status == 0, output
     (record,) = Store(tmp_path).records()

@@ -7,11 +7,10 @@ import signal
 import time
 
 from rhobench.cluster.early_stopping import StoppedEarlyError
-from rhobench.cluster.execute import RunTask
+from rhobench.cluster.node_tasks import RunTask
 from rhobench.config.conversion import to_dict
 from rhobench.results import Point, Record, write_record
 from rhobench.training.status import Report, Status
-from rhobench.training.workers import worker_rank
 
 
 def learn(task: RunTask, report: Report) -> None:
@@ -25,7 +24,12 @@ def learn(task: RunTask, report: Report) -> None:
             report(Status(epoch=epoch, epochs=epochs, step=epoch, loss=1.0, ap=ap))
     except StoppedEarlyError as stop:
         status, reason = "stopped", str(stop)
-    if worker_rank()[0] == 0:
+    rank = 0
+    if task.config.train.num_workers > 1:
+        from rhobench.training.workers import worker_rank  # imports torch
+
+        rank, _ = worker_rank()
+    if rank == 0:
         write(task, status, reason, history)
 
 

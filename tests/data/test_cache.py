@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rhobench.data import build_once, cache_dir
+from rhobench.config.cache import cache_dir
+from rhobench.data import build_once
 
 PROCESSES = multiprocessing.get_context("fork")
 

@@ -21,7 +21,6 @@ from rhobench.config.conversion import from_dict, to_dict
 from rhobench.results import Attempt, Record, RecordError, Store, describe_environment
 from rhobench.results.mirror import CHECKPOINT
 from rhobench.results.record import Cause, Count
-from rhobench.training.checkpoint import remove_checkpoints
 
 ATTEMPT_FILE = "attempt.json"
 """Name of the file of the active attempt, in the folder of its run."""
@@ -151,6 +150,8 @@ def runs_with_attempt_file(store: Store) -> list[str]:
 
 def clean_up_finished(store: Store, run_id: str) -> None:
     """Delete the checkpoints and the attempt file of a run whose process was killed after it had written its record."""
+    from rhobench.training.checkpoint import remove_checkpoints  # imports torch, which this is rarely worth
+
     if store.is_local:
         remove_checkpoints(store.run_dir(run_id))
     for path in store.files.list(f"runs/{run_id}"):

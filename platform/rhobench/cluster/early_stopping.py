@@ -67,6 +67,7 @@ class EarlyStoppingScheduler(FIFOScheduler):
         super().__init__()
         self.decisions = decisions
         self._stopping, self._scheduler = stopping, _make_scheduler(stopping, epochs)
+        self._behind: set[str] = set()
         for record in known:
             self._add_history(record)
 
@@ -83,7 +84,7 @@ class EarlyStoppingScheduler(FIFOScheduler):
         run_id, score = run_id_of(trial), result.get(SCORE)
         if score is None or result[PROGRESS] >= result["epochs"]:  # nothing to compare, or the run ends anyway
             return TrialScheduler.CONTINUE
-        if self._scheduler.on_trial_result(tune_controller, _Run(run_id), result) == TrialScheduler.STOP:
+        if self._falls_behind(tune_controller, run_id, result):
             reason = (
                 f"stopped early by {self._stopping.method} after epoch {result[PROGRESS]:g} of {result['epochs']}: "
                 f"its AP of {100 * score:.1f} is too far below that of other runs at this epoch"
@@ -101,11 +102,23 @@ class EarlyStoppingScheduler(FIFOScheduler):
         """Nothing: all scores have been considered as they were reported."""
 
     def _add_history(self, record: Record) -> None:
-        run = _Run(record.run_id)
-        self._scheduler.on_trial_add(None, run)
+        self._scheduler.on_trial_add(None, _Run(record.run_id))
         for entry in record.history:
             if entry.get(SCORE) is not None:
-                self._scheduler.on_trial_result(None, run, {PROGRESS: entry["epoch"], SCORE: entry[SCORE]})
+                self._falls_behind(None, record.run_id, {PROGRESS: entry["epoch"], SCORE: entry[SCORE]})
+
+    def _falls_behind(self, tune_controller: Any, run_id: str, result: dict[str, Any]) -> bool:
+        """Whether Ray's scheduler stops the run with this result.
+
+        Ray's schedulers expect no further result of a run that they have stopped. Here there may be some: reports that
+        were on their way when the run was asked to stop, and histories of runs that ignored the rule.
+        """
+        if run_id in self._behind:
+            return False
+        action = self._scheduler.on_trial_result(tune_controller, _Run(run_id), result)
+        if action == TrialScheduler.STOP:
+            self._behind.add(run_id)
+        return action == TrialScheduler.STOP
 
 
 def run_id_of(trial: Any) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from rhobench.cluster.attempt import ERROR_FILE, utc_now
 from rhobench.cluster.early_stopping import StoppedEarlyError
+from rhobench.cluster.node_tasks import RunTask
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
 from rhobench.data import Flip
@@ -21,7 +22,7 @@ from rhobench.measure.artifact import save_artifact
 from rhobench.measure.flops import count_flops
 from rhobench.ops import resolve_backend
 from rhobench.results.environment import describe_environment
-from rhobench.results.record import Attempt, Point, Record, write_record
+from rhobench.results.record import Point, Record, write_record
 from rhobench.results.record import Status as RunStatus
 from rhobench.training.checkpoint import remove_checkpoints
 from rhobench.training.device import training_device
@@ -36,18 +37,6 @@ from rhobench.training.workers import worker_rank
 
 DETECTIONS_FILE = "detections.parquet"
 """Name of the file with all detections, in the folder of its run."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunTask:
-    """Input of one attempt at a run."""
-
-    run_id: str
-    config: RunConfig
-    folder: Path
-    """Folder for all its files; training resumes from a checkpoint in it."""
-    past: Sequence[Attempt] = ()
-    """Failed attempts before this one."""
 
 
 def execute(task: RunTask, report: Report) -> None:

@@ -10,17 +10,16 @@ from ray import tune
 from ray.exceptions import RayError
 
 from rhobench.cluster.attempt import FINISHED, clean_up_finished, runs_with_attempt_file
-from rhobench.cluster.data_preparation import prepare
 from rhobench.cluster.early_stopping import EarlyStoppingScheduler, run_id_of, start_stop_decisions
-from rhobench.cluster.execute import execute
 from rhobench.cluster.measurement import measure_trained
+from rhobench.cluster.node_tasks import Execute, execute, prepare
 from rhobench.cluster.placement import Resources
 from rhobench.cluster.progress_table import ProgressTable
 from rhobench.cluster.ray_folder import ray_folder
 from rhobench.cluster.run_queue import Run, RunQueue, RunSearcher, resources_needed
 from rhobench.cluster.session import Cluster, ClusterError, last_line, persistent_interrupt
 from rhobench.cluster.trackers import tracker_callbacks
-from rhobench.cluster.trial import Execute, TrialContext, resources_of, trial
+from rhobench.cluster.trial import TrialContext, resources_of, trial
 from rhobench.cluster.watchdog import Watchdog
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
@@ -95,9 +94,17 @@ def _require_capacity(runs: Sequence[Run], cluster: Cluster) -> None:
 
 
 def _prepare(runs: Sequence[Run], cluster: Cluster, progress: ProgressTable) -> None:
-    """Prepare data and backbone features that several runs share, with all cores of a node."""
+    """Prepare data that several runs share, and backbone features, with all cores of a node."""
+    keys = [config_hash(run.config.data) + config_hash(run.config.model.backbone) for run in runs]
+    shared = {
+        key: run.config
+        for key, run in zip(keys, runs, strict=True)
+        # The data of a single run are prepared by its own process, which saves the start of another one.
+        if keys.count(key) > 1 or run.config.train.cache_features
+    }
+    if not shared:
+        return
     progress.set_headline("preparing data and backbone features")
-    shared = {config_hash(r.config.data) + config_hash(r.config.model.backbone): r.config for r in runs}
     task = ray.remote(num_cpus=cluster.cores_per_node, max_calls=1)(prepare)
     for config in shared.values():
         try:

@@ -16,7 +16,7 @@ from ray.tune import Callback
 from ray.tune.logger import LoggerCallback
 
 from rhobench.cluster.early_stopping import run_id_of
-from rhobench.data import cache_dir
+from rhobench.config.cache import cache_dir
 from rhobench.results import Store
 
 TENSORBOARD = "tensorboard"

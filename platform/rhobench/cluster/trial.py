@@ -13,7 +13,6 @@ from typing import Any
 import ray
 import ray.train
 from ray import tune
-from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from rhobench.cluster.attempt import (
@@ -25,16 +24,15 @@ from rhobench.cluster.attempt import (
     is_superseded,
 )
 from rhobench.cluster.early_stopping import StoppedEarlyError
-from rhobench.cluster.execute import RunTask, execute
+from rhobench.cluster.node_tasks import Execute, RunTask, execute
 from rhobench.config import RunConfig, TrainConfig
+from rhobench.config.cache import cache_dir
 from rhobench.config.conversion import from_dict
 from rhobench.config.paths import with_values
-from rhobench.data import cache_dir
 from rhobench.results import Store
 from rhobench.results.mirror import mirrored
 from rhobench.results.record import Cause
 from rhobench.training.status import Report, Status
-from rhobench.training.workers import broadcast, worker_rank
 
 HEAD_NODE_RESOURCE = {"node:__internal_head__": 0.001}
 """Resources of a trial that only waits for its workers. It reserves no CPU, which its workers may need to start."""
@@ -44,9 +42,6 @@ SCRATCH_DIR = "scratch"
 
 NODE_LABEL = "ray.io/node-id"
 """Label of Ray with the id of a node."""
-
-Execute = Callable[[RunTask, Report], None]
-"""Trains a run and writes its record; see ``rhobench.cluster.execute.execute``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +106,23 @@ def trial(parameters: dict[str, Any], context: TrialContext) -> None:
             raise
 
 
-def _run_task(attempt: ActiveAttempt, context: TrialContext, report_to_ray: Report) -> None:
-    """Execute the run in this process, as one of its workers."""
+def _run_task(
+    attempt: ActiveAttempt,
+    context: TrialContext,
+    report_to_ray: Report,
+    rank: int = 0,
+    broadcast: Callable[[tuple[bool, str | None]], tuple[bool, str | None]] = lambda decision: decision,
+) -> None:
+    """Execute the run in this process, as the worker ``rank``.
+
+    Args:
+        attempt: the attempt at the run.
+        context: values that all trials share.
+        report_to_ray: passes the status of the training on to Ray.
+        rank: of this worker; the first one decides whether the run ends.
+        broadcast: returns the decision of the first worker on every worker.
+    """
     store = Store(context.store)
-    rank, _ = worker_rank()
 
     def report(status: Status) -> None:
         report_to_ray(status)
@@ -138,6 +146,8 @@ def _run_task(attempt: ActiveAttempt, context: TrialContext, report_to_ray: Repo
 def _train_with_workers(
     parameters: dict[str, Any], attempt: ActiveAttempt, train: TrainConfig, context: TrialContext
 ) -> None:
+    from ray.train.torch import TorchTrainer  # imports torch
+
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"attempt": asdict(attempt), "context": context},
@@ -160,8 +170,10 @@ def _train_with_workers(
 
 def _worker(parameters: dict[str, Any]) -> None:
     """Training function of each worker of a ``TorchTrainer``, for which Ray has set up the process group."""
-    attempt = from_dict(ActiveAttempt, parameters["attempt"])
-    _run_task(attempt, parameters["context"], lambda status: ray.train.report(_metrics(status)))
+    from rhobench.training.workers import broadcast, worker_rank  # imports torch, which single workers may not need yet
+
+    attempt, (rank, _) = from_dict(ActiveAttempt, parameters["attempt"]), worker_rank()
+    _run_task(attempt, parameters["context"], lambda status: ray.train.report(_metrics(status)), rank, broadcast)
 
 
 def _metrics(status: Status) -> dict[str, Any]:

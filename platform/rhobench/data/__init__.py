@@ -1,7 +1,7 @@
 """Detection data: COCO data sets, generated scenes, augmentation and the validation of a data set."""
 
 from rhobench.data.annotations import Categories, DatasetError, UnreadableImageError, annotation_file
-from rhobench.data.cache import build_once, cache_dir
+from rhobench.data.cache import build_once
 from rhobench.data.check import Problem, check_dataset, require_valid
 from rhobench.data.coco import Batch, CocoDetection, Key, Sample, Target, collate
 from rhobench.data.scenes import generate_scenes, prepare_data
@@ -20,7 +20,6 @@ __all__ = [
     "UnreadableImageError",
     "annotation_file",
     "build_once",
-    "cache_dir",
     "check_dataset",
     "collate",
     "flips",

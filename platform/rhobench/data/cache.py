@@ -1,22 +1,12 @@
-"""The cache folder, and folders in it that concurrent processes build only once."""
+"""Folders that concurrent processes build only once."""
 
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-
-def cache_dir() -> Path:
-    """Return the folder for data that can be rebuilt: $RHOBENCH_CACHE, or rhobench in the user's cache folder."""
-    if chosen := os.environ.get("RHOBENCH_CACHE"):
-        return Path(chosen).expanduser()
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "rhobench"
-    return Path.home() / ".cache" / "rhobench"
 
 
 def build_once(target: Path, build: Callable[[Path], None]) -> Path:

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rhobench.config import DataConfig, ScenesConfig
+from rhobench.config.cache import cache_dir
 from rhobench.data.annotations import DatasetError, annotation_file
-from rhobench.data.cache import build_once, cache_dir
+from rhobench.data.cache import build_once
 from rhobench.data.check import require_valid
 from rhobench.data.masks import encode_mask
 

@@ -50,8 +50,8 @@ def kuberay(plan: LaunchPlan, image: str, volumes: Sequence[str], secret: str | 
     token = "a Secret that it creates for this job" if secret is None else f"the Secret {secret}"
     comments = [
         *plan.header(),
-        "Start it with `kubectl apply -f FILE` and watch it with `kubectl get rayjob`. Starting it again after a",
-        "failure continues the experiment: finished runs in the store are not repeated.",
+        "Start it with `kubectl apply -f FILE` and watch it with `kubectl get rayjob`. To continue after a failure,",
+        "run `kubectl delete -f FILE` and apply it again: finished runs in the store are not repeated.",
         f"Authentication: KubeRay passes Ray's token to the pods from {token}.",
         "Ray's dashboard listens on the head pod, because the operator submits the job to it. It requires the token,",
         "and the NetworkPolicy below admits only the operator and the pods of this cluster. Do not expose the",

@@ -17,8 +17,9 @@ from numpy.lib.format import open_memmap
 from torch.utils.data import Dataset
 
 from rhobench.config import DataConfig, RunConfig
+from rhobench.config.cache import cache_dir
 from rhobench.config.conversion import to_dict
-from rhobench.data import CocoDetection, Flip, Key, Sample, Target, build_once, cache_dir
+from rhobench.data import CocoDetection, Flip, Key, Sample, Target, build_once
 from rhobench.model.backbone import Backbone
 from rhobench.model.pretrained import weights_file
 from rhobench.training.batches import FeatureBatch
