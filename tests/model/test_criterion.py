@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rhobench.config import LossConfig
-from rhobench.model import Detector
+from rhobench.config import FAMILIES, LossConfig
+from rhobench.model import Detector, criterion
 from rhobench.model.boxes import inverse_sigmoid
-from rhobench.model.criterion import losses, prediction_sets, set_losses, weighted_sum
+from rhobench.model.criterion import losses, prediction_sets, weighted_sum
 from rhobench.model.heads import Prediction
-from rhobench.model.matcher import NonFiniteError, Objects, match, matching_cost
+from rhobench.model.matcher import NonFiniteError, Objects, match, match_sets, matching_cost
+from rhobench.model.set_losses import set_losses
 
 Build = Callable[..., Detector]
 Make = Callable[[int], Objects]
@@ -72,7 +73,7 @@ def test_perfect_predictions_have_no_box_loss_and_little_class_loss() -> None:
     objects = random_objects(3, 0)
     logits = torch.full((1, 3, 5), -12.0).scatter(2, objects.labels.view(1, 3, 1), 12.0)
     prediction = Prediction(logits, objects.boxes[None])
-    terms = set_losses(prediction, [objects], match(prediction, [objects], CONFIG), CONFIG, num_boxes=3)
+    (terms,) = set_losses([prediction], [objects], [match(prediction, [objects], CONFIG)], CONFIG, num_boxes=3)
     assert terms["loss_bbox"].item() == 0
     assert terms["loss_giou"].item() == pytest.approx(0, abs=1e-6)
     assert terms["loss_ce"].item() < 1e-9
@@ -83,7 +84,7 @@ def test_losses_equal_a_hand_computation() -> None:
     objects = Objects(torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.2, 0.2]]))
     prediction = Prediction(torch.zeros(1, 1, 2), torch.tensor([[[0.6, 0.5, 0.2, 0.2]]]))
     pairs = [(torch.tensor([0]), torch.tensor([0]))]
-    terms = set_losses(prediction, [objects], pairs, CONFIG, num_boxes=2)
+    (terms,) = set_losses([prediction], [objects], [pairs], CONFIG, num_boxes=2)
     focal = (0.25 + 0.75) * 0.25 * 0.6931472  # alpha-weighted, (1 - p)^2 = p^2 = 1/4, -ln(1/2)
     expected = {"loss_ce": focal / 2, "loss_bbox": 0.1 / 2, "loss_giou": (1 - 1 / 3) / 2}
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, abs=1e-6)
@@ -158,7 +159,48 @@ def test_box_loss_pulls_the_matched_query_to_its_object() -> None:
     logits = inverse_sigmoid(torch.full((1, 1, 4), 0.3)).requires_grad_()
     prediction = Prediction(torch.zeros(1, 1, 5), logits.sigmoid())
     wanted = Objects(torch.tensor([0]), torch.full((1, 4), 0.5))
-    terms = set_losses(prediction, [wanted], match(prediction, [wanted], CONFIG), CONFIG, num_boxes=1)
+    (terms,) = set_losses([prediction], [wanted], [match(prediction, [wanted], CONFIG)], CONFIG, num_boxes=1)
     terms["loss_bbox"].backward()
     assert logits.grad is not None
     assert (logits.grad < 0).all()
+
+
+@pytest.mark.parametrize("switches", [{}, {"rho": None}, {"eff_specific_head": False}, {"name": "detr"}], ids=str)
+@pytest.mark.parametrize("counts", [(2, 3), (0, 4), (0, 0)])
+def test_losses_do_not_depend_on_how_sets_are_grouped(
+    build: Build,
+    images: Tensor,
+    padded: Tensor,
+    objects: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    switches: dict[str, object],
+    counts: tuple[int, int],
+) -> None:
+    if switches.get("name") == "detr":
+        switches = {**FAMILIES["detr"], **switches}
+    model = build(**switches).train()
+    output, wanted = model(images, padded, with_aux=True), [objects(n) for n in counts]
+    results = []
+    for size in (1, 40, 2**14):  # each set alone, some together, all together
+        monkeypatch.setattr(criterion, "GROUP_PREDICTIONS", size)
+        model.zero_grad()
+        terms = losses(output, wanted, CONFIG, num_boxes=sum(counts))
+        weighted_sum(terms, CONFIG).backward(retain_graph=True)
+        results.append((terms, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
+    for terms, gradients in results[1:]:
+        assert terms.keys() == results[0][0].keys()
+        torch.testing.assert_close(terms, {name: results[0][0][name] for name in terms})
+        torch.testing.assert_close(gradients, results[0][1], rtol=1e-4, atol=1e-6)
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    counts=st.lists(st.integers(0, 4), min_size=2, max_size=2),
+)
+def test_sets_are_matched_as_each_alone(sizes: list[int], counts: list[int]) -> None:
+    predictions = [random_prediction(2, size, seed) for seed, size in enumerate(sizes)]
+    objects = [random_objects(count, count) for count in counts]
+    for prediction, pairs in zip(predictions, match_sets(predictions, objects, CONFIG), strict=True):
+        alone = match(prediction, objects, CONFIG)
+        assert [(r.tolist(), c.tolist()) for r, c in pairs] == [(r.tolist(), c.tolist()) for r, c in alone]

@@ -6,19 +6,17 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torchvision.ops import sigmoid_focal_loss
 
 from rhobench.config import LossConfig
-from rhobench.model.boxes import generalized_iou, to_xyxy
 from rhobench.model.detector import DetectorOutput
 from rhobench.model.heads import Prediction
 from rhobench.model.masks import MaskEmbeddings, mask_losses
-from rhobench.model.matcher import Objects, match
+from rhobench.model.matcher import Objects, Pairs, match_sets
+from rhobench.model.set_losses import FOCAL_GAMMA, cardinality_errors, class_error, set_losses
 from rhobench.model.sparsity import dam_correlation, dam_target, decoder_attention_map, mask_prediction_loss
 
-FOCAL_GAMMA = 2.0
-"""Exponent of the focal losses of classes and masks."""
+GROUP_PREDICTIONS = 2**14
+"""Predictions of all images together that are matched and trained in one group of sets."""
 
 
 def prediction_sets(output: DetectorOutput) -> Iterator[tuple[str, Prediction]]:
@@ -34,6 +32,27 @@ def prediction_sets(output: DetectorOutput) -> Iterator[tuple[str, Prediction]]:
     yield from ((f"_enc_{depth}", prediction) for depth, prediction in enumerate(output.encoder_aux))
     if output.scorer_prediction is not None:
         yield "_backbone", output.scorer_prediction
+
+
+def _groups(output: DetectorOutput) -> Iterator[tuple[list[str], list[Prediction]]]:
+    """Yield the sets of predictions in groups whose losses are computed together, in float32.
+
+    Small sets are grouped, because the overhead of an operation outweighs its work. A set of ``GROUP_PREDICTIONS`` is
+    better alone: joining it would only copy it and push its costs out of the cache.
+    """
+    suffixes, group, size = list[str](), list[Prediction](), 0
+    for suffix, raw in prediction_sets(output):
+        # bfloat16 keeps 8 bits of a logit, too few for a sum over thousands of tokens.
+        prediction = raw._replace(logits=raw.logits.float(), boxes=raw.boxes.float())
+        count = prediction.logits.shape[0] * prediction.logits.shape[1]
+        if suffix == "_enc" and output.objectness_only:  # it has targets of its own
+            yield [suffix], [prediction]
+            continue
+        if group and size + count > GROUP_PREDICTIONS:
+            yield suffixes, group
+            suffixes, group, size = [], [], 0
+        suffixes, group, size = [*suffixes, suffix], [*group, prediction], size + count
+    yield suffixes, group
 
 
 def losses(
@@ -57,18 +76,20 @@ def losses(
     """
     num_boxes = max(num_boxes, 1.0)
     terms: dict[str, Tensor] = {}
-    for suffix, raw in prediction_sets(output):
-        # bfloat16 keeps 8 bits of a logit, too few for a sum over thousands of tokens.
-        prediction = raw._replace(logits=raw.logits.float(), boxes=raw.boxes.float())
-        targets = [_class_agnostic(o) for o in objects] if suffix == "_enc" and output.objectness_only else objects
-        pairs = match(prediction, targets, config)
-        set_terms = set_losses(prediction, targets, pairs, config, num_boxes)
-        terms |= {name + suffix: value for name, value in set_terms.items()}
-        terms["cardinality_error" + suffix] = cardinality_error(prediction, targets)
-        if not suffix:
-            terms["class_error"] = class_error(prediction, targets, pairs)
+    for suffixes, predictions in _groups(output):
+        class_agnostic = suffixes == ["_enc"] and output.objectness_only
+        targets = [_class_agnostic(o) for o in objects] if class_agnostic else objects
+        pairs = match_sets(predictions, targets, config)
+        set_terms = set_losses(predictions, targets, pairs, config, num_boxes)
+        errors = cardinality_errors(predictions, targets)
+        for suffix, own, error in zip(suffixes, set_terms, errors, strict=True):
+            terms |= {name + suffix: value for name, value in own.items()}
+            terms["cardinality_error" + suffix] = error
+        if "" in suffixes:
+            position = suffixes.index("")
+            terms["class_error"] = class_error(predictions[position], targets, pairs[position])
             if output.masks is not None:
-                terms |= _mask_losses(output.masks, objects, pairs, config, num_boxes)
+                terms |= _mask_losses(output.masks, objects, pairs[position], config, num_boxes)
     if output.selection is not None:
         dam = decoder_attention_map(output.samplings, output.grid.shapes)
         if output.scored_by == "dam":
@@ -109,58 +130,10 @@ def weighted_sum(terms: dict[str, Tensor], config: LossConfig, step: int | None 
     return torch.stack(weighted).sum()
 
 
-def set_losses(
-    prediction: Prediction,
-    objects: Sequence[Objects],
-    pairs: Sequence[tuple[Tensor, Tensor]],
-    config: LossConfig,
-    num_boxes: float,
-) -> dict[str, Tensor]:
-    """Compute the classification, L1 and GIoU losses of one set of predictions (spec section 13).
-
-    Args:
-        prediction: n predictions for each image.
-        objects: ground truth of each image.
-        pairs: output of ``match``.
-        config: focal alpha, or the weight of "no object" for a softmax.
-        num_boxes: number of objects that the sums are divided by.
-
-    Returns:
-        Scalars ``loss_ce``, ``loss_bbox`` and ``loss_giou``. Each is a sum divided by ``num_boxes``, except the
-        cross-entropy of DETR, which is a weighted mean over the predictions.
-    """
-    image, row = _matched_rows(pairs)
-    labels = torch.cat([o.labels[columns] for o, (_, columns) in zip(objects, pairs, strict=True)])
-    boxes = torch.cat([o.boxes[columns] for o, (_, columns) in zip(objects, pairs, strict=True)])
-    matched = prediction.boxes[image, row]
-    if prediction.softmax:
-        class_loss = _cross_entropy(prediction.logits, (image, row), labels, config.no_object_weight)
-    else:
-        one_hot = torch.zeros_like(prediction.logits)
-        one_hot[image, row, labels] = 1.0
-        focal = sigmoid_focal_loss(prediction.logits, one_hot, config.focal_alpha, FOCAL_GAMMA, "sum")
-        class_loss = focal / num_boxes
-    return {
-        "loss_ce": class_loss,
-        "loss_bbox": (matched - boxes).abs().sum() / num_boxes,
-        "loss_giou": (1 - generalized_iou(to_xyxy(matched), to_xyxy(boxes))).sum() / num_boxes,
-    }
-
-
-def _cross_entropy(logits: Tensor, matched: tuple[Tensor, Tensor], labels: Tensor, no_object_weight: float) -> Tensor:
-    """Weighted mean cross-entropy over all predictions (B, n, classes + 1); unmatched ones are "no object"."""
-    no_object = logits.shape[-1] - 1
-    target = torch.full(logits.shape[:2], no_object, device=logits.device)
-    target[matched] = labels
-    weight = logits.new_ones(no_object + 1)
-    weight[no_object] = no_object_weight
-    return F.cross_entropy(logits.flatten(0, 1), target.flatten(), weight)
-
-
 def _mask_losses(
     masks: MaskEmbeddings,
     objects: Sequence[Objects],
-    pairs: list[tuple[Tensor, Tensor]],
+    pairs: Pairs,
     config: LossConfig,
     num_boxes: float,
 ) -> dict[str, Tensor]:
@@ -172,29 +145,3 @@ def _mask_losses(
 def _class_agnostic(objects: Objects) -> Objects:
     """The same boxes, all of class 0."""
     return Objects(torch.zeros_like(objects.labels), objects.boxes)
-
-
-@torch.no_grad()
-def class_error(prediction: Prediction, objects: Sequence[Objects], pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Percentage of matched predictions whose highest-scoring class is wrong; 100 if there are no objects."""
-    labels = torch.cat([o.labels[columns] for o, (_, columns) in zip(objects, pairs, strict=True)])
-    correct = prediction.logits[_matched_rows(pairs)].argmax(-1) == labels
-    return 100 - 100 * correct.float().sum() / max(len(labels), 1)
-
-
-@torch.no_grad()
-def cardinality_error(prediction: Prediction, objects: Sequence[Objects]) -> Tensor:
-    """Mean absolute difference between the number of predicted and of annotated objects per image.
-
-    A prediction counts as an object if its highest-scoring class is not the last one. This assumes DETR's "no object"
-    class; it is kept for models without one because the official logs contain it (spec section 13).
-    """
-    counts = (prediction.logits.argmax(-1) != prediction.logits.shape[-1] - 1).sum(1)
-    targets = counts.new_tensor([len(o.labels) for o in objects])
-    return (counts - targets).abs().float().mean()
-
-
-def _matched_rows(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Image index and prediction index of every matched pair of the batch, for advanced indexing."""
-    image = torch.cat([torch.full_like(rows, i) for i, (rows, _) in enumerate(pairs)])
-    return image, torch.cat([rows for rows, _ in pairs])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -18,6 +20,14 @@ class Prediction(NamedTuple):
     softmax: bool = False
     """True if the logits are those of a softmax whose last class is "no object", as in DETR; otherwise every class has
     its own sigmoid."""
+
+    @classmethod
+    def concatenate(cls, predictions: Sequence[Prediction]) -> Prediction:
+        """Join predictions for the same images along n; all are of a softmax, or none is."""
+        logits, boxes, softmax = zip(*predictions, strict=True)
+        if len(predictions) == 1:
+            return predictions[0]
+        return cls(torch.cat(logits, dim=1), torch.cat(boxes, dim=1), softmax[0])
 
     @property
     def probabilities(self) -> Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -34,17 +36,29 @@ class NonFiniteError(ArithmeticError):
     """Raised when predictions or losses are NaN or infinite, because the training has diverged."""
 
 
+Pairs = list[tuple[Tensor, Tensor]]
+"""For each image the matched prediction indices and object indices, int64, each (min(n, objects),)."""
+
+
+def match(prediction: Prediction, objects: Sequence[Objects], config: LossConfig) -> Pairs:
+    """Match one set of predictions to the objects of each image; see ``match_sets``."""
+    return match_sets([prediction], objects, config)[0]
+
+
 @torch.no_grad()
-def match(prediction: Prediction, objects: Sequence[Objects], config: LossConfig) -> list[tuple[Tensor, Tensor]]:
-    """Match predictions to objects one-to-one in each image, at minimal total cost.
+def match_sets(predictions: Sequence[Prediction], objects: Sequence[Objects], config: LossConfig) -> list[Pairs]:
+    """Match every set of predictions to the objects one-to-one in each image, at minimal total cost.
+
+    The costs of all sets are computed and transferred at once: for small models the number of operations counts, not
+    their size.
 
     Args:
-        prediction: n predictions for each of B images.
+        predictions: sets of n predictions, where n may differ between sets, for each of B images.
         objects: ground truth of each image.
         config: weights of the costs.
 
     Returns:
-        For each image the matched prediction indices and object indices, int64, each (min(n, objects),).
+        The matched pairs of each set.
 
     Raises:
         NonFiniteError: a prediction is not finite.
@@ -52,13 +66,19 @@ def match(prediction: Prediction, objects: Sequence[Objects], config: LossConfig
     labels = pad_sequence([o.labels for o in objects], batch_first=True)  # (B, most objects)
     # Padded with boxes that have an area, so that their GIoU is finite.
     boxes = pad_sequence([o.boxes for o in objects], batch_first=True, padding_value=0.5)
-    cost = matching_cost(prediction, labels, boxes, config).cpu()  # (B, n, most objects)
-    if not bool(cost.isfinite().all()):
+    cost = matching_cost(Prediction.concatenate(predictions), labels, boxes, config).cpu().numpy()  # (B, sum of n, m)
+    if not np.isfinite(cost).all():
         raise NonFiniteError("The model predicts NaN or infinite values. Lower train.lr or train.clip_norm.")
-    pairs = []
-    for image, targets in zip(cost.numpy(), objects, strict=True):
+    sizes = [prediction.logits.shape[1] for prediction in predictions]
+    return [_assign(part, objects) for part in np.split(cost, np.cumsum(sizes)[:-1], axis=1)]
+
+
+def _assign(cost: NDArray[np.float32], objects: Sequence[Objects]) -> Pairs:
+    """Solve the assignment problem of each image, with costs (B, n, most objects)."""
+    device, pairs = objects[0].labels.device, []
+    for image, targets in zip(cost, objects, strict=True):
         rows, columns = linear_sum_assignment(image[:, : len(targets.labels)])
-        pairs.append((torch.as_tensor(rows, device=labels.device), torch.as_tensor(columns, device=labels.device)))
+        pairs.append((torch.as_tensor(rows, device=device), torch.as_tensor(columns, device=device)))
     return pairs
 
 
