@@ -26,9 +26,9 @@ from typing import Any
 from rich.console import Console
 
 from rhobench.cluster.execute import execute
-from rhobench.cluster.node_tasks import Execute, RunTask
 from rhobench.cluster.progress_table import ProgressTable
 from rhobench.cluster.run_queue import Run
+from rhobench.cluster.run_task import Execute, RunTask
 from rhobench.cluster.session import Cluster, ray_session
 from rhobench.cluster.sweep import run_sweep
 from rhobench.config import RunConfig

@@ -21,6 +21,10 @@ AWS = {
 }
 
 
+# By default Ray lowers the priority of its workers, which would starve beside the other tests.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that start Ray run one after another when pytest-xdist runs several tests at once.
 

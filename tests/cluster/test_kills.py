@@ -13,7 +13,7 @@ import pytest
 
 from rhobench.cluster.attempt import VANISHED, ActiveAttempt
 from rhobench.cluster.execute import execute
-from rhobench.cluster.node_tasks import RunTask
+from rhobench.cluster.run_task import RunTask
 from rhobench.config import RunConfig
 from rhobench.config.conversion import from_dict
 from rhobench.results import Record, Store

@@ -10,7 +10,7 @@ import torch
 
 from rhobench.cluster.execute import execute
 from rhobench.cluster.measure_runs import measure_runs
-from rhobench.cluster.node_tasks import RunTask
+from rhobench.cluster.run_task import RunTask
 from rhobench.config import (
     BackboneConfig,
     DataConfig,

@@ -98,7 +98,7 @@ def test_an_unreadable_image_fails_its_runs_with_a_record(tmp_path: Path, enviro
     data = tmp_path / "data"
     subprocess.run([*CLI, "data", "scenes", str(data), "--images", "24"], check=True, env=environment)
     store = tmp_path / "store"
-    arguments = [*TINY[2:], f"--data={data}", "--set=model.rho=0.5"]
+    arguments = [*TINY[2:], "--set=train.cache_features=false", f"--data={data}", "--set=model.rho=0.5"]
     status, _, output = sweep(store, environment, *arguments)
     assert status == 0, output
     finished = Store(store).records()

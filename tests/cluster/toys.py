@@ -7,7 +7,7 @@ import signal
 import time
 
 from rhobench.cluster.early_stopping import StoppedEarlyError
-from rhobench.cluster.node_tasks import RunTask
+from rhobench.cluster.run_task import RunTask
 from rhobench.config.conversion import to_dict
 from rhobench.results import Point, Record, write_record
 from rhobench.training.status import Report, Status

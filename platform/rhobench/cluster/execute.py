@@ -13,7 +13,7 @@ import torch
 
 from rhobench.cluster.attempt import ERROR_FILE, utc_now
 from rhobench.cluster.early_stopping import StoppedEarlyError
-from rhobench.cluster.node_tasks import RunTask
+from rhobench.cluster.run_task import RunTask
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
 from rhobench.data import Flip

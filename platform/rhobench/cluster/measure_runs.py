@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from rhobench.cluster.trial import SCRATCH_DIR
+from rhobench.cluster.run_task import SCRATCH_DIR
 from rhobench.config import DataConfig
 from rhobench.config.cache import cache_dir
 from rhobench.data import Batch, CocoDetection, Flip, collate, prepare_data

@@ -6,32 +6,10 @@ torch: it starts four seconds earlier and holds a gigabyte less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from rhobench.config import RunConfig
-from rhobench.results.record import Attempt
+from rhobench.cluster.run_task import RunTask
 from rhobench.training.status import Report
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunTask:
-    """Input of one attempt at a run."""
-
-    run_id: str
-    """Id of the run."""
-    config: RunConfig
-    """Configuration of the run."""
-    folder: Path
-    """Folder for all its files; training resumes from a checkpoint in it."""
-    past: Sequence[Attempt] = ()
-    """Failed attempts before this one."""
-
-
-Execute = Callable[[RunTask, Report], None]
-"""Trains a run and writes its record; see ``rhobench.cluster.execute.execute``."""
 
 
 def prepare(config: dict[str, Any], threads: int) -> str | None:

@@ -12,11 +12,12 @@ from ray.exceptions import RayError
 from rhobench.cluster.attempt import FINISHED, clean_up_finished, runs_with_attempt_file
 from rhobench.cluster.early_stopping import EarlyStoppingScheduler, run_id_of, start_stop_decisions
 from rhobench.cluster.measurement import measure_trained
-from rhobench.cluster.node_tasks import Execute, execute, prepare
+from rhobench.cluster.node_tasks import execute, prepare
 from rhobench.cluster.placement import Resources
 from rhobench.cluster.progress_table import ProgressTable
 from rhobench.cluster.ray_folder import ray_folder
 from rhobench.cluster.run_queue import Run, RunQueue, RunSearcher, resources_needed
+from rhobench.cluster.run_task import Execute
 from rhobench.cluster.session import Cluster, ClusterError, last_line, persistent_interrupt
 from rhobench.cluster.trackers import tracker_callbacks
 from rhobench.cluster.trial import TrialContext, resources_of, trial

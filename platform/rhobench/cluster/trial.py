@@ -24,7 +24,8 @@ from rhobench.cluster.attempt import (
     is_superseded,
 )
 from rhobench.cluster.early_stopping import StoppedEarlyError
-from rhobench.cluster.node_tasks import Execute, RunTask, execute
+from rhobench.cluster.node_tasks import execute
+from rhobench.cluster.run_task import SCRATCH_DIR, Execute, RunTask
 from rhobench.config import RunConfig, TrainConfig
 from rhobench.config.cache import cache_dir
 from rhobench.config.conversion import from_dict
@@ -36,9 +37,6 @@ from rhobench.training.status import Report, Status
 
 HEAD_NODE_RESOURCE = {"node:__internal_head__": 0.001}
 """Resources of a trial that only waits for its workers. It reserves no CPU, which its workers may need to start."""
-
-SCRATCH_DIR = "scratch"
-"""Folder in the cache for the files of runs whose store is in a bucket."""
 
 NODE_LABEL = "ray.io/node-id"
 """Label of Ray with the id of a node."""

@@ -1,0 +1,32 @@
+"""Input of one attempt at a run, and the type of the function that executes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rhobench.config import RunConfig
+from rhobench.results.record import Attempt
+from rhobench.training.status import Report
+
+SCRATCH_DIR = "scratch"
+"""Folder in the cache for the files of runs whose store is in a bucket."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTask:
+    """Input of one attempt at a run."""
+
+    run_id: str
+    """Id of the run."""
+    config: RunConfig
+    """Configuration of the run."""
+    folder: Path
+    """Folder for all its files; training resumes from a checkpoint in it."""
+    past: Sequence[Attempt] = ()
+    """Failed attempts before this one."""
+
+
+Execute = Callable[[RunTask, Report], None]
+"""Trains a run and writes its record; see ``rhobench.cluster.execute.execute``."""
