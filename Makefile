@@ -11,10 +11,10 @@ help:  ## List the targets.
 
 install: $(VENV)/.installed  ## Create .venv and install rhobench into it.
 
-demo: install  ## Sweep rho on generated images: four runs, the Pareto front, a page. About 8 minutes on two cores.
+demo: install  ## Sweep rho on generated images: four runs, the Pareto front, a page. 4 to 8 minutes on two cores.
 	$(BIN)/rhobench run demo
 
-test: $(VENV)/.installed-dev  ## Install the test dependencies and run the tests. About 12 minutes on two cores.
+test: $(VENV)/.installed-dev  ## Install the test dependencies and run the tests. About 10 minutes on two cores.
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 check: $(VENV)/.installed-dev  ## Run the linter, the formatter and the type checker.

@@ -1,4 +1,4 @@
-"""The trade-off in about 8 minutes on two cores: a small Sparse DETR at four values of rho on generated scenes."""
+"""The trade-off in 4 to 8 minutes on two cores: a small Sparse DETR at four values of rho on generated scenes."""
 
 from __future__ import annotations
 
