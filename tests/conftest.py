@@ -21,7 +21,7 @@ AWS = {
 }
 
 
-# By default Ray lowers the priority of its workers, which would starve beside the other tests.
+# By default Ray lowers the priority of its workers, which would starve next to the other tests.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 

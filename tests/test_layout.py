@@ -1,10 +1,11 @@
-"""The walls of the house: where files may not be, and who may import whom."""
+"""The layout: where files may lie, and which package may import which."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ ALLOWED = {
         "study",
     },
 }
-"""The rooms, lowest first, and which others each may import."""
+"""The packages, lowest first, and which others each may import."""
 
 BANNED = {
     "ops": {"pandas", "plotly", "ray", "timm"},
@@ -63,14 +64,14 @@ BANNED = {
     "runner": {"plotly", "ray", "timm"},
     "cli": {"plotly", "ray", "timm", "torch"},
 }
-"""Libraries that a room must not import."""
+"""Libraries that a package must not import."""
 
 
 def source_files() -> list[Path]:
     return sorted(file for root in SOURCE_ROOTS for file in (ROOT / root).rglob("*.py"))
 
 
-def room_of(file: Path) -> str:
+def package_of(file: Path) -> str:
     """The folder below ``rhobench``."""
     return file.relative_to(ROOT).parts[2]
 
@@ -93,26 +94,58 @@ def test_source_roots_are_no_packages(folder: str) -> None:
 
 
 @pytest.mark.parametrize("file", source_files(), ids=lambda f: str(f.relative_to(ROOT)))
-def test_imports_respect_the_walls(file: Path) -> None:
-    room, modules = room_of(file), imported_modules(file)
-    inner = {name.split(".")[1] for name in modules if name.startswith("rhobench.")} - {room}
-    assert inner <= ALLOWED[room]
+def test_imports_follow_the_rules(file: Path) -> None:
+    package, modules = package_of(file), imported_modules(file)
+    inner = {name.split(".")[1] for name in modules if name.startswith("rhobench.")} - {package}
+    assert inner <= ALLOWED[package]
     outer = {name.split(".")[0] for name in modules}
-    assert not outer & BANNED[room]
+    assert not outer & BANNED[package]
 
 
-def test_every_file_lies_in_a_room() -> None:
-    """No module lies loose in a ``rhobench`` folder, and every room has its walls."""
+def test_every_module_lies_in_a_package() -> None:
+    """No module lies directly in a ``rhobench`` folder, and every package has import rules."""
     assert [file for root in SOURCE_ROOTS for file in (ROOT / root / "rhobench").glob("*.py")] == []
-    assert {room_of(file) for file in source_files()} == set(ALLOWED) == set(BANNED)
+    assert {package_of(file) for file in source_files()} == set(ALLOWED) == set(BANNED)
 
 
-def test_no_room_imports_one_above_it() -> None:
-    """``ALLOWED`` lists the rooms from the lowest to the highest, so there is no circle among them."""
+def test_no_package_imports_one_above_it() -> None:
+    """``ALLOWED`` lists the packages from the lowest to the highest, so there is no circle among them."""
     order = list(ALLOWED)
     assert [
-        (room, other) for room, others in ALLOWED.items() for other in others if order.index(other) > order.index(room)
+        (package, other)
+        for package, others in ALLOWED.items()
+        for other in others
+        if order.index(other) > order.index(package)
     ] == []
+
+
+def module_name(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).parts[1:]).removesuffix(".py").removesuffix(".__init__")
+
+
+def imports_within(file: Path, modules: set[str]) -> set[str]:
+    """Modules of rhobench that a file imports, also inside functions, except for type checkers only."""
+    tree = ast.parse(file.read_text())
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in for_types:
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & modules
+            found |= submodules or ({node.module or ""} & modules)
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    files = {module_name(file): file for file in source_files()}
+    graph = {name: imports_within(file, set(files)) - {name} for name, file in files.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which lists the modules of the circle
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph | {"rhobench.config.errors": {"rhobench.config.run"}}).prepare()
 
 
 def test_standard_platform_module_wins_from_the_root() -> None:

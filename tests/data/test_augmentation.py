@@ -1,4 +1,4 @@
-"""Augmentation beside an independent, step by step form of the official one, made of Pillow's own operations."""
+"""Augmentation compared with an independent, step-by-step version of the official one in Pillow."""
 
 from __future__ import annotations
 

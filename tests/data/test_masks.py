@@ -47,7 +47,7 @@ def test_masks_are_transformed_like_the_pixels(crop, flip, size):
     expected = F.avg_pool2d(F.pad(pixels[None, 0], beyond), 4)
     difference = (found / 255 - expected).abs()
     assert difference.mean() < 0.008
-    assert (found.roll(1, 2) / 255 - expected).abs().mean() > 4 * difference.mean()  # a cell aside is told apart
+    assert (found.roll(1, 2) / 255 - expected).abs().mean() > 4 * difference.mean()  # a shift by one cell is detected
     assert difference.max() < 0.15  # bilinear pixels blur an edge over its neighbours
     assert 0.05 < found.float().mean() / 255 < 0.8
 

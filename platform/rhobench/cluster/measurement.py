@@ -19,7 +19,7 @@ from rhobench.cluster.session import last_line
 from rhobench.results import Store
 
 WAIT_NOTICE_SECONDS = 60.0
-"""Time after which the user is told what the measurement waits for."""
+"""Seconds after which a warning names what the measurement waits for."""
 
 GROUP_SIZE = 8
 """Number of artifacts that are held in memory at once and measured in turns."""

@@ -52,7 +52,7 @@ def living_nodes() -> dict[str, Resources]:
 def trainer_placement_groups() -> list[str]:
     """Ids of the placement groups that Ray Train holds for this driver.
 
-    Ray Tune names its placement groups and Ray Train does not, which tells them apart.
+    Ray Tune names its placement groups and Ray Train does not, which distinguishes them.
     """
     job_id = ray.get_runtime_context().get_job_id()
     return [
