@@ -118,8 +118,11 @@ def _fields_from_weights(config: ModelConfig, state: Mapping[str, Tensor]) -> di
     if "query_embed.weight" in state:
         fields["num_queries"] = len(state["query_embed.weight"])
     if "use_enc_aux_loss" not in FAMILIES[config.name]:
+        # Heads of the encoder are numbered after those of the decoder and of the query selection.
         first = f"class_embed.{config.dec_layers + config.two_stage}.weight"
         fields["use_enc_aux_loss"] = first in state or "transformer.encoder.class_embed.0.weight" in state
+    # With ``with_box_refine`` alone the code of Sparse DETR does not refine boxes, and its decoder has no box heads
+    # (spec section 1).
     if config.name == "refined_deformable_detr":
         fields["refine_single_stage"] = any(key.startswith("transformer.decoder.bbox_embed.") for key in state)
     return fields
@@ -151,7 +154,7 @@ def resolve_categories(num_classes: int, annotations: Path | None) -> Categories
     elif num_classes == COCO_CLASSES:
         text = importlib.resources.files("rhobench.data").joinpath("coco_categories.json").read_text()
         names = {category["id"]: category["name"] for category in json.loads(text)}
-    placeholder = "N/A" if names else "class {}"
+    placeholder = "N/A" if names else "class {}"  # as DETR names the unused ids of COCO
     return Categories(tuple(range(num_classes)), tuple(names.get(i, placeholder.format(i)) for i in range(num_classes)))
 
 

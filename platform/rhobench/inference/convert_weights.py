@@ -99,6 +99,7 @@ def export_weights(artifact: Path, out: Path) -> int:
     """
     _check_output_path(out, artifact)
     state = official_state(load_artifact(artifact).model)
+    # An interrupted export must not leave a truncated file, nor destroy the one it replaces.
     with atomic_replace(out) as temporary:
         torch.save({"model": state}, temporary)
     return len(state)
@@ -132,5 +133,6 @@ def _check_output_path(out: Path, source: Path) -> None:
         raise WeightsError(f"--out {out}: the folder {out.parent} does not exist. Create it first.")
     if out.is_dir():
         raise WeightsError(f"--out {out} is a folder: give the name of a file.")
+    # By file instead of by path, so that links and other spellings are recognised.
     if out.exists() and source.exists() and out.samefile(source):
         raise WeightsError(f"--out {out} is the input file: choose another name.")

@@ -56,7 +56,7 @@ def read_checkpoint(file: Path) -> ExternalCheckpoint:
     if not file.is_file():
         raise WeightsError(f"There is no file {file}.")
     with file.open("rb") as stream:
-        start = stream.read(200).lstrip().lower()
+        start = stream.read(200).lstrip().lower()  # HTML may begin with blank lines, in either case
     for signatures, problem in _KNOWN_NON_CHECKPOINTS.items():
         if start.startswith(signatures):
             raise WeightsError(f"{file} {problem}.")
@@ -95,6 +95,7 @@ def _read_torch(file: Path) -> Mapping[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about old file formats
             # Memory-mapped, so that the optimiser state, twice as large as the weights, is not read.
+            # Only zip archives can be mapped, and files written before torch 1.6 are none.
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # a damaged pickle can raise anything
         problem = "is damaged or not a PyTorch checkpoint: download it again"

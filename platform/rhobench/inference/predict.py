@@ -84,6 +84,7 @@ def predict(
     loaded = load_artifact(artifact)
     _set_rho(loaded, rho)
     out.mkdir(parents=True, exist_ok=True)
+    # With ``yield`` here, arguments would be checked only when the first prediction is requested.
     return (_predict_one(loaded, file, target, threshold) for file, target in targets.items())
 
 
@@ -108,7 +109,7 @@ def _predict_one(artifact: Artifact, file: Path, target: Path, threshold: float)
     except PILLOW_ERRORS as error:
         raise UnreadableImageError(f"{file} cannot be read as an image: {error}") from error
     pixels, _ = transform(image, torch.zeros(0, 4), Flip.NONE, artifact.config.data)
-    output = artifact.model(pixels[None])
+    output = artifact.model(pixels[None])  # one image has no padding, hence no mask
     objects = _objects(artifact, output, image.size, threshold)
     scale = (image.width / pixels.shape[2], image.height / pixels.shape[1])
     levels = _updated_tokens(output, scale, pixels.shape[1])
@@ -156,7 +157,7 @@ def _updated_tokens(output: DetectorOutput, scale: tuple[float, float], input_he
     if output.selection is None:
         return []
     kept = np.zeros(sum(output.grid.level_sizes), dtype=bool)
-    kept[output.selection.index[0].numpy()] = True
+    kept[output.selection.index[0].numpy()] = True  # the only image has no surplus entries
     parts = np.split(kept, np.cumsum(output.grid.level_sizes)[:-1])
     levels = []
     for part, (rows, columns) in zip(parts, output.grid.shapes, strict=True):

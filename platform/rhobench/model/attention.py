@@ -53,6 +53,7 @@ class DeformableAttention(nn.Module):
         nn.init.zeros_(self.attention_weights.bias)
         angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
         direction = torch.stack((angle.cos(), angle.sin()), dim=-1)  # (M, 2)
+        # To the border of a square instead of a circle, so that the offsets of eight heads are whole cells.
         direction = direction / direction.abs().amax(-1, keepdim=True)
         distance = torch.arange(1, self.points + 1.0)
         grid = direction[:, None, None] * distance[None, None, :, None]  # (M, 1, P, 2)
@@ -85,6 +86,7 @@ class DeformableAttention(nn.Module):
         per_head = (*query.shape[:2], self.heads, self.levels, self.points)
         value = self.value_proj(source)
         if grid.has_padding:
+            # After the projection, whose bias would make padding non-zero again.
             # In place, to save a copy of the map: the output of a linear layer is not needed for its gradient.
             value = value.masked_fill_(grid.padding[..., None], 0.0)
         value = value.unflatten(-1, (self.heads, -1))  # (B, N, M, C / M)
@@ -124,6 +126,7 @@ class DenseAttention(nn.Module):
         Returns:
             The output (B, Q, C), and None.
         """
+        # Without a mask PyTorch can choose a faster attention kernel.
         padding = grid.padding if grid.has_padding else None
         read, _ = self.attend(query, source + grid.positions, source, key_padding_mask=padding, need_weights=False)
         return read, None

@@ -52,9 +52,10 @@ class Backbone(nn.Module):
         self.strides = DILATED_STRIDES if config.dilation else STRIDES
         body, self.loaded = _create_body(config, self.strides)
         self.body: Any = freeze_batch_norm_2d(body)
-        self._folded = FoldedBody(self.body)
+        self._folded = FoldedBody(self.body)  # not a module, so that the names of the weights stay those of timm
         info = self.body.feature_info
         chosen = nearest_maps([level["reduction"] for level in info.info], self.strides)
+        # timm returns every map once, in ascending order, whereas one map may serve several strides.
         outputs = sorted(set(chosen))
         self._output_indices = [outputs.index(i) for i in chosen]
         self._source_strides: list[int] = info.reduction(chosen)
@@ -69,6 +70,7 @@ class Backbone(nn.Module):
         Raises:
             BackboneError: the model does not accept images of this size.
         """
+        # Without gradient ``FoldedBody`` can also reuse the folded weights of a fully frozen backbone.
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.frozen != "all"):
             try:
                 outputs = self._run_body(images)
@@ -105,6 +107,7 @@ class Backbone(nn.Module):
         if self.config.frozen == "all":
             yield from self.body.parameters()
             return
+        # A stage with a stride below 8 is not early if it delivers the finest map.
         first = min(STRIDES[0], self._source_strides[0])
         early = [level["module"] for level in self.body.feature_info.info if level["reduction"] < first]
         modules = list(self.body.named_modules())
@@ -118,6 +121,7 @@ class Backbone(nn.Module):
                 "model.backbone.frozen='early' freezes nothing: choose 'none' or 'all'."
             )
         for _, module in modules[: last + 1]:
+            # Recursion would freeze everything: the body itself is the first of these modules.
             yield from module.parameters(recurse=False)
 
     def _find_size_multiple(self, height: int, width: int, error: Exception) -> int:
@@ -132,11 +136,14 @@ class Backbone(nn.Module):
         with torch.device("meta"):
             meta_body = _create_body(replace(self.config, weights=None), self.strides)[0].eval()
         native: tuple[int, int] = tuple(meta_body.pretrained_cfg["input_size"][1:])
+        # If the size passes on its own, or the native size fails as well, the size is not the cause.
         if _accepts_size(meta_body, height, width) or not _accepts_size(meta_body, *native):
             raise error
+        # Ascending, so that the least padding is chosen; 14 is the patch size of DINOv2 and of some other ViTs.
         for step in (2, 4, 8, 14, 16, 32, 64, 128, native[0]):
             # Tested at about twice the native size: close to it, rounding hides that a model supports no other size.
             test_size = [step * (2 * side // step + extra) for extra, side in enumerate(native, start=1)]
+            # A multiple that the image already satisfies cannot be the one that the model misses.
             if (height % step or width % step) and _accepts_size(meta_body, *test_size):
                 return step
         raise BackboneError(
@@ -272,6 +279,7 @@ class Projection(nn.ModuleList):
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Project maps (B, C_l, H_l, W_l) of the backbone -> maps (B, C, H_l, W_l), one per level, finest first."""
+        # Not strict: coarse maps are unused if there are fewer levels; added levels follow if there are more.
         maps = [project(feature) for project, feature in zip(self, features, strict=False)]
         coarsest = features[-1]
         for project in list(self)[self.from_backbone :]:
@@ -284,4 +292,4 @@ def _projection(channels: int, dim: int, *, kernel: int) -> nn.Sequential:
     convolution = nn.Conv2d(channels, dim, kernel, stride=2 if kernel == 3 else 1, padding=kernel // 2)
     nn.init.xavier_uniform_(convolution.weight)
     nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
-    return nn.Sequential(convolution, nn.GroupNorm(32, dim))
+    return nn.Sequential(convolution, nn.GroupNorm(32, dim))  # 32 groups as in Deformable DETR

@@ -34,4 +34,5 @@ def generalized_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _area(corners: Tensor) -> Tensor:
+    # Not clamped: sizes are outputs of a sigmoid or come from annotations, so none is negative.
     return (corners[..., 2:] - corners[..., :2]).prod(-1)

@@ -52,6 +52,7 @@ def _groups(output: DetectorOutput) -> Iterator[tuple[list[str], list[Prediction
             yield suffixes, group
             suffixes, group, size = [], [], 0
         suffixes, group, size = [*suffixes, suffix], [*group, prediction], size + count
+    # Never empty: a group is yielded in the loop only when another set follows, and the first set has no suffix.
     yield suffixes, group
 
 
@@ -85,6 +86,7 @@ def losses(
         for suffix, own, error in zip(suffixes, set_terms, errors, strict=True):
             terms |= {name + suffix: value for name, value in own.items()}
             terms["cardinality_error" + suffix] = error
+        # Masks are predicted after the last decoder layer only, and the official code logs the class error there only.
         if "" in suffixes:
             position = suffixes.index("")
             terms["class_error"] = class_error(predictions[position], targets, pairs[position])
@@ -121,6 +123,7 @@ def weighted_sum(terms: dict[str, Tensor], config: LossConfig, step: int | None 
         "loss_mask_focal": config.mask_focal_weight,
         "loss_mask_dice": config.mask_dice_weight,
     }
+    # All sets of predictions have the same weights (spec section 13), so names are compared up to the suffix.
     weighted = [
         weight * value
         for name, value in terms.items()

@@ -66,6 +66,7 @@ class DecoderLayer(nn.Module):
             The updated content (B, Q, C), and the sampling or None.
         """
         query = tokens + positions
+        # Without the weights, which nothing reads, PyTorch can use its fused attention.
         attended, _ = self.self_attn(query, query, tokens, need_weights=False)
         tokens = self.self_norm(tokens + self.dropout(attended))
         read, sampling = self.cross_attn(tokens + positions, reference, memory, grid, with_sampling=with_sampling)
@@ -86,6 +87,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.dec_layers))
         heads = 1 if config.shares_head else config.dec_layers
         self.heads = nn.ModuleList(PredictionHead(config.hidden_dim, classes, softmax=dense) for _ in range(heads))
+        # DETR has one norm for the outputs of all layers, the deformable families have none.
         self.norm = nn.LayerNorm(config.hidden_dim) if dense else nn.Identity()
 
     def forward(self, queries: Queries, memory: Tensor, grid: TokenGrid, *, with_aux: bool) -> DecoderOutput:
@@ -102,6 +104,7 @@ class Decoder(nn.Module):
         for depth, layer in enumerate(self.layers):
             level_reference = _reference_per_level(reference, grid)
             tokens, sampling = layer(tokens, queries.positions, level_reference, memory, grid, with_sampling=with_aux)
+            # Only the heads read the normed state; the next layer continues with the tokens, as in DETR.
             state, anchor = self.norm(tokens), _anchor_logits(reference)
             head = self.heads[depth % len(self.heads)]  # a single head serves all layers
             assert isinstance(head, PredictionHead)

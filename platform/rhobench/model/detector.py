@@ -106,6 +106,7 @@ class Detector(nn.Module):
             step: number of optimiser steps completed before this one, over all restarts.
         """
         # The factor keeps the draws of different seeds distinct for the first million steps.
+        # A generator on the CPU, because those of accelerators draw other numbers.
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         self._draw = int(torch.randint(2**31, (), generator=generator))
 

@@ -22,6 +22,7 @@ class DETR(Detector):
         self.encoder = Encoder(config, self.num_classes)
         self.queries = LearnedQueries(config)
         self.decoder = Decoder(config, self.num_classes)
+        # Projection, queries and heads keep PyTorch's defaults, as in DETR's code.
         for part in (self.encoder.layers, self.decoder.layers):
             init_transformer_weights(part)
 
@@ -32,6 +33,7 @@ class DETR(Detector):
         with_aux = self.training if with_aux is None else with_aux
         last = self.projection(features[-1])  # (B, C, h, w)
         shape, dim = (last.shape[2], last.shape[3]), self.config.hidden_dim
+        # No shift: the half cell is a change of Deformable DETR, and DETR's weights are trained without it.
         grid = token_grid(mask, [shape], dim, has_padding=has_padding, position_shift=0.0)
         source = flatten_levels([last])  # (B, h*w, C)
         memory, _ = self.encoder(source, grid.positions, grid, None, with_aux=False)

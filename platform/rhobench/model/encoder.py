@@ -51,6 +51,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.enc_layers))
+        # The output of the last layer is the memory, which the query selection predicts from.
         aux_heads = config.enc_layers - 1 if config.use_enc_aux_loss else 0
         self.aux_heads = nn.ModuleList(PredictionHead(config.hidden_dim, classes) for _ in range(aux_heads))
 
@@ -97,6 +98,7 @@ def _write_back(memory: Tensor, tokens: Tensor, selection: TokenSelection, grid:
     Surplus rows keep their content (spec section 7.6).
     """
     if grid.has_padding:  # otherwise all images own k tokens, and none is surplus
+        # Scattering needs k rows for every image, so the surplus ones are written with what they already hold.
         tokens = torch.where(selection.owned[..., None], tokens, gather_tokens(memory, selection.index))
     scatter = memory.scatter_ if overwrite else memory.scatter
     return scatter(1, selection.index[..., None].expand_as(tokens), tokens)

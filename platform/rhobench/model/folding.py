@@ -132,12 +132,14 @@ def _convolutions_with_norms(body: Any) -> list[tuple[Any, Any]]:
     ]
     weightless = {name: t.to("meta") for name, t in [*body.named_parameters(), *body.named_buffers()]}
     try:
+        # Hooks see the calls of modules only; the recorder also sees functions, such as the addition of a residual.
         with _ArgumentRecorder() as recorder:
             images = torch.zeros(1, *body.pretrained_cfg["input_size"], device="meta")
             outputs = functional_call(body, weightless, (images,))
     finally:
         for hook in hooks:
             hook.remove()
+    # Being an output of the network counts as a use, because folding changes what the convolution returns.
     use_counts = Counter(map(id, [*recorder.arguments, *tree_leaves(outputs)]))
     calls = Counter(module for module, _ in [*conv_outputs, *norm_inputs])
     producers = {id(output): convolution for convolution, output in conv_outputs}

@@ -25,7 +25,7 @@ class Prediction(NamedTuple):
     def concatenate(cls, predictions: Sequence[Prediction]) -> Prediction:
         """Join predictions for the same images along n; all are of a softmax, or none is."""
         logits, boxes, softmax = zip(*predictions, strict=True)
-        if len(predictions) == 1:
+        if len(predictions) == 1:  # joining would copy it
             return predictions[0]
         return cls(torch.cat(logits, dim=1), torch.cat(boxes, dim=1), softmax[0])
 

@@ -36,6 +36,7 @@ _RULES: list[tuple[str, Replacement]] = [
     (r"^bbox_predictor\.", "bbox_embed."),
     (r"\.(?:mlp\.)?fc([12])\.", r".linear\1."),
     (r"\.o_proj\.", ".out_proj."),
+    # Before the rules of the families, which match these names too but number the norms of the decoder.
     (r"(\.encoder\.layers\.\d+)\.self_attn_layer_norm\.", r"\1.norm1."),
     (r"(\.encoder\.layers\.\d+)\.final_layer_norm\.", r"\1.norm2."),
     (r"(\.decoder\.layers\.\d+)\.final_layer_norm\.", r"\1.norm3."),
@@ -46,6 +47,7 @@ _DETR_RULES: list[tuple[str, Replacement]] = [
     (r"\.encoder_attn_layer_norm\.", ".norm2."),
     (r"\.encoder_attn\.", ".multihead_attn."),
 ]
+# norm1 follows the attention to the memory: the official norms are not numbered in the order of use (spec section 10).
 _DEFORMABLE_RULES: list[tuple[str, Replacement]] = [
     (r"\.self_attn_layer_norm\.", ".norm2."),
     (r"\.encoder_attn_layer_norm\.", ".norm1."),
@@ -74,6 +76,7 @@ def to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         WeightsError: two keys are names of the same weight.
     """
+    # Backbone and encoder have the same prefixes in both families; the classifier has not.
     detr = any(key.startswith("class_labels_classifier.") for key in state_dict)
     rules = _RULES + (_DETR_RULES if detr else _DEFORMABLE_RULES)
     sources: dict[str, str] = {}
@@ -99,6 +102,7 @@ def _join_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in state.items():
         match = re.fullmatch(r"(.*\.)([qkv])_proj\.(weight|bias)", key)
         parts = [f"{match[1]}{letter}_proj.{match[3]}" for letter in "qkv"] if match else []
+        # An incomplete set is left as it is, so that ``load_official`` reports its keys.
         if match and all(part in state for part in parts):
             joint[f"{match[1]}in_proj_{match[3]}"] = torch.cat([state[part] for part in parts])  # (3 * C, C) or (3 * C)
         else:

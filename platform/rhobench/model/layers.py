@@ -26,6 +26,7 @@ class FeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Update tokens (B, n, C) -> (B, n, C)."""
+        # With gradient the hidden features of all tokens are kept anyway, and joining chunks would add a copy.
         if torch.is_grad_enabled() or tokens.device.type != "cpu":
             return self._update(tokens)
         return torch.cat([self._update(chunk) for chunk in tokens.split(CPU_CHUNK_TOKENS, dim=1)], dim=1)
@@ -48,7 +49,7 @@ def build_memory_attention(config: ModelConfig) -> DeformableAttention | DenseAt
 def init_transformer_weights(module: nn.Module) -> None:
     """Initialise every matrix Xavier-uniform, then reset the deformable attention (spec section 11)."""
     for parameter in module.parameters():
-        if parameter.dim() > 1:
+        if parameter.dim() > 1:  # biases keep PyTorch's default (spec section 11)
             nn.init.xavier_uniform_(parameter)
     for part in module.modules():
         if isinstance(part, DeformableAttention):

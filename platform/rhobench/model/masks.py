@@ -79,7 +79,7 @@ class MaskHead(nn.Module):
         return MaskEmbeddings(
             cells=self.cell_embed(cells),
             queries=self.query_embed(states),
-            padding=_upsample_2x(padding[:, None].float())[:, 0].bool(),
+            padding=_upsample_2x(padding[:, None].float())[:, 0].bool(),  # interpolation does not accept bool
             sizes=torch.stack((valid[:, :, 0].sum(1), valid[:, 0].sum(1)), dim=1),
         )
 

@@ -67,6 +67,7 @@ def match_sets(predictions: Sequence[Prediction], objects: Sequence[Objects], co
     # Padded with boxes that have an area, so that their GIoU is finite.
     boxes = pad_sequence([o.boxes for o in objects], batch_first=True, padding_value=0.5)
     cost = matching_cost(Prediction.concatenate(predictions), labels, boxes, config).cpu().numpy()  # (B, sum of n, m)
+    # Checked here, because the error of scipy's solver does not name the cause.
     if not np.isfinite(cost).all():
         raise NonFiniteError("The model predicts NaN or infinite values. Lower train.lr or train.clip_norm.")
     sizes = [prediction.logits.shape[1] for prediction in predictions]
@@ -77,6 +78,7 @@ def _assign(cost: NDArray[np.float32], objects: Sequence[Objects]) -> Pairs:
     """Solve the assignment problem of each image, with costs (B, n, most objects)."""
     device, pairs = objects[0].labels.device, []
     for image, targets in zip(cost, objects, strict=True):
+        # Without the columns of padding, which would take predictions away from objects.
         rows, columns = linear_sum_assignment(image[:, : len(targets.labels)])
         pairs.append((torch.as_tensor(rows, device=device), torch.as_tensor(columns, device=device)))
     return pairs
@@ -98,12 +100,14 @@ def matching_cost(prediction: Prediction, labels: Tensor, boxes: Tensor, config:
     probability = prediction.probabilities.gather(2, target)  # (B, n, m)
     giou = generalized_iou(to_xyxy(prediction.boxes)[:, :, None], to_xyxy(boxes)[:, None])
     distance = torch.cdist(prediction.boxes, boxes, p=1)
+    # DETR uses the probability itself instead of its logarithm, to make the cost comparable to those of boxes.
     class_cost = -probability if prediction.softmax else _focal_cost(probability)
     return config.class_cost * class_cost + config.box_cost * distance - config.giou_cost * giou
 
 
 def _focal_cost(probability: Tensor) -> Tensor:
     """Focal loss of the prediction as a positive minus its focal loss as a negative."""
+    # 1e-8 as in the official code; it keeps the logarithm of 0 finite.
     negative = (1 - MATCH_ALPHA) * probability**MATCH_GAMMA * -(1 - probability + 1e-8).log()
     positive = MATCH_ALPHA * (1 - probability) ** MATCH_GAMMA * -(probability + 1e-8).log()
     return positive - negative

@@ -95,6 +95,7 @@ def load_official(model: Detector, state_dict: Mapping[str, Tensor], *, strict: 
     keys = _compare_keys(model.state_dict(), model.config, state)
     if keys.mismatches or (strict and (keys.missing or keys.unexpected)):
         raise WeightsError(_mismatch_message(keys, model.config, state))
+    # Not strict: missing keys were judged above, and are permitted without ``strict``.
     incompatible = model.load_state_dict({key: state[name] for key, name in keys.sources.items()}, strict=False)
     assert not incompatible.unexpected_keys
     return LoadResult(missing=keys.missing, ignored=sorted(keys.non_weights + keys.unexpected))
@@ -123,6 +124,7 @@ def official_keys(key: str, config: ModelConfig) -> list[str]:
     """
     if head := _HEAD.fullmatch(key):
         return list(_head_keys(head, config))
+    # The first match counts, so special rules precede general ones: "ffn.norm" precedes "ffn".
     for pattern, replacement in _COMMON_RULES + (_DETR_RULES if config.name == "detr" else _DEFORMABLE_RULES):
         if re.fullmatch(pattern, key):
             return [re.sub(pattern, replacement, key)]
@@ -140,6 +142,7 @@ def official_keys(key: str, config: ModelConfig) -> list[str]:
 
 def without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Remove the prefix "module." that a data-parallel wrapper adds to every key."""
+    # A wrapper prefixes every key; if only some have the prefix, it is part of their names.
     wrapped = all(key.startswith("module.") for key in state_dict)
     return {key.removeprefix("module.") if wrapped else key: tensor for key, tensor in state_dict.items()}
 
@@ -237,6 +240,7 @@ def _mismatch_message(keys: _KeyComparison, config: ModelConfig, state: Mapping[
     """Describe the differences, and name the model that the weights do fit if there is one."""
     lists = {"missing": keys.missing, "unexpected": keys.unexpected, "wrong": keys.mismatches}
     problems = "; ".join(f"{len(items)} {kind}: {_abbreviate(items)}" for kind, items in lists.items() if items)
+    # Lazily, because every candidate that is tried has to be built.
     better = next((name for name, other in _candidate_models(config) if _is_compatible(other, state)), None)
     hint = f" These are the weights of {better}." if better else ""
     return f"The weights do not fit {config.name} on {config.backbone.name}: {problems}.{hint}"
@@ -254,7 +258,7 @@ def _candidate_models(config: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
         switched = not config.use_enc_aux_loss
         yield f"this model with use_enc_aux_loss={switched}", replace(config, use_enc_aux_loss=switched)
     for name, named in MODELS.items():
-        named = replace(named, num_classes=config.num_classes)
+        named = replace(named, num_classes=config.num_classes)  # the weights may be of any dataset
         yield name, named
         if named.use_enc_aux_loss:
             yield f"{name} with use_enc_aux_loss=False", replace(named, use_enc_aux_loss=False)
@@ -267,6 +271,7 @@ def _is_compatible(config: ModelConfig, state: Mapping[str, Tensor]) -> bool:
     return has_backbone and _compare_keys(_meta_state_dict(config), config, state).fits
 
 
+# Cached, because many candidates share a backbone.
 @functools.cache
 def _backbone_keys(config: BackboneConfig) -> list[str]:
     with torch.device("meta"):

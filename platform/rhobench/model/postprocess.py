@@ -81,8 +81,9 @@ def detection_masks(
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)  # (H, W, 2), x first
     for chunk in queries.unique().to(masks.cells.device).split(MASK_CHUNK_SIZE):
         logits = masks.logits(image, chunk)[None]  # (1, k, h, w)
+        # "border", because the outermost pixel centres of the image lie beyond the centres of the cells.
         resized = F.grid_sample(logits, grid[None], "bilinear", "border", align_corners=False)
-        yield chunk, resized[0] > 0
+        yield chunk, resized[0] > 0  # a logit of 0 is a probability of 0.5
 
 
 def _grid_coordinates(pixels: int, valid: Tensor, cells: int) -> Tensor:

@@ -98,6 +98,7 @@ def load_weights(body: nn.Module, config: BackboneConfig) -> LoadedWeights:
     if not fitting:
         raise BackboneError(_mismatch_message(file, config, len(wanted), matches))
     match = _select_match(fitting, file)
+    # ``own`` fills in what the file need not contain, so that loading can be strict.
     body.load_state_dict(own | {key: state[name] for key, name in match.sources.items()})
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -142,6 +143,7 @@ def _candidate_matches(
     for scheme, names in _naming_schemes(body, wanted, config):
         ends = tuple(names.values())
         found = [(key, end) for key in files if key.endswith(ends) for end in ends if key.endswith(end)]
+        # A dict instead of a set: of equally good candidates the first is taken, so their order must be fixed.
         prefixes = dict.fromkeys(files[key][: -len(end)] for key, end in found)
         for prefix in prefixes:
             if prefix and not prefix.endswith("."):  # the match begins in the middle of another name
@@ -181,7 +183,9 @@ def _match_by_order(
     wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], config: BackboneConfig
 ) -> Iterator[_KeyMatch]:
     """Yield the assignment of file keys to the complete timm model in order, if all shapes agree."""
+    # The complete model, because the file has the tensors of the classifier in its order, too.
     model = timm.create_model(config.name).state_dict()
+    # Ruled out by a given prefix, which a match without names would ignore.
     if config.weights_prefix is None and [v.shape for v in state.values()] == [v.shape for v in model.values()]:
         names = {_normalize_key(key): name for key, name in zip(model, state, strict=True)}
         sources = {key: names[_normalize_key(key.removeprefix("model."))] for key in wanted}
@@ -241,7 +245,7 @@ def weights_file(source: str) -> Path:
             )
         return Path(source)
     package = source.removeprefix("package:")
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec(package)  # finds a package without executing it
     if spec is None or not spec.submodule_search_locations:
         raise BackboneError(f"The Python package {package!r} is not installed: pip install {package.replace('_', '-')}")
     files = sorted(f for root in spec.submodule_search_locations for f in Path(root).rglob("*.pth"))

@@ -107,10 +107,11 @@ class QuerySelector(nn.Module):
             selected_offsets = gather_tokens(offsets, index)
         else:  # only the loss needs the boxes of the other tokens
             selected_offsets = head.box(gather_tokens(normed, index))
+        # Detached: the loss on all tokens trains these boxes, not the decoder that starts from them.
         boxes = (selected_offsets + gather_tokens(grid.proposals, index)).detach().sigmoid()
         positions = self.position_norm(self.position_proj(box_positions(boxes, memory.shape[-1])))
         if self.content_from_memory:
-            content = gather_tokens(memory, index)
+            content = gather_tokens(memory, index)  # neither projected nor normed (spec section 9)
         else:
             positions, content = positions.chunk(2, dim=-1)
         return Queries(content, positions, boxes, index), token_prediction

@@ -63,7 +63,7 @@ class ObjectnessScorer(nn.Module):
     def forward(self, tokens: Tensor, token_norm: TokenNorm, grid: TokenGrid, *, with_aux: bool) -> Scores:
         """Score tokens (B, N, C) -> logits (B, N); with ``with_aux`` also the prediction of every token."""
         normed = token_norm(tokens, grid)
-        if not with_aux:
+        if not with_aux:  # boxes are needed by the loss only
             return Scores(self.head.classify(normed).amax(-1))
         prediction = self.head(normed, grid.proposals)
         return Scores(prediction.logits.amax(-1), prediction)
@@ -89,6 +89,7 @@ class RandomScorer(nn.Module):
     def forward(self, tokens: Tensor, token_norm: TokenNorm, grid: TokenGrid, *, with_aux: bool) -> Scores:
         """Uniform scores in 0..1 for tokens (B, N, C) -> logits (B, N); the values of the tokens are not read."""
         key = _hash32(self.key ^ self.draw) if self.training else _hash32(self.key)
+        # Hashed one after the other: with a hash of their sum, (row 1, column 2) and (row 2, column 1) would collide.
         hashes = [
             _hash32(_hash32(_hash32(key + level) + _arange(height, tokens)[:, None]) + _arange(width, tokens))
             for level, (height, width) in enumerate(grid.shapes)
@@ -115,5 +116,6 @@ def _hash32(numbers: Tensor) -> Tensor:
     word = 0xFFFFFFFF
     numbers = numbers & word
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        # The product may overflow int64, which leaves its lower 32 bits intact.
         numbers = ((numbers ^ (numbers >> shift)) * factor) & word
     return numbers ^ (numbers >> 16)

@@ -54,6 +54,7 @@ def set_losses(
         one_hot[image, row, labels] = 1.0
         focal = sigmoid_focal_loss(joined.logits, one_hot, config.focal_alpha, FOCAL_GAMMA, "none").sum((0, 2))
         class_losses = [part.sum() / num_boxes for part in focal.split(sizes)]
+    # Sums instead of means, so that an object weighs the same on a worker with few objects as on the others.
     counts = [len(rows) for rows, _ in matched]
     found = joined.boxes[image, row]
     distances = (found - boxes).abs().sum(1).split(counts)

@@ -44,6 +44,8 @@ class SparseDETR(Detector):
     def _init_weights(self) -> None:
         """Initialise the transformer Xavier-uniform; heads and projections initialise themselves (spec section 11)."""
         selector = self.query_selector
+        # Of the scorers only this one: the objectness scorer is a detection head, a random scorer has no weights.
+        # Likewise only the layers of the encoder and decoder: Xavier would undo the zero initialisation of their heads.
         scorer = self.scorer if self.config.scoring == "dam" else None
         parts = [self.token_norm, scorer, self.encoder.layers, self.decoder.layers]
         for part in [*parts, selector.position_proj if selector is not None else None]:
@@ -51,6 +53,7 @@ class SparseDETR(Detector):
                 init_transformer_weights(part)
         if selector is None:  # without token proposals, boxes grow from reference points and start small
             with torch.no_grad():
+                # Head 0 only, as in the official code; a shared head is head 0 of every layer (spec section 11).
                 self.decoder.heads[0].get_parameter("box.4.bias")[2:] = -2.0
 
     def detect(
@@ -69,6 +72,7 @@ class SparseDETR(Detector):
         # The level embedding is added to positions only, never to the content (spec section 4).
         levels = [row.expand(size, -1) for row, size in zip(self.level_embed, grid.level_sizes, strict=True)]
         positions = grid.positions + torch.cat(levels)
+        # The scorer reads content plus position; the encoder gets them apart, because its values are content only.
         selection, scorer_prediction = self._select(source + positions, grid, with_aux)
         memory, encoder_aux = self.encoder(source, positions, grid, selection, with_aux=with_aux)
         queries, token_prediction = self._initial_queries(memory, grid, with_aux)

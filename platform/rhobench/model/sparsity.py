@@ -50,12 +50,14 @@ def select_tokens(logits: Tensor, padding: Tensor | None, rho: float) -> TokenSe
     batch, tokens = logits.shape
     # The official code multiplies in float32; doing the same makes both truncate to the same count.
     if padding is None:
+        # On the CPU, so that reading the count does not wait for the device.
         count = int(torch.tensor(tokens, device="cpu") * rho) + 1
         counts = torch.full((batch,), count, dtype=torch.int32, device=logits.device)
     else:
         logits = torch.where(padding, logits.min(), logits)
         counts = ((~padding).sum(1) * rho).int() + 1
         count = int(counts.max())
+    # At rho = 1 the count is one more than there are tokens.
     return TokenSelection(logits=logits, index=logits.topk(min(count, tokens), dim=1).indices, counts=counts)
 
 
@@ -84,6 +86,7 @@ def decoder_attention_map(samplings: Sequence[Sampling], shapes: tuple[tuple[int
     x, y = x[..., None, :], y[..., None]
     inside = (x >= 0) & (x < width[..., None]) & (y >= 0) & (y < height[..., None])  # (B, n, L, P, 2, 2)
     mass = weights[..., None, None] * x_share[..., None, :] * y_share[..., None] * inside
+    # Cells outside have no mass; index 0 only keeps them in the range that scattering accepts.
     cell = torch.where(inside, start[..., None] + y * width[..., None] + x, 0.0).long()
     # Thousands of points fall on one cell of a coarse level: a float32 sum would depend on the order of the atomic
     # additions on a GPU.
@@ -151,5 +154,5 @@ def dam_correlation(dam: Tensor, selection: TokenSelection, level_sizes: Sequenc
     kept = torch.zeros_like(dam).scatter_(1, selection.index, 1.0) * dam
     names = ["all", *map(str, range(len(level_sizes)))]
     pairs = zip([kept, *kept.split(list(level_sizes), 1)], [dam, *dam.split(list(level_sizes), 1)], strict=True)
-    shares = [(part.sum(1) / whole.sum(1)).nan_to_num() for part, whole in pairs]
+    shares = [(part.sum(1) / whole.sum(1)).nan_to_num() for part, whole in pairs]  # 0 / 0 at a level without attention
     return {f"corr_mask_attn_map_dec_{name}": share.mean() for name, share in zip(names, shares, strict=True)}

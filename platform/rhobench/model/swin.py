@@ -18,6 +18,7 @@ from torch.nn import functional
 
 OUTPUT_STAGES = (1, 2, 3)
 """Stages whose outputs are the maps of strides 8, 16 and 32."""
+# Finite, as in the official code; exp(-100) vanishes in the sum of a softmax.
 MASKED = -100.0
 """Added to the attention score of two cells that are adjacent only because the map was rolled."""
 _DROP_PATH_RATES = {"swin_small": 0.3, "swin_base": 0.5, "swin_large": 0.1}
@@ -50,6 +51,7 @@ class SwinPyramid(nn.Module):
         super().__init__()
         self.feature_info = FeatureInfo(model.feature_info, OUTPUT_STAGES)
         self.patch_embed: Any = model.patch_embed
+        # timm merges patches at the beginning of a stage, the official code at the end of the previous one.
         merges = [stage.downsample for stage in model.layers][1:]
         self.layers = nn.ModuleList(
             SwinStage(stage.blocks, merge) for stage, merge in zip(model.layers, [*merges, None], strict=True)
@@ -87,6 +89,7 @@ class SwinStage(nn.Module):
         """Apply the blocks: (B, H, W, C) -> (B, H, W, C). Patch merging is left to the caller."""
         window = self.blocks[0].window_size
         height, width = (-(-side // w) * w for side, w in zip(x.shape[1:3], window, strict=True))
+        # One mask for all blocks, because those that shift do so by half a window.
         mask = shift_mask(height, width, window, x)
         for block in self.blocks:
             x = x + block.drop_path1(_shifted_attention(block, block.norm1(x), mask))

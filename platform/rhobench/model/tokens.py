@@ -86,6 +86,7 @@ def token_grid(
     boxes = torch.cat((reference, sides.expand_as(reference)), dim=-1)  # (B, N, 4)
     inside = ((boxes > PROPOSAL_BORDER) & (boxes < 1 - PROPOSAL_BORDER)).all(-1)
     blank = padding | ~inside
+    # Beyond the image the logit is NaN, but such tokens are blank.
     proposals = torch.log(boxes / (1 - boxes)).masked_fill(blank[..., None], float("inf"))
 
     def expand(tensor: Tensor) -> Tensor:
@@ -129,6 +130,7 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
 
 def _valid_size(mask: Tensor) -> Tensor:
     """(B, 2) width and height without padding, counted along the first row and column of ``mask`` (B, H, W)."""
+    # Images are padded at the right and bottom only, so no other row or column has more valid cells.
     return torch.stack(((~mask[:, 0, :]).sum(1), (~mask[:, :, 0]).sum(1)), dim=-1).float()
 
 

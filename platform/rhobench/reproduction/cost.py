@@ -67,6 +67,7 @@ def reproduce_cost(name: str, on_progress: Callable[[str], None] = lambda _: Non
     """
     rows, sizes = published_rows(name), val2017_sizes()
     costs: dict[str, _Costs] = {}
+    # Several rows share a model and differ in rho, which is applied later, to the costs by size.
     for model in dict.fromkeys(row.model for row in rows):
         on_progress(model)
         costs[model] = _count(model, sizes)
@@ -126,5 +127,6 @@ def _row(row: PublishedRow, costs: _Costs, sizes: Sequence[tuple[int, int]], den
 
 def _rounding(printed: str) -> float:
     """Tolerance of a printed number: 0.5 of its last digit for its rounding and 0.1 for an earlier rounding."""
+    # Published numbers are kept as strings, because a float would lose the trailing zero of "128.0".
     decimals = len(printed.partition(".")[2])
     return 0.6 * 10**-decimals
