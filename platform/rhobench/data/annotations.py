@@ -113,7 +113,7 @@ def read_split(root: Path, split: str, masks: bool) -> Annotations:
     try:
         content = read_annotations(file, segmentations=masks)
         return _parse(content, image_folder(root, split), _encoded(content, file) if masks else None)
-    except DatasetError:
+    except DatasetError:  # is a ValueError, which the last clause would wrap again
         raise
     except FileNotFoundError:
         there = sorted(path.stem.removeprefix("instances_") for path in file.parent.glob("instances_*.json"))
@@ -148,14 +148,16 @@ def _parse(content: dict[str, Any], folder: Path, rles: list[bytes] | None) -> A
     images = sorted(content["images"], key=lambda image: image["id"])
     position = {image["id"]: index for index, image in enumerate(images)}
     label_of = {category_id: label for label, category_id in enumerate(categories.ids)}
+    # Reshaped, because an empty list gives an array of shape (0,).
     sizes = np.array([(image["height"], image["width"]) for image in images], np.int64).reshape(-1, 2)
     objects = [annotation for annotation in content["annotations"] if not annotation.get("iscrowd", 0)]
     owner = np.array([position[annotation["image_id"]] for annotation in objects], np.int64)
     labels = np.array([label_of[annotation["category_id"]] for annotation in objects], np.int64)
     boxes = np.array([annotation["bbox"] for annotation in objects], np.float64).reshape(-1, 4)  # x y w h
     boxes[:, 2:] += boxes[:, :2]  # x1 y1 x2 y2
-    boxes = boxes.clip(0, np.tile(sizes[owner][:, ::-1], 2))
+    boxes = boxes.clip(0, np.tile(sizes[owner][:, ::-1], 2))  # (h, w) to (w, h, w, h)
     real = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    # Stable, so that the objects of an image keep the order of the file.
     order = real[np.argsort(owner[real], kind="stable")]
     return Annotations(
         categories=categories,
@@ -164,6 +166,6 @@ def _parse(content: dict[str, Any], folder: Path, rles: list[bytes] | None) -> A
         sizes=sizes,
         labels=labels[order],
         boxes=boxes[order].astype(np.float32),
-        counts=np.bincount(owner[real], minlength=len(images)),
+        counts=np.bincount(owner[real], minlength=len(images)),  # minlength: the last images may have no objects
         rles=[rles[number] for number in order] if rles is not None else [],
     )

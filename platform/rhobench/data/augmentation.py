@@ -65,6 +65,7 @@ def sample_view(config: DataConfig, height: int, width: int, seed: int, image_id
     """
     # Python's generator: it takes text as a seed, and no release of another library changes its sequence.
     rng = random.Random(f"{seed} {image_id}")
+    # Drawn first and always, so that crops and sizes do not depend on the colour settings.
     brightness, contrast, saturation = (
         rng.uniform(1 - share, 1 + share) for share in (config.brightness, config.contrast, config.saturation)
     )
@@ -82,6 +83,7 @@ def sample_view(config: DataConfig, height: int, width: int, seed: int, image_id
 def _sample_crop(config: DataConfig, height: int, width: int, rng: random.Random) -> Crop:
     resized = scaled_size(height, width, rng.choice(config.crop_scales_px))
     shortest, longest = config.crop_px
+    # A side that is shorter than the smallest crop is kept whole.
     rows, columns = (rng.randint(min(shortest, side), min(longest, side)) for side in resized)
     return Crop(
         resized=resized,
@@ -145,16 +147,19 @@ def augment(
         to the crop, and a box is kept however little of it remains.
     """
     corners, width, height = boxes, image.width, image.height
+    # Mirrored before the crop, as in the official training (spec section 15).
     if flip & Flip.HORIZONTAL:
         image, corners = ImageOps.mirror(image), _mirrored(corners, 0, width)
     if flip & Flip.VERTICAL:
         image, corners = ImageOps.flip(image), _mirrored(corners, 1, height)
+    # np.asarray would be read-only, about which torch warns.
     pixels = torch.from_numpy(np.array(image))  # (H, W, 3)
     if (crop := view.crop) is not None:
         pixels = _resize(pixels, crop.resized)[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
         corners = _cut(corners * torch.tensor([crop.resized[1] / width, crop.resized[0] / height] * 2), crop)
         width, height = crop.width, crop.height
     pixels = _adjust_colours(_resize(pixels, view.size).permute(2, 0, 1), view)
+    # Boxes outside the crop have no area after clipping.
     kept = (corners[:, 2:] > corners[:, :2]).all(dim=1)
     first, last = (corners[kept] / torch.tensor([width, height] * 2)).split(2, dim=1)
     return _normalise(pixels, config), torch.cat([(first + last) / 2, last - first], dim=1), kept
@@ -191,6 +196,7 @@ def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _adjust_colours(pixels: Tensor, view: View) -> Tensor:
+    # Factor 1 changes nothing, but each adjustment is a pass over the image.
     if view.brightness != 1:
         pixels = functional.adjust_brightness(pixels, view.brightness)
     if view.contrast != 1:

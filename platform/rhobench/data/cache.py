@@ -21,14 +21,14 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     building = target.with_name(f".{target.name}.building")
     with _exclusive(target.with_name(f".{target.name}.lock")):
-        if target.is_dir():
+        if target.is_dir():  # built while this process waited for the lock
             return target
         if building.exists():  # left by a builder that died: only the holder of the lock builds
             shutil.rmtree(building)
         building.mkdir()
         try:
             build(building)
-        except BaseException:
+        except BaseException:  # Ctrl-C as well
             shutil.rmtree(building, ignore_errors=True)
             raise
         building.rename(target)
@@ -38,6 +38,7 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
 @contextmanager
 def _exclusive(lock_file: Path) -> Iterator[None]:
     """Hold an exclusive lock on ``lock_file``; the operating system releases it when the process dies."""
+    # The file is never deleted: processes that wait for it and newcomers would then hold locks on different files.
     with lock_file.open("w") as stream:
         # flock instead of lockf: a lockf lock belongs to the process, so two of its threads would both get it.
         fcntl.flock(stream, fcntl.LOCK_EX)

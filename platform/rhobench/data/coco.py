@@ -181,6 +181,7 @@ class CocoDetection(Dataset[Sample]):
     def largest_sides(self) -> tuple[int, int]:
         """Return the largest height and the largest width of any training sample; a padded batch may have both."""
         assert self.train, "evaluation images are never augmented"
+        # Each size once: nothing else matters, and many images of a data set usually share a size.
         return largest_sides(
             self.config, [(height, width) for height, width in np.unique(self._sizes, axis=0).tolist()]
         )
@@ -201,6 +202,7 @@ class CocoDetection(Dataset[Sample]):
             raise UnreadableImageError(
                 f"{file} cannot be decoded ({error}); copy it again or remove the image from the annotations."
             ) from error
+        # Otherwise the boxes would be scaled by a wrong size, without any error.
         if image.size != (width, height):
             raise DatasetError(
                 f"{file} is {image.width} x {image.height} pixels, but is annotated as {width} x {height}; "

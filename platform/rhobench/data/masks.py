@@ -46,6 +46,7 @@ class Window:
 
 def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
     """Encode a mask (H, W) as COCO's compressed run-length encoding, ready for JSON."""
+    # Column-major is the only memory order that pycocotools accepts.
     encoded = coco_masks.encode(np.asfortranarray(mask, np.uint8))
     return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
 
@@ -77,6 +78,7 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> bytes:
             raise SegmentationError("is missing or empty")
         if any(len(part) < MIN_POLYGON or len(part) % 2 for part in segmentation):
             raise SegmentationError("is not a list of polygons of the form x, y, x, y, ... with at least three corners")
+        # An occluded object may consist of several polygons.
         return bytes(coco_masks.merge(coco_masks.frPyObjects(segmentation, height, width))["counts"])
     except (TypeError, KeyError, AttributeError) as error:
         raise SegmentationError(f"is neither polygons nor a run-length encoding ({error!r})") from error
@@ -116,6 +118,7 @@ def cell_coverage(masks: NDArray[np.uint8], flip: Flip, window: Window, size: tu
         (n, ceil(height / 4), ceil(width / 4)) uint8, 0 for an empty and 255 for a full cell. The part of a cell that
         lies outside the input counts as empty.
     """
+    # Views, which copy nothing.
     masks = masks[:, :: -1 if flip & Flip.VERTICAL else 1, :: -1 if flip & Flip.HORIZONTAL else 1]
     rows = _cell_borders(window.top, window.height, size[0])
     columns = _cell_borders(window.left, window.width, size[1])
@@ -127,6 +130,7 @@ def cell_coverage(masks: NDArray[np.uint8], flip: Flip, window: Window, size: tu
             seen = mask[top : inside[-1] + 1, left : across[-1] + 1]
             cells[:] = _sum_between(_sum_between(seen, rows - top).T, columns - left).T
     area = (window.height / size[0]) * (window.width / size[1]) * MASK_STRIDE**2
+    # + 0.5 because astype truncates.
     return torch.from_numpy((covered * (FULL_COVERAGE / area) + 0.5).astype(np.uint8))
 
 
@@ -142,7 +146,7 @@ def _sum_between(values: NDArray[Any], borders: NDArray[np.float64]) -> NDArray[
     sums = np.zeros((side + 1, *values.shape[1:]), np.float32)
     np.cumsum(values, axis=0, dtype=np.float32, out=sums[1:])
     borders = borders.clip(0, side)
-    whole = np.minimum(borders.astype(np.int64), side - 1)
+    whole = np.minimum(borders.astype(np.int64), side - 1)  # a border at the very end has no row below it
     below = sums[whole]
     part: NDArray[np.float32] = (borders - whole).astype(np.float32)[:, None] * (sums[whole + 1] - below)
     return np.diff(below + part, axis=0)

@@ -167,8 +167,9 @@ def _propose(rng: np.random.Generator, config: ScenesConfig) -> _Proposal:
     radius = np.exp(rng.uniform(np.log(smallest), np.log(largest))) / 2
     centre_x, centre_y = rng.uniform(0, size, 2)
     left, top = int(centre_x - radius) - 1, int(centre_y - radius) - 1
-    side = int(2 * radius) + 4
+    side = int(2 * radius) + 4  # a margin for the antialiased outline
     rows, columns = np.arange(top, top + side), np.arange(left, left + side)
+    # + 0.5, because pixels are sampled at their centres.
     x = ((columns + 0.5 - centre_x) / radius).astype(np.float32)[None, :]
     y = ((rows + 0.5 - centre_y) / radius).astype(np.float32)[:, None]
     turn = rng.integers(4) * np.pi / 2 + rng.uniform(-MAX_TILT, MAX_TILT)

@@ -45,8 +45,8 @@ def decode(file: Path) -> Image.Image:
     The EXIF orientation is ignored, as in the COCO tools: boxes refer to the pixels as stored.
     """
     with Image.open(file) as image:
-        image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")
+        image.load()  # Image.open reads only the header, and the file is closed below
+        return image if image.mode == "RGB" else image.convert("RGB")  # convert() would copy
 
 
 def resized_size(height: int, width: int, config: DataConfig) -> tuple[int, int]:
@@ -91,6 +91,7 @@ def transform(image: Image.Image, boxes: Tensor, flip: Flip, config: DataConfig)
     if flip & Flip.VERTICAL:
         image, framed = functional.vertical_flip(image), functional.vertical_flip(framed)
     pixels = functional.to_dtype(functional.pil_to_tensor(image), torch.float32, scale=True)  # (3, H, W)
+    # In place: the tensor was created above.
     pixels = functional.normalize(pixels, list(config.pixel_mean), list(config.pixel_std), inplace=True)
     framed = functional.convert_bounding_box_format(framed, new_format=tv_tensors.BoundingBoxFormat.CXCYWH)
     height, width = size

@@ -105,10 +105,11 @@ def score(
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its summary
         truth = _ground_truth(annotation_file)
         _require_each_once(image_ids, truth.getImgIds(), annotation_file)
-        names = [truth.cats[i]["name"] for i in sorted(truth.getCatIds())]
+        names = [truth.cats[i]["name"] for i in sorted(truth.getCatIds())]  # COCOeval orders its categories by id
         evaluations["bbox"] = _evaluate(truth, found, "bbox")
         if masks:  # after the boxes: pycocotools writes encoded masks into the annotations
             evaluations["segm"] = _evaluate(truth, found, "segm")
+    # The first area range is "all", and the last limit is 100 detections per image.
     precision = evaluations["bbox"].eval["precision"][:, :, :, 0, -1]  # (IoU thresholds, recalls, categories)
     return Accuracy(
         metrics={name: _stat(evaluations, name) for name in accuracy_metrics(*evaluations)},

@@ -69,7 +69,7 @@ def atomic_replace(file: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, file)
     finally:
-        temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)  # already renamed on success
 
 
 def load_artifact(file: Path) -> Artifact:
@@ -101,4 +101,5 @@ def load_artifact(file: Path) -> Artifact:
 def sha256_of(file: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with file.open("rb") as stream:
+        # Reads in blocks, so a large file need not fit into memory.
         return hashlib.file_digest(stream, "sha256").hexdigest()

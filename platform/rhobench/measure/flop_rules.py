@@ -39,6 +39,7 @@ class Convention:
     def total(self, counts: Mapping[Any, int]) -> int:
         """Total operations, given the counts by operator of ``FlopCounterMode``."""
         own = sum(n for operator, n in counts.items() if operator in self.rules)
+        # PyTorch counts 2 per multiply-add, so the division is exact.
         return own + (sum(counts.values()) - own) * self.per_multiply_add // 2
 
 
@@ -46,6 +47,7 @@ def _per_element(operations: int) -> Callable[..., int]:
     """Build a rule that counts ``operations`` per element of the output, of the first if there are several."""
 
     def rule(*shapes: Any, out_shape: Sequence[Any], **options: Any) -> int:
+        # A norm also returns mean and rstd.
         result = out_shape if isinstance(out_shape[0], int) else out_shape[0]
         return operations * math.prod(result)
 
@@ -77,7 +79,7 @@ OFFICIAL = Convention(
         _ATEN.native_layer_norm: _per_element(5),
         _ATEN.native_group_norm: _per_element(5),
     },
-    per_token=1,
+    per_token=1,  # fvcore counts each output element of the nearest resize (spec section 17)
     every_head=True,
 )
 

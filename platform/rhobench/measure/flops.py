@@ -152,6 +152,7 @@ def count_flops(
         gflops=sum(parts.values()) / 1e9,
         parts={part: operations / 1e9 for part, operations in parts.items() if operations},
         own_rules=tuple(sorted(operator.__name__ for operator in counts["Global"] if operator in convention.rules)),
+        # Not of the copy, whose auxiliary heads may be gone and whose parameters need no gradients.
         parameters=count_parameters(model),
     )
 
@@ -173,6 +174,7 @@ def meta_copy(model: Detector) -> Detector:
     weightless: dict[int, Any] = {id(t): torch.empty_like(t, device="meta") for t in tensors}
     for parameter in model.parameters():
         weightless[id(parameter)] = nn.Parameter(weightless[id(parameter)], requires_grad=parameter.requires_grad)
+    # deepcopy takes what its memo contains, so the weights are replaced instead of copied.
     meta_model = copy.deepcopy(model, weightless)
     for module in meta_model.modules():
         if isinstance(module, DeformableAttention):

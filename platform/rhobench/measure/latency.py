@@ -122,7 +122,7 @@ def _timed_ms(call: Callable[[int], None], count: int) -> list[float]:
     gc.disable()
     try:
         times = []
-        for i in range(count):
+        for i in range(count):  # from 0, so that every round times the same images
             started = time.perf_counter_ns()
             call(i)
             times.append((time.perf_counter_ns() - started) / 1e6)

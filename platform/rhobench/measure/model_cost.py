@@ -139,6 +139,7 @@ def mean_cost(name: str, rho: float | None, first: int | None, count: str) -> Me
     Raises:
         ValueError: an argument is invalid.
     """
+    # As the end of a slice, a negative number would drop images from the end instead.
     if first is not None and first < 1:
         raise CostRequestError(f"--first {first} selects no image: it must be at least 1.")
     config, sizes = _model_config(name, rho), val2017_sizes()[:first]
@@ -174,6 +175,7 @@ def _build(config: ModelConfig) -> Detector:
 
 
 def _parse_size(size: str) -> tuple[int, int]:
+    # × is what ``card`` prints, so its sizes can be pasted.
     sides = re.fullmatch(r"(\d+)[x×](\d+)", size)
     if sides is None:
         raise CostRequestError(f"--size {size!r} is not a size: use HEIGHTxWIDTH in pixels, such as 800x1066.")

@@ -127,18 +127,20 @@ class SizeCosts:
             own, self._meta_model.rho = self._meta_model.rho, rho
             cost = count_flops(self._meta_model, *size, count=self._count)
             self._meta_model.rho = own
+            # Rounding recovers the integer that was divided by 10^9; it is far below 2^53.
             self._passes[size, rho] = round(cost.gflops * 1e9), cost.tokens, cost.updated_tokens
         return self._passes[size, rho]
 
     def _fit_closed_form(self, areas: Callable[[Size], list[int]]) -> Callable[[Size, float | None], int] | None:
         """Fit the cost as a linear function of ``areas``, updated tokens and squared tokens; None if it is not one."""
         sparse = self._meta_model.rho is not None
-        unknown = len(areas(_PROBES[0])) + 1 + sparse
+        unknown = len(areas(_PROBES[0])) + 1 + sparse  # the squared tokens, and the updated ones if sparse
         rhos = _PROBE_RHOS if sparse else (None,)
         probes = [(size, rhos[i % len(rhos)]) for i, size in enumerate(_PROBES[:unknown])]
         # The surplus equations at the requested sizes have no solution unless the cost has this form.
         probes += [(size, self._meta_model.rho) for size in self._held_out]
         passes = [self._pass(*probe) for probe in probes]
+        # Tokens first, because their square is a term of the cost.
         tokens_of = _solve([areas(size) for size, _ in probes], [tokens for _, tokens, _ in passes])
 
         def terms(size: Size, rho: float | None) -> list[int]:
@@ -169,6 +171,7 @@ def _require_sizes(sizes: Sequence[Size]) -> None:
 
 def _updated(tokens: int, rho: float) -> int:
     """Number of tokens the model updates, by running its selection on the meta device."""
+    # It multiplies in float32; floor(rho * tokens) + 1 in Python could differ by one.
     return select_tokens(torch.empty(1, tokens, device="meta"), None, rho).index.shape[1]
 
 
@@ -181,6 +184,7 @@ def _solve(rows: Sequence[Sequence[int]], values: Sequence[int]) -> list[Fractio
     left = [[Fraction(n) for n in (*row, value)] for row, value in zip(rows, values, strict=True)]
     unknown = len(rows[0])
     for column in range(unknown):
+        # Any non-zero pivot will do, because fractions have no rounding errors.
         pivot = next((r for r in range(column, len(left)) if left[r][column]), None)
         assert pivot is not None, "the sizes of the passes do not determine all coefficients"
         left[column], left[pivot] = left[pivot], left[column]

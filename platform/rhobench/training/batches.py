@@ -22,6 +22,7 @@ class EpochBatchSampler(Sampler[list[Key]]):
     """
 
     def __init__(self, images: int, flips: Sequence[Flip], batch_size: int, seed: int, rank: int, workers: int) -> None:
+        # An epoch would have no steps, since its incomplete last batch is dropped.
         if images < batch_size:
             raise ValueError(
                 f"The training split has {images} images, fewer than train.batch_size={batch_size}: lower "
@@ -43,6 +44,7 @@ class EpochBatchSampler(Sampler[list[Key]]):
         seed = self.seed * 1_000_003 + self.epoch
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(self.images, generator=generator)
+        # Drawn for the whole epoch at once, so that the flip of an image depends neither on ``first`` nor on the rank.
         flips = torch.randint(len(self.flips), (self.images,), generator=generator)
         for step in range(self.first, len(self)):
             # Strided, so that the images of a step do not depend on the number of workers.
@@ -91,7 +93,7 @@ def micro_batches(batch: TrainBatch, size: int) -> list[TrainBatch]:
         return [batch]
     parts: list[TrainBatch] = []
     for start in range(0, len(batch.targets), size):
-        part = slice(start, start + size)
+        part = slice(start, start + size)  # slices are views, so splitting needs no further memory
         if isinstance(batch, FeatureBatch):
             parts.append(FeatureBatch([f[part] for f in batch.features], batch.mask[part], batch.targets[part]))
         else:
@@ -105,6 +107,7 @@ def check_targets(batch: TrainBatch, num_classes: int) -> None:
     Raises:
         TargetError: a label is outside the class head, or a box is not finite.
     """
+    # On a GPU, an index out of bounds is a device-side assertion, which names no image and ends the CUDA context.
     for target in batch.targets:
         wrong = target.labels[(target.labels < 0) | (target.labels >= num_classes)]
         if len(wrong):

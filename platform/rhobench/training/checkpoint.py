@@ -21,13 +21,13 @@ from rhobench.measure.artifact import sha256_of
 
 FORMAT = "rhobench-checkpoint/1"
 """Version of the checkpoint format; changes with the names of the tensors or of the state."""
-MAX_TO_KEEP = 2
+MAX_TO_KEEP = 2  # the older one is the fallback if the newer one is damaged
 """Number of newest checkpoints kept per run."""
 TEMPORARY_PREFIX = ".checkpoint-"
 """File name prefix of a checkpoint that is being written."""
 SAFETENSORS_PREFIX = ".tmp"
 """File name prefix of the temporary files of safetensors, which remain when the process is killed."""
-HASH_DIGITS = 16
+HASH_DIGITS = 16  # 64 bits suffice against damage; they are no protection against forgery
 """Hexadecimal digits of the SHA-256 in a file name."""
 
 
@@ -61,9 +61,10 @@ def write_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], sta
         # Safetensors accepts contiguous tensors only.
         save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)
         _fsync(temporary)  # the content must be on disk before the rename makes it valid
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:  # safetensors raises its own error on a full disk
         temporary.unlink(missing_ok=True)
         raise CheckpointWriteError(f"cannot write a checkpoint to {folder} ({error})") from error
+    # Zero-padded, because ``_newest_first`` compares the steps as text.
     file = folder / f"checkpoint-{step:09d}-{sha256_of(temporary)[:HASH_DIGITS]}.safetensors"
     os.replace(temporary, file)
     _fsync(folder)  # the rename itself must be on disk before older checkpoints are deleted
@@ -109,6 +110,7 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: it has the format of another version of rhobench.
     """
+    # Reads the header only, so another format is rejected before any tensor is loaded.
     with safe_open(file, "pt") as opened:
         metadata: dict[str, str] = opened.metadata() or {}
     if metadata.get("format") != FORMAT:
@@ -136,6 +138,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _fsync(path: Path) -> None:
     """Flush a file, or the entries of a folder, to disk, so that it survives a power failure."""
+    # fsync accepts a read-only descriptor, and a folder cannot be opened for writing.
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

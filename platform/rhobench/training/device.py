@@ -30,12 +30,13 @@ def training_device(config: TrainConfig) -> torch.device:
 def peak_memory_gib(device: torch.device) -> float:
     """Peak memory of this process in GiB: allocated by torch on a GPU, or the resident set on a CPU."""
     if device.type == "cuda":
+        # Not the reserved memory, which includes blocks that the allocator only caches.
         return torch.cuda.max_memory_allocated(device) / 2**30
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 2**20
+                return int(line.split()[1]) / 2**20  # in KiB, although labelled kB; see proc(5)
     # Not on Linux, where ru_maxrss starts at the parent's resident set when this process is forked from a larger one.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # ru_maxrss is in bytes on macOS and in KiB elsewhere.

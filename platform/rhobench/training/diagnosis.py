@@ -47,6 +47,7 @@ def diagnose_failed_step(
     cause = find_nonfinite(state.model, batch, state.config, scale, state.steps)
     step, epoch = state.progress.step + 1, state.progress.epoch + 1
     bf16 = ", or set train.precision=bf16" if train.precision == "fp16" else ""
+    # Without the advice of the error, which the one below replaces.
     message = (
         f"{str(error).split('. ')[0]} in step {step} of epoch {epoch} on images {ids}: {cause}. The precision was "
         f"{train.precision}{f' with loss scale {scale:g}' if train.precision == 'fp16' else ''}. Unless an image is "
@@ -69,6 +70,7 @@ def find_nonfinite(model: Detector, batch: TrainBatch, config: RunConfig, loss_s
     """
     ids = [target.image_id for target in batch.targets]
     inputs = batch.features if isinstance(batch, FeatureBatch) else [batch.images]
+    # Inputs first: a non-finite pixel would be blamed on the first layer, which only passes it on.
     bad = [name for row, name in enumerate(ids) if not all(bool(values[row].isfinite().all()) for values in inputs)]
     if bad:
         return f"the pixels of {'image' if len(bad) == 1 else 'images'} {', '.join(map(str, bad))} are not finite"
@@ -85,6 +87,7 @@ def find_nonfinite(model: Detector, batch: TrainBatch, config: RunConfig, loss_s
             pass  # raised by the matcher on non-finite predictions; the hooks have recorded the layer by then
     model.zero_grad(set_to_none=True)
     wrong = [name for name, value in terms.items() if not bool(value.isfinite())]
+    # In the order of causes: a non-finite output makes the losses and gradients after it non-finite, too.
     if layers:
         return layers[0]
     if wrong:
@@ -103,7 +106,7 @@ def _first_nonfinite_output(model: nn.Module) -> Iterator[list[str]]:
     found: list[str] = []
 
     def check(name: str, layer: nn.Module, output: Any) -> None:
-        if found:
+        if found:  # later layers only inherit the value, and each test waits for the device
             return
         for value in tree_leaves(output):
             if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
@@ -117,6 +120,7 @@ def _first_nonfinite_output(model: nn.Module) -> Iterator[list[str]]:
                 )
                 return
 
+    # The hooks of submodules run before that of their parent, so the innermost layer is found.
     handles = [
         layer.register_forward_hook(lambda layer, inputs, output, name=name: check(name, layer, output))
         for name, layer in model.named_modules()
@@ -178,5 +182,6 @@ def save_failed_step(folder: Path, state: TrainingState, batch: TrainBatch, loss
     with atomic_replace(tensors_file) as temporary:
         # Cached targets are views of one storage, which safetensors refuses.
         save_file({name: value.detach().contiguous().clone().cpu() for name, value in tensors.items()}, temporary)
+    # Last, because ``replay`` finds failed steps by this file and then expects the tensors.
     with atomic_replace(description_file) as temporary:
         temporary.write_text(json.dumps(description, indent=1))

@@ -14,4 +14,5 @@ def weight_average(model: nn.Module, decay: float | None) -> AveragedModel | Non
     if decay is None:
         return None
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    # AveragedModel copies the parameters together with their requires_grad.
     return average.requires_grad_(False)

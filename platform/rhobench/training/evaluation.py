@@ -41,4 +41,5 @@ def evaluate(
     shares = all_gather((share, ids))
     found = [detection for part, _ in shares for detection in part]
     evaluated = [image_id for _, part in shares for image_id in part]
+    # Every worker scores all detections, because each of them reports the AP. Validation has a single split.
     return found, score(images.annotation_files[0], found, evaluated, masks=model.config.mask_head)

@@ -40,6 +40,7 @@ class FeatureDataset(Dataset[FeatureSample]):
         self.flips = tuple(flips)
         meta = json.loads((folder / "meta.json").read_text())
         self.image_size: tuple[int, int] = tuple(meta["image_size"])
+        # Memory-mapped, so that the runs of a machine share the pages and a file may exceed the memory.
         self.maps = [np.load(folder / f"level{i}.npy", mmap_mode="r") for i in range(meta["levels"])]
         # Other users may be able to write to the cache folder, so only torch's restricted unpickler reads from it.
         fields = torch.load(folder / "targets.pt", weights_only=True)
@@ -57,6 +58,7 @@ class FeatureDataset(Dataset[FeatureSample]):
 def collate_features(samples: Sequence[FeatureSample]) -> FeatureBatch:
     """Stack samples into a batch in fp32."""
     levels = zip(*(maps for maps, _, _ in samples), strict=True)
+    # np.stack copies, so that no tensor refers to the read-only file.
     features = [torch.from_numpy(np.stack(level)).float() for level in levels]
     mask = torch.zeros(len(samples), *samples[0][1], dtype=torch.bool)
     return FeatureBatch(features, mask, tuple(target for _, _, target in samples))
@@ -84,6 +86,7 @@ def cached_features(
             "train.cache_features=true requires model.backbone.frozen=all: the features of a trained backbone change."
         )
     folder = cache_dir() / f"features-{_cache_key(config, dataset)}"
+    # In evaluation mode, because neither drop path nor the rest of a batch may influence what is cached.
     build_once(folder, lambda target: _compute(target, dataset, backbone.eval(), on_progress))
     return FeatureDataset(folder, dataset.flips)
 
@@ -101,11 +104,12 @@ def _cache_key(config: RunConfig, dataset: CocoDetection) -> str:
     digest.update(json.dumps([to_dict(config.model.backbone), data, [int(f) for f in dataset.flips]]).encode())
     weights = config.model.backbone.weights
     if weights not in (None, "timm"):
+        # By content: another file may appear under the same name.
         digest.update(weights_file(weights or "").read_bytes())
     elif weights is None:
         digest.update(str(config.seed).encode())  # random weights depend on the seed
     if dataset.has_masks:
-        digest.update(b"masks")
+        digest.update(b"masks")  # the cached targets then include them
     # Size and modification time identify the files; hashing the content of every image would be slow.
     for file in (*dataset.annotation_files, *dataset.files):
         if file.exists():  # reading a missing image raises the error

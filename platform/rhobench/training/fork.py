@@ -43,7 +43,7 @@ def fork(model: Detector, folder: Path, *, features_are_cached: bool) -> dict[st
     """
     file, damaged = folder / FILE_NAME, list[Path]()
     if not file.is_file():
-        found, damaged = find_checkpoint(folder)
+        found, damaged = find_checkpoint(folder)  # damaged files are not renamed: they belong to another run
         if found is None:
             raise ForkError(
                 f"--fork {folder} has neither a {FILE_NAME} nor an intact checkpoint: give the folder of a run."
@@ -51,6 +51,7 @@ def fork(model: Detector, folder: Path, *, features_are_cached: bool) -> dict[st
         file = found
     weights = _model_weights(load_file(file))
     fresh = {name: value for name, value in model.state_dict().items() if _is_new_head(name, weights)}
+    # Not left to load_state_dict, whose message does not say which setting to change.
     _require_same_model(model, weights | fresh, file, features_are_cached)
     model.load_state_dict(weights | fresh)
     return {
@@ -67,7 +68,7 @@ def _model_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         below = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         if below:
             return below
-    return dict(tensors)
+    return dict(tensors)  # an artifact has no prefixes
 
 
 def _is_new_head(name: str, weights: Mapping[str, Tensor]) -> bool:

@@ -57,6 +57,7 @@ class TrainingData:
 
     def val_loader(self, rank: int, workers: int) -> DataLoader[Any]:
         """Loader of every ``workers``-th validation sample, so that all workers together cover each exactly once."""
+        # Not a DistributedSampler, which repeats images until all shares are equal: AP needs each exactly once.
         return _ordered_loader(self.val, self.collate, range(rank, len(self.val_images), workers), self.loader_workers)
 
     def image_loader(self, rank: int, workers: int) -> DataLoader[Any]:
@@ -72,6 +73,7 @@ def image_loader(images: CocoDetection, rank: int, workers: int) -> DataLoader[A
 def _ordered_loader(
     dataset: Dataset[Any], collate_fn: Callable[..., TrainBatch], indices: range, loader_workers: int
 ) -> DataLoader[Any]:
+    # Explicit batches, because DataLoader's own samplers yield bare indices, without a flip.
     batches = [[(i, Flip.NONE) for i in indices[n : n + EVAL_BATCH]] for n in range(0, len(indices), EVAL_BATCH)]
     return DataLoader(dataset, batch_sampler=batches, collate_fn=collate_fn, num_workers=loader_workers)
 

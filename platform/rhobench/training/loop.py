@@ -73,6 +73,7 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
         NonFiniteError: a loss or a gradient is not finite.
         MemoryLimitError: a step does not fit into the memory of the device.
     """
+    # Before the model is built: all workers must draw the same initial weights.
     seed_all(config.seed)
     rank, workers = worker_rank()
     images = open_images(config, prepare_data(config.data))
@@ -103,6 +104,7 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
         status = _train_epoch(step, data, order, folder, report, random)
         random = None  # only the first epoch resumes
         _finish_epoch(state, data, status)
+        # After the evaluation, so that a resumed run does not repeat it.
         state.save(folder)
         _report_warnings(state, report)
         report(replace(status, ap=_last_ap(state.progress)))
@@ -229,6 +231,7 @@ def _train_epoch(
     started = saved = step_ended = time.perf_counter()
     for batch in batches:
         waited = time.perf_counter() - step_ended
+        # Before the copy to the device, where reading a value would wait for the queued kernels.
         check_targets(batch, state.model.num_classes)
         on_device = to_device(batch, state.device)
         try:
@@ -240,13 +243,14 @@ def _train_epoch(
         _report_warnings(state, report)
         now = time.perf_counter()
         progress.step += 1
+        # Including the wait for data, during which cores and GPUs are reserved as well.
         progress.add_time(train, training=now - started)
         started = now
         # Clocks differ between workers, so all save as soon as the interval has passed on one of them.
         if all_reduce_mean(float(now - saved >= train.checkpoint_every_seconds), state.device) > 0:
             state.save(folder)
             saved = time.perf_counter()
-        step_ended = time.perf_counter()
+        step_ended = time.perf_counter()  # after the checkpoint, which is no wait for data
     return meter.status()
 
 
@@ -265,6 +269,7 @@ def _finish_epoch(state: TrainingState, data: TrainingData, status: Status) -> N
     progress, train, (rank, workers) = state.progress, state.config.train, worker_rank()
     epoch = progress.epoch + 1
     worker_means = all_gather({name: value.item() / progress.step for name, value in state.sums.items()})
+    # Summed in order of rank, so that every worker records exactly the same means.
     means = {name: sum(each[name] for each in worker_means) / workers for name in worker_means[0]}
     entry: dict[str, float | None] = {"epoch": epoch, "seconds": progress.train_seconds, **means}
     entry |= {"lr": state.last_lr} | {name: getattr(status, name) for name in MEASURED}

@@ -21,6 +21,7 @@ def current_micro_batch(state: TrainingState, images: int) -> int:
         state: training state.
         images: images of this worker in a step.
     """
+    # The reduced size comes from a checkpoint, and the number of workers may have changed since.
     configured, reduced = state.config.train.micro_batch_size or images, state.progress.micro_batch_size
     return configured if reduced is None else _largest_divisor(images, min(configured, reduced))
 

@@ -70,6 +70,7 @@ class EpochMeter:
         for name, value in {"loss": total, **terms}.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value.detach()
         self.done += 1
+        # The caller reports the end of the epoch, after the evaluation.
         if self.done % self.every == 0 and self.done < self.steps:
             self.report(self.status())
 
@@ -107,5 +108,6 @@ class SpikeMonitor:
     def update(self, loss: float) -> float | None:
         """Add a loss; return the median of the losses before it if it is a spike, else None."""
         median = statistics.median(self.losses) if len(self.losses) == WINDOW else None
+        # Spikes as well, so that a lasting rise of the loss ceases to be one; the median tolerates single ones.
         self.losses.append(loss)
         return median if median is not None and loss > SPIKE * median else None

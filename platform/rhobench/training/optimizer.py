@@ -23,6 +23,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         linear_proj = any(layer in name for layer in LINEAR_PROJ_LAYERS)
         groups["backbone" if "backbone" in name else "linear_proj" if linear_proj else "base"].append(parameter)
     rates = config.rates
+    # A frozen backbone leaves its group empty.
     parameters = [{"params": params, "lr": rates[name], "name": name} for name, params in groups.items() if params]
     return torch.optim.AdamW(parameters, weight_decay=config.weight_decay, fused=True)
 
@@ -34,9 +35,10 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_
 
     def factor(step: int) -> float:
         if step < warmup:
-            return (step + 1) / warmup
+            return (step + 1) / warmup  # step / warmup would be 0 in the first step
         if config.schedule == "step":
             return 0.1 ** (step // (config.lr_drop_epoch * steps_per_epoch))
+        # LambdaLR asks for one factor more than there are steps: with warm-up throughout, 0 / 0 without the maximum.
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
 
     return LambdaLR(optimizer, factor)

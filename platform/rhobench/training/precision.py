@@ -23,4 +23,5 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 def loss_scaler(device: torch.device, config: TrainConfig) -> GradScaler:
     """Build the gradient scaler, which is disabled unless the precision is fp16."""
+    # bf16 needs none: it has the exponent range of fp32.
     return GradScaler(device.type, enabled=config.precision == "fp16")

@@ -91,7 +91,7 @@ def _measure(config: RunConfig, work: Workload, size: int, device: torch.device)
     _seconds(lambda: step(_batch(config, model, work.worst, min(2 * size, share), device)), device)
     worst, typical = (_batch(config, model, shape, share, device) for shape in (work.worst, work.typical))
     worst_seconds, seconds = (_seconds(partial(step, batch), device) for batch in (worst, typical))
-    del worst, typical
+    del worst, typical  # an evaluation has no training batches in memory
     images = _images(work.scored, work.scored_images, device)
     with torch.inference_mode():
         state.eval_model.eval()
@@ -112,6 +112,7 @@ def _batch(config: RunConfig, model: Detector, shape: BatchShape, images: int, d
         return _images(shape, images, device)
     one = _images(shape, 1, device)
     with torch.no_grad():
+        # One image stands for all, since the values affect neither time nor memory.
         features = [level.repeat(images, 1, 1, 1) for level in model.backbone(one.images)]
     return FeatureBatch(features, one.mask.repeat(images, 1, 1), one.targets * images)
 
@@ -166,7 +167,9 @@ def available_memory() -> int | None:
     meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
     if meminfo.is_file():
         fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        # Not MemFree, which omits the page cache, although the kernel gives that up on demand.
         known.append(int(fields["MemAvailable"].split()[0]) * 1024)
+    # Version 2 of control groups; a container sees its own group here, and the root group has no such file.
     if (group / "memory.max").is_file() and (limit := (group / "memory.max").read_text().strip()) != "max":
         known.append(int(limit) - int((group / "memory.current").read_text()))
     return min(known, default=None)

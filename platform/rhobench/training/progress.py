@@ -42,6 +42,7 @@ class Progress:
     @property
     def best(self) -> dict[str, Any] | None:
         """Epoch and AP of the best evaluation so far, the earliest of ties; None before the first."""
+        # Missing: the epoch was not evaluated. None: there were no objects to average over.
         scored = [entry for entry in self.history if entry.get("ap") is not None]
         best = max(scored, key=lambda entry: entry["ap"], default=None)
         return None if best is None else {"epoch": best["epoch"], "ap": best["ap"]}

@@ -46,4 +46,5 @@ def _to_text(state: Tensor) -> str:
 
 
 def _from_text(text: str) -> Tensor:
+    # A bytearray, because torch.frombuffer warns about immutable bytes.
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)

@@ -157,6 +157,7 @@ class TrainingState:
             workers = [worker | {"sums": mean} for worker in workers]
         # An additional worker takes the losses of the last saved one and draws from its own seed.
         own = workers[min(rank, len(workers) - 1)]
+        # Exact: a float32 fits into a Python float, whose JSON text reads back as the same number.
         self.sums = {name: torch.tensor(value, device=self.device) for name, value in own["sums"].items()}
         self.spikes.losses.extend(own["losses"])
         return own["random"] if rank < len(workers) else None
@@ -189,6 +190,7 @@ class TrainingState:
             if value.dim():  # fused AdamW needs the parameter's memory format, which safetensors does not store
                 value = torch.empty_like(parameters[int(index)]).copy_(value)
             moments.setdefault(int(index), {})[name] = value
+        # Parameter groups are those of this run; ``_load`` restores their rates.
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
 
     def _require_same_run(self, file: Path, state: Mapping[str, Any]) -> None:
@@ -229,6 +231,7 @@ def fingerprint(annotation_files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for file in annotation_files:
         with file.open("rb") as stream:
+            # Digests have one length, so bytes cannot move from one file to the next unnoticed.
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
 

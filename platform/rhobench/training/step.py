@@ -65,10 +65,11 @@ class OptimizerStep:
         state, train = self.state, self.config.train
         state.model.begin_step(self.config.seed, state.steps)
         terms = self._compute_gradients(batch)
-        state.scaler.unscale_(state.optimizer)
+        state.scaler.unscale_(state.optimizer)  # before the clipping, which needs the true norm
         norm = nn.utils.clip_grad_norm_(state.model.parameters(), train.clip_norm)
         # Besides the matching, this is the only synchronisation with the device: both values in one transfer.
         loss, gradient_norm = torch.stack((terms["loss"], norm)).tolist()
+        # Raises before the weights change. On an overflow, ``scaler.step`` leaves them unchanged by itself.
         skipped = self._overflowed(loss, gradient_norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
@@ -82,6 +83,7 @@ class OptimizerStep:
         state, images = self.state, len(batch.targets)
         before = random_states(state.device)
         while True:
+            # Also after running out of memory: some micro-batches may be done.
             state.optimizer.zero_grad(set_to_none=True)
             size = current_micro_batch(state, images)
             try:
@@ -127,7 +129,7 @@ class OptimizerStep:
             NonFiniteError: a smaller loss scale would not help.
         """
         if not math.isfinite(loss):
-            raise NonFiniteError(f"The loss is {loss}")
+            raise NonFiniteError(f"The loss is {loss}")  # not an overflow of scaled gradients: this loss is unscaled
         if math.isfinite(norm):
             return False
         scaler = self.state.scaler

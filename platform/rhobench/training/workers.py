@@ -38,6 +38,7 @@ def all_reduce_mean(value: float, device: torch.device) -> float:
     _, workers = worker_rank()
     if workers == 1:
         return value
+    # On the device, because NCCL cannot reduce tensors in main memory.
     total = torch.tensor(value, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return total.item() / workers

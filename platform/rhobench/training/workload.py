@@ -79,7 +79,7 @@ def estimate_workload(config: RunConfig) -> Workload:
     return Workload(
         worst=BatchShape(height=tallest, width=widest, objects=int(train.objects.max())),
         typical=BatchShape(height=height, width=width, objects=round(float(train.objects.mean()))),
-        scored=BatchShape(height=scored[0], width=scored[1], objects=0),
+        scored=BatchShape(height=scored[0], width=scored[1], objects=0),  # evaluation passes no objects to the model
         scored_images=min(EVAL_BATCH, len(indices)),
         train_images=len(train),
         val_images=len(val),
@@ -101,4 +101,4 @@ def _load_seconds(images: CocoDetection, keys: list[Key]) -> float:
         started = time.perf_counter()
         images[key]
         seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+    return statistics.median(seconds)  # the first image also loads Pillow's plugins

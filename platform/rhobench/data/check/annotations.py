@@ -47,6 +47,7 @@ def check_fields(file: Path, content: Any) -> Iterator[Problem]:
             for field, kind in fields.items():
                 if not isinstance(record, dict) or field not in record:
                     yield error(f'{file}: {section}[{number}] has no "{field}"; add it to every record.')
+                # True and False are instances of int, too.
                 elif not isinstance(record[field], kind) or isinstance(record[field], bool):
                     value = record[field]
                     yield error(f'{file}: {section}[{number}] has "{field}" = {value!r}, which has the wrong type.')
@@ -178,6 +179,7 @@ def _first_three(items: Sequence[object]) -> str:
 def _check_box(where: str, annotation: dict[str, Any], image: dict[str, Any]) -> Iterator[Problem]:
     where = f"{where} of image {image['id']} ({image['file_name']})"
     box, area = annotation["bbox"], annotation["area"]
+    # Python's JSON parser accepts NaN and Infinity.
     if len(box) != 4 or not all(isinstance(number, int | float) and math.isfinite(number) for number in (*box, area)):
         yield error(
             f"{where} has the box {box} and the area {area}; write x, y, width, height and area as finite numbers."

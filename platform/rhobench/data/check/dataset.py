@@ -77,7 +77,7 @@ def check_dataset(
         return [error(f"{root} is not a folder; give the folder that contains annotations/ and the images.")]
     problems: list[Problem] = []
     opened: list[_Split] = []
-    for name in dict.fromkeys(splits):
+    for name in dict.fromkeys(splits):  # without repetitions: a split may serve for training and validation
         file = annotation_file(root, name)
         content = _read(file, masks)
         if isinstance(content, Problem):
@@ -106,6 +106,7 @@ def _read(file: Path, segmentations: bool) -> Any | Problem:
 
 def _check_categories(splits: Sequence[_Split]) -> Iterator[Problem]:
     names = [{category["id"]: category["name"] for category in split.content["categories"]} for split in splits]
+    # Neighbours suffice, because equality is transitive.
     for (one, of_one), (other, of_other) in pairwise(zip(splits, names, strict=True)):
         if of_one != of_other:
             yield error(
