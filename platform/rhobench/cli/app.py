@@ -56,10 +56,11 @@ def rhobench(
 def main() -> None:
     """Entry point. A wrong request ends with one sentence on stderr and exit status 2."""
     try:
+        # In its standalone mode, Typer prints usage errors itself and ends the process.
         status = app(standalone_mode=False)
     except typer.TyperException as error:  # an unknown command or option, a missing argument
         sys.exit(_refuse(_usage_sentence(error)))
-    except ValueError as error:
+    except ValueError as error:  # the base of all errors that a user can correct
         sys.exit(_refuse(str(error)))
     sys.exit(status)
 

@@ -73,6 +73,7 @@ def write(
         workers_per_node=workers_per_node,
         memory_gib=memory_gib,
     )
+    # Defaults are inserted only here: above, None shows that an option was not given.
     machines = Machines(
         provider=provider or "aws",
         ssh_user=ssh_user or "ubuntu",

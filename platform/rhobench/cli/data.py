@@ -38,7 +38,7 @@ def check(
     with Console(stderr=True).status("reading annotations") as status:
         problems = check_dataset(
             folder,
-            split or found or ["train"],
+            split or found or ["train"],  # without annotation files, the check reports that of "train" as missing
             depth="headers" if quick else "pixels",
             num_queries=num_queries,
             masks=masks,

@@ -19,6 +19,7 @@ def doctor(as_json: AsJson = False) -> None:
     with Console(stderr=True).status("testing"):
         for finding in examine():
             findings.append(finding)
+            # Flushed, because the next test may take seconds or crash the process.
             print(f"{finding.verdict:<7} {finding.name}: {finding.message}", flush=True)
     failed = any(finding.required and not finding.works for finding in findings)
     if as_json:

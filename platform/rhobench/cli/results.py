@@ -28,6 +28,7 @@ def pareto(
     report_problems(opened.problems)
     Console().print(front_table(frame, x, y))
     if as_json:
+        # Through the JSON of pandas, which writes NaN as null; json.dumps would write NaN, which is not JSON.
         print(json.dumps({"front": json.loads(by_configuration(frame, x, y).to_json(orient="records"))}))
 
 
@@ -64,7 +65,7 @@ def reproduce(
 
     if form not in FORMATS:
         raise ValueError(f"There is no format {form!r}: choose one of {', '.join(FORMATS)}.")
-    published_rows(table)
+    published_rows(table)  # raises for an unknown table
     if not cost_only:
         raise ValueError(
             f"The accuracy of {table} needs trained models, which cannot be compared with it yet: "

@@ -157,6 +157,7 @@ def _plan(study: Study, place: str, options: SweepOptions, price_per_hour: float
     from rhobench.runner.dry_run import plan_sweep
 
     store = Store(place)
+    # On stderr, so that stdout holds nothing but the plan.
     with Console(stderr=True).status("reading the store") as status:
         planned = plan_sweep(
             study, store, options.address, price_per_hour, status.update, without_token=options.without_token

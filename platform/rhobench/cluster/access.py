@@ -112,6 +112,7 @@ def cluster_access(address: Address | None, *, without_token: bool) -> Iterator[
     else:
         probe = make_probe(address)
         access = choose_access(address, previous, find_token, without_token=without_token, probe=probe)
+    # In the environment, because ray.init has no parameter for it and the processes that it starts inherit it.
     os.environ[AUTH_MODE] = access.mode
     _reload_ray_config()
     try:
@@ -144,6 +145,7 @@ def make_probe(address: Address) -> Probe:
         with _open_channel(address) as channel:
             check_alive = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
             try:
+                # b"" is an empty request: protobuf encodes a message whose fields all have their defaults as no bytes.
                 check_alive(b"", timeout=PROBE_TIMEOUT_SECONDS, metadata=metadata)
             except grpc.RpcError as error:
                 denied = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
@@ -156,9 +158,11 @@ def make_probe(address: Address) -> Probe:
 def _open_channel(address: Address) -> Any:
     import grpc
 
+    # Like Ray's own channels: gRPC would otherwise look for the cluster behind the proxy of http_proxy.
     options = [("grpc.enable_http_proxy", 0)]
     if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
         return grpc.insecure_channel(str(address), options)
+    # In the order of grpc's parameters. Ray's TLS is mutual, so clients present the key and certificate, too.
     names = ("RAY_TLS_CA_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_SERVER_CERT")
     try:
         credentials = grpc.ssl_channel_credentials(*(Path(os.environ[name]).read_bytes() for name in names))

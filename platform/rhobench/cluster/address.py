@@ -27,9 +27,10 @@ class Address:
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
-            return self.host == "localhost"
+            return self.host == "localhost"  # a name; of these, only localhost is reserved for loopback
 
     def __str__(self) -> str:
+        # An IPv6 address contains colons, so it needs brackets before a port.
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -45,6 +46,7 @@ def read_address(text: str, environment: Mapping[str, str] = os.environ) -> Addr
         return _parse_host_and_port(text, f"--address {text!r}")
     if environment.get("RAY_ADDRESS"):
         return _parse_host_and_port(environment["RAY_ADDRESS"], f"RAY_ADDRESS={environment['RAY_ADDRESS']!r}")
+    # The order in which Ray itself chooses its folder.
     folder = environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp"
     file = Path(folder, "ray", "ray_current_cluster")  # written by `ray start`
     if not file.is_file():
@@ -61,9 +63,10 @@ def _parse_host_and_port(text: str, source: str) -> Address:
             f"{source} is a Ray Client address, and rhobench does not support Ray Client. "
             "Run rhobench on a node of the cluster with --address auto, or submit it with `ray job submit`."
         )
-    host, _, port = text.rpartition(":")
+    host, _, port = text.rpartition(":")  # the last colon, because an IPv6 address contains others
     bare = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
     valid = re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", bare) or _is_ip(bare)
+    # isdigit() alone accepts digits such as "²", which int() rejects.
     if not valid or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ClusterError(f"{source} is not an address: give local, auto or HOST:PORT, such as 10.0.0.5:6379.")
     return Address(bare, int(port))

@@ -52,6 +52,7 @@ class ActiveAttempt:
     """Id of the process that executes the attempt."""
     started_at: str = field(default_factory=lambda: utc_now())
     """UTC, ISO 8601."""
+    # Not the pid, which recurs over time and on other nodes.
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Unique identifier of the attempt."""
     past: list[Attempt] = field(default_factory=list)
@@ -126,7 +127,7 @@ def fail_attempt(store: Store, attempt: ActiveAttempt, error: BaseException | st
         finished_at=ended_at,
     )
     store.write(record)
-    end_attempt(store, attempt)
+    end_attempt(store, attempt)  # in the other order, a kill between the two would lose the attempt
     return record
 
 

@@ -23,7 +23,7 @@ def prepare(config: dict[str, Any], threads: int) -> str | None:
     try:
         images = open_images(run, prepare_data(run.data))
         if run.train.cache_features:
-            torch.manual_seed(run.seed)
+            torch.manual_seed(run.seed)  # cached features depend on the weights, which may be random
             open_training_data(run, images, build_detector(run, images[0].categories), lambda note: None)
     except Exception as error:
         return str(error)

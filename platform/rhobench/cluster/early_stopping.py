@@ -43,9 +43,11 @@ class StopDecisions:
 
 def start_stop_decisions() -> Any:
     """Start the actor ``StopDecisions``, which reserves no CPU and ends with the last handle to it."""
+    # On the head node, without which the sweep ends anyway: losing a worker node must not lose the decisions.
     return ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})(StopDecisions).remote()
 
 
+# Frozen and therefore hashable: MedianStoppingRule uses trials as keys of dictionaries.
 @dataclass(frozen=True)
 class _Run:
     """Stands for a trial in Ray's schedulers: all attempts at a run have the same id."""
@@ -89,7 +91,7 @@ class EarlyStoppingScheduler(FIFOScheduler):
                 f"stopped early by {self._stopping.method} after epoch {result[PROGRESS]:g} of {result['epochs']}: "
                 f"its AP of {100 * score:.1f} is too far below that of other runs at this epoch"
             )
-            self.decisions.stop.remote(run_id, reason)
+            self.decisions.stop.remote(run_id, reason)  # not awaited: Tune's event loop must not block
         return TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -102,6 +104,7 @@ class EarlyStoppingScheduler(FIFOScheduler):
         """Nothing: all scores have been considered as they were reported."""
 
     def _add_history(self, record: Record) -> None:
+        # Without a controller: Ray needs it only to pause trials, which ``_make_scheduler`` rules out.
         self._scheduler.on_trial_add(None, _Run(record.run_id))
         for entry in record.history:
             if entry.get(SCORE) is not None:
@@ -128,14 +131,14 @@ def run_id_of(trial: Any) -> str:
 
 def _make_scheduler(stopping: EarlyStopping, epochs: int) -> FIFOScheduler:
     compared = {"time_attr": PROGRESS, "metric": SCORE, "mode": "max"}
-    grace = min(stopping.grace_epochs, epochs)
+    grace = min(stopping.grace_epochs, epochs)  # AsyncHyperBandScheduler requires grace_period <= max_t
     if stopping.method == "asha":
         return AsyncHyperBandScheduler(
             **compared,
             max_t=epochs,
             grace_period=grace,
             reduction_factor=stopping.reduction_factor,
-            stop_last_trials=False,
+            stop_last_trials=False,  # otherwise a proposed run with more epochs than max_t would be stopped there
         )
     return MedianStoppingRule(
         **compared,

@@ -80,6 +80,7 @@ def execute(task: RunTask, report: Report) -> None:
 
 def _stopped_record(task: RunTask, reason: str, started: str) -> Record:
     """Record of a run that was stopped early. Its checkpoint is kept: without early stopping, the run continues."""
+    # Read from the folder, because train() has raised and returned no progress.
     return replace(_record(task, newest_progress(task.folder), "stopped", started), reason=reason)
 
 
@@ -115,6 +116,7 @@ def _evaluate_at_rhos(
     for rho in config.measure.rhos:
         if rho in evaluated:
             continue
+        # Also keeps the watchdog from taking a long evaluation for a run that hangs.
         report(Status(epoch=epochs, epochs=epochs, ap=trained.accuracy.ap, note=f"evaluating at rho {rho:g}"))
         started = time.perf_counter()
         model.rho = rho
@@ -131,8 +133,9 @@ def _write_detections(folder: Path, by_rho: Mapping[float | None, list[Detection
     """
     rows = [detection | {"rho": rho} for rho, detections in by_rho.items() for detection in detections]
     shapes = ["segmentation"] if rows and "segmentation" in rows[0] else []
+    # With names, because without any detection there is no row to infer the columns from.
     frame = pd.DataFrame(rows, columns=["rho", "image_id", "category_id", "bbox", "score", *shapes])
-    frame[["x", "y", "w", "h"]] = frame.pop("bbox").to_list() if len(frame) else None
+    frame[["x", "y", "w", "h"]] = frame.pop("bbox").to_list() if len(frame) else None  # an empty list has no columns
     if shapes:
         frame["mask"] = [segmentation["counts"] for segmentation in frame.pop("segmentation")]
     frame.to_parquet(folder / DETECTIONS_FILE)

@@ -44,6 +44,7 @@ def measure_runs(place: str, run_ids: list[str], threads: int) -> None:
     """
     torch.set_num_threads(threads)
     store = Store(place)
+    # All folders at once, because the models take turns and a folder is uploaded when its block ends.
     with ExitStack() as stack:
         folders = {
             run_id: stack.enter_context(mirrored(store, run_id, cache_dir() / SCRATCH_DIR)) for run_id in run_ids
@@ -60,6 +61,7 @@ def _measure(folders: Mapping[str, Path]) -> None:
         for point in records[run_id].points
     }
     sampler = HostLoadSampler()
+    # Models take turns, so all follow the settings of the first.
     measured = measure_latency(models, next(iter(artifacts.values())).config.measure)
     host_load = sampler.sample()
     for run_id, folder in folders.items():

@@ -34,6 +34,7 @@ class MeasurementNode:
 
     def task_options(self, gpus: float) -> dict[str, Any]:
         """Options of Ray for a task that reserves all CPUs of the node, so that no other task can run there."""
+        # soft=False: otherwise Ray may choose another node, where other tasks are running.
         on_node = NodeAffinitySchedulingStrategy(node_id=self.node_id, soft=False)
         # max_calls=1: Ray reuses worker processes, and a used one keeps its thread count and CPU affinity.
         return {"num_cpus": self.resources.cpus, "num_gpus": gpus, "max_calls": 1, "scheduling_strategy": on_node}

@@ -21,7 +21,7 @@ class Resources:
     @classmethod
     def from_ray(cls, resources: Mapping[str, Any]) -> Resources:
         """Read Ray's resource dictionary, such as that of a node."""
-        return cls(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
+        return cls(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))  # absent where there are none
 
     @classmethod
     def of_cluster(cls) -> Resources:
@@ -58,6 +58,7 @@ def trainer_placement_groups() -> list[str]:
     return [
         group
         for group, entry in placement_group_table().items()
+        # The id of a group ends with that of its job. The table also holds groups of other drivers and removed ones.
         if group.endswith(job_id) and not entry["name"] and entry["state"] != "REMOVED"
     ]
 

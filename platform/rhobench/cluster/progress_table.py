@@ -86,6 +86,7 @@ class ProgressTable:
 
     def warn(self, text: str) -> None:
         """Print a warning, which stays visible above a live table."""
+        # Messages may contain brackets, and Rich would wrap lines at 80 columns where there is no terminal.
         self.console.print(f"warning: {printable(text)}", highlight=False, markup=False, soft_wrap=True, style="yellow")
 
     def describe_last_status(self, run_id: str) -> str:
@@ -96,7 +97,7 @@ class ProgressTable:
     def update(self, run_id: str, status: Status) -> None:
         """Show a report of a run."""
         row = self.rows[run_id]
-        before = row.status or Status(epoch=-1, epochs=status.epochs)
+        before = row.status or Status(epoch=-1, epochs=status.epochs)  # the first report begins an epoch
         row.status, row.note, row.updated = status, status.note, time.monotonic()
         if status.warning:
             self.warn(f"{run_id}: {status.warning}")

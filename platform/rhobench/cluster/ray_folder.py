@@ -34,7 +34,7 @@ def ray_folder(store: Store) -> Iterator[str]:
     new = Path(tempfile.mkdtemp(prefix=".rhobench-", dir=parent))
     with (new / DRIVER).open("w") as file:
         file.write(socket.gethostname())
-        file.flush()
+        file.flush()  # other drivers read it while this file stays open
         _lock(file)
         # Other drivers clean up only folders with the final name, so they never see this one unlocked.
         path = new.rename(parent / new.name.removeprefix("."))
@@ -48,6 +48,7 @@ def ray_folder(store: Store) -> Iterator[str]:
 
 def _remove_abandoned(parent: Path) -> None:
     for folder in parent.glob("rhobench-*"):
+        # "r+", because an exclusive lock on NFS requires a file that is open for writing.
         with suppress(OSError), (folder / DRIVER).open("r+") as file:
             # On a shared file system, locks of other hosts may be invisible.
             if file.read() == socket.gethostname() and _lock(file):

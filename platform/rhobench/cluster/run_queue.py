@@ -126,17 +126,19 @@ class RunQueue(Searcher):
         self.active[trial_id] = ActiveTrial(run, previous_record=readable_record(self.store, run.run_id))
         self.attempts[run.run_id] += 1
         self.progress.set_state(run.run_id, "starting")
+        # Only the differences, since Tune keeps the parameters of every trial until the end of the sweep.
         values = {difference.path: difference.second for difference in differences(self.base, run.config)}
         return {"run_id": run.run_id, "values": values, "avoid": self._nodes_to_avoid()}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Show a report of a trial."""
         trial = self.active.get(trial_id)
-        if trial is None or "epochs" not in result:
+        if trial is None or "epochs" not in result:  # Tune also passes on results without a Status
             return
         if trial.last_report is None:
             self.progress.set_state(trial.run.run_id, "training")
         trial.on_report()
+        # Tune flattens dictionaries in results.
         terms = {key.removeprefix("terms/"): value for key, value in result.items() if key.startswith("terms/")}
         fields = {name: result[name] for name in Status.__dataclass_fields__ if name in result}
         self.progress.update(trial.run.run_id, Status(**{**fields, "terms": terms}))
@@ -163,7 +165,7 @@ class RunQueue(Searcher):
                 retries_left = self.retries - self.attempts[run.run_id] + 1
                 note = f"will be retried, {retries_left} of {self.retries} retries left: {record.reason}"
                 self.progress.set_state(run.run_id, "waiting", note)
-                self.waiting.append(run)
+                self.waiting.append(run)  # last in line, so that a run that keeps failing delays no other
                 return
         self.progress.set_state(run.run_id, record.status, _describe_result(record))
         if self.run_searcher is not None:

@@ -67,6 +67,8 @@ class OptunaSearch:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             # With the same seed, a continued search would first propose the runs of its last start again.
+            # Optuna's default of 10 random runs would be most of a small search. As runs train side by side,
+            # constant_liar keeps proposals away from those that are still running.
             sampler = optuna.samplers.TPESampler(
                 seed=sampling.seed + len(known), n_startup_trials=max(sampling.count // 3, 2), constant_liar=True
             )
@@ -122,7 +124,7 @@ class OptunaSearch:
             if run is not None and run.run_id not in self.runs:
                 self.runs[run.run_id], self._pending[run.run_id] = run, trial
                 return run
-            self._study.tell(trial, state=TrialState.FAIL)
+            self._study.tell(trial, state=TrialState.FAIL)  # a trial without an end would count as running
         return None
 
     def on_run_complete(self, run: Run, record: Record | None) -> None:
@@ -132,7 +134,7 @@ class OptunaSearch:
             return
         values = self._objective_values(record)
         if values is None:
-            self._study.tell(trial, state=TrialState.FAIL)
+            self._study.tell(trial, state=TrialState.FAIL)  # TPE learns from completed trials only
         else:
             self._study.tell(trial, values)
 
@@ -140,7 +142,7 @@ class OptunaSearch:
         """Value of every objective at the rho that the run was trained with; None where one is missing."""
         if record is None or not record.points:
             return None
-        measured = record.points[0].flat()
+        measured = record.points[0].flat()  # ``execute`` starts with the training rho
         values: list[Any] = [measured.get(name) for name in self.objectives]
         return None if None in values else values
 

@@ -19,13 +19,14 @@ from rhobench.results.environment import cpu_model, usable_cores
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # otherwise Ray reports usage to a server
     "RAY_DEDUP_LOGS": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # tasks without a GPU keep the user's CUDA_VISIBLE_DEVICES
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results are stored in records only
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C must reach the driver as KeyboardInterrupt
     "TUNE_MAX_PENDING_TRIALS_PG": "64",  # start many trials at once; RunQueue suggests only runs that fit
+    # 0: no warning that Tune saves its state often, for nothing ever reads that state.
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a box even with verbose=0
 }
 """Environment variables that are set before Ray is imported, unless the user has set them."""
 
@@ -69,6 +70,7 @@ def ray_session(address: str, *, without_token: bool = False) -> Iterator[Cluste
     from rhobench.cluster.placement import Resources
 
     with cluster_access(where, without_token=without_token) as access:
+        # Nothing here uses the dashboard, which would open one more port.
         options = {"include_dashboard": False} if where is None else {}
         try:
             ray.init(
@@ -91,6 +93,7 @@ def ray_session(address: str, *, without_token: bool = False) -> Iterator[Cluste
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         try:
             total = Resources.of_cluster()
+            # At least one node, because cores_per_node divides by it.
             yield Cluster(
                 cpus=total.cpus, gpus=total.gpus, nodes=max(_count_worker_nodes(), 1), access=access.description
             )
@@ -110,7 +113,7 @@ def wait_for_nodes(address: str, count: int, seconds: float, *, without_token: b
     while time.monotonic() < deadline:
         where = read_address(address)
         assert where is not None
-        if make_probe(where)(None) != "unreachable":
+        if make_probe(where)(None) != "unreachable":  # ``ray_session`` reports a refused token
             break
         time.sleep(POLL_SECONDS)
     with ray_session(address, without_token=without_token) as cluster:
@@ -177,6 +180,7 @@ def check_local_cluster() -> dict[str, str]:
     with ray_session("local") as cluster:
         import ray
 
+        # Nested, so that Ray pickles it by value and the worker imports rhobench inside it, not to unpickle it.
         def versions() -> dict[str, str]:
             import platform
 

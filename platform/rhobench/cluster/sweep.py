@@ -96,6 +96,7 @@ def _require_capacity(runs: Sequence[Run], cluster: Cluster) -> None:
 
 def _prepare(runs: Sequence[Run], cluster: Cluster, progress: ProgressTable) -> None:
     """Prepare data that several runs share, and backbone features, with all cores of a node."""
+    # Cached features depend on both.
     keys = [config_hash(run.config.data) + config_hash(run.config.model.backbone) for run in runs]
     shared = {
         key: run.config
@@ -106,6 +107,7 @@ def _prepare(runs: Sequence[Run], cluster: Cluster, progress: ProgressTable) -> 
     if not shared:
         return
     progress.set_headline("preparing data and backbone features")
+    # max_calls=1 ends the process, and with it the memory of the data and its number of threads.
     task = ray.remote(num_cpus=cluster.cores_per_node, max_calls=1)(prepare)
     for config in shared.values():
         try:
@@ -150,7 +152,7 @@ def _make_tuner(
 ) -> tune.Tuner:
     base = queue.base  # the function below must not refer to the queue, which Ray pickles without its state
     trainable = tune.with_resources(
-        tune.with_parameters(trial, context=context),
+        tune.with_parameters(trial, context=context),  # stored once, not sent with every trial
         lambda parameters: resources_of(parameters, with_values(base, parameters["values"]).train),
     )
     return tune.Tuner(
@@ -159,7 +161,7 @@ def _make_tuner(
             search_alg=queue,
             scheduler=scheduler,
             num_samples=-1,  # RunQueue ends the sweep
-            reuse_actors=True,
+            reuse_actors=True,  # a new process per run would import torch every time
             trial_name_creator=run_id_of,  # the name that trackers show
             trial_dirname_creator=_folder_name,
         ),

@@ -83,7 +83,7 @@ def find_or_create_token(environment: Mapping[str, str] = os.environ) -> Token:
         handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # created with mode 0600
         try:
             with os.fdopen(handle, "w") as stream:
-                stream.write(secrets.token_hex(32))
+                stream.write(secrets.token_hex(32))  # 64 characters, as in the tokens that Ray creates
             os.link(temporary, file)  # unlike a rename, it keeps a token that another process created meanwhile
         except FileExistsError:
             pass
@@ -93,6 +93,6 @@ def find_or_create_token(environment: Mapping[str, str] = os.environ) -> Token:
         raise ClusterError(
             f"A token for Ray cannot be written to {file} ({error}): set {AUTH_TOKEN_PATH} to a writable file."
         ) from error
-    created = find_token(environment)
+    created = find_token(environment)  # read back, because another process may have been first
     assert created is not None
     return created

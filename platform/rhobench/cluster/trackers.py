@@ -36,12 +36,12 @@ def tracker_callbacks(names: Sequence[str], store: Store, experiment: str) -> li
     """
     callbacks: list[Callback] = [TensorBoardCallback(store)]
     if "mlflow" in names:
-        from ray.air.integrations.mlflow import MLflowLoggerCallback
+        from ray.air.integrations.mlflow import MLflowLoggerCallback  # imports mlflow, which need not be installed
 
         uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{store.path / 'mlflow.db'}")
         callbacks.append(MLflowLoggerCallback(tracking_uri=uri, experiment_name=experiment))
     if "wandb" in names:
-        from ray.air.integrations.wandb import WandbLoggerCallback
+        from ray.air.integrations.wandb import WandbLoggerCallback  # imports wandb, likewise
 
         project = os.environ.get("WANDB_PROJECT_NAME", experiment)
         callbacks.append(WandbLoggerCallback(project=project, dir=str(store.path)))

@@ -69,7 +69,7 @@ def resources_of(parameters: dict[str, Any], train: TrainConfig) -> tune.Placeme
 def _bundle(cpus: float, gpus: float, avoid: tuple[str, ...]) -> tune.PlacementGroupFactory:
     """Placement group of a trial, cached because Ray keeps the object for each trial."""
     if not cpus and not gpus:
-        return tune.PlacementGroupFactory([HEAD_NODE_RESOURCE])
+        return tune.PlacementGroupFactory([HEAD_NODE_RESOURCE])  # Ray rejects a bundle without resources
     bundle = {"CPU": cpus, "GPU": gpus}
     return tune.PlacementGroupFactory([bundle], **({"bundle_label_selector": [exclude_nodes(avoid)]} if avoid else {}))
 
@@ -133,6 +133,7 @@ def _run_task(
         superseded, stop_reason = broadcast((superseded, stop_reason))
         if superseded:
             raise SupersededError(attempt.run_id)
+        # After the last epoch, stopping would save little, and ``execute`` no longer expects it while it evaluates.
         if stop_reason is not None and status.epoch < status.epochs:
             raise StoppedEarlyError(stop_reason)
 
@@ -157,7 +158,7 @@ def _train_with_workers(
         ),
         run_config=ray.train.RunConfig(
             name=f"train-{tune.get_context().get_trial_id()}",
-            storage_path=context.ray_storage,
+            storage_path=context.ray_storage,  # not inherited from Tune
             callbacks=[TuneReportCallback()],
             # RunQueue decides about retries.
             failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),

@@ -148,6 +148,7 @@ class Watchdog:
         self.known_nodes = frozenset(living_nodes())
         self.idle_since = time.monotonic()
         self.stopped = threading.Event()
+        # A daemon, so that a call of Ray that hangs in it cannot keep the driver from ending.
         self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> Watchdog:
@@ -183,10 +184,12 @@ class Watchdog:
             self.warn(message)
 
     def _take_snapshot(self) -> SweepSnapshot:
+        # Copied, here and below, because the event loop of Tune changes both in its own thread.
         now, active = time.monotonic(), list(self.queue.active.values())
         if active or not self.queue.waiting:
             self.idle_since = now
         alive = frozenset(living_nodes())
+        # Lost nodes stay known, so that the problem lasts until they come back.
         lost, self.known_nodes = self.known_nodes - alive, self.known_nodes | alive
         return SweepSnapshot(
             waiting=[resources_needed(run) for run in list(self.queue.waiting)],
@@ -235,15 +238,17 @@ def _is_from_earlier_command(attempt: ActiveAttempt, trial: TrialSnapshot) -> bo
 def kill_process(node: str, pid: int) -> Any:
     """Kill a process on a node with SIGKILL; return Ray's reference to the task that does it."""
     on_node = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+    # num_cpus=0, because the stuck run may hold all CPUs of its node.
     return ray.remote(num_cpus=0, scheduling_strategy=on_node)(_send_sigkill).remote(pid)
 
 
 def _send_sigkill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)  # a process that hangs may not react to SIGTERM
 
 
 def _free_gib(store: Store) -> float | None:
     if not store.is_local:
         return None
+    # The folder of a new store may not exist yet.
     folder = next(parent for parent in [store.path, *store.path.parents] if parent.exists())
     return shutil.disk_usage(folder).free / 2**30

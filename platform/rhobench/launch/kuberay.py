@@ -75,7 +75,7 @@ def rayjob(plan: LaunchPlan, image: str, mounts: dict[str, str], secret: str | N
             "entrypoint": shlex.join(plan.command("auto")),
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": 60,
-            "backoffLimit": 2,
+            "backoffLimit": 2,  # a retry continues: finished runs in the store are not repeated
             "rayClusterSpec": {
                 "rayVersion": version("ray"),
                 "authOptions": {"mode": "token"} | ({"secretName": secret} if secret else {}),
@@ -98,6 +98,7 @@ def rayjob(plan: LaunchPlan, image: str, mounts: dict[str, str], secret: str | N
 
 def network_policy(plan: LaunchPlan) -> dict[str, Any]:
     """Return the NetworkPolicy: only the pods themselves and, at the dashboard, KubeRay's operator reach the pods."""
+    # All namespaces ({}), because the operator usually runs in one of its own.
     operator = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}, "namespaceSelector": {}}
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -129,6 +130,8 @@ def _pod(
         "name": name,
         "image": image,
         "env": [{"name": variable, "value": value} for variable, value in ENVIRONMENT.items()],
+        # Equal, so that Kubernetes evicts the pod last (QoS class Guaranteed). Copied, because YAML would write an
+        # alias for the same object.
         "resources": {"requests": amounts, "limits": dict(amounts)},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
@@ -137,7 +140,7 @@ def _pod(
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
-            "fsGroup": USER,
+            "fsGroup": USER,  # makes volumes writable for the user
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container],

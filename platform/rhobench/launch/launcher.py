@@ -19,6 +19,7 @@ TOKEN_FILE = "~/.ray/auth_token"
 ENVIRONMENT = "export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0"
 """Set before every command on the cluster, whose shells do not inherit the variables of this one."""
 
+# The dashboard runs jobs for whoever reaches it, so it listens on the loopback interface only.
 HEAD = "--head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml"
 """Arguments of ``ray start`` on the head node, which trains nothing."""
 
@@ -75,6 +76,7 @@ def launcher(plan: LaunchPlan, machines: Machines, image: str | None) -> str:
             "run_options": ["--security-opt=no-new-privileges"],
             "worker_run_options": gpus,
         }
+    # width=1000, because YAML would break shell commands over several lines.
     return "".join(f"# {line}\n" for line in _header(plan)) + yaml.safe_dump(
         common | special, sort_keys=False, width=1000
     )
@@ -97,6 +99,7 @@ def _header(plan: LaunchPlan) -> list[str]:
 
 def _start(arguments: str, *, cpus: int, gpus: int) -> str:
     """Shell command that starts Ray on a node, with the token readable only by its owner."""
+    # Ray needs more open files than the usual limit of 1024.
     return (
         f"chmod 600 {TOKEN_FILE}; {ENVIRONMENT}; ulimit -n 65536; "
         f"ray start {arguments} --num-cpus={cpus} --num-gpus={gpus} --disable-usage-stats"
@@ -119,9 +122,11 @@ def _aws(plan: LaunchPlan, machines: Machines) -> dict[str, Any]:
         raise ConfigError(f"--provider aws needs --instance-type: a type with at least {nodes.resources}.")
     return {
         "max_workers": nodes.count,
+        # Machines are terminated, because the disks of stopped ones are still billed.
         "provider": {"type": "aws", "region": machines.region or "us-west-2", "cache_stopped_nodes": False},
         # The head advertises no CPUs, so it is given no training.
         "available_node_types": {
+            # 2 vCPUs and 8 GiB, like the head pod of KubeRay.
             "head": {"node_config": {"InstanceType": "m7i.large"}, "resources": {"CPU": 0}},
             "training": {
                 "node_config": {"InstanceType": machines.instance},

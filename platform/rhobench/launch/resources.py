@@ -152,6 +152,7 @@ def plan_launch(
     Raises:
         ConfigError: a path has no meaning on another machine, or a number is out of range.
     """
+    # Comments in the generated files show these texts, and a line break would end a comment.
     for option, value in [("--store", store), ("--data", data), *[("--set", setting) for setting in settings]]:
         if value is not None and not value.isprintable():
             raise ConfigError(f"{option} {value!r} contains a character that is not printable: remove it.")

@@ -27,10 +27,11 @@ def slurm(plan: LaunchPlan, hours: float) -> str:
         f"--nodes={nodes.count}",
         "--ntasks-per-node=1",
         f"--cpus-per-task={nodes.cpus}",
+        # SLURM takes whole numbers only.
         f"--mem={math.ceil(nodes.memory_gib * 1024)}M",
         f"--time={math.ceil(hours * 60)}",
         "--requeue",
-        "--open-mode=append",
+        "--open-mode=append",  # a requeued job would otherwise overwrite its log
         "--output=%x-%j.log",
     ]
     directives += [f"--gpus-per-node={nodes.gpus}"] if nodes.gpus else []
@@ -42,6 +43,7 @@ def slurm(plan: LaunchPlan, hours: float) -> str:
         "ray and rhobench must be on the PATH of the submitting shell, and installed there on every node.",
     ]
     header = "\n".join([*(f"#SBATCH {d}" for d in directives), *(f"# {line}" for line in comments)])
+    # Inserted afterwards, because shlex.join would quote the shell variable.
     run = shlex.join(plan.command("ADDRESS")).replace(" ADDRESS ", ' "$address" ', 1)
     return f"""#!/bin/bash
 {header}

@@ -67,6 +67,7 @@ def plan_sweep(
         search = replace(search, hours=_mean(hours[len(study.configs) :]))
     return SweepPlan(
         experiment=study.experiment.base.experiment,
+        # Not strict: the hours of the runs that stand for a search follow at the end.
         runs=[_plan_run(study, run, cluster, taken) for run, taken in zip(resolved, hours, strict=False)],
         search=search,
         cluster=cluster,
@@ -119,6 +120,7 @@ def _estimate_speed(
     if not planned:
         return UNKNOWN_SPEED
     train, data = planned[0].train, planned[0].data
+    # Devices of a cluster are unknown here, so those of its latest run in the store stand for them.
     device = local_device(gpu=train.gpus_per_worker > 0) if address == "local" else None
     return (
         speed_from_records(records, device, train)

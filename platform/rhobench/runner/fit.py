@@ -56,6 +56,7 @@ class ConfigurationFit:
         # Loader processes overlap with the step; without them the step waits for its images.
         step = max(best.step_seconds, share * load) if loaders else best.step_seconds + share * load
         score = max(best.score_seconds, load) if loaders else best.score_seconds + load
+        # Rounded up, because the last epoch is always scored; then once for each further rho.
         scorings = (train.epochs - 1) // train.eval_every_epochs + 1 + len(self.config.measure.rhos)
         steps = train.epochs * (work.train_images // train.batch_size)
         return (steps * step + scorings * work.val_images / train.num_workers * score) / 3600
@@ -187,7 +188,7 @@ def _probe_sizes(
     """Probe micro-batches from all images of a worker downwards until one fits."""
     share = config.train.batch_size // config.train.num_workers
     for size in range(share, 0, -1):
-        if share % size == 0:
+        if share % size == 0:  # train.micro_batch_size must divide the share of a worker
             on_progress(f"{name}: micro-batch of {size} images")
             probe = run_in_subprocess(config, work, size)
             yield probe
@@ -211,6 +212,7 @@ def run_in_subprocess(config: RunConfig, work: Workload, micro_batch_size: int) 
     )
     if done.returncode == KILLED:
         return StepProbe(micro_batch_size=micro_batch_size, fits=False, reason="killed by the system: out of memory")
+    # Libraries may print something before the last line.
     answer = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"error": _last_line(done)}
     if "error" in answer:
         raise FitError(

@@ -70,7 +70,7 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
     from rhobench.cluster.address import read_address
     from rhobench.cluster.progress_table import ProgressTable
 
-    read_address(options.address)
+    read_address(options.address)  # only to refuse a wrong one before the store is claimed
     store = Store(place)
     store.claim(study.experiment)
     study = study.resolved_in(store)
@@ -93,6 +93,7 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
                 _sweep(study, store, options, search, progress)
     except KeyboardInterrupt:
         interrupted = True
+    # Also those that were proposed during the sweep.
     if search is not None:
         study = study.with_runs(search.configs)
     return _conclude(study, store, interrupted, console)

@@ -93,6 +93,7 @@ def training_images(data: DataConfig) -> TrainingImages:
         sizes = np.array([(image["height"], image["width"]) for content in contents for image in content["images"]])
         classes = len(contents[0]["categories"])
     # The typical image is the median by area; with ``scales_px``, at the median of the sizes that are drawn.
+    # A stable sort gives the same image on every machine, also where several have the same area.
     typical = sizes[np.argsort(sizes.prod(axis=1), kind="stable")[len(sizes) // 2]]
     height, width = data.resize_px or (int(typical[0]), int(typical[1]))
     if data.scales_px or data.resize_px is None:
@@ -148,6 +149,7 @@ def speed_from_records(records: Iterable[Record], device: str | None, train: Tra
         except (OSError, ValueError, KeyError):  # its data set no longer exists
             continue
         if gflops:
+            # With the seconds of evaluation, whose operations are not counted, so that hours include them.
             rates.append((seconds + (record.cost.get("eval_seconds") or 0.0)) / gflops)
     if not rates:
         return None
@@ -233,7 +235,7 @@ def _count_gflops(model: ModelConfig, rho: float | None, height: int, width: int
     return backbone, counted.gflops - backbone
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=1)  # the two counts of a model follow each other, and more models would fill the memory
 def _build_untrained(model: ModelConfig) -> Detector:
     """Build a model without loading weights: neither they nor what is frozen changes the count."""
     from rhobench.model import build_model

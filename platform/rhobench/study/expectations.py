@@ -42,7 +42,7 @@ def expectation_scope(study: Study) -> ExpectationScope:
         settings = _result_settings(config)
         if settings in original:
             run_ids.append(run_id)
-        elif not changed:
+        elif not changed:  # one example is enough for the message
             changed = _changed_paths(settings, original)
     if not run_ids:
         reason = f"the settings differ from those of the experiment ({', '.join(changed)})"

@@ -71,7 +71,7 @@ def chosen_run(experiment: Experiment, values: Mapping[str, Any]) -> RunConfig:
     setting = {path: _read_on_axis(axes[path], value) for path, value in values.items()}
     if is_excluded(experiment, setting):
         raise ConfigError(f"{experiment.base.experiment} excludes the run with {format_values(setting)}.")
-    return replace(with_values(experiment.base, setting), seed=experiment.seeds[0])
+    return replace(with_values(experiment.base, setting), seed=experiment.seeds[0])  # a search has one seed
 
 
 def values_on_axes(experiment: Experiment, config: RunConfig) -> GridSettings | None:
@@ -121,7 +121,7 @@ def _validate(experiment: Experiment) -> None:
     name, sampling = experiment.base.experiment, experiment.sampling
     paths = [axis.path for axis in experiment.axes]
     for path in paths:
-        value_at(experiment.base, path)
+        value_at(experiment.base, path)  # raises if there is no such field
         _require_variable(path)
         if paths.count(path) > 1:
             raise ConfigError(f"{name} has two axes for {path}: list all its values in one.")

@@ -60,6 +60,7 @@ class KnownRuns:
             for record in store.records():
                 key = run_key(from_dict(RunConfig, record.config))
                 records[key] = (*records.get(key, ()), record)
+            # Without a record, only the end of the id tells the run key.
             unrecorded = {name.rpartition("-")[2]: name for name in store.unrecorded()}
         except StoreNotFoundError:
             return cls(records={}, unrecorded={})

@@ -49,6 +49,7 @@ def _distances_and_extremes(values: Sequence[Any]) -> tuple[NDArray[np.float64],
     """(n, n) distances in [0, 1] between the values of one path, and (n,) whether each is extreme."""
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         distinct = sorted(set(values))
+        # A path with a single value divides by 1, not by 0.
         rank = np.array([distinct.index(value) for value in values]) / max(len(distinct) - 1, 1)
         return np.abs(rank[:, None] - rank[None, :]), np.isin(rank, (0, 1))
     kinds = list(dict.fromkeys(values))

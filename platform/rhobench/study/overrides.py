@@ -62,6 +62,7 @@ class Overrides:
             order=experiment.order if self.order is None else _parse_choice(self.order, Order, "--order"),
             early_stopping=self._early_stopping(experiment),
         )
+        # The user's own exclusions stay, so that one that excludes nothing is reported.
         return replace(changed, exclude=(*effective_exclusions(changed), *map(parse_exclusion, self.exclude)))
 
     def _early_stopping(self, experiment: Experiment) -> EarlyStopping | None:
@@ -99,6 +100,7 @@ def parse_axis(text: str) -> Axis:
         ConfigError: the text has another form, or the field does not take these values.
     """
     path, values = _split(text, "--axis", "PATH=V1,V2, such as --axis model.rho=0.1,0.3")
+    # Values of a field that is a list contain commas themselves.
     parts = [part.strip() for part in values.split(";" if is_tuple_at(path) else ",")]
     # For a field that takes several values, an empty part is the empty list.
     read = tuple(read_value(path, part) for part in parts if part or is_tuple_at(path))

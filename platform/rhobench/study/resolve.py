@@ -32,6 +32,7 @@ def resolve_study(request: StudyRequest) -> Study:
         raise ConfigError(f"There is no run at {source} to fork from: give the folder of a run, STORE/runs/RUN_ID.")
     if base.data.dir is not None:
         folder = Path(base.data.dir)
+        # Unchanged, so it may still be the placeholder of the experiment.
         if base.data.dir == study.original.base.data.dir and not folder.is_dir():
             raise ConfigError(
                 f"{request.experiment} needs a data set: give the folder that holds annotations/ and images/ "
@@ -88,7 +89,7 @@ def _collect_settings(request: StudyRequest, experiment: Experiment) -> dict[str
     if request.smoke:
         settings |= {path: value for path, value in experiment.smoke.items() if path not in varied}
     if request.data is not None:
-        settings["data.dir"] = str(request.data.absolute())
+        settings["data.dir"] = str(request.data.absolute())  # Ray workers have other working directories
     if request.fork is not None:
         settings["train.fork_from"] = str(request.fork.absolute())
     settings |= assigned

@@ -48,6 +48,7 @@ def round_to_field(axis: Range, value: float) -> int | float:
     """Round ``value`` to a whole number if the field takes those, else to ``DIGITS`` digits, within the bounds."""
     if number_at(axis.path) is int:
         return int(min(max(round(value), axis.low), axis.high))
+    # Rounding to a few digits can leave the range.
     return min(max(float(f"{value:.{DIGITS}g}"), float(axis.low)), float(axis.high))
 
 
