@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any, ClassVar
 
 import pytest
@@ -120,6 +121,15 @@ def test_weights_updated_by_a_fused_optimiser_are_folded_again() -> None:
             fresh.load_state_dict(body.state_dict())
             assert_close(after, fresh(images()))
         assert not torch.allclose(after[-1], before[-1])
+
+
+def test_a_copy_starts_without_the_folded_weights() -> None:
+    folded = FoldedBody(network("test_resnet"))
+    with torch.no_grad():
+        folded(images())
+    copied = pickle.loads(pickle.dumps(folded))
+    assert vars(copied).keys() == vars(folded).keys()
+    assert len(pickle.dumps(folded)) == len(pickle.dumps(copied)), "a pickle must not contain the weights twice"
 
 
 def test_a_copy_does_not_share_the_cache() -> None:

@@ -45,7 +45,7 @@ class FoldedBody:
 
     def __getstate__(self) -> dict[str, Any]:
         """State without the cache, which refers to the tensors of the original: a copy folds its own."""
-        return self.__dict__ | {"_kept": None}
+        return self.__dict__ | {"_cache": None}
 
     def _folded_parameters(self) -> dict[str, Tensor]:
         """Folded weights and biases by name; cached without gradient until one of their sources changes."""
