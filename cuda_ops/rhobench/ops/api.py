@@ -15,7 +15,7 @@ from rhobench.ops.torch_op import OPERATORS, flat_sizes
 
 def available_backends() -> tuple[str, ...]:
     """Names of the backends that can run on this machine, the reference first."""
-    discover()
+    discover()  # sub-packages may have been added since the import
     return tuple(name for name in backend_names() if name == REFERENCE or BACKENDS[name].unavailable_reason() is None)
 
 

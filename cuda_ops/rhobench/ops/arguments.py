@@ -44,6 +44,7 @@ def check_fused(
         )
     if query_index is None:
         return
+    # Its values are left to the backends: reading them here would wait for a GPU.
     if query_index.shape != (images, queries) or query_index.dtype != torch.int64:
         raise ValueError(
             f"query_index has shape {tuple(query_index.shape)} and dtype {query_index.dtype}: it needs "

@@ -58,6 +58,7 @@ def discover() -> None:
         ImportError: a sub-package does not define ``BACKEND``.
         ValueError: two backends have the same name.
     """
+    # Through sys.modules, because the package may still be in the middle of its own import
     for module in pkgutil.iter_modules(sys.modules[__package__].__path__):
         if not module.ispkg or module.name in _imported:
             continue

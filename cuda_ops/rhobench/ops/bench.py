@@ -126,6 +126,7 @@ def main(arguments: Sequence[str] | None = None, peers: Mapping[str, Attention] 
         )
         print("\n".join(line(row, rows) for row in rows), flush=True)
         found += [row.as_dict(rows) for row in rows]
+        # A deviating peer or compiled reference is printed, but is no fault of the backend.
         failed |= any(not row.comparison.agrees for row in rows if row.backend in (REFERENCE, options.backend))
         if options.out:  # after every problem, so that an interrupted run keeps its results
             date = datetime.date.today().isoformat()
@@ -154,6 +155,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write all results and raw samples as JSON")
     options = parser.parse_args(arguments)
     options.shapes = options.shapes or list(SHAPES)
+    # Not a default of argparse, to which --dtype would append
     options.dtype = options.dtype or list(DTYPES)
     unknown = [shape for shape in options.shapes if shape not in SHAPES]
     if unknown:

@@ -26,10 +26,12 @@ def cache_folder(*parts: str, variable: str = "") -> Path:
         inner = folder.joinpath(*parts)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Anyone can create a folder of this name in a shared folder for temporary files.
             owned = folder.stat().st_uid == os.getuid()
             inner.mkdir(parents=True, exist_ok=True)
         except OSError:
-            continue
+            continue  # such as a read-only home folder
         if owned and os.access(inner, os.W_OK):
             return inner
+    # Nothing is left for later processes, but this one can run.
     return Path(tempfile.mkdtemp(prefix="rhobench-kernels-"))

@@ -19,6 +19,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 Attention = Callable[[Form, dict[str, Tensor], list[tuple[int, int]], Tensor | None], Tensor]
 """(form, arguments from ``Inputs.differentiable``, spatial shapes, query index) -> output of the operator."""
 
+# Half precision: about half of the largest rounding error, which norms average. float32: eight of them, for the sums.
 _ROUNDING = {torch.float32: 5e-7, torch.float16: 3e-4, torch.bfloat16: 2e-3}
 _QUERIES_PER_CHUNK = 2048
 
@@ -89,6 +90,7 @@ def check_backend(
     Raises:
         ValueError: there is no such backend.
     """
+    # Raised here, since compare() would report an unknown name as an error of the backend.
     if backend != REFERENCE:
         find_backend(backend)
     compared = []
@@ -116,16 +118,20 @@ def exact_results(form: Form, inputs: Inputs) -> Exact:
     arguments = inputs.differentiable(form)
     leaves = {name: tensor.detach().double().requires_grad_() for name, tensor in arguments.items()}
     queries, dtype = inputs.sampling_offsets.shape[1], inputs.value.dtype
+    # With an index, the reference points belong to the tokens, and every chunk needs all of them.
     of_queries = set(arguments) - {"value"} - ({"reference_points"} if inputs.query_index is not None else set())
+    # On the CPU, so that every device gets the same numbers
     random = torch.Generator().manual_seed(queries)
     images, _, heads, width = inputs.value.shape
     grad_output = torch.randn(images, queries, heads * width, generator=random).to(inputs.value.device, dtype)
     outputs = []
+    # Without queries, one empty chunk, so that there are an output and gradients to compare
     for start in range(0, max(queries, 1), _QUERIES_PER_CHUNK):
         rows = slice(start, start + _QUERIES_PER_CHUNK)
         part = {name: leaf[:, rows] if name in of_queries else leaf for name, leaf in leaves.items()}
         index = None if inputs.query_index is None else inputs.query_index[:, rows]
         output = attend(form, part, inputs.spatial_shapes, index, backend="reference")
+        # backward() instead of grad(): the gradients of shared tensors add up over the chunks.
         output.backward(grad_output[:, rows].double())
         outputs.append(output.detach())
     gradients = {f"grad_{name}": leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}

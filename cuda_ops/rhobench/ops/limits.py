@@ -61,6 +61,7 @@ def _bytes_once(problem: Problem, dtype: torch.dtype, kind: Pass) -> int:
     # The reference points of a decoder are one box for each query, those of an encoder the centres of all tokens, which
     # all images share.
     references = problem.batch * problem.queries * 4 if problem.kind == "decoder" else problem.tokens * 2
+    # Three numbers for each sample: two offsets and a logit
     inputs = (value + 3 * samples) * dtype.itemsize + references * len(problem.levels) * _FLOAT32
     # Backward: the inputs and the gradient of the output are read, the gradients of value, offsets and logits written.
     backward = inputs + (output + value + 3 * samples) * dtype.itemsize if kind == "training" else 0
@@ -88,6 +89,7 @@ def read_speed(size: int, threads: int, device: torch.device = _CPU) -> float:
         device: device of the tensor.
     """
     numbers = torch.ones(min(max(size, 1 << 16), 1 << 28) // _FLOAT32, device=device)
+    # A reduction, because it writes next to nothing: a copy would measure writes as well
     contender = on_gpu([numbers.amax]) if device.type == "cuda" else on_cpu(numbers.amax)
     (samples,) = time_interleaved({"": contender}, rounds=1, round_s=0.3, max_warm=1000).values()
     return numbers.numel() * _FLOAT32 / (1e-3 * samples.median)

@@ -103,6 +103,7 @@ def measure(
     attentions |= {name: partial(attend, backend=name) for name in backends}
     inputs = {dtype: make_inputs(SHAPES[shape], DTYPES[dtype], device) for _, dtype in entries}
     exact = {dtype: exact_results(form, tensors) for dtype, tensors in inputs.items()}
+    # Each problem recompiles the reference; at the limit of recompilations, fullgraph=True would raise.
     torch.compiler.reset()
     rows: list[Row] = []
     contenders: dict[tuple[int, Pass], Contender] = {}
@@ -119,6 +120,7 @@ def measure(
 
 def _compiled_reference() -> Attention:
     plain, fused = (
+        # Code for exactly these sizes, so that the baseline is as strong as it can be
         torch.compile(function, fullgraph=True, dynamic=False)
         for function in (reference.deformable_attention, reference.fused_deformable_attention)
     )
@@ -147,6 +149,7 @@ def _calls(attention: Attention, form: Form, inputs: Inputs, grad: Tensor) -> di
             attention(form, leaves, shapes, index)
 
     def training() -> None:
+        # backward() would also time the accumulation into the leaves.
         torch.autograd.grad(attention(form, leaves, shapes, index), list(leaves.values()), grad)
 
     return {"forward": forward, "training": training}

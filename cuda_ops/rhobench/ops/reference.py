@@ -30,6 +30,7 @@ def deformable_attention(
     for index, (height, width) in enumerate(spatial_shapes):
         pixels = levels[index].permute(0, 2, 3, 1).reshape(num_images * num_heads, head_dim, height, width)
         grid = grids[:, :, :, index].transpose(1, 2).flatten(0, 1)  # (N*H, Q, P, 2)
+        # align_corners=False puts the centre of pixel i at (i + 0.5) / size, as the official kernels do.
         samples.append(F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
     sampled = torch.stack(samples, dim=-2).flatten(-2)  # (N*H, D, Q, L*P)
 
@@ -66,6 +67,7 @@ def sampling_points(
     if references.shape[-1] == 4:
         scaled = offsets * (references[..., 2:] * (0.5 / num_points))
     else:
+        # Coordinates are (x, y), but shapes are (height, width).
         scaled = offsets * offsets.new_tensor([(1 / width, 1 / height) for height, width in spatial_shapes])[:, None]
     weights = attention_logits.to(dtype).flatten(-2).softmax(-1).view(attention_logits.shape)
     return references[..., :2] + scaled, weights

@@ -19,6 +19,7 @@ FORMS: tuple[Form, ...] = ("plain", "fused")
 
 # Distance that samples keep from pixel centres, where the gradient is discontinuous.
 _CLEARANCE_PX = 1e-3
+# 640x480, the most common size of images in COCO, with its shorter side at 800
 _LEVELS_800x1066 = ((100, 134), (50, 67), (25, 34), (13, 17))
 _LEVELS_640x640 = ((80, 80), (40, 40), (20, 20))
 _LEVELS_800x1333 = ((200, 334), (100, 167), (50, 84), (25, 42), (13, 21))
@@ -95,6 +96,7 @@ class Inputs:
             self.attention_logits,
             query_index=self.query_index,
         )
+        # Locations stay in float32: half precision has too few bits for a position on a large map.
         weights = weights.to(self.value.dtype)
         return {"value": self.value, "sampling_locations": locations, "attention_weights": weights}
 
@@ -147,6 +149,7 @@ def make_inputs(
     offsets = (steps + noise * drawn).to(dtype)
     sizes = torch.tensor([(width, height) for height, width in shapes]).double()[:, None]  # (L, 1, 2)
     for _ in range(100):
+        # From the offsets as rounded to their dtype, because rounding can move a sample to a centre
         places, _ = sampling_points(shapes, references.double(), offsets, logits, query_index=index)
         pixels = places * sizes - 0.5
         close = (pixels - pixels.round()).abs() < _CLEARANCE_PX

@@ -58,6 +58,7 @@ class Samples:
     @property
     def spread(self) -> tuple[float, float]:
         """10th and 90th percentile of the times of the warm calls."""
+        # "inclusive" does not extrapolate beyond the samples when there are few.
         deciles = quantiles(self.warm_samples, n=10, method="inclusive")
         return deciles[0], deciles[-1]
 
@@ -164,6 +165,7 @@ def time_interleaved(
 
 def _time_round(contender: Contender, seconds: float, max_warm: int) -> tuple[float, list[float]]:
     """Make a cold call and then warm ones, with the garbage collector disabled."""
+    # A collection would otherwise fall into an arbitrary call and count as its time.
     gc.collect()
     gc.disable()
     try:

@@ -40,6 +40,7 @@ Each is contiguous and has the dtype and shape of its tensor, except the last: i
 OPERATORS: dict[str, Callable[..., Tensor]] = {}
 """The operator of each backend, by the backend's name: the overload ``rhobench::deformable_attention.NAME``."""
 
+# A process can have only one library of kind DEF for a namespace, but any number of fragments.
 _LIBRARY = torch.library.Library("rhobench", "FRAGMENT")
 
 
@@ -52,6 +53,7 @@ def define(name: str, device_type: str, forward: Forward, backward: Backward) ->
         forward: the implementation.
         backward: its gradients.
     """
+    # The backward pass is an operator too, so that torch.compile does not trace into it either.
     operator, gradients = f"deformable_attention.{name}", f"deformable_attention_backward.{name}"
     _LIBRARY.define(f"{operator}({_ARGUMENTS}) -> Tensor")
     _LIBRARY.define(f"{gradients}(Tensor grad_output, {_ARGUMENTS}, bool needs_reference) -> {_GRADIENTS}")
@@ -92,6 +94,7 @@ def _fake_backward(
     needs_reference: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     grad_value, grad_points, grad_weights = (tensor.new_empty(tensor.shape) for tensor in (value, points, weights))
+    # Empty instead of None: the schema promises four tensors
     shape: tuple[int, ...] = (0,)
     if reference_points is not None and needs_reference:
         shape = (*points.shape[:2], *reference_points.shape[2:])
@@ -108,7 +111,7 @@ def _differentiate(gradients: Callable[..., tuple[Tensor, ...]]) -> Callable[...
 
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         value, points, weights, reference_points, query_index = ctx.saved_tensors
-        needs_reference = ctx.needs_input_grad[4]
+        needs_reference = ctx.needs_input_grad[4]  # reference_points, the fifth argument
         grad_value, grad_points, grad_weights, grad_reference = gradients(
             grad_output, value, ctx.sizes, points, weights, reference_points, query_index, needs_reference
         )

@@ -14,6 +14,7 @@ def escaped(value: object) -> str:
 
 def script_safe(json_text: str) -> str:
     """JSON that can be embedded in a script element: it cannot contain "</script>"."""
+    # In JSON \u003c is the same character. Every "<", because "<!--" also changes where a script ends.
     return json_text.replace("<", "\\u003c")
 
 

@@ -100,6 +100,7 @@ def _draw_boxes(image: Image.Image, objects: Sequence[DetectedObject], scale: fl
     for found in objects:
         colour = _colour(found)
         x0, y0, x1, y1 = (side * scale for side in found.box)
+        # Pillow refuses swapped corners, which boxes of an untrained model may have.
         pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=colour, width=3)
         text = f"{found.name} {found.score:.2f}"
         # Above the box, or inside it at the upper edge of the image.

@@ -66,7 +66,9 @@ TOLERANCE = 0.01
 
 def write_report(store: Store, out: Path) -> Path:
     """Write the report on all runs of ``store`` to the file ``out`` and return ``out``."""
+    # records() first: frame() then uses the records that are parsed already.
     records, frame = store.records(), store.frame()
+    # In this order: curves() replaces the problems of the store, verdicts() adds to them.
     figures, verdicts = _figures(frame, store.curves()), store.verdicts()
     page = PAGE.substitute(
         title="Sparse DETR: accuracy against cost",
@@ -128,7 +130,7 @@ def _key_numbers(frame: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
         if rows["setting"].nunique() > 1:
             yield title, "–", "Several settings that cannot be compared, see the figure"
             continue
-        enough = rows[rows["ap"] >= best["ap"] - TOLERANCE - 1e-9]
+        enough = rows[rows["ap"] >= best["ap"] - TOLERANCE - 1e-9]  # rounding must not exclude a run at the limit
         least = enough.iloc[enough[x].argmin()]
         saved = 1 - least[x] / best[x]
         yield (

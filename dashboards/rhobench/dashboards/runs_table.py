@@ -38,6 +38,7 @@ def runs_table(frame: pd.DataFrame) -> str:
     """The card with the table of runs; hidden columns are named above the table and kept in the CSV file."""
     columns = [(name, label) for name, label in COLUMNS if name in frame and frame[name].notna().any()]
     if (sampled := samples_rho(frame)).any():
+        # As objects, because a column of floats takes no text
         frame = frame.assign(rho=frame["rho"].astype(object).mask(sampled, "sampled"))
     if frame["rho"].equals(frame["rho_infer"]):
         columns = [column for column in columns if column[0] != "rho"]

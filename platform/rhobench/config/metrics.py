@@ -62,7 +62,7 @@ class Metric:
     @property
     def noun(self) -> str:
         """Label inside a sentence: "GFLOPs", "latency"."""
-        return self.label if self.label[1].isupper() else self.label.lower()
+        return self.label if self.label[1].isupper() else self.label.lower()  # acronyms keep their capitals
 
     def format(self, value: float | None) -> str:
         """The value as displayed; a dash for None and NaN."""

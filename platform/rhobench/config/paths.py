@@ -152,6 +152,7 @@ def run_id(config: RunConfig, axes: tuple[str, ...]) -> str:
     """Return the name of a run: experiment, values of the axes and seed in readable form, then its ``run_key``."""
     readable = [config.experiment]
     values = {path: value_at(config, path) for path in axes}
+    # An empty tuple switches an option off and would only lengthen the name.
     readable += [f"{path.rsplit('.', 1)[-1]}{_slug(path, value)}" for path, value in values.items() if value != ()]
     return "-".join([*readable, f"seed{config.seed}", run_key(config)])
 
@@ -180,6 +181,7 @@ def _slug(path: str, value: Any) -> str:
 
 def config_hash(config: Any) -> str:
     """Return a hash of all values of a configuration, as eight hexadecimal digits."""
+    # One text for equal values, whatever the order of the fields in the code
     text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -192,7 +194,8 @@ def differences(first: Any, second: Any) -> list[Difference]:
 
 def _unknown_path(path: str) -> ConfigError:
     known = [p for p, _ in leaves(RunConfig(experiment=""))]
-    near = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
+    near = difflib.get_close_matches(path, known, n=1, cutoff=0.0)  # there is always a nearest one
+    # "lr" and "model.lr" mean "train.lr", even if another path has more similar letters.
     same_name = [p for p in known if p.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
     suggestion = (same_name or near)[0]
     return ConfigError(f"There is no configuration field {path!r}. Did you mean {suggestion!r}?")

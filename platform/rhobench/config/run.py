@@ -36,6 +36,7 @@ class RunConfig:
     """Measurement of accuracy and cost after the training."""
 
     def __post_init__(self) -> None:
+        # NumPy's global generator takes no larger seed.
         require(0 <= self.seed < 2**32, "seed", self.seed, "it must be between 0 and 4294967295")
         varied = ", ".join(f"data.{name}={value!r}" for name, value in self.data.augmentation.items())
         rule = f"cached features cover only images and their mirror images; set it to false or remove {varied}"

@@ -28,7 +28,7 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     with _temporary_file(path) as temporary:
         _write_durably(temporary, content)
         os.replace(temporary, path)
-    _sync_folder(path.parent)
+    _sync_folder(path.parent)  # a new name is durable only with its folder
     _remove_stale_files(path)
 
 

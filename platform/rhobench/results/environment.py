@@ -42,7 +42,7 @@ def describe_environment() -> dict[str, Any]:
         "cpu": cpu_model(),
         "cpu_cores": usable_cores(),
         "ram_gib": _ram_gib(),
-        "git": _git_state(Path(__file__).resolve().parents[3]),
+        "git": _git_state(Path(__file__).resolve().parents[3]),  # the root of a checkout
         "argv": without_secrets(sys.argv),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
@@ -57,11 +57,13 @@ def _version(distribution: str) -> str | None:
 
 def usable_cores() -> int | None:
     """Number of CPU cores that this process may run on; None if unknown."""
+    # os.cpu_count() also counts cores that taskset or a cpuset excludes.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def cpu_model() -> str:
     """Name of the processor as reported by the operating system."""
+    # First, because platform.processor() is empty on many Linux systems
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
@@ -85,6 +87,7 @@ def _git_state(root: Path) -> dict[str, str | None] | None:
     try:
         commit = _git(root, "rev-parse", "HEAD").decode().strip()
         changes = _git(root, "diff", "HEAD")
+        # -z, because git quotes unusual names otherwise
         untracked = _git(root, "ls-files", "--others", "--exclude-standard", "-z").split(b"\0")
     except (OSError, subprocess.SubprocessError):  # no git, or a repository without a commit
         return None

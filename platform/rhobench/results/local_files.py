@@ -34,6 +34,7 @@ class LocalFiles(Files):
     def read(self, path: str) -> bytes:
         """Return the content of a regular file; OSError for a pipe or a device, which might never end."""
         # os.open instead of Path.open, which takes most of the time when reading ten thousand small files.
+        # O_NONBLOCK, because opening a pipe would wait for its writer
         handle = os.open(f"{self.root}/{checked_path(path)}", os.O_RDONLY | os.O_NONBLOCK)
         with FileIO(handle) as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -141,5 +142,6 @@ class LocalFiles(Files):
 
 
 def _file_info(status: os.stat_result) -> FileInfo:
+    # Atomic writes create a new inode, which tells apart changes within one tick of the clock.
     version = f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
     return FileInfo(size=status.st_size, modified=status.st_mtime, version=version)

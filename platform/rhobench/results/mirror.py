@@ -79,18 +79,20 @@ def mirrored(
             _download(store.files, remote, Path(copy))
             yield Path(copy)
         return
+    # Stores may hold runs with the same id.
     place = hashlib.sha256(store.place.partition("?")[0].encode()).hexdigest()[:8]
     folder = scratch / place / run_id
     folder.mkdir(parents=True, exist_ok=True)
     downloaded = _download(store.files, remote, folder)
     uploader = _Uploader(files=store.files, folder=folder, remote=remote)
+    # What has just been downloaded need not be uploaded again.
     uploader.uploaded = {name: seen for name, seen in uploader.scan().items() if name in downloaded}
     uploader.remote_checkpoints = {name for name in downloaded if name.startswith(CHECKPOINT)}
     thread = threading.Thread(target=uploader.run, args=(poll_seconds,), name=f"upload of {run_id}", daemon=True)
     thread.start()
     try:
         yield folder
-    except BaseException as error:
+    except BaseException as error:  # an interrupted run is continued from the last checkpoint in the store
         uploader.finish(thread)
         if uploader.error:  # the exception that ended the block takes precedence
             error.add_note(uploader.describe_failure())
@@ -181,6 +183,7 @@ class _Uploader:
         """State of every file to upload, by its path in the folder."""
         found = {}
         for parent, folders, names in os.walk(self.folder):
+            # In place, so that os.walk does not enter hidden folders
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
                 if name.startswith(".") or name.endswith(".tmp"):

@@ -128,6 +128,7 @@ class ObjectStoreFiles(Files):
         selector = fs.FileSelector(self._path(folder), recursive=True, allow_not_found=True)
         with self._translated_errors("read"):
             infos = self._system.get_file_info(selector)
+        # Size and time instead of the ETag, which PyArrow does not report
         return {
             info.path[len(self.root) + 1 :]: FileInfo(
                 size=info.size, modified=info.mtime.timestamp(), version=f"{info.size} {info.mtime_ns}"

@@ -75,6 +75,7 @@ def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> p
     carried = ["experiment", "model", "backbone", "rho", "setting", "series", "label"]
 
     rows: list[dict[Any, Any]] = []
+    # dropna=False, because the rho of a dense encoder is NaN
     for key, group in known.groupby(keys, dropna=False, sort=False):
         # A run that was measured twice in one setting still counts as one seed.
         runs = group.groupby("run_id")[values].mean().astype(float)
@@ -84,7 +85,7 @@ def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> p
         rows.append(row | {"n": len(runs), "run_ids": list(runs.index)})
     columns = [*keys, *carried, *_DISTURBANCE, *values, *(f"{m.name}_sd" for m in metrics), "n", "run_ids"]
     table = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
-    table["busy_cores"] = table["busy_cores"].astype(float)
+    table["busy_cores"] = table["busy_cores"].astype(float)  # a column of only None would not be numeric
     table["on_front"] = False
     for _, group in table.groupby("setting"):
         table.loc[group.index, "on_front"] = front_mask(
@@ -112,6 +113,7 @@ def configuration_labels(frame: pd.DataFrame) -> list[str]:
     """Label of each row: rho, then every other setting that varies between the rows."""
     sampled = samples_rho(frame)
     named_elsewhere = {"model.name", "model.backbone.name", "model.rho", "measure.rhos"}
+    # The label says "sampled"; the values are needed only to tell several such trainings apart.
     if _CHOICES in frame and frame.loc[sampled, _CHOICES].nunique() <= 1:
         named_elsewhere.add(_CHOICES)
     fields = [str(path) for path in frame.columns if "." in str(path) and path not in named_elsewhere]
@@ -129,6 +131,7 @@ _CHOICES = "model.rho_choices"
 
 def samples_rho(frame: pd.DataFrame) -> pd.Series:
     """Whether the training of each row of ``Store.frame()`` sampled a rho for every step."""
+    # Tuples are text in the frame.
     return frame[_CHOICES] != "()" if _CHOICES in frame else pd.Series(False, index=frame.index)
 
 

@@ -207,7 +207,7 @@ class Record:
         """
         data = _parsed(content, source)
         schema = data.get("schema") if isinstance(data, dict) else None
-        if type(schema) is not int:
+        if type(schema) is not int:  # isinstance would accept true
             raise RecordError(
                 f"{source} is not a record of rhobench: it has no schema number. Move it out of the store."
             )

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 HIDDEN = "***"
 """Replacement for a secret."""
 
+# "sig" is the signature in the query of an Azure URL.
 _SECRET_NAME = re.compile(
     r"pass(word|wd|phrase)?$|pwd$|secret|token|credential|signature|^sig$|bearer|cookie|"
     r"(api|access|private|account|auth|encryption|license)[-_.]?key|(^|[-_.])auth$",
@@ -33,6 +34,7 @@ def without_secrets(arguments: Iterable[str]) -> list[str]:
     cleaned, value_is_secret = [], False
     for argument in arguments:
         is_option = argument.startswith("-")
+        # After a switch without a value, the next option must stay readable.
         cleaned.append(HIDDEN if value_is_secret and not is_option else _clean(argument))
         value_is_secret = is_option and "=" not in argument and is_secret(argument)
     return cleaned

@@ -146,6 +146,7 @@ class Store:
         """Return every readable record, ordered by run id; the others are reported in ``problems``."""
         listing = self._listing()
         read = list(self._read(listing, listing.found))
+        # So that frame() and curves() after this do not parse the records again
         self._parsed = {r.run_id: r for r in read if r.record is not None}
         self.problems = listing.problems + [r.problem for r in read if r.problem is not None]
         return [r.record for r in read if r.record is not None]
@@ -186,6 +187,7 @@ class Store:
 
     def _listing(self) -> FolderListing:
         listing = self.files.subfolders("runs", FILE_NAME)
+        # Only now, because in a bucket it takes several requests
         if not listing.found:
             self.files.require_store()
         return listing
@@ -208,6 +210,7 @@ class Store:
         ids = known["run_id"].to_pylist()
         versions = dict(zip(ids, known[VERSION].to_pylist(), strict=True))
         found = listing.found
+        # A version that is not reliable was stored as an empty text and never matches.
         fresh = [name for name, file in found.items() if versions.get(name) != file.version]
         gone = versions.keys() - found.keys()
         if fresh or gone:
@@ -218,6 +221,7 @@ class Store:
             known = rows.take(pc.sort_indices(rows["run_id"])) if len(kept) else rows
             self._unindexed |= {name for name in changed if name not in found or listing.version(name)}
         self._rows = known
+        # The index is written as a whole, so a large store waits until 2 % of it have changed.
         if len(self._unindexed) >= max(INDEX_FROM, len(found) // 50):
             write_index(self.files, known)
             self._unindexed = set()

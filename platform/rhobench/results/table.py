@@ -124,6 +124,7 @@ def problem_row(run_id: str, version: str, problem: str) -> tuple[Any, ...]:
 
 def table_of(rows: Iterable[tuple[Any, ...]]) -> pa.Table:
     """Table of rows that have a value for each column of ``SCHEMA``."""
+    # zip() of no rows has no columns.
     columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 

@@ -20,6 +20,7 @@ def printable(text: object) -> str:
 def _escape(character: str) -> str:
     if character in "\n\r\t":
         return " "
+    # The last two separate lines and paragraphs, but are not in a category of control characters.
     if unicodedata.category(character)[0] == "C" or character in "\u2028\u2029":
         return character.encode("unicode_escape").decode()
     return character

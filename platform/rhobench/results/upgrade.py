@@ -26,4 +26,5 @@ def _with_accuracy(point: Any) -> Any:
         return point
     accuracy = {name: point[name] for name in _SCHEMA_1_METRICS if point.get(name) is not None}
     others = {name: value for name, value in point.items() if name not in _SCHEMA_1_METRICS}
+    # Unlike {**others, ...}, this raises a TypeError if the point already has "accuracy".
     return dict(**others, accuracy=accuracy)

@@ -23,6 +23,7 @@ MATH = {"fastmath": {"contract"}, "error_model": "numpy"}
 def _splat(builder: Any, scalar: Any, count: int) -> Any:
     vector = ir.VectorType(scalar.type, count)
     single = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, I32(0))
+    # A constant of None is a mask of zeros, which copies lane 0 to all lanes.
     return builder.shuffle_vector(single, single, ir.Constant(ir.VectorType(I32, count), None))
 
 
@@ -111,6 +112,7 @@ def multiply_add(typing_context: Any, left: Any, right: Any, addend: Any) -> Any
         sums = []
         for operands in zip(*(parts_of(builder, argument) for argument in arguments), strict=True):
             part = operands[0].type
+            # Not llvm.fma, which becomes a slow library call on CPUs without the instruction
             name = f"llvm.fmuladd.v{part.count}f32"
             function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(part, [part] * 3), name)
             sums.append(builder.call(function, operands))
@@ -137,6 +139,7 @@ def times_power_of_two(typing_context: Any, vector: Any, exponent: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         products = []
         for part, power in zip(parts_of(builder, arguments[0]), parts_of(builder, arguments[1]), strict=True):
+            # The bits of the float32 number 2**power: an exponent with a bias of 127 above 23 bits of fraction
             bits = builder.shl(builder.add(power, constant_like(power, 127)), constant_like(power, 23))
             products.append(builder.fmul(part, builder.bitcast(bits, part.type)))
         return join(builder, products)
@@ -188,13 +191,14 @@ def _fold(builder: Any, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
 def softmax(logits: Any) -> Any:
     """Softmax over all lanes."""
     powers = exp(logits - largest(logits))
-    return powers * (np.float32(1) / total(powers))
+    return powers * (np.float32(1) / total(powers))  # one division for all lanes
 
 
 @njit(forceinline=True, **MATH)
 def exp(x: Any) -> Any:
     """exp of non-positive numbers: 2**n * exp(r) with |r| < 0.35, where seven terms of the series are exact enough."""
     x = at_least(-87.0, x)  # below -87 the result would be subnormal; NaN passes through
+    # Clipping also replaces NaN, whose conversion to an integer would be undefined.
     n = floor(at_most(at_least(x * 1.44269504 + 0.5, -126.0), 0.0))
     r = x - n * 0.693359375 + n * 2.12194440e-4  # ln 2 in two parts: the first product is exact
     series = r * (1.0 / 720.0) + (1.0 / 120.0)

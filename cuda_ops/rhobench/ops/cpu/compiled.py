@@ -21,6 +21,7 @@ def address(kernel: str, *variant: int) -> int:
         kernel: "forward" or "backward".
         variant: arguments of the kernel's factory in ``kernels``.
     """
+    # The cache folder is a setting of the whole process, which one thread at a time may change.
     with _compiling:
         import numba  # imported here to keep the import of rhobench.ops fast
 
@@ -28,7 +29,7 @@ def address(kernel: str, *variant: int) -> int:
         try:
             return int(getattr(kernels(), f"{kernel}_kernel")(*variant).address)
         finally:
-            numba.config.CACHE_DIR = before
+            numba.config.CACHE_DIR = before  # other code in the process may use Numba, too
 
 
 def kernels() -> ModuleType:

@@ -33,6 +33,7 @@ from rhobench.ops.cpu.vectors import (
     zeros,
 )
 
+# Few enough that threads finish at about the same time, enough to hide the cost of the counter
 ROWS_PER_TASK = 16
 """Queries in a task of the forward pass."""
 
@@ -73,6 +74,7 @@ def _count(typing_context: Any, job: Any, counter: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         counters = builder.bitcast(arguments[0], context.get_value_type(types.int64).as_pointer())
         place = builder.gep(counters, [arguments[1]])
+        # "monotonic" suffices: only the counter is shared, and no task reads what another one writes.
         return builder.atomic_rmw("add", place, context.get_constant(types.int64, 1), "monotonic")
 
     return types.int64(job, types.int64), generate
@@ -190,7 +192,7 @@ def forward_kernel(width: int, samples: int, value_kind: int, first_kind: int, s
         first_pixel, map_width = load(pixels, 2 * samples), load(pixels, 3 * samples)
         placed, shares = stack(_PLACED_ROWS, samples, FLOAT32), stack(4, samples, FLOAT32)
         corners = stack(4, samples, INT32)
-        _place_maps(placed, samples, table)
+        _place_maps(placed, samples, table)  # the fused form overwrites it for every query
 
         stride = job.num_heads * width  # numbers from one pixel to the next
         num_rows = job.num_images * job.num_queries
@@ -293,6 +295,7 @@ def backward_kernel(width: int, samples: int, value_kind: int, first_kind: int, 
                 _store_shares(shares, samples, w_left, w_right, w_top * weight, w_bottom * weight)
                 store(on_map, 0, (left_on + right_on) * (top_on + bottom_on))
                 for k in range(samples):
+                    # Saves reading and writing four rows for a sample that contributes nothing.
                     if item(on_map, k) == 0:
                         for corner in range(k, k + 4 * samples, samples):
                             put(dots, corner, 0)
@@ -313,6 +316,7 @@ def backward_kernel(width: int, samples: int, value_kind: int, first_kind: int, 
                 grad_y = (bottom_on * along_bottom - top_on * along_top) * weight
                 store_pairs(grad_firsts, 2 * at, grad_x * scale_x, grad_y * scale_y)
                 if fused:
+                    # Backward pass of softmax
                     grad_weight = weight * (grad_weight - total(weight * grad_weight))
                     if job.grad_reference != 0:
                         # Gradients of centre and size through each sample, in the rows of `dots`, which are free now.

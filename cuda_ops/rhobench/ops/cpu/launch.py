@@ -68,9 +68,11 @@ def _openmp() -> Callable[[int, int, int, int], None] | None:
     """
     if not torch.backends.openmp.is_available():
         return None
+    # PyTorch's wheels bring a library of their own, other builds use the one of the system.
     bundled = (Path(torch.__file__).parent / "lib").glob("lib*omp*.so*")
     for name in [*map(str, sorted(bundled)), "libgomp.so.1", "libiomp5.so", "libomp.so"]:
         try:
+            # Only a library that is loaded already has PyTorch's threads; another one would start its own.
             function = ctypes.CDLL(name, mode=os.RTLD_NOLOAD).GOMP_parallel
         except (OSError, AttributeError):
             continue

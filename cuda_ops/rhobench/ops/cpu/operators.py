@@ -68,6 +68,7 @@ def backward(
     job.set_address("grad_second", grad_weights)
     grad_reference = value.new_empty(0, dtype=torch.float32)
     if needs_reference and reference_points is not None:
+        # A row for each head, because no two tasks may write to the same address; summed below
         shape = (num_images, num_heads, points.shape[1], *reference_points.shape[2:])
         grad_reference = value.new_empty(shape, dtype=torch.float32)
         job.set_address("grad_reference", grad_reference)
@@ -108,7 +109,7 @@ class _Job:
             self.set_address("reference", references)
             fields["reference_step"] = 0 if shared else references.stride(0) * references.element_size()
             fields["num_references"], fields["reference_size"] = references.shape[1], references.shape[3]
-        if query_index is not None and query_index.numel():
+        if query_index is not None and query_index.numel():  # an empty tensor has no minimum
             if query_index.min() < 0 or query_index.max() >= fields["num_references"]:
                 raise IndexError(
                     f"query_index holds rows {int(query_index.min())} to {int(query_index.max())}, but "

@@ -151,6 +151,7 @@ def _widen(builder: Any, stored: Any, kind: int) -> Any:
     if kind == FLOAT16:
         return builder.fpext(stored, of_items(_FLOAT, stored))
     if kind == BFLOAT16:
+        # A bfloat16 is the upper half of a float32.
         bits = builder.shl(builder.zext(stored, of_items(I32, stored)), constant_like(stored, 16))
         return builder.bitcast(bits, of_items(_FLOAT, stored))
     return stored
@@ -162,8 +163,10 @@ def _narrow(builder: Any, value: Any, kind: int) -> Any:
         return builder.fptrunc(value, of_items(_HALF, value))
     if kind == BFLOAT16:
         bits = builder.bitcast(value, of_items(I32, value))
+        # 0x7FFF is just below half of the last kept bit; adding that bit as well rounds ties to even.
         odd = builder.and_(builder.lshr(bits, constant_like(value, 16)), constant_like(value, 1))
         rounded = builder.add(bits, builder.add(odd, constant_like(value, 0x7FFF)))
+        # The addition can turn a NaN into infinity or zero.
         kept = builder.select(builder.fcmp_unordered("uno", value, value), constant_like(value, 0x7FC00000), rounded)
         return builder.trunc(builder.lshr(kept, constant_like(value, 16)), of_items(_I16, value))
     return value
@@ -176,6 +179,7 @@ def load(typing_context: Any, row: Any, offset: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         item, size = _STORED[row.kind]
         pointers = _chunks(builder, row, arguments[0], arguments[1], 1, item)
+        # Rows need not start at a multiple of a vector, so only the alignment of a number is promised.
         return join(builder, [_widen(builder, builder.load(p, align=size), row.kind) for p in pointers])
 
     return row.vector(row, types.int64), generate
@@ -199,6 +203,7 @@ def store(typing_context: Any, row: Any, offset: Any, vector: Any) -> Any:
 def load_pairs(typing_context: Any, row: Any, offset: Any) -> Any:
     """Load two interleaved rows, x y x y ..., that start ``offset`` numbers after the address."""
     _, size = _STORED[row.kind]
+    # A pair is one integer of twice the width, whose low half is x on little-endian processors.
     half, pair = ir.IntType(8 * size), ir.IntType(16 * size)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -86,6 +86,7 @@ def prepare(variants: Iterable[Variant], capability: tuple[int, int]) -> int:
 
 def _options(variant: Variant, capability: tuple[int, int]) -> list[str]:
     defines = [f"-D{name}={value}" for name, value in variant.defines]
+    # sm_ instead of compute_: NVRTC then returns machine code, which the driver need not compile from PTX.
     return [f"--gpu-architecture=sm_{_digits(capability)}", *OPTIONS, *defines]
 
 
@@ -124,6 +125,7 @@ def _nvrtc():  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 def _text(size_of, get, program) -> bytes:  # type: ignore[no-untyped-def]  # noqa: ANN001
     _, size = size_of(program)
+    # NVRTC writes into this object, although bytes are immutable in Python.
     text = b" " * size
     get(program, text)
     return text

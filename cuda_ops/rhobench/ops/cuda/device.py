@@ -19,6 +19,7 @@ class CudaError(RuntimeError):
 
 def unavailable_reason(device: torch.device | str = "cuda") -> str | None:
     """Return why the backend cannot run on a device, or None if it can."""
+    # Looked up but not imported, since this also runs where no kernel is ever launched
     for module, package in (("cupy", "cupy-cuda13x"), ("cuda.bindings.nvrtc", "cuda-bindings")):
         if not _installed(module):
             return f"{package} is not installed: `pip install 'rhobench[cuda]'`"
@@ -56,12 +57,13 @@ def run(launch: Launch, job: Job, device: torch.device) -> None:
         CompileError: the kernel cannot be compiled.
         CudaError: the kernel cannot be loaded or launched.
     """
-    if not launch.blocks:
+    if not launch.blocks:  # CUDA refuses an empty grid
         return
     from cupy.cuda import driver, runtime
 
     index = _index(device)
     try:
+        # CuPy uses the current device, which need not be that of the tensors.
         with torch.cuda.device(index):
             kernel = _kernel(launch.variant, launch.shared_bytes, index)
             stream = _stream(torch.cuda.current_stream(index).cuda_stream, index)
@@ -86,6 +88,7 @@ def _kernel(variant: Variant, shared_bytes: int, index: int) -> Any:
     module.load(cubin(variant, _gpu_spec(index).capability))
     kernel = module.get_function(variant.kernel)
     if shared_bytes:
+        # CUDA's default limit of 48 KiB includes the static shared memory of the kernel.
         driver.funcSetAttribute(kernel.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes)
     return kernel
 

@@ -28,6 +28,7 @@ _TENSORS = (
 _CALL_FIELDS = struct.Struct(f"{len(_TENSORS)}qq2i")
 """Addresses of the tensors, stride of the references from image to image, their number of rows and their size. Packed
 by ``struct``, since setting the fields of a NumPy record takes ten microseconds, as long as the kernel of a decoder."""
+# "unused" makes the size a multiple of 8 bytes, as C requires of a record with addresses.
 _LAUNCH_FIELDS = ("images", "pixels", "heads", "queries", "tiles", "tiles_each", "headroom", "unused")
 
 
@@ -57,7 +58,7 @@ class Job:
         step = rows = numbers = 0
         if (reference := tensors.get("reference")) is not None:
             images, rows, levels, numbers = reference.shape
-            step = rows * levels * numbers if images > 1 else 0
+            step = rows * levels * numbers if images > 1 else 0  # 0: all images share the rows
         kind, sizes = _launch_fields(launch)
         self.record = np.frombuffer(_CALL_FIELDS.pack(*addresses, step, rows, numbers) + sizes, kind)
 

@@ -71,7 +71,7 @@ class Sizes:
         at_once = 16 // BYTES[self.kinds[0]]
         while self.width % at_once:
             at_once //= 2
-        return max(_power_of_two(self.width // at_once, 32), 32 // tile)
+        return max(_power_of_two(self.width // at_once, 32), 32 // tile)  # at least one whole warp
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ class Launch:
 
     @property
     def _tile_width(self) -> int:
+        # Close to a square, so that neighbouring queries find each other's rows in the L1 cache
         return 8 if self.tile >= 32 else 4 if self.tile >= 8 else min(self.tile, 2)
 
     @property
@@ -162,6 +163,7 @@ def backward_launch(sizes: Sizes, gpu_spec: GpuSpec, *, deterministic: bool) -> 
         ValueError: a query has more samples than fit into shared memory.
     """
     launch = _launch("backward", sizes, gpu_spec, BACKWARD_TILES, bytes_of_a_sample=48)
+    # Sums in shared memory are float32, whose result depends on the order of the additions.
     coarse, tiles_each = (0, 1) if deterministic else _on_chip(launch, gpu_spec)
     on_chip = sum(height * width for height, width in sizes.shapes[len(sizes.shapes) - coarse :])
     own = ("DETERMINISTIC", int(deterministic)), ("COARSE", coarse)
@@ -179,6 +181,7 @@ def finish_launch(backward: Launch) -> Launch:
 
 
 def _launch(kernel: Kernel, sizes: Sizes, gpu_spec: GpuSpec, tiles: tuple[int, ...], bytes_of_a_sample: int) -> Launch:
+    # If other queries happen to have this number, only the locality of their tiles suffers.
     spatial = sizes.queries == sizes.pixels
     fitting = [tile for tile in tiles if bytes_of_a_sample * sizes.samples * (tile + 1) <= STATIC_SHARED_BYTES]
     if not fitting:
@@ -214,14 +217,17 @@ def _launch(kernel: Kernel, sizes: Sizes, gpu_spec: GpuSpec, tiles: tuple[int, .
 
 def _on_chip(launch: Launch, gpu_spec: GpuSpec) -> tuple[int, int]:
     """Number of coarse levels to sum in shared memory, and of tiles over which to do so before writing to memory."""
+    # About 256 queries, so that many contributions to a pixel meet before their sum is written to memory
     sizes, tiles_each = launch.sizes, max(1, 256 // launch.tile)
     blocks = sizes.images * sizes.heads * -(-launch.tiles // tiles_each)
+    # Blocks with many tiles would be too few to keep the GPU busy.
     if blocks < BLOCKS_PER_MULTIPROCESSOR * gpu_spec.multiprocessors:
         return 0, 1
     coarse, pixels = 0, 0
     for height, width in reversed(sizes.shapes):
         pixels += height * width
         contributions = (coarse + 1) * 4 * sizes.points * launch.tile * tiles_each
+        # With few contributions to a pixel, clearing and writing the sums costs more than it saves.
         if 4 * pixels * sizes.width > ON_CHIP_BYTES or contributions < 4 * pixels:
             break
         coarse += 1

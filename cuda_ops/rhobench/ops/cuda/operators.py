@@ -53,8 +53,10 @@ def backward(
     grad_points, grad_weights = points.new_empty(points.shape), weights.new_empty(weights.shape)
     grad_reference = None
     if needs_reference and reference_points is not None:
+        # A row for each head, so that blocks of different heads need no atomic additions; summed below
         shape = (len(value), value.shape[2], points.shape[1], *reference_points.shape[2:])
         grad_reference = value.new_empty(shape, dtype=torch.float32)
+    # Also for half precision, in whose sums small contributions would be lost
     sums = value.new_zeros(value.shape, dtype=torch.int64 if deterministic else torch.float32)
     gradients: dict[str, Tensor | None] = {
         "grad_output": grad_output,

@@ -58,6 +58,7 @@ def learning_curves(curves: pd.DataFrame, frame: pd.DataFrame, y: str = "ap", hi
 def _run_names(frame: pd.DataFrame) -> pd.DataFrame:
     """Configuration, name (how it differs from the others) and rho of each run."""
     runs = frame.drop_duplicates("run_id").set_index("run_id")
+    # A curve belongs to the training, whatever points were measured afterwards.
     as_trained = runs.assign(rho_infer=runs["rho"], precision=None, height=None, width=None)
     name = pd.Series(configuration_labels(as_trained), index=runs.index)
     for column in ("backbone", "model"):

@@ -53,6 +53,7 @@ def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
             name = "a training for each ρ" + others + epochs[separate.index[0]]
             trace = _line(separate, value, name, MUTED if rows["setting"].nunique() == 1 else color, "circle-open")
             figure.add_trace(trace.update(meta="each", line_dash="dash"))
+    # A logarithmic axis would place its ticks at other values than the measured ones.
     ticks = sorted({x for trace in figure.data for x in trace.x})
     figure.update_xaxes(tickvals=ticks, ticktext=[f"{x:g}" for x in ticks])
     return figure
@@ -124,6 +125,7 @@ def _line(points: pd.DataFrame, value: Metric, name: str, color: str, symbol: st
         y=mean.tolist(),
         mode="lines+markers",
         line={"color": color, "width": 2.2},
+        # An open symbol consists of its outline, which must not have the colour of the background.
         marker={"size": 10, "symbol": symbol, "line": {"width": 1.5, "color": SURFACE if symbol in SYMBOLS else color}},
         error_y=bars if seeds.max() > 1 else None,
         name=html.escape(name),

@@ -55,6 +55,7 @@ def pareto(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> go.Figure:
             trace = _markers(part, cost, value, color, symbol, on_front=bool(on_front), labelled=labelled)
             # Plotly interprets names as HTML, and text of records is untrusted.
             figure.add_trace(trace.update(name=html.escape(str(series)), legendgroup=str(series)))
+        # groupby sorts False before True, so the last trace is the one on the front, if there is one.
         figure.data[-1].showlegend = True
     for setting, group in rows[rows["on_front"]].groupby("setting"):
         name = f"Front · {html.escape(str(setting))}" if setting else "Pareto front"
@@ -145,6 +146,7 @@ def _sparse_labels(rows: pd.DataFrame, cost: Metric) -> list[str]:
     texts, last = [], -np.inf
     for position, label in zip(rows[cost.name], rows["label"], strict=True):
         fits = abs(position - last) >= reach
+        # Two parts at most; the hover text has all of them.
         texts.append(html.escape(" · ".join(label.split(" · ")[:2])) if fits else "")
         last = position if fits else last
     return texts
