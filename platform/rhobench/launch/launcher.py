@@ -19,7 +19,7 @@ TOKEN_FILE = "~/.ray/auth_token"
 ENVIRONMENT = "export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0"
 """Set before every command on the cluster, whose shells do not inherit the variables of this one."""
 
-# The dashboard runs jobs for whoever reaches it, so it listens on the loopback interface only.
+# The dashboard runs jobs for anyone who reaches it, so it listens on the loopback interface only.
 HEAD = "--head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml"
 """Arguments of ``ray start`` on the head node, which trains nothing."""
 
