@@ -74,12 +74,10 @@ def _usage_sentence(error: typer.TyperException) -> str:
 
 def _field_hint(option: str) -> str:
     """``--epochs`` is a field of the configuration, not an option."""
-    from rhobench.config import RunConfig
-    from rhobench.config.paths import leaves
+    from rhobench.config.paths import paths_of_field
 
-    name = option.lstrip("-").replace("-", "_")
-    path = next((path for path, _ in leaves(RunConfig(experiment="")) if path.rpartition(".")[2] == name), None)
-    return f"It is a field of the configuration: --set {path}=VALUE. " if path else ""
+    paths = paths_of_field(option.lstrip("-").replace("-", "_"))
+    return f"It is a field of the configuration: --set {paths[0]}=VALUE. " if paths else ""
 
 
 def _refuse(sentence: str) -> int:

@@ -192,10 +192,14 @@ def differences(first: Any, second: Any) -> list[Difference]:
     return [Difference(path=p, first=v, second=other[p]) for p, v in leaves(first) if other[p] != v]
 
 
+def paths_of_field(name: str) -> list[str]:
+    """Return the paths in a ``RunConfig`` whose last part is ``name``, in the order of the fields."""
+    return [path for path, _ in leaves(RunConfig(experiment="")) if path.rpartition(".")[2] == name]
+
+
 def _unknown_path(path: str) -> ConfigError:
     known = [p for p, _ in leaves(RunConfig(experiment=""))]
     near = difflib.get_close_matches(path, known, n=1, cutoff=0.0)  # there is always a nearest one
     # "lr" and "model.lr" mean "train.lr", even if another path has more similar letters.
-    same_name = [p for p in known if p.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
-    suggestion = (same_name or near)[0]
+    suggestion = (paths_of_field(path.rpartition(".")[2]) or near)[0]
     return ConfigError(f"There is no configuration field {path!r}. Did you mean {suggestion!r}?")
