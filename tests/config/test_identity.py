@@ -4,29 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
-from rhobench.config.paths import run_key
+from rhobench.config.paths import leaves, run_key, with_value
 from rhobench.experiments import EXPERIMENTS
 
+DEFAULTS = Path(__file__).with_name("defaults.json")
 
-def test_the_key_of_the_default_run_is_fixed() -> None:
-    assert run_key(RunConfig(experiment="")) == "e14598b8"
+
+def test_a_default_never_changes() -> None:
+    """Keys cover the values that differ from the defaults, so another default would give old keys another meaning."""
+    current = json.loads(json.dumps(dict(leaves(RunConfig(experiment="")))))
+    fixed = json.loads(DEFAULTS.read_text())
+    assert {path: current.get(path) for path in fixed} == fixed
+    added = current.keys() - fixed.keys()
+    assert not added, f"add the defaults of new fields to {DEFAULTS.name}: {sorted(added)}"
+
+
+def test_only_values_that_differ_from_the_defaults_are_part_of_the_key() -> None:
+    assert run_key(RunConfig(experiment="")) == run_key(RunConfig(experiment="other")) == "44136fa3"  # of {}
+    once = with_value(RunConfig(experiment=""), "train.epochs", 3)
+    assert run_key(once) != run_key(RunConfig(experiment=""))
+    assert run_key(with_value(once, "train.epochs", 50)) == "44136fa3"
 
 
 @pytest.mark.parametrize(
     ("name", "key", "content"),
     [
-        ("demo", "de5f31b7", "148c124adeca3df1"),
-        ("bccd", "a59bbe10", "f773343ffc36ac5e"),
-        ("bccd_finetuned", "9466bd0b", "1569cd681a0316c0"),
-        ("dam_target", "2827f304", "15f0ea565ee71af8"),
-        ("pretraining", "410cb209", "2fad8e8e902e486f"),
-        ("official_50ep", "3521ab3c", "661736b48a8f3f1c"),
-        ("modern_50ep", "1e7a403a", "fb7644278483051c"),
+        ("demo", "6731f6b3", "f3ac0789164efb90"),
+        ("bccd", "05c9d32d", "951dfb099ffe632d"),
+        ("bccd_finetuned", "bb643aa5", "ce0d0e0127207709"),
+        ("dam_target", "6aad10f9", "badbe26105b295b1"),
+        ("pretraining", "43d83e11", "6a300fc910d63182"),
+        ("official_50ep", "5239cdac", "06711dab4b37063d"),
+        ("modern_50ep", "5046641e", "bcbf09fd7bfca541"),
     ],
 )
 def test_the_keys_and_stored_configurations_of_experiments_are_fixed(name: str, key: str, content: str) -> None:

@@ -178,6 +178,7 @@ def _another(path: str, value: Any) -> Any:
         "train.micro_batch_size": 4,
         "train.ema_decay": 0.99,
         "model.backbone.frozen": "none",
+        "model.backbone.max_stride": 16,
         "data.resize_px": (8, 8),
         "data.scales_px": (480, 512),
         "data.crop_px": (300, 600),

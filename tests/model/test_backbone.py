@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rhobench.config import BackboneConfig
+from rhobench.config.errors import ConfigError
 from rhobench.model.backbone import STRIDES, Backbone, nearest_maps
 from rhobench.model.pretrained import BackboneError
 
@@ -232,3 +233,27 @@ def test_a_model_with_the_usual_strides_is_built_once(monkeypatch: pytest.Monkey
     for name in ("test_resnet", "test_vit", "resnet18"):
         on_meta(name)
     assert len(built) == 3
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize("stride", [8, 16])
+def test_stages_beyond_the_coarsest_map_are_not_built(name: str, stride: int) -> None:
+    whole, pruned = backbone(name), backbone(name, max_stride=stride)
+    values = {_timm_name(name): value for name, value in whole.state_dict().items()}
+    pruned.load_state_dict({name: values[_timm_name(name)] for name in pruned.state_dict()})
+    with torch.no_grad():
+        maps, expected = pruned(noise(*ODD)), whole(noise(*ODD))
+    assert len(maps) == {8: 1, 16: 2}[stride]
+    for ours, theirs in zip(maps, expected, strict=False):
+        torch.testing.assert_close(ours, theirs)
+    assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in whole.parameters()) / 1.5
+
+
+def _timm_name(name: str) -> str:
+    """Name of a tensor without the differences between the extractors of timm."""
+    return name.replace("body.model.", "body.").replace("_", ".")
+
+
+def test_a_pruned_backbone_has_no_last_stage_to_dilate() -> None:
+    with pytest.raises(ConfigError, match=r"model\.backbone\.max_stride=16 is not allowed: dilation changes the stage of stride 32"):
+        BackboneConfig(dilation=True, max_stride=16)

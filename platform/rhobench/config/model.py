@@ -36,6 +36,13 @@ class BackboneConfig:
     dilation: bool = False
     """DC5: whether the last stage dilates its convolutions instead of striding, so that its map has stride 16. For
     ResNets and other convolutional timm models that support ``output_stride=16``."""
+    max_stride: Literal[8, 16, 32] = 32
+    """Stride of the coarsest map that the backbone computes, in pixels. Below 32 its later stages are not built, and
+    coarser feature levels are convolutions of the last map."""
+
+    def __post_init__(self) -> None:
+        rule = "dilation changes the stage of stride 32, which max_stride removes; set one of the two"
+        require(not (self.dilation and self.max_stride < 32), "model.backbone.max_stride", self.max_stride, rule)
 
 
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
@@ -97,8 +104,8 @@ class ModelConfig:
     num_heads: int = 8
     """Number of attention heads."""
     num_feature_levels: int = 4
-    """Number of feature maps that the encoder reads: strides 8, 16 and 32 of the backbone, then one convolution of
-    stride 2 for each further map. 1: only the last map of the backbone."""
+    """Number of feature maps that the encoder reads: strides 8, 16 and 32 of the backbone (up to its ``max_stride``),
+    then one convolution of stride 2 for each further map. 1: only the last map of the backbone."""
     num_points: int = 4
     """Sampling points of deformable attention per head and feature level."""
     enc_layers: int = 6

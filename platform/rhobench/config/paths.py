@@ -162,8 +162,11 @@ def run_key(config: RunConfig) -> str:
 
     The fields in ``EXECUTION`` and the name of the experiment are not part of it, so runs of two experiments with the
     same settings are one run. ``measure`` is part of it: a record that lacks the requested points cannot be reused.
+    Only values that differ from the defaults are hashed, so that a field which is added later leaves all ids as they
+    are; in turn, a default must never change.
     """
-    return config_hash(dataclasses.replace(without_execution(config), experiment=""))
+    own = dataclasses.replace(without_execution(config), experiment="")
+    return _hash({change.path: change.second for change in differences(RunConfig(experiment=""), own)})
 
 
 def without_execution(config: RunConfig) -> RunConfig:
@@ -181,8 +184,12 @@ def _slug(path: str, value: Any) -> str:
 
 def config_hash(config: Any) -> str:
     """Return a hash of all values of a configuration, as eight hexadecimal digits."""
+    return _hash(to_dict(config))
+
+
+def _hash(values: Any) -> str:
     # One text for equal values, whatever the order of the fields in the code
-    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

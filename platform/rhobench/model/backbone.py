@@ -49,7 +49,7 @@ class Backbone(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.strides = DILATED_STRIDES if config.dilation else STRIDES
+        self.strides = _strides(config)
         body, self.loaded = _create_body(config, self.strides)
         self.body: Any = freeze_batch_norm_2d(body)
         self._folded = FoldedBody(self.body)  # not a module, so that the names of the weights stay those of timm
@@ -152,6 +152,11 @@ class Backbone(nn.Module):
         ) from error
 
 
+def _strides(config: BackboneConfig) -> tuple[int, ...]:
+    """Strides of the maps that the backbone delivers, finest first."""
+    return DILATED_STRIDES if config.dilation else tuple(stride for stride in STRIDES if stride <= config.max_stride)
+
+
 def nearest_maps(reductions: Sequence[int], strides: Sequence[int]) -> list[int]:
     """Choose for each of ``strides`` the available map with the nearest stride.
 
@@ -216,7 +221,7 @@ def _create_body(config: BackboneConfig, strides: Sequence[int]) -> tuple[Any, L
     pretrained = config.weights == "timm"
     body = create_swin(config.name, pretrained=pretrained) if swin else _create_extractor(config, strides, pretrained)
     loaded = load_weights(body, config) if config.weights not in (None, "timm") else None
-    return SwinPyramid(body) if swin else body, loaded
+    return SwinPyramid(body, outputs=len(strides)) if swin else body, loaded
 
 
 def _create_extractor(config: BackboneConfig, strides: Sequence[int], pretrained: bool) -> Any:
@@ -224,14 +229,16 @@ def _create_extractor(config: BackboneConfig, strides: Sequence[int], pretrained
     options: dict[str, Any] = dict(_ANY_SIZE_OPTIONS, pretrained=pretrained)
     if config.dilation:
         options["output_stride"] = strides[-1]
-    body = _create_timm_extractor(config.name, options, outputs=len(strides))
+    body = _create_timm_extractor(config.name, options, outputs=len(STRIDES))
     reductions = [level["reduction"] for level in body.feature_info.info]
     if config.dilation and reductions[-1] != strides[-1]:
         raise _dilation_error(config.name)
     wanted = sorted(set(nearest_maps(reductions, strides)))
     # In nearly every model the wanted maps are the last ones, which the first call has already selected.
-    if wanted == list(range(len(reductions)))[-len(strides) :]:
+    if wanted == list(range(len(reductions)))[-len(STRIDES) :]:
         return body
+    if config.max_stride < STRIDES[-1]:
+        options["feature_cls"] = "getter"  # the only one of timm's extractors that always drops unused stages
     return _create_timm_extractor(config.name, options, outputs=wanted)
 
 

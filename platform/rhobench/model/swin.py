@@ -44,29 +44,36 @@ def create_swin(name: str, *, pretrained: bool = False) -> nn.Module:
 
 
 class SwinPyramid(nn.Module):
-    """Swin feature pyramid: the maps of the last three stages, each with its own LayerNorm."""
+    """Swin feature pyramid: the maps of ``OUTPUT_STAGES`` or the first of them, each with its own LayerNorm."""
 
-    def __init__(self, model: Any) -> None:
-        """Build the pyramid from the layers of ``model``, created by ``create_swin``; its final norm is dropped."""
+    def __init__(self, model: Any, outputs: int = len(OUTPUT_STAGES)) -> None:
+        """Build the pyramid from the layers of ``model``, created by ``create_swin``.
+
+        Args:
+            model: model whose layers are used; its final norm is dropped.
+            outputs: number of maps; stages after the last of them are dropped.
+        """
         super().__init__()
-        self.feature_info = FeatureInfo(model.feature_info, OUTPUT_STAGES)
+        self.output_stages = OUTPUT_STAGES[:outputs]
+        self.feature_info = FeatureInfo(model.feature_info, self.output_stages)
         self.patch_embed: Any = model.patch_embed
         # timm merges patches at the beginning of a stage, the official code at the end of the previous one.
-        merges = [stage.downsample for stage in model.layers][1:]
+        stages = model.layers[: self.output_stages[-1] + 1]
+        merges = [stage.downsample for stage in stages][1:]
         self.layers = nn.ModuleList(
-            SwinStage(stage.blocks, merge) for stage, merge in zip(model.layers, [*merges, None], strict=True)
+            SwinStage(stage.blocks, merge) for stage, merge in zip(stages, [*merges, None], strict=True)
         )
-        for stage, channels in zip(OUTPUT_STAGES, self.feature_info.channels(), strict=True):
+        for stage, channels in zip(self.output_stages, self.feature_info.channels(), strict=True):
             self.add_module(f"norm{stage}", nn.LayerNorm(channels))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images (B, 3, H, W) -> maps (B, C_l, ceil(H / s), ceil(W / s)) for the strides s = 8, 16 and 32."""
+        """Images (B, 3, H, W) -> maps (B, C_l, ceil(H / s), ceil(W / s)) for the first of the strides s = 8, 16, 32."""
         x = self.patch_embed(_pad_to_multiple(images, self.patch_embed.patch_size))  # (B, H/4, W/4, C)
         maps = []
         stage: Any
         for i, stage in enumerate(self.layers):
             x = stage(x)
-            if i in OUTPUT_STAGES:
+            if i in self.output_stages:
                 maps.append(self.get_submodule(f"norm{i}")(x).permute(0, 3, 1, 2).contiguous())
             if stage.downsample is not None:
                 x = stage.downsample(x)  # patch merging reads the map before the output norm

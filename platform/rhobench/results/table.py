@@ -11,7 +11,6 @@ import functools
 import hashlib
 import itertools
 import operator
-import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import msgspec
 import pyarrow as pa
 
 from rhobench.config import EXECUTION, ConfigError, DataConfig, RunConfig
-from rhobench.config.conversion import from_dict, to_dict
+from rhobench.config.conversion import alternatives, from_dict, to_dict
 from rhobench.config.metrics import accuracy_metrics
 from rhobench.config.paths import config_hash, leaves
 from rhobench.results.record import LARGEST, Point, Record, RecordError
@@ -202,10 +201,15 @@ def _leaf_types(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _arrow_type(hint: Any) -> pa.DataType:
-    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
-    kinds = [kind for kind in (typing.get_args(hint) if union else (hint,)) if kind is not type(None)]
+    """Type of a column: that of the numbers which a field takes, otherwise text."""
+    kinds = {kind for each in alternatives(hint) for kind in _value_types(each)} - {type(None)}
     numbers = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
-    return numbers.get(kinds[0], pa.large_string()) if len(kinds) == 1 else pa.large_string()
+    return numbers.get(kinds.pop(), pa.large_string()) if len(kinds) == 1 else pa.large_string()
+
+
+def _value_types(kind: Any) -> set[Any]:
+    """Types of the values of ``kind``: those of its members if it is a Literal."""
+    return {type(value) for value in typing.get_args(kind)} if typing.get_origin(kind) is typing.Literal else {kind}
 
 
 COLUMNS = tuple(_columns())
