@@ -255,5 +255,7 @@ def _timm_name(name: str) -> str:
 
 
 def test_a_pruned_backbone_has_no_last_stage_to_dilate() -> None:
-    with pytest.raises(ConfigError, match=r"model\.backbone\.max_stride=16 is not allowed: dilation changes the stage of stride 32"):
+    with pytest.raises(
+        ConfigError, match=r"model\.backbone\.max_stride=16 is not allowed: dilation changes the stage of stride 32"
+    ):
         BackboneConfig(dilation=True, max_stride=16)

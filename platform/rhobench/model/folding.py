@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from timm.layers.norm_act import FrozenBatchNormAct2d
@@ -17,6 +17,8 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchvision.ops import FrozenBatchNorm2d
+
+from rhobench.model.packing import FoldedPair, can_pack, packed_copy
 
 
 class FoldedBody:
@@ -28,8 +30,9 @@ class FoldedBody:
     def __init__(self, body: nn.Module) -> None:
         """Prepare the timm network ``body`` in place; from now on it must be called through this object."""
         self._body = body
-        self._pairs: list[_FoldedPair] = []
+        self._pairs: list[FoldedPair] = []
         self._cache: tuple[object, dict[str, Tensor]] | None = None
+        self._packed: tuple[dict[str, Tensor], nn.Module] | None = None
         names = {module: name for name, module in body.named_modules()}
         for convolution, norm in _convolutions_with_norms(body):
             if convolution.bias is None:  # functional_call needs a tensor to replace by the shift; it is not saved
@@ -37,15 +40,22 @@ class FoldedBody:
                 convolution.register_buffer("bias", torch.zeros_like(norm.bias), persistent=False)
             activation = _Activation(norm)
             body.set_submodule(names[norm], activation)
-            self._pairs.append(_FoldedPair(names[convolution], convolution, activation))
+            self._pairs.append(FoldedPair(names[convolution], convolution, names[norm], activation))
 
     def __call__(self, images: Tensor) -> Any:
         """Return the output of the network for images (B, 3, H, W)."""
-        return functional_call(self._body, self._folded_parameters(), (images,)) if self._pairs else self._body(images)
+        if not self._pairs:
+            return self._body(images)
+        folded = self._folded_parameters()
+        if self._cache is None or self._body.training or not can_pack(images):
+            return functional_call(self._body, folded, (images,))
+        if self._packed is None or self._packed[0] is not folded:
+            self._packed = folded, packed_copy(self._body, self._pairs, folded)
+        return self._packed[1](images)
 
     def __getstate__(self) -> dict[str, Any]:
-        """State without the cache, which refers to the tensors of the original: a copy folds its own."""
-        return self.__dict__ | {"_cache": None}
+        """State without the caches, which refer to the tensors of the original: a copy folds its own."""
+        return self.__dict__ | {"_cache": None, "_packed": None}
 
     def _folded_parameters(self) -> dict[str, Tensor]:
         """Folded weights and biases by name; cached without gradient until one of their sources changes."""
@@ -53,7 +63,7 @@ class FoldedBody:
         if torch.is_grad_enabled() or any(t.is_inference() for t in sources):
             # Fused optimisers update parameters without incrementing their version, so a forward pass with gradient,
             # which may be followed by an update, invalidates the cache. Inference tensors have no version at all.
-            self._cache = None
+            self._cache = self._packed = None
             return self._fold()
         key = [(t.data_ptr(), t._version, t.dtype) for t in sources]
         if self._cache is None or self._cache[0] != key:
@@ -62,26 +72,11 @@ class FoldedBody:
 
     def _fold(self) -> dict[str, Tensor]:
         folded: dict[str, Tensor] = {}
-        for name, convolution, norm in self._pairs:
+        for name, convolution, _, norm in self._pairs:
             scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
             folded[f"{name}.weight"] = convolution.weight * scale[:, None, None, None]
             folded[f"{name}.bias"] = norm.bias + (convolution.bias - norm.running_mean) * scale
         return folded
-
-
-class _FoldedPair(NamedTuple):
-    """A convolution and the frozen norm that is folded into it."""
-
-    name: str
-    """Name of the convolution within the network."""
-    convolution: Any
-    norm: Any
-
-    @property
-    def sources(self) -> tuple[Tensor, ...]:
-        """Tensors that the folded weight and bias are computed from."""
-        convolution, norm = self.convolution, self.norm
-        return convolution.weight, convolution.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var
 
 
 class _Activation(nn.Module):

@@ -6,8 +6,10 @@ Shapes: B images, N tokens over all levels, L levels, C channels.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,9 @@ PROPOSAL_SIZE = 0.05
 """Width and height of the proposal boxes of the finest level, relative to the image; doubled with each level."""
 PROPOSAL_BORDER = 0.01
 """Proposals with a coordinate closer than this to 0 or 1 are invalid (spec section 6)."""
+
+GRIDS_KEPT = 4
+"""Geometries of images without padding that are kept for further images of the same size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +76,35 @@ def token_grid(
         position_shift: offset of the position embedding in cells, as in ``map_positions``.
     """
     batch, has_padding = len(mask), bool(mask.any()) if has_padding is None else has_padding
-    if not has_padding:  # all images have the same geometry, so it is computed for one and expanded
-        mask = mask[:1]
+    if has_padding:
+        return _compute_grid(mask, tuple(shapes), dim, position_shift, has_padding=True)
+    # All images have the same geometry, so it is computed for one and expanded.
+    size: tuple[int, int] = (mask.shape[1], mask.shape[2])
+    # Neither a trace nor a copy without data may fill the cache.
+    cached = mask.device.type != "meta" and not torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    compute = _grid_without_padding if cached else _grid_without_padding.__wrapped__
+    return _expanded(compute(size, tuple(shapes), dim, position_shift, mask.device), batch)
+
+
+@functools.lru_cache(maxsize=GRIDS_KEPT)
+def _grid_without_padding(
+    size: tuple[int, int], shapes: tuple[tuple[int, int], ...], dim: int, position_shift: float, device: torch.device
+) -> TokenGrid:
+    """Geometry of one image of ``size`` (height, width) without padding."""
+    with torch.inference_mode(False), torch.no_grad():  # training may use what an evaluation has put into the cache
+        mask = torch.zeros(1, *size, dtype=torch.bool, device=device)
+        return _compute_grid(mask, shapes, dim, position_shift, has_padding=False)
+
+
+def _expanded(grid: TokenGrid, batch: int) -> TokenGrid:
+    """Repeat the geometry of one image for ``batch`` images, without a copy."""
+    tensors: dict[str, Any] = {name: value for name, value in vars(grid).items() if isinstance(value, Tensor)}
+    return replace(grid, **{name: value.expand(batch, *value.shape[1:]) for name, value in tensors.items()})
+
+
+def _compute_grid(
+    mask: Tensor, shapes: tuple[tuple[int, int], ...], dim: int, position_shift: float, *, has_padding: bool
+) -> TokenGrid:
     # Nearest interpolation, the default, as in the official code (spec section 2).
     level_masks = [F.interpolate(mask[:, None].float(), size=shape)[:, 0].bool() for shape in shapes]
     valid_sizes = torch.stack([_valid_size(m) for m in level_masks], dim=1)  # (B, L, 2)
@@ -86,20 +118,15 @@ def token_grid(
     boxes = torch.cat((reference, sides.expand_as(reference)), dim=-1)  # (B, N, 4)
     inside = ((boxes > PROPOSAL_BORDER) & (boxes < 1 - PROPOSAL_BORDER)).all(-1)
     blank = padding | ~inside
-    # Beyond the image the logit is NaN, but such tokens are blank.
-    proposals = torch.log(boxes / (1 - boxes)).masked_fill(blank[..., None], float("inf"))
-
-    def expand(tensor: Tensor) -> Tensor:
-        return tensor.expand(batch, *tensor.shape[1:])
-
     return TokenGrid(
-        shapes=tuple(shapes),
-        padding=expand(padding),
-        valid_ratios=expand(valid_ratios),
-        reference_points=expand(reference[:, :, None] * valid_ratios[:, None]),
-        positions=expand(torch.cat([map_positions(m, dim, position_shift) for m in level_masks], dim=1)),
-        proposals=expand(proposals),
-        blank=expand(blank),
+        shapes=shapes,
+        padding=padding,
+        valid_ratios=valid_ratios,
+        reference_points=reference[:, :, None] * valid_ratios[:, None],
+        positions=torch.cat([map_positions(m, dim, position_shift) for m in level_masks], dim=1),
+        # Beyond the image the logit is NaN, but such tokens are blank.
+        proposals=torch.log(boxes / (1 - boxes)).masked_fill(blank[..., None], float("inf")),
+        blank=blank,
         has_padding=has_padding,
     )
 
