@@ -11,6 +11,7 @@ from rhobench.config.conversion import from_dict
 from rhobench.data import prepare_data
 from rhobench.training.loaders import open_images, open_training_data
 from rhobench.training.loop import build_detector
+from rhobench.training.process import configure_process
 
 
 def prepare(config: dict[str, Any], threads: int) -> str | None:
@@ -18,7 +19,7 @@ def prepare(config: dict[str, Any], threads: int) -> str | None:
 
     An error does not end the sweep: each run that meets it again records it as the reason of its failure.
     """
-    torch.set_num_threads(threads)
+    configure_process(threads)
     run = from_dict(RunConfig, config)
     try:
         images = open_images(run, prepare_data(run.data))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from rhobench.cluster.attempt import ERROR_FILE, utc_now
 from rhobench.cluster.early_stopping import StoppedEarlyError
@@ -30,6 +29,7 @@ from rhobench.training.evaluation import evaluate
 from rhobench.training.loaders import image_loader
 from rhobench.training.loop import TrainingResult, train
 from rhobench.training.meter import SPIKE, WINDOW
+from rhobench.training.process import configure_process
 from rhobench.training.progress import Progress
 from rhobench.training.state import newest_progress
 from rhobench.training.status import Report, Status
@@ -50,8 +50,7 @@ def execute(task: RunTask, report: Report) -> None:
     """
     started, config, folder = utc_now(), task.config, task.folder
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(config.train.cpus_per_worker)
-    torch.set_flush_denormal(True)  # CPUs are slow with denormal numbers, which vanishing gradients and moments become
+    configure_process(config.train.cpus_per_worker)
     rank, _ = worker_rank()
     try:
         trained = train(config, folder, report, training_device(config.train))

@@ -27,6 +27,7 @@ from rhobench.training.batches import FeatureBatch, TrainBatch, to_device
 from rhobench.training.device import peak_memory_gib, training_device
 from rhobench.training.loop import initial_state
 from rhobench.training.objective import run_model
+from rhobench.training.process import configure_process
 from rhobench.training.step import OptimizerStep
 from rhobench.training.workload import BatchShape, Workload
 
@@ -62,8 +63,7 @@ def probe_step(config: RunConfig, work: Workload, micro_batch_size: int) -> Step
         micro_batch_size: images per micro-batch; a divisor of the worker's images per step.
     """
     # The settings of a training worker, on which the time depends.
-    torch.set_num_threads(config.train.cpus_per_worker)
-    torch.set_flush_denormal(True)
+    configure_process(config.train.cpus_per_worker)
     torch.manual_seed(config.seed)
     device = training_device(config.train)
     try:
