@@ -23,13 +23,15 @@ class ScenesConfig:
     """Number of object classes, 6 to 10."""
     max_objects: int = 5
     """Largest number of objects in an image, 1 to 50."""
+    max_diameter: float = 1.0
+    """Largest diameter of an object as a share of the image side, 0.2 to 1. The smallest is 0.1, at least 10 pixels."""
     seed: int = 0
     """Seed of the generator; independent of the seed of the training."""
 
     def __post_init__(self) -> None:
         images = (1, 10**6)
-        ranges = {"train_images": images, "val_images": images, "size_px": (64, 2048)}
-        ranges |= {"num_classes": (6, 10), "max_objects": (1, 50), "seed": (0, 2**63 - 1)}
+        ranges: dict[str, tuple[float, float]] = {"train_images": images, "val_images": images, "size_px": (64, 2048)}
+        ranges |= {"num_classes": (6, 10), "max_objects": (1, 50), "max_diameter": (0.2, 1), "seed": (0, 2**63 - 1)}
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             require(low <= value <= high, f"data.scenes.{name}", value, f"it must be between {low} and {high}")

@@ -34,8 +34,8 @@ MIN_VISIBLE = 0.75
 """Smallest visible share of the pixels of an object; occluded and cut-off pixels are not visible."""
 EMPTY_SHARE = 0.04
 """Probability that an image has no object."""
-DIAMETER_SHARE = (0.1, 1.0)
-"""Smallest and largest diameter of an object as a share of the image side; sampled log-uniformly."""
+MIN_DIAMETER = 0.1
+"""Smallest diameter of an object as a share of the image side; diameters are sampled log-uniformly."""
 MAX_TILT = np.pi / 18
 """Largest tilt in radians from an orientation of 0, 90, 180 or 270 degrees, as of most objects in photographs."""
 MIN_DIAMETER_PX = 10.0
@@ -163,7 +163,7 @@ class _Proposal:
 def _propose(rng: np.random.Generator, config: ScenesConfig) -> _Proposal:
     size = config.size_px
     label = int(rng.integers(config.num_classes))
-    smallest, largest = max(DIAMETER_SHARE[0] * size, MIN_DIAMETER_PX), DIAMETER_SHARE[1] * size
+    smallest, largest = max(MIN_DIAMETER * size, MIN_DIAMETER_PX), config.max_diameter * size
     radius = np.exp(rng.uniform(np.log(smallest), np.log(largest))) / 2
     centre_x, centre_y = rng.uniform(0, size, 2)
     left, top = int(centre_x - radius) - 1, int(centre_y - radius) - 1
