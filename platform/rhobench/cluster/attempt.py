@@ -13,12 +13,12 @@ import os
 import traceback
 import uuid
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from rhobench.config import RunConfig
 from rhobench.config.conversion import from_dict, to_dict
 from rhobench.results import Attempt, Record, RecordError, Store, describe_environment
+from rhobench.results.environment import utc_now
 from rhobench.results.mirror import CHECKPOINT
 from rhobench.results.record import Cause, Count
 
@@ -62,11 +62,6 @@ class ActiveAttempt:
         """All failed attempts at the run, this one included."""
         failed = Attempt(reason=reason, cause=cause, node=self.node, started_at=self.started_at, ended_at=ended_at)
         return [*self.past, failed]
-
-
-def utc_now() -> str:
-    """Current time in UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def begin_attempt(store: Store, run_id: str, config: RunConfig, node: str | None) -> ActiveAttempt:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from rhobench.cluster.attempt import ERROR_FILE, utc_now
+from rhobench.cluster.attempt import ERROR_FILE
 from rhobench.cluster.early_stopping import StoppedEarlyError
 from rhobench.cluster.run_task import RunTask
 from rhobench.config import RunConfig
@@ -20,7 +20,7 @@ from rhobench.measure.accuracy import Accuracy, Detection
 from rhobench.measure.artifact import save_artifact
 from rhobench.measure.flops import count_flops
 from rhobench.ops import resolve_backend
-from rhobench.results.environment import describe_environment
+from rhobench.results.environment import describe_environment, utc_now
 from rhobench.results.record import Point, Record, write_record
 from rhobench.results.record import Status as RunStatus
 from rhobench.training.checkpoint import remove_checkpoints

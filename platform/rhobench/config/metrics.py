@@ -45,6 +45,8 @@ class Metric:
     """Displayed value divided by the stored value: 100 for AP."""
     must_agree: tuple[str, ...] = ()
     """Columns that must agree for two values to be comparable."""
+    distinguishes: tuple[str, ...] = ()
+    """Columns whose values are different configurations on one front, such as the engine that runs a model."""
     interval: tuple[str, str] | None = None
     """Columns with a low and a high percentile of the repeated measurement; None: the metric has no such columns."""
     timed: bool = False
@@ -84,7 +86,7 @@ def _accuracy(name: str, label: str, iou_type: IouType, index: int, *, in_runs_t
     )
 
 
-_TIMING = ("device", "protocol", "backend", "threads", "batch_size")
+_TIMING = ("device", "protocol", "threads", "batch_size")
 
 METRICS: dict[str, Metric] = {
     m.name: m
@@ -106,10 +108,19 @@ METRICS: dict[str, Metric] = {
             unit="ms",
             better="lower",
             must_agree=_TIMING,
+            distinguishes=("backend",),
             interval=("latency_p10_ms", "latency_p90_ms"),
             timed=True,
         ),
-        Metric(name="fps", label="FPS", unit="images/s", better="higher", must_agree=_TIMING, timed=True),
+        Metric(
+            name="fps",
+            label="FPS",
+            unit="images/s",
+            better="higher",
+            must_agree=_TIMING,
+            distinguishes=("backend",),
+            timed=True,
+        ),
     )
 }
 """Every metric by name.

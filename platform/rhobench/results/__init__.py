@@ -11,8 +11,9 @@ from rhobench.results.pareto import (
     front_mask,
     rho_label,
     samples_rho,
+    trained_here,
 )
-from rhobench.results.record import SCHEMA, Attempt, Point, Record, RecordError, read_record, write_record
+from rhobench.results.record import SCHEMA, Attempt, ForeignModel, Point, Record, RecordError, read_record, write_record
 from rhobench.results.store import Store
 from rhobench.results.text import printable
 
@@ -21,6 +22,7 @@ __all__ = [
     "MAX_BUSY_CORES",
     "SCHEMA",
     "Attempt",
+    "ForeignModel",
     "Point",
     "Record",
     "RecordError",
@@ -36,5 +38,6 @@ __all__ = [
     "read_record",
     "rho_label",
     "samples_rho",
+    "trained_here",
     "write_record",
 ]

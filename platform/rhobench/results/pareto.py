@@ -58,15 +58,16 @@ def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> p
         y: name of the accuracy metric.
 
     Returns:
-        Columns: ``CONFIGURATION_COLUMNS``; the columns of ``Metric.must_agree`` of both metrics; for each metric its
-        mean under its name, the standard deviation under ``*_sd`` (NaN for one seed) and the means of its interval
-        columns; ``n`` (seeds); ``run_ids``; experiment, model, backbone and rho; ``busy_cores`` and ``co_running`` of
-        the seed that was disturbed most; ``setting`` (text, empty if there is only one); ``series`` (model, backbone
-        and setting); ``label`` (how the configuration differs from the others); ``on_front``, within its setting.
+        Columns: ``CONFIGURATION_COLUMNS``; ``Metric.distinguishes`` and ``Metric.must_agree`` of both metrics; for each
+        metric its mean under its name, the standard deviation under ``*_sd`` (NaN for one seed) and the means of its
+        interval columns; ``n`` (seeds); ``run_ids``; experiment, model, backbone and rho; ``busy_cores`` and
+        ``co_running`` of the seed that was disturbed most; ``setting`` (text, empty if there is only one); ``series``
+        (model, backbone and setting); ``label`` (how the configuration differs from the others); ``on_front``, within
+        its setting.
     """
     metrics = [metric(x), metric(y)]
     settings = list(dict.fromkeys(column for m in metrics for column in m.must_agree))
-    keys = [*CONFIGURATION_COLUMNS, *settings]
+    keys = [*CONFIGURATION_COLUMNS, *dict.fromkeys(column for m in metrics for column in m.distinguishes), *settings]
     known = frame[~frame["status"].isin(ENDED_EARLY) & frame[[x, y]].notna().all(axis=1)].copy()
     known["setting"] = _join_values(known, _varying(known, settings))
     known["series"] = [" · ".join(filter(None, row)) for row in known[["model", "backbone", "setting"]].to_numpy()]
@@ -110,14 +111,25 @@ def _join_values(frame: pd.DataFrame, columns: list[str]) -> list[str]:
 
 
 def configuration_labels(frame: pd.DataFrame) -> list[str]:
-    """Label of each row: rho, then every other setting that varies between the rows."""
+    """Label of each row: rho, then every other setting that varies between our runs; a foreign model has its name."""
+    own = trained_here(frame)
+    labels = pd.Series(index=frame.index, dtype=object)
+    labels[own] = _labels_of_runs(frame[own])
+    labels[~own] = [
+        name if pd.isna(rho) else f"{name} · {rho_label(rho, rho)}"
+        for name, rho in zip(frame.loc[~own, "model"], frame.loc[~own, "rho_infer"], strict=True)
+    ]
+    return labels.tolist()
+
+
+def _labels_of_runs(frame: pd.DataFrame) -> list[str]:
     sampled = samples_rho(frame)
     named_elsewhere = {"model.name", "model.backbone.name", "model.rho", "measure.rhos"}
     # The label says "sampled"; the values are needed only to tell several such trainings apart.
     if _CHOICES in frame and frame.loc[sampled, _CHOICES].nunique() <= 1:
         named_elsewhere.add(_CHOICES)
     fields = [str(path) for path in frame.columns if "." in str(path) and path not in named_elsewhere]
-    varying = _varying(frame, [*fields, "precision", "height", "width"])
+    varying = _varying(frame, [*fields, *(c for c in _LABELLED if c in frame)])
     others = frame[varying].rename(columns=lambda path: str(path).rsplit(".", 1)[-1])
     parts = pd.DataFrame({"others": _join_values(others, [str(name) for name in others.columns])}, index=frame.index)
     if not varying or _varying(frame, ["rho", "rho_infer"]) or sampled.nunique() > 1:
@@ -127,12 +139,18 @@ def configuration_labels(frame: pd.DataFrame) -> list[str]:
 
 
 _CHOICES = "model.rho_choices"
+_LABELLED = ("precision", "height", "width", "backend")
 
 
 def samples_rho(frame: pd.DataFrame) -> pd.Series:
     """Whether the training of each row of ``Store.frame()`` sampled a rho for every step."""
     # Tuples are text in the frame.
-    return frame[_CHOICES] != "()" if _CHOICES in frame else pd.Series(False, index=frame.index)
+    return frame[_CHOICES].fillna("()") != "()" if _CHOICES in frame else pd.Series(False, index=frame.index)
+
+
+def trained_here(frame: pd.DataFrame) -> pd.Series:
+    """Whether each row of ``Store.frame()`` is of a run, and not of a foreign model, which has no model settings."""
+    return frame["model.name"].notna() if "model.name" in frame else pd.Series(True, index=frame.index)
 
 
 def rho_label(rho: float | None, rho_infer: float | None, *, sampled: bool = False) -> str:

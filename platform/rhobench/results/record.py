@@ -68,7 +68,7 @@ class Point:
     device: str | None = None
     """Name of the processor, such as "AMD EPYC 9654" or "NVIDIA H100"."""
     backend: str | None = None
-    """Backend of deformable attention that was used, not the one that was requested."""
+    """Backend of deformable attention that was used, not the one that was requested; the engine of a foreign model."""
     threads: Count | None = None
     """Number of CPU threads of the process."""
     load_average: Number | None = None
@@ -122,6 +122,30 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForeignModel:
+    """A detector of another library, which was measured here and trained elsewhere."""
+
+    name: str
+    """Name of its series in tables and figures."""
+    kind: str
+    """Format of its files: "transformers", "torchvision" or "onnx"."""
+    architecture: str
+    """Class or builder of the model, such as "RTDetrForObjectDetection"."""
+    engine: str
+    """Library that ran it: "pytorch", "onnxruntime" or "openvino"."""
+    source: str
+    """File or folder that it was loaded from."""
+    sha256: str
+    """Hexadecimal SHA-256 of its files."""
+    packages: dict[str, str] = field(default_factory=dict)
+    """Versions of the libraries that loaded and ran it."""
+    ignored_classes: list[str] = field(default_factory=list)
+    """Classes that the data set does not have, and whose detections were left out."""
+    notes: list[str] = field(default_factory=list)
+    """What qualifies its numbers, one sentence each."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attempt:
     """A failed attempt at a run."""
 
@@ -152,7 +176,9 @@ class Record:
     attempts: list[Attempt] = field(default_factory=list)
     """Failed attempts in chronological order."""
     config: dict[str, Any]
-    """Resolved ``RunConfig`` as a dictionary."""
+    """Resolved ``RunConfig`` as a dictionary; only experiment, data and measure of a ``foreign`` model."""
+    foreign: ForeignModel | None = None
+    """The detector of another library that was measured; None for a run, which trains its own model."""
     environment: dict[str, Any] = field(default_factory=dict)
     """Environment of the training, see ``describe_environment``."""
     categories: list[dict[str, Any]] = field(default_factory=list)

@@ -97,23 +97,22 @@ def parse(content: bytes, source: str, run_id: str) -> tuple[Record, Settings]:
 def rows_of(record: Record, settings: Settings, version: str) -> Iterator[tuple[Any, ...]]:
     """Yield one row per point, or one for a run without points, with a value for each column of ``SCHEMA``."""
     config, cost = settings.config, record.cost
-    model = config.model
-    first = (
-        record.run_id,
-        record.experiment,
-        record.status,
-        record.reason,
-        settings.configuration,
-        _dataset(config.data),
-        model.name,
-        model.backbone.name,
-        model.rho,
-    )
-    second = (config.seed, model.enc_layers, model.use_enc_aux_loss)
-    last = (*map(cost.get, COSTS), record.started_at, record.finished_at, *settings.columns, version, None)
-    for point in record.points or [Point(rho=model.rho)]:
+    model, foreign = config.model, record.foreign
+    columns: tuple[Any, ...] = settings.columns
+    switches: tuple[Any, ...] = (model.enc_layers, model.use_enc_aux_loss)
+    identity = (settings.configuration, dataset_name(config.data), model.name, model.backbone.name)
+    if foreign is not None:
+        own = "/".join((settings.configuration, foreign.name, foreign.engine, foreign.sha256))
+        identity = (hashlib.sha256(own.encode()).hexdigest()[:8], dataset_name(config.data), foreign.name, foreign.kind)
+        columns = tuple(v if known else None for v, known in zip(settings.columns, _OF_FOREIGN, strict=True))
+        switches = (None, None)
+    first = (record.run_id, record.experiment, record.status, record.reason, *identity)
+    last = (*map(cost.get, COSTS), record.started_at, record.finished_at, *columns, version, None)
+    for point in record.points or [Point(rho=model.rho if foreign is None else None)]:
         accuracy = map(point.accuracy.get, _ACCURACY)
-        yield (*first, point.rho, *second, *_before_accuracy(point), *accuracy, *_after_accuracy(point), *last)
+        rhos = (model.rho if foreign is None else point.rho, point.rho)
+        measured = (*_before_accuracy(point), *accuracy, *_after_accuracy(point))
+        yield (*first, *rhos, config.seed, *switches, *measured, *last)
 
 
 def problem_row(run_id: str, version: str, problem: str) -> tuple[Any, ...]:
@@ -163,10 +162,16 @@ def _require_exact(path: str, value: Any) -> None:
 
 
 @functools.lru_cache
-def _dataset(data: DataConfig) -> str:
+def dataset_name(data: DataConfig) -> str:
     """Name of the validation data; AP values on different data must not be compared."""
     name = f"scenes {config_hash(data.scenes)}" if data.dir is None else Path(data.dir).name
     return f"{name} {data.val_split}"
+
+
+_OF_FOREIGN = tuple(
+    path.startswith(("data.", "measure.")) for path, _ in leaves(RunConfig(experiment="")) if "." in path
+)
+"""Whether a field of the configuration describes a foreign model, which has no model or training of ours."""
 
 
 def _columns() -> dict[str, Any]:

@@ -59,7 +59,7 @@ def _run_names(frame: pd.DataFrame) -> pd.DataFrame:
     """Configuration, name (how it differs from the others) and rho of each run."""
     runs = frame.drop_duplicates("run_id").set_index("run_id")
     # A curve belongs to the training, whatever points were measured afterwards.
-    as_trained = runs.assign(rho_infer=runs["rho"], precision=None, height=None, width=None)
+    as_trained = runs.assign(rho_infer=runs["rho"], precision=None, height=None, width=None, backend=None)
     name = pd.Series(configuration_labels(as_trained), index=runs.index)
     for column in ("backbone", "model"):
         if runs[column].nunique() > 1:

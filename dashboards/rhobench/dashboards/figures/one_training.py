@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from rhobench.config.metrics import Metric, metric
 from rhobench.dashboards.figures.card import FigureCard
 from rhobench.dashboards.figures.style import MUTED, SERIES, SURFACE, SYMBOLS, canvas, seeds_text, show_empty
-from rhobench.results import ENDED_EARLY, configuration_labels, samples_rho
+from rhobench.results import ENDED_EARLY, configuration_labels, samples_rho, trained_here
 
 _RHO_FIELDS = {"model.rho", "model.rho_choices", "measure.rhos", "train.epochs"}
 """Fields in which a training for all rho differs by design from trainings for one rho each.
@@ -34,6 +34,7 @@ def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
     figure = canvas("One training, every ρ", "")
     figure.update_xaxes(title_text="ρ at inference", type="log")
     figure.update_yaxes(title_text=value.title)
+    frame = frame[trained_here(frame)]
     rows = frame[~frame["status"].isin(ENDED_EARLY) & frame[[y, "rho_infer"]].notna().all(axis=1)]
     rows = rows[rows.groupby("configuration")["rho_infer"].transform("nunique") > 1]
     if rows.empty:
@@ -96,7 +97,7 @@ def _names(rows: pd.DataFrame) -> dict[str, str]:
 def _epochs(frame: pd.DataFrame) -> pd.Series:
     """Suffix of the name of each row with its number of epochs; empty if all runs have the same."""
     several = frame["train.epochs"].nunique() > 1
-    return frame["train.epochs"].map(lambda count: f" · {count} epochs" if several else "")
+    return frame["train.epochs"].map(lambda count: f" · {count:g} epochs" if several else "")
 
 
 def _rho(rho: float, drawn: bool) -> str:
