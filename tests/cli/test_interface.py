@@ -30,6 +30,7 @@ COMMANDS: dict[str, set[str]] = {
     "reproduce": {"--cost-only", "--format"},
     "cost": {"--rho", "--size", "--count"},
     "predict": {"--out", "--rho"},
+    "benchmark": {"--store", "--name", "--kind", "--data", "--rho", "--engine"},
     "weights import": {"--model", "--out"},
     "weights export": {"--out"},
     "data check": set(),

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from rhobench.config.model_zoo import find_model
 from rhobench.measure.flop_rules import OFFICIAL, STANDARD
-from rhobench.measure.flops import CountError, FlopCount, count_flops, count_parameters, meta_copy
+from rhobench.measure.flops import CountError, FlopCount, count_call, count_flops, count_parameters, meta_copy
 from rhobench.measure.sizes import SizeCosts, mean_flops
 from rhobench.model import Detector, build_model
 
@@ -226,3 +227,26 @@ def test_masks_are_a_separate_part_with_the_product_of_each_detection(count: Cou
     assert masked.gflops - plain.gflops == pytest.approx(expected / 1e9)
     assert "masks" not in plain.parts
     assert {part: n for part, n in masked.parts.items() if part != "masks"} == pytest.approx(plain.parts)
+
+
+def test_operations_of_other_models_are_counted_by_the_same_rules() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 5)).eval()
+    images = torch.rand(1, 3, 4, 4)
+    assert count_call(lambda: model(images)) == 2 * (3 * 9 * 8 * 16 + 8 * 16 * 5)
+    grid = torch.rand(1, 2, 5, 2)
+    assert count_call(lambda: nn.functional.grid_sample(images, grid, align_corners=False)) == 2 * 5 * 3 * 10
+
+
+def test_our_models_count_alike_as_models_of_others(build: Callable[..., Detector]) -> None:
+    model = build()
+    model.get_submodule("encoder").aux_heads = nn.ModuleList()
+    assert count_call(lambda: model(torch.rand(1, 3, 96, 128))) == round(count_flops(model, 96, 128).gflops * 1e9)
+
+
+def test_operations_of_an_unknown_library_are_not_counted() -> None:
+    from torchvision.ops import deform_conv2d, nms
+
+    images, weight, offset = torch.rand(1, 3, 8, 8), torch.rand(4, 3, 3, 3), torch.zeros(1, 18, 6, 6)
+    assert count_call(lambda: deform_conv2d(images, offset, weight)) is None
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    assert count_call(lambda: nms(boxes, torch.ones(1), 0.5)) == 0

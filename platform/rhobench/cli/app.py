@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rhobench.cli import cluster, data, weights
+from rhobench.cli.benchmark import benchmark
 from rhobench.cli.doctor import doctor
 from rhobench.cli.model import cost, predict
 from rhobench.cli.options import WRONG_REQUEST
@@ -21,7 +22,7 @@ app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich", invok
 for panel, commands in {
     EXPERIMENTS: (run, experiments),
     RESULTS: (pareto, report, reproduce),
-    MODELS: (predict, cost),
+    MODELS: (predict, cost, benchmark),
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)

@@ -148,7 +148,7 @@ class CocoDetection(Dataset[Sample]):
         assert flip in self.flips, f"{flip!r} is not one of {self.flips}"
         assert seed is None or self.train, "evaluation images are never augmented"
         height, width = self._sizes[index].tolist()
-        image = self._read_image(self.files[index], height, width)
+        image = self.read_image(index)
         objects = slice(self._starts[index], self._starts[index + 1])
         boxes, labels = torch.from_numpy(self._boxes[objects]), torch.tensor(self._labels[objects])
         view = self._view(index, seed)
@@ -191,7 +191,14 @@ class CocoDetection(Dataset[Sample]):
         """(images,): number of objects in each image."""
         return np.diff(self._starts)
 
-    def _read_image(self, file: Path, height: int, width: int) -> Image.Image:
+    def read_image(self, index: int) -> Image.Image:
+        """Return an image as stored, in RGB.
+
+        Raises:
+            UnreadableImageError: the image file is missing, truncated or not an image.
+            DatasetError: the image file does not have the annotated size.
+        """
+        file, (height, width) = self.files[index], self._sizes[index].tolist()
         try:
             image = decode(file)
         except FileNotFoundError:

@@ -7,7 +7,7 @@ and its duration does not depend on the image size.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +155,44 @@ def count_flops(
         # Not of the copy, whose auxiliary heads may be gone and whose parameters need no gradients.
         parameters=count_parameters(model),
     )
+
+
+COUNTED_NAMESPACES = frozenset({"aten", "prim", "prims"})
+"""Operators of PyTorch itself: those without a rule have no multiply-adds that a convention counts."""
+FREE_OPERATORS = frozenset({"torchvision::nms", "torchvision::roi_align"})
+"""Other operators that conventions leave out like norms, because they neither multiply matrices nor convolve."""
+
+
+def count_call(call: Callable[[], object], *, count: str = "standard") -> int | None:
+    """Count the operations of PyTorch that a function runs, for models of other libraries, on their real inputs.
+
+    Args:
+        call: function to run once.
+        count: name of the convention, a key of ``CONVENTIONS``.
+
+    Returns:
+        The number of operations; None if an operator of another library ran, whose operations nobody counts.
+    """
+    convention, seen = _convention(count, encoder_aux=False), _OperatorRecorder()
+    counter = FlopCounterMode(display=False, custom_mapping=dict(convention.rules))
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter, seen:
+        call()
+    unknown = {name for name in seen.names if name.partition("::")[0] not in COUNTED_NAMESPACES} - FREE_OPERATORS
+    return None if unknown else convention.total(counter.get_flop_counts()["Global"])
+
+
+class _OperatorRecorder(TorchDispatchMode):
+    """Records the names of all operators, such as "aten::addmm"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.names.add(func._schema.name)
+        return func(*args, **(kwargs or {}))
 
 
 def _mask_operations(output: DetectorOutput, convention: Convention) -> int:

@@ -75,12 +75,16 @@ def measure_latency(models: Mapping[Name, TimedModel], config: MeasureConfig) ->
     Returns:
         Latencies by name. Each model has at least ``config.iterations`` timed calls, the same number in every round.
     """
-    calls = {name: _detector_call(timed) for name, timed in models.items()}
+    return measure_calls({name: _detector_call(timed) for name, timed in models.items()}, config)
+
+
+def measure_calls(calls: Mapping[Name, Callable[[int], None]], config: MeasureConfig) -> dict[Name, Latency]:
+    """Time functions as ``measure_latency`` times models; the i-th call gets the number i and ends when it is done."""
     for call in calls.values():
         for i in range(config.warmup_iterations):
             call(i)
     per_round = -(-config.iterations // config.rounds)  # rounded up
-    samples: dict[Name, list[list[float]]] = {name: [] for name in models}
+    samples: dict[Name, list[list[float]]] = {name: [] for name in calls}
     for _ in range(config.rounds):
         for name, call in calls.items():
             samples[name].append(_timed_ms(call, per_round))

@@ -1,0 +1,1 @@
+"""Detectors of other libraries behind one interface, measured like our own and recorded in the same store."""
