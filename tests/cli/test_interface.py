@@ -31,6 +31,7 @@ COMMANDS: dict[str, set[str]] = {
     "cost": {"--rho", "--size", "--count"},
     "predict": {"--out", "--rho"},
     "benchmark": {"--store", "--name", "--kind", "--data", "--rho", "--engine"},
+    "weights onnx": {"--out", "--rho", "--size"},
     "weights import": {"--model", "--out"},
     "weights export": {"--out"},
     "data check": set(),

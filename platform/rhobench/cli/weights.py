@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rhobench.cli.options import ArtifactArgument, AsJson, command_group, report_problems
+from rhobench.cli.options import FAILED, ArtifactArgument, AsJson, command_group, report_problems
 
 app = command_group("Import checkpoints of other code, or export to the official format.")
 
@@ -76,3 +76,46 @@ def export(
     print(f"{out}: {keys} keys")
     if as_json:
         print(json.dumps({"file": str(out), "keys": keys}))
+
+
+@app.command("onnx")
+def onnx(
+    artifact: ArtifactArgument,
+    out: Annotated[Path, typer.Option(metavar="FILE", help=".onnx file to write, with a .json beside it.")],
+    rho: Annotated[
+        list[float] | None, typer.Option(help="Value at which the AP is checked; repeatable. Default: as trained.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Size of the input in pixels. Default: that of the run.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Data set of the check. Default: that of the run.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="With --data: split of the check.")] = "val",
+    engine: Annotated[str, typer.Option(help="Engine of the check: onnxruntime or openvino.")] = "onnxruntime",
+    as_json: AsJson = False,
+) -> None:
+    """Export a model to ONNX, and compare its AP with that of the model; ρ stays an input."""
+    from rich.console import Console
+
+    from rhobench.config import DataConfig
+    from rhobench.inference.export_onnx import FLAGGED_AP_LOSS, export_onnx
+    from rhobench.measure.model_cost import parse_size
+
+    checked_on = None if data is None else DataConfig(dir=str(data.absolute()), val_split=split)
+    input_size = None if size is None else parse_size(size)
+    with Console(stderr=True).status("") as status:
+        done = export_onnx(
+            artifact, out, rhos=tuple(rho or ()), size=input_size, data=checked_on, engine=engine, notify=status.update
+        )
+    print(f"{out}: input {done.height}x{done.width}, {'ρ is an input' if done.rho_is_input else 'dense encoder'}")
+    for value, (own, exported) in done.ap.items():
+        at = "" if value is None else f" at ρ {value:g}"
+        print(f"  AP{at}: {100 * exported:.2f} in {engine}, {100 * own:.2f} in PyTorch ({100 * (exported - own):+.2f})")
+    if done.largest_loss > FLAGGED_AP_LOSS:
+        verdict = "its latency may be measured" if done.usable else "its latency must not be compared"
+        print(f"  The APs differ by {100 * done.largest_loss:.2f}: {verdict}.")
+    if as_json:
+        rows = [{"rho": value, "ap": own, "ap_exported": exported} for value, (own, exported) in done.ap.items()]
+        print(json.dumps({"file": str(out), "engine": engine, "rho_is_input": done.rho_is_input, "checked": rows}))
+    raise typer.Exit(0 if done.usable else FAILED)

@@ -123,7 +123,7 @@ def model_cost(name: str, rho: float | None, size: str, count: str) -> ModelCost
     Raises:
         ValueError: an argument is invalid.
     """
-    config, (height, width) = _model_config(name, rho), _parse_size(size)
+    config, (height, width) = _model_config(name, rho), parse_size(size)
     return ModelCost(model=name, rho=config.rho, cost=count_flops(_build(config), height, width, count=count))
 
 
@@ -174,7 +174,8 @@ def _build(config: ModelConfig) -> Detector:
         return build_model(replace(config, backbone=replace(config.backbone, frozen="none")))
 
 
-def _parse_size(size: str) -> tuple[int, int]:
+def parse_size(size: str) -> tuple[int, int]:
+    """Height and width from text such as "800x1066"; CostRequestError if it is no size."""
     # × is what ``card`` prints, so its sizes can be pasted.
     sides = re.fullmatch(r"(\d+)[x×](\d+)", size)
     if sides is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from rhobench.config import ModelConfig
 from rhobench.model.heads import Prediction, PredictionHead
@@ -76,8 +77,8 @@ class Encoder(nn.Module):
             tokens are updated).
         """
         tokens, anchors, index = source, grid.proposals, None
-        if selection is not None and selection.index.shape[1] == source.shape[1] and not grid.has_padding:
-            selection = None  # every token is selected: gathering them would only permute and copy
+        if selection is not None and _selects_all(selection, source) and not grid.has_padding:
+            selection = None  # gathering all tokens would only permute and copy them
         if selection is not None:
             index = selection.index
             tokens, positions, anchors = (gather_tokens(rows, index) for rows in (source, positions, anchors))
@@ -90,6 +91,11 @@ class Encoder(nn.Module):
             if with_aux and depth < len(self.aux_heads):
                 aux.append(self.aux_heads[depth](tokens, anchors))
         return memory, aux
+
+
+def _selects_all(selection: TokenSelection, source: Tensor) -> bool:
+    # In an exported graph with rho as an input the number of selected tokens is unknown, and the answer is no.
+    return statically_known_true(selection.index.shape[1] == source.shape[1])
 
 
 def _write_back(memory: Tensor, tokens: Tensor, selection: TokenSelection, grid: TokenGrid, overwrite: bool) -> Tensor:

@@ -60,9 +60,11 @@ class FoldedBody:
     def _folded_parameters(self) -> dict[str, Tensor]:
         """Folded weights and biases by name; cached without gradient until one of their sources changes."""
         sources = [t for pair in self._pairs for t in pair.sources]
-        if torch.is_grad_enabled() or any(t.is_inference() for t in sources):
+        untracked = torch.compiler.is_exporting() or any(t.is_inference() for t in sources)
+        if torch.is_grad_enabled() or untracked:
             # Fused optimisers update parameters without incrementing their version, so a forward pass with gradient,
-            # which may be followed by an update, invalidates the cache. Inference tensors have no version at all.
+            # which may be followed by an update, invalidates the cache. Inference tensors have no version at all, and
+            # those of an export no address.
             self._cache = self._packed = None
             return self._fold()
         key = [(t.data_ptr(), t._version, t.dtype) for t in sources]

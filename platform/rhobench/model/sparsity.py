@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class TokenSelection:
         return torch.arange(self.index.shape[1], device=self.index.device) < self.counts[:, None]
 
 
-def select_tokens(logits: Tensor, padding: Tensor | None, rho: float) -> TokenSelection:
+def select_tokens(logits: Tensor, padding: Tensor | None, rho: float | Tensor) -> TokenSelection:
     """Select the floor(rho * valid) + 1 highest-scoring tokens of each image (spec section 7, steps 2, 4 and 5).
 
     ``valid`` is the number of tokens of the image that are not padding. Scores keep their gradient; the selection
@@ -45,20 +46,22 @@ def select_tokens(logits: Tensor, padding: Tensor | None, rho: float) -> TokenSe
     Args:
         logits: (B, N) token scores of a scorer.
         padding: (B, N) bool, True at padding. None when no token is padding; this avoids a device synchronisation.
-        rho: share of the valid tokens to select, in (0, 1].
+        rho: share of the valid tokens to select, in (0, 1]; in an export a scalar tensor, which stays an input.
     """
     batch, tokens = logits.shape
     # The official code multiplies in float32; doing the same makes both truncate to the same count.
     if padding is None:
         # On the CPU, so that reading the count does not wait for the device.
-        count = int(torch.tensor(tokens, device="cpu") * rho) + 1
+        count = (torch.tensor(tokens, device="cpu") * rho).long().item() + 1
         counts = torch.full((batch,), count, dtype=torch.int32, device=logits.device)
     else:
         logits = torch.where(padding, logits.min(), logits)
         counts = ((~padding).sum(1) * rho).int() + 1
         count = int(counts.max())
-    # At rho = 1 the count is one more than there are tokens.
-    return TokenSelection(logits=logits, index=logits.topk(min(count, tokens), dim=1).indices, counts=counts)
+    torch._check(count >= 1)
+    # At rho = 1 the count is one more than there are tokens. sym_min, because an export does not know the count.
+    selected: Any = torch.sym_min(count, tokens)
+    return TokenSelection(logits=logits, index=logits.topk(selected, dim=1).indices, counts=counts)
 
 
 @torch.no_grad()
