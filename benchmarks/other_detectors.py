@@ -1,0 +1,163 @@
+"""Put our Sparse DETR, an RT-DETR of transformers, an SSD of torchvision and an ONNX export on one front.
+
+    python benchmarks/other_detectors.py STORE [--cpu-seconds 120] [--epochs 2]
+
+Everything is trained on the scenes of `rhobench run demo`, for minutes only: the front shows how detectors get onto it,
+not which of them is better. The two foreign detectors are trained here, from scratch and for the same CPU time, and
+written as their libraries write them; everything else is a command, which is printed before it is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import detection
+from torchvision.ops import box_convert
+
+from rhobench.config import DataConfig, ScenesConfig
+from rhobench.data import CocoDetection, Flip, prepare_data
+
+BATCH = 8
+SIDE = 160
+RHOS = (0.1, 0.3, 1.0)
+DATA = DataConfig(
+    scenes=ScenesConfig(size_px=SIDE),
+    resize_px=(SIDE, SIDE),
+    # Pixels in [0, 1]: both libraries normalise by themselves.
+    pixel_mean=(0.0, 0.0, 0.0),
+    pixel_std=(1.0, 1.0, 1.0),
+)
+
+
+def main() -> None:
+    """Train, run all commands and print the two fronts."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("store", type=Path, help="new folder for the store, the detectors and the report")
+    parser.add_argument("--cpu-seconds", type=float, default=120.0, help="CPU time of each foreign training")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs of each of our trainings")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    folder = options.store.absolute()
+    files = folder / "detectors"
+    files.mkdir(parents=True, exist_ok=True)
+    axis = f"model.rho={','.join(f'{rho:g}' for rho in RHOS)}"
+    rhobench("run", "demo", "--store", folder, "--axis", axis, "--set", f"train.epochs={options.epochs}")
+    images = CocoDetection(DATA, prepare_data(DATA), ("train",), train=True)
+    train_rt_detr(images, options.cpu_seconds, files / "rt-detr")
+    train_ssd(images, options.cpu_seconds, files / "ssdlite.pth")
+    middle = next(folder.glob(f"runs/demo-rho{RHOS[1]:g}-*")) / "model.safetensors"
+    rhos = [word for rho in RHOS for word in ("--rho", f"{rho:g}")]
+    rhobench("weights", "onnx", middle, "--out", files / "sparse-detr.onnx", *rhos)
+    rhobench("benchmark", files / "rt-detr", "--store", folder)
+    rhobench("benchmark", files / "ssdlite.pth", "--store", folder)
+    rhobench("benchmark", files / "sparse-detr.onnx", "--store", folder, "--name", "onnxruntime")
+    rhobench("benchmark", files / "sparse-detr.onnx", "--store", folder, "--name", "openvino", "--engine", "openvino")
+    for x in ("gflops", "latency_ms"):
+        rhobench("pareto", folder, "--x", x)
+    rhobench("report", folder, "--out", folder / "report.html")
+
+
+def rhobench(*words: object) -> None:
+    """Print and run a command."""
+    arguments = [str(word) for word in words]
+    print(f"\n$ rhobench {shlex.join(arguments)}", flush=True)
+    subprocess.run([str(Path(sys.executable).with_name("rhobench")), *arguments], check=True)
+
+
+def batches(images: CocoDetection, cpu_seconds: float) -> Iterator[list[Any]]:
+    """Batches of random samples until the CPU time is used up."""
+    end = time.process_time() + cpu_seconds
+    while time.process_time() < end:
+        yield [images[int(i), Flip.NONE] for i in torch.randint(len(images), (BATCH,))]
+
+
+def fit(name: str, model: nn.Module, losses: Iterator[Tensor]) -> None:
+    """Minimise the losses that ``model`` returns for its batches."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=1e-4)
+    history = []
+    for loss in losses:
+        history.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+    print(f"\n{name}: {len(history)} steps, loss {history[0]:.2f} to {history[-1]:.2f}", flush=True)
+
+
+def train_rt_detr(images: CocoDetection, cpu_seconds: float, out: Path) -> None:
+    """Train a small RT-DETR and write it by ``save_pretrained``."""
+    from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrImageProcessor, RTDetrResNetConfig
+
+    names = dict(enumerate(images.categories.names))
+    backbone = RTDetrResNetConfig(
+        embedding_size=16,
+        hidden_sizes=[32, 64, 96, 128],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    config = RTDetrConfig(
+        backbone_config=backbone,
+        id2label=names,
+        label2id={name: label for label, name in names.items()},
+        encoder_hidden_dim=64,
+        encoder_in_channels=[64, 96, 128],
+        encoder_ffn_dim=128,
+        encoder_attention_heads=4,
+        d_model=64,
+        num_queries=50,
+        num_denoising=0,
+        decoder_in_channels=[64, 64, 64],
+        decoder_ffn_dim=128,
+        decoder_attention_heads=4,
+        decoder_layers=2,
+        hidden_expansion=0.5,
+    )
+    model = RTDetrForObjectDetection(config).train()
+
+    def losses() -> Iterator[Tensor]:
+        for samples in batches(images, cpu_seconds):
+            labels = [{"class_labels": s.target.labels, "boxes": s.target.boxes} for s in samples]
+            yield model(pixel_values=torch.stack([s.image for s in samples]), labels=labels).loss
+
+    fit("rt-detr", model, losses())
+    model.save_pretrained(out)
+    RTDetrImageProcessor(size={"height": SIDE, "width": SIDE}).save_pretrained(out)
+
+
+def train_ssd(images: CocoDetection, cpu_seconds: float, out: Path) -> None:
+    """Train an SSDlite of torchvision and write its weights with their description."""
+    classes = ["__background__", *images.categories.names]
+    described = {
+        "model": "ssdlite320_mobilenet_v3_large",
+        "arguments": {"num_classes": len(classes)},
+        "classes": classes,
+    }
+    model = detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=len(classes))
+    model.train()
+
+    def losses() -> Iterator[Tensor]:
+        for samples in batches(images, cpu_seconds):
+            targets = [
+                {"boxes": box_convert(s.target.boxes, "cxcywh", "xyxy") * SIDE, "labels": s.target.labels + 1}
+                for s in samples
+            ]
+            yield sum(model([s.image for s in samples], targets).values(), start=torch.tensor(0.0))
+
+    fit("ssdlite", model, losses())
+    torch.save(model.state_dict(), out)
+    out.with_suffix(".json").write_text(json.dumps(described, indent=1))
+
+
+if __name__ == "__main__":
+    main()
