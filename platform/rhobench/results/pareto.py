@@ -74,17 +74,20 @@ def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> p
     values = list(dict.fromkeys(c for m in metrics for c in (m.name, *(m.interval or ()))))
     carried = ["experiment", "model", "backbone", "rho", "setting", "series", "label"]
 
-    rows: list[dict[Any, Any]] = []
     # dropna=False, because the rho of a dense encoder is NaN
-    for key, group in known.groupby(keys, dropna=False, sort=False):
-        # A run that was measured twice in one setting still counts as one seed.
-        runs = group.groupby("run_id")[values].mean().astype(float)
-        row = dict(zip(keys, key, strict=True)) | group.iloc[0][carried].to_dict() | runs.mean().to_dict()
-        row |= {f"{m.name}_sd": runs[m.name].std(ddof=1) for m in metrics}
-        row |= group.sort_values("busy_cores", ascending=False).iloc[0][_DISTURBANCE].to_dict()
-        rows.append(row | {"n": len(runs), "run_ids": list(runs.index)})
-    columns = [*keys, *carried, *_DISTURBANCE, *values, *(f"{m.name}_sd" for m in metrics), "n", "run_ids"]
-    table = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
+    groups = known.groupby(keys, dropna=False, sort=False)
+    known["group"] = groups.ngroup()
+    # A run that was measured twice in one setting still counts as one seed.
+    runs = known.groupby(["group", "run_id"], sort=True)[values].mean().astype(float)
+    by_group = runs.groupby(level="group")
+    first = known.drop_duplicates("group").set_index("group")[[*keys, *carried]]
+    disturbed = known.sort_values("busy_cores", ascending=False, kind="stable").drop_duplicates("group")
+    table = first.join(disturbed.set_index("group")[_DISTURBANCE]).join(by_group.mean())
+    spreads = by_group[[m.name for m in metrics]].std(ddof=1)
+    table = table.join(spreads.rename(columns=lambda name: f"{name}_sd"))
+    table["n"] = by_group.size()
+    ids = runs.index.get_level_values("run_id").to_numpy()
+    table["run_ids"] = [list(part) for part in np.split(ids, table["n"].cumsum().to_numpy()[:-1])][: len(table)]
     table["busy_cores"] = table["busy_cores"].astype(float)  # a column of only None would not be numeric
     table["on_front"] = False
     for _, group in table.groupby("setting"):

@@ -19,6 +19,10 @@ Cheap steps allow more epochs; if the numbers of epochs differ, the names of the
 """
 
 
+MAX_SETTINGS = 6
+"""Number of settings that are drawn: those with the best values."""
+
+
 def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
     """Plot an accuracy metric, averaged over seeds, against the rho at inference.
 
@@ -39,19 +43,23 @@ def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
     if rows.empty:
         show_empty(figure, "No run has been measured at several ρ yet.")
         return figure
-    rows = rows.assign(setting=_settings(frame).loc[rows.index])
+    settings = _settings(frame)
+    rows = _best_settings(rows.assign(setting=settings.loc[rows.index]), value)
     figure.update_layout(title_subtitle_text=_subtitle(rows, value))
     names, epochs = _names(rows), _epochs(frame)
+    separate = _separate_trainings(frame, y).groupby(settings)
     for i, (setting, group) in enumerate(rows.groupby("setting", sort=False)):
         color = SERIES[i % len(SERIES)]
         for k, (configuration, points) in enumerate(group.groupby("configuration", sort=False)):
             name = names[str(configuration)] + epochs[points.index[0]]
             trace = _line(points, value, name, color, SYMBOLS[k % len(SYMBOLS)])
             figure.add_trace(trace.update(meta="one"))
+        if setting not in separate.groups:
+            continue
         others = _other_settings(names[str(group["configuration"].iloc[0])])
-        for _, separate in _separate_trainings(frame[_settings(frame) == setting], y).groupby("train.epochs"):
-            name = "a training for each ρ" + others + epochs[separate.index[0]]
-            trace = _line(separate, value, name, MUTED if rows["setting"].nunique() == 1 else color, "circle-open")
+        for _, trained in separate.get_group(setting).groupby("train.epochs"):
+            name = "a training for each ρ" + others + epochs[trained.index[0]]
+            trace = _line(trained, value, name, MUTED if rows["setting"].nunique() == 1 else color, "circle-open")
             figure.add_trace(trace.update(meta="each", line_dash="dash"))
     # A logarithmic axis would place its ticks at other values than the measured ones.
     ticks = sorted({x for trace in figure.data for x in trace.x})
@@ -67,10 +75,17 @@ def _subtitle(rows: pd.DataFrame, value: Metric) -> str:
 
 
 def _settings(frame: pd.DataFrame) -> pd.Series:
-    """Text of each row with all settings except rho and the seed."""
+    """Number of each row that is the same for rows which differ only in rho and the seed."""
     fields = [str(path) for path in frame.columns if "." in str(path) and path not in _RHO_FIELDS]
-    texts = ["|".join(map(str, row)) for row in frame[["dataset", *fields]].to_numpy(dtype=object)]
-    return pd.Series(texts, index=frame.index)
+    varying = [path for path in fields if frame[path].nunique(dropna=False) > 1]
+    return frame.groupby(["dataset", *varying], dropna=False, sort=False).ngroup()
+
+
+def _best_settings(rows: pd.DataFrame, value: Metric) -> pd.DataFrame:
+    """Rows of the settings with the best values, as many as can be told apart."""
+    best = rows.groupby("setting")[value.name].agg("max" if value.better == "higher" else "min")
+    chosen = best.sort_values(ascending=value.better == "lower", kind="stable").index[:MAX_SETTINGS]
+    return rows[rows["setting"].isin(chosen)]
 
 
 def _separate_trainings(frame: pd.DataFrame, y: str) -> pd.DataFrame:
