@@ -149,8 +149,10 @@ def _point(trained: TrainingResult, rho: float | None, accuracy: Accuracy) -> Po
         height=height,
         width=width,
         accuracy=accuracy.metrics,
+        ap_by_class=accuracy.per_class,
         gflops=cost.gflops,
         flops_count=cost.count,
+        gflops_by_part=cost.parts,
         params_m=cost.params_m,
     )
 

@@ -11,6 +11,7 @@ from rhobench.results.pareto import (
     front_mask,
     rho_label,
     samples_rho,
+    varied_fields,
 )
 from rhobench.results.record import SCHEMA, Attempt, Point, Record, RecordError, read_record, write_record
 from rhobench.results.store import Store
@@ -36,5 +37,6 @@ __all__ = [
     "read_record",
     "rho_label",
     "samples_rho",
+    "varied_fields",
     "write_record",
 ]

@@ -113,14 +113,48 @@ def _join_values(frame: pd.DataFrame, columns: list[str]) -> list[str]:
 
 
 def configuration_labels(frame: pd.DataFrame) -> list[str]:
-    """Label of each row: rho, then every other setting that varies between the rows."""
+    """Label of each row: rho, then every other setting that varies between the rows of its experiment.
+
+    Settings in which only experiments differ would fill the label of every row. The name of the experiment precedes a
+    label that several experiments have.
+    """
+    labels = pd.Series("", index=range(len(frame)), dtype=object)
+    experiments = pd.Series(frame["experiment"].to_numpy(), index=labels.index)
+    for _, positions in labels.groupby(experiments, sort=False).groups.items():
+        labels[positions] = _labels_within(frame.iloc[positions])
+    shared = experiments.groupby(labels).transform("nunique") > 1
+    return labels.mask(shared, experiments.astype(str) + ": " + labels.astype(str)).tolist()
+
+
+def varied_fields(frame: pd.DataFrame) -> list[str]:
+    """Paths of the settings that vary within an experiment, without rho, the model and the backbone.
+
+    Args:
+        frame: rows of ``Store.frame()``.
+
+    Returns:
+        Columns of ``frame``, in its order; ``rho`` and ``rho_infer``, ``model`` and ``backbone`` have columns of their
+        own.
+    """
+    counts = frame.groupby("experiment")[_fields(frame, _OWN_COLUMN)].nunique(dropna=False)
+    return [str(path) for path in counts.columns[(counts > 1).any()]]
+
+
+_OWN_COLUMN = {"model.name", "model.backbone.name", "model.rho", "measure.rhos"}
+"""Fields that are columns under a short name, or whose values are the rows of a run."""
+
+
+def _fields(frame: pd.DataFrame, excluded: set[str]) -> list[str]:
+    return [str(path) for path in frame.columns if "." in str(path) and path not in excluded]
+
+
+def _labels_within(frame: pd.DataFrame) -> list[str]:
     sampled = samples_rho(frame)
-    named_elsewhere = {"model.name", "model.backbone.name", "model.rho", "measure.rhos"}
+    named_elsewhere = set(_OWN_COLUMN)
     # The label says "sampled"; the values are needed only to tell several such trainings apart.
     if _CHOICES in frame and frame.loc[sampled, _CHOICES].nunique() <= 1:
         named_elsewhere.add(_CHOICES)
-    fields = [str(path) for path in frame.columns if "." in str(path) and path not in named_elsewhere]
-    varying = _varying(frame, [*fields, "precision", "height", "width"])
+    varying = _varying(frame, [*_fields(frame, named_elsewhere), "precision", "height", "width"])
     others = frame[varying].rename(columns=lambda path: str(path).rsplit(".", 1)[-1])
     parts = pd.DataFrame({"others": _join_values(others, [str(name) for name in others.columns])}, index=frame.index)
     if not varying or _varying(frame, ["rho", "rho_infer"]) or sampled.nunique() > 1:

@@ -57,6 +57,10 @@ class RecordError(ValueError):
     """A file that is not a record, or not one that this version can read."""
 
 
+BREAKDOWNS = ("ap_by_class", "gflops_by_part")
+"""Fields of a point with one value per class or part; they are no columns of ``Store.frame()``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """One way of running a trained model and the values measured that way; None: not measured."""
@@ -93,10 +97,14 @@ class Point:
 
     None where there are no objects to average over. Mask metrics only for a model with a mask head.
     """
+    ap_by_class: dict[str, Number | None] = field(default_factory=dict)
+    """Box AP of each class by name, in [0, 1]; None for a class without objects."""
     gflops: Number | None = None
     """Operations per image in units of 10^9, counted by the rules ``flops_count``."""
     flops_count: Literal["standard", "official"] | None = None
     """Counting rules. "standard": 2 operations per multiply-add. "official": those of the official Sparse DETR code."""
+    gflops_by_part: dict[str, Number | None] = field(default_factory=dict)
+    """``gflops`` by part of the model ("backbone", "encoder", ...), in the same unit."""
     params_m: Number | None = None
     """Millions of parameters."""
     latency_ms: Number | None = None
@@ -113,10 +121,11 @@ class Point:
     """File in the folder of the run with every timed call."""
 
     def flat(self) -> dict[str, Any]:
-        """Every field by name, with each accuracy metric under its own name."""
+        """Every field with a single value by name, with each accuracy metric under its own name."""
         return {
             key: item
             for name, value in vars(self).items()
+            if name not in BREAKDOWNS
             for key, item in (value.items() if name == "accuracy" else ((name, value),))
         }
 

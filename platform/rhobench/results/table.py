@@ -24,7 +24,7 @@ from rhobench.config import EXECUTION, ConfigError, DataConfig, RunConfig
 from rhobench.config.conversion import alternatives, from_dict, to_dict
 from rhobench.config.metrics import accuracy_metrics
 from rhobench.config.paths import config_hash, leaves
-from rhobench.results.record import LARGEST, Point, Record, RecordError
+from rhobench.results.record import BREAKDOWNS, LARGEST, Point, Record, RecordError
 from rhobench.results.text import printable
 
 COSTS = ("train_seconds", "eval_seconds", "cpu_seconds", "gpu_seconds")
@@ -35,7 +35,7 @@ SAME_CONFIGURATION = frozenset({"experiment", "seed"})
 
 _ACCURACY = accuracy_metrics()
 
-_POINT = [field.name for field in dataclasses.fields(Point)]
+_POINT = [field.name for field in dataclasses.fields(Point) if field.name not in BREAKDOWNS]
 _AT = _POINT.index("accuracy")
 _BEFORE, _AFTER = _POINT[1:_AT], _POINT[_AT + 1 :]  # rho, the first field, stands elsewhere among the columns
 _before_accuracy, _after_accuracy = operator.attrgetter(*_BEFORE), operator.attrgetter(*_AFTER)
