@@ -18,7 +18,7 @@ ALLOWED = {
     "config": set(),
     "experiments": {"config"},
     "results": {"config"},
-    "dashboards": {"config", "results"},
+    "dashboards": {"config", "experiments", "results"},
     "data": {"config"},
     "model": {"config", "ops"},
     "measure": {"config", "data", "model", "ops"},

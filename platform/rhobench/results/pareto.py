@@ -120,7 +120,7 @@ def configuration_labels(frame: pd.DataFrame) -> list[str]:
     """
     labels = pd.Series("", index=range(len(frame)), dtype=object)
     experiments = pd.Series(frame["experiment"].to_numpy(), index=labels.index)
-    for _, positions in labels.groupby(experiments, sort=False).groups.items():
+    for positions in labels.groupby(experiments, sort=False).groups.values():
         labels[positions] = _labels_within(frame.iloc[positions])
     shared = experiments.groupby(labels).transform("nunique") > 1
     return labels.mask(shared, experiments.astype(str) + ": " + labels.astype(str)).tolist()
@@ -155,6 +155,7 @@ def _labels_within(frame: pd.DataFrame) -> list[str]:
     if _CHOICES in frame and frame.loc[sampled, _CHOICES].nunique() <= 1:
         named_elsewhere.add(_CHOICES)
     varying = _varying(frame, [*_fields(frame, named_elsewhere), "precision", "height", "width"])
+    varying.sort(key=lambda path: pd.api.types.is_bool_dtype(frame[path]))  # switches have the longest names
     others = frame[varying].rename(columns=lambda path: str(path).rsplit(".", 1)[-1])
     parts = pd.DataFrame({"others": _join_values(others, [str(name) for name in others.columns])}, index=frame.index)
     if not varying or _varying(frame, ["rho", "rho_infer"]) or sampled.nunique() > 1:

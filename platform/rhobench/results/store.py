@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,6 +40,9 @@ from rhobench.results.table import (
     table_of,
 )
 from rhobench.results.text import is_file_name, printable
+
+SAMPLES_FILE = "samples.parquet"
+"""Name of the file with every timed call, in the folder of its run."""
 
 VERDICTS_SUFFIX = "-expectations.json"
 """End of the names of files with verdicts; names of experiments have no hyphen."""
@@ -184,6 +188,24 @@ class Store:
                     f"{source} has a history with entries other than numbers by epoch; its learning curve is not drawn."
                 )
         return pd.DataFrame(rows, columns=None if rows else ["run_id", "epoch", "loss", "ap", "ap50", "seconds"])
+
+    def timed_calls(self, run_ids: Iterable[str]) -> pd.DataFrame:
+        """Return one row per timed call of these runs, with the columns run_id, rho_infer and latency_ms.
+
+        Runs without a file of timed calls have no rows; files that cannot be read are added to ``problems``.
+        """
+        tables = [pd.DataFrame({"run_id": [], "rho_infer": [], "latency_ms": []}).astype({"run_id": object})]
+        for run_id in run_ids:
+            path = f"{_folder_of(run_id)}/{SAMPLES_FILE}"
+            try:
+                samples = pd.read_parquet(BytesIO(self.files.read(path)), columns=["rho", "latency_ms"]).astype(float)
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+                self.problems.append(f"{self.files.display_path(path)} cannot be read: {printable(error)}.")
+                continue
+            tables.append(samples.rename(columns={"rho": "rho_infer"}).assign(run_id=run_id))
+        return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
     def _listing(self) -> FolderListing:
         listing = self.files.subfolders("runs", FILE_NAME)

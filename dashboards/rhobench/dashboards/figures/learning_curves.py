@@ -102,4 +102,4 @@ def _background_curves(curves: pd.DataFrame, runs: list[str], value: Metric) -> 
     )
 
 
-CARDS = (FigureCard(name="curves", place=30, build=lambda frame, curves: learning_curves(curves, frame)),)
+CARDS = (FigureCard(name="curves", place=30, build=lambda tables: learning_curves(tables.curves, tables.frame)),)

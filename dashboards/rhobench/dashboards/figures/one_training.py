@@ -9,10 +9,11 @@ import plotly.graph_objects as go
 
 from rhobench.config.metrics import Metric, metric
 from rhobench.dashboards.figures.card import FigureCard
+from rhobench.dashboards.figures.comparable import RHO_FIELDS, settings_besides
 from rhobench.dashboards.figures.style import MUTED, SERIES, SURFACE, SYMBOLS, canvas, seeds_text, show_empty
 from rhobench.results import ENDED_EARLY, configuration_labels, samples_rho
 
-_RHO_FIELDS = {"model.rho", "model.rho_choices", "measure.rhos", "train.epochs"}
+_FREE = RHO_FIELDS | {"train.epochs"}
 """Fields in which a training for all rho differs by design from trainings for one rho each.
 
 Cheap steps allow more epochs; if the numbers of epochs differ, the names of the lines contain them.
@@ -43,7 +44,7 @@ def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
     if rows.empty:
         show_empty(figure, "No run has been measured at several ρ yet.")
         return figure
-    settings = _settings(frame)
+    settings = settings_besides(frame, _FREE)
     rows = _best_settings(rows.assign(setting=settings.loc[rows.index]), value)
     figure.update_layout(title_subtitle_text=_subtitle(rows, value))
     names, epochs = _names(rows), _epochs(frame)
@@ -72,13 +73,6 @@ def _subtitle(rows: pd.DataFrame, value: Metric) -> str:
     bars = f"; bars: {value.label} ± sd over seeds" if seeds.max() > 1 else ""
     drawn = f"{value.label} at each ρ of inference; dashed: a training for each ρ"
     return f"{drawn}; {seeds_text(seeds.min(), seeds.max())}{bars}"
-
-
-def _settings(frame: pd.DataFrame) -> pd.Series:
-    """Number of each row that is the same for rows which differ only in rho and the seed."""
-    fields = [str(path) for path in frame.columns if "." in str(path) and path not in _RHO_FIELDS]
-    varying = [path for path in fields if frame[path].nunique(dropna=False) > 1]
-    return frame.groupby(["dataset", *varying], dropna=False, sort=False).ngroup()
 
 
 def _best_settings(rows: pd.DataFrame, value: Metric) -> pd.DataFrame:
@@ -149,4 +143,4 @@ def _line(points: pd.DataFrame, value: Metric, name: str, color: str, symbol: st
     )
 
 
-CARDS = (FigureCard(name="every-rho", place=40, build=lambda frame, curves: one_training(frame), hide_if_empty=True),)
+CARDS = (FigureCard(name="every-rho", place=40, build=lambda tables: one_training(tables.frame), hide_if_empty=True),)

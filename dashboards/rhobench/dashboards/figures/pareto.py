@@ -199,6 +199,14 @@ def _is_disturbed(rows: pd.DataFrame, cost: Metric, value: Metric) -> pd.Series:
 
 
 CARDS = (
-    FigureCard(name="gflops", place=10, build=lambda frame, curves: pareto(frame, "gflops")),
-    FigureCard(name="latency", place=20, build=lambda frame, curves: pareto(frame, "latency_ms")),
+    FigureCard(
+        name="gflops", place=10, build=lambda tables: pareto(tables.frame, "gflops"), axes=("gflops", "ap"), wide=True
+    ),
+    FigureCard(
+        name="latency",
+        place=20,
+        build=lambda tables: pareto(tables.frame, "latency_ms"),
+        axes=("latency_ms", "ap"),
+        hide_if_empty=True,
+    ),
 )

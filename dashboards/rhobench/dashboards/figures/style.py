@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
+from rhobench.config.metrics import Metric
+
 INK, MUTED, GRID, SURFACE = "#1c2431", "#5b6676", "#e4e9ef", "#ffffff"
 
 SERIES = ("#1f77c9", "#c2570c", "#0f8a6a", "#b0559b", "#8a6d00")
@@ -28,6 +30,15 @@ DARK = {
     **dict(zip(RAMP, ("#ffb84d", "#ff7a8a", "#dd7fcb", "#ab8df0", "#7ea6f5"), strict=True)),
 }
 """Colour of the dark theme by colour of the light theme."""
+
+PARTS = ("#1f77c9", "#8a6d00", "#b0559b", "#c2570c", "#5b6676", "#0f8a6a", "#6a45b0", "#a23b8f", "#1c2431")
+"""Colours of the parts of a model, in the order of the forward pass."""
+
+HEAT = [[0, "#e8f1fa"], [0.5, "#74add1"], [1, "#1f4e8c"]]
+"""Scale of heat maps from low to high; it differs in lightness, so that it can be read without colours."""
+
+TRAINED_AT = "#d07a00"
+"""Outline of the cells at the rho of the training."""
 
 FONT = "Inter, 'Segoe UI', system-ui, -apple-system, Roboto, 'Helvetica Neue', Arial, sans-serif"
 
@@ -70,6 +81,23 @@ def show_empty(figure: go.Figure, text: str) -> None:
     figure.add_annotation(text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"color": MUTED})
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
+
+
+def translucent(color: str) -> str:
+    """A colour with an opacity of a sixth, for areas under lines."""
+    # The dark theme replaces colours of the form "#rrggbb"; a translucent one suits both themes.
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.17)"
+
+
+def interval_words(m: Metric) -> str:
+    """What the interval columns of a metric hold: "10th to 90th percentile of the timed calls"; empty without them."""
+    if m.interval is None:
+        return ""
+    percentiles = [part[1:] for name in m.interval for part in name.split("_") if part[0] == "p" and part[1:].isdigit()]
+    if len(percentiles) == 2:
+        return f"p{percentiles[0]} to p{percentiles[1]} of the timed calls"
+    return "95 % interval of the median" if m.timed else "95 % interval over images"
 
 
 def seeds_text(fewest: int, most: int) -> str:
