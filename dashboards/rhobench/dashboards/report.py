@@ -85,6 +85,14 @@ def write_report(store: Store, out: Path) -> Path:
     return out
 
 
+def report_path(store: Store) -> Path:
+    """Where the report of a store belongs: in its folder.
+
+    The report of a bucket is written to this machine, where a browser can open it.
+    """
+    return store.path / "report.html" if store.is_local else Path(f"{store.name}.html")
+
+
 def _figures(cards: list[FigureCard], tables: Tables) -> dict[str, go.Figure]:
     """Every figure of the page by name; those that the page draws itself contain only their layout."""
     empty = Tables(
@@ -186,7 +194,7 @@ def _figure_card(card: FigureCard, figure: go.Figure, *, wide: bool) -> str:
             f"<label>{words} <select id='{axis}-{name}'></select></label>" for axis, words in (("y", "y"), ("x", "x"))
         )
         tools = (
-            f"<div class='tools'>{axes}<label class='budget' id='budget-{name}'>Budget "
+            f"<div class='tools' id='tools-{name}'>{axes}<label class='budget' id='budget-{name}'>Budget "
             "<input type='range' min='0' max='1000' value='1000'><output>no limit</output></label></div>"
         )
     words = escaped(title.text)

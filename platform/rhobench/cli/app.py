@@ -14,13 +14,14 @@ from rhobench.cli.model import cost, predict
 from rhobench.cli.options import WRONG_REQUEST
 from rhobench.cli.results import pareto, report, reproduce
 from rhobench.cli.run import experiments, run
+from rhobench.cli.runs import dashboard, export, runs, show
 
 EXPERIMENTS, RESULTS, MODELS, SETUP = "Experiments", "Results", "Models", "Data and machines"
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich", invoke_without_command=True)
 for panel, commands in {
     EXPERIMENTS: (run, experiments),
-    RESULTS: (pareto, report, reproduce),
+    RESULTS: (pareto, report, dashboard, runs, show, export, reproduce),
     MODELS: (predict, cost),
 }.items():
     for command in commands:

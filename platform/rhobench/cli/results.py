@@ -34,15 +34,18 @@ def pareto(
 
 def report(
     store: StoreArgument,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file to write.")] = Path("report.html"),
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="HTML file to write. Default: report.html in the store; for a bucket, here."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the report of a store as one HTML file that opens offline."""
-    from rhobench.dashboards import write_report
+    from rhobench.dashboards.report import report_path, write_report
     from rhobench.results import Store
 
     opened = Store(store)
-    page = write_report(opened, out)
+    page = write_report(opened, out or report_path(opened))
     report_problems(opened.problems)
     print(page)
     if as_json:

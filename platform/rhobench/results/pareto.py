@@ -121,7 +121,7 @@ def configuration_labels(frame: pd.DataFrame) -> list[str]:
     labels = pd.Series("", index=range(len(frame)), dtype=object)
     experiments = pd.Series(frame["experiment"].to_numpy(), index=labels.index)
     for positions in labels.groupby(experiments, sort=False).groups.values():
-        labels[positions] = _labels_within(frame.iloc[positions])
+        labels[positions] = np.array(_labels_within(frame.iloc[positions]), dtype=object)
     shared = experiments.groupby(labels).transform("nunique") > 1
     return labels.mask(shared, experiments.astype(str) + ": " + labels.astype(str)).tolist()
 
@@ -154,7 +154,9 @@ def _labels_within(frame: pd.DataFrame) -> list[str]:
     # The label says "sampled"; the values are needed only to tell several such trainings apart.
     if _CHOICES in frame and frame.loc[sampled, _CHOICES].nunique() <= 1:
         named_elsewhere.add(_CHOICES)
-    varying = _varying(frame, [*_fields(frame, named_elsewhere), "precision", "height", "width"])
+    varying = _varying(frame, _fields(frame, named_elsewhere))
+    # A run that was not measured has none of these, which does not distinguish it.
+    varying += [column for column in ("precision", "height", "width") if frame[column].nunique() > 1]
     varying.sort(key=lambda path: pd.api.types.is_bool_dtype(frame[path]))  # switches have the longest names
     others = frame[varying].rename(columns=lambda path: str(path).rsplit(".", 1)[-1])
     parts = pd.DataFrame({"others": _join_values(others, [str(name) for name in others.columns])}, index=frame.index)

@@ -6,6 +6,7 @@ that all runs of an experiment in this store share. ``<store>/index`` can be del
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ from rhobench.results.table import (
     table_of,
 )
 from rhobench.results.text import is_file_name, printable
+
+ACTIVE_FILE = "attempt.json"
+"""Name of the file of the active attempt, in the folder of its run."""
 
 SAMPLES_FILE = "samples.parquet"
 """Name of the file with every timed call, in the folder of its run."""
@@ -158,6 +162,30 @@ class Store:
     def unrecorded(self) -> list[str]:
         """Ids of runs that have a folder but no record, because they are running or were killed."""
         return self.files.subfolders("runs", FILE_NAME).missing
+
+    def active(self) -> dict[str, dict[str, Any]]:
+        """The file of the active attempt of every run without a record, by run id.
+
+        It tells when and on which node the attempt began; its process may be gone. Empty for a run whose file cannot be
+        read.
+        """
+        attempts = {}
+        for run_id in self.unrecorded():
+            try:
+                content = json.loads(self.files.read(f"{_folder_of(run_id)}/{ACTIVE_FILE}"))
+            except (OSError, ValueError, RecursionError):
+                content = None
+            attempts[run_id] = content if isinstance(content, dict) else {}
+        return attempts
+
+    def version(self) -> str:
+        """Text that changes whenever a run appears, disappears or changes; it takes no reading of records."""
+        listing = self.files.subfolders("runs", FILE_NAME)
+        state = [
+            sorted((name, file.version, file.size) for name, file in listing.found.items()),
+            sorted(listing.missing),
+        ]
+        return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
     def statuses(self) -> dict[str, Status]:
         """Return the status of every recorded run by run id."""

@@ -123,7 +123,7 @@ def _sweep(
 
 
 def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -> Outcome:
-    from rhobench.dashboards import front_table, write_report
+    from rhobench.dashboards import front_table, report_path, write_report
 
     records = {record.run_id: record for record in store.records()}
     runs = [_summary_of(i, records.get(i)) for i in study.run_ids]
@@ -140,8 +140,7 @@ def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -
         console.print(f"\nInterrupted: {len(runs) - unfinished} of {len(runs)} runs are finished and kept.")
     if unfinished:
         console.print("Run the same command again to continue; finished runs are not repeated.", highlight=False)
-    # The report of a store in a bucket is written to this machine, where a browser can open it.
-    report = write_report(store, store.path / "report.html" if store.is_local else Path(f"{store.name}.html"))
+    report = write_report(store, report_path(store))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     status = INTERRUPTED if interrupted else FAILED if unfinished else DONE
     return Outcome(store=store.place, report=report, runs=runs, verdicts=verdicts, exit_status=status)

@@ -39,7 +39,7 @@ def class_ap(frame: pd.DataFrame, breakdown: pd.DataFrame) -> go.Figure:
     best = rows.sort_values(["on_front", "ap"], ascending=False, kind="stable").head(MAX_COLUMNS)
     best = best.sort_values("gflops", kind="stable")
     columns = [
-        classes.xs(key, drop_level=True).set_index("name")["value"]
+        classes.loc[[key]].set_index("name")["value"]
         for key in zip(best["run_ids"].str[0], best["rho_infer"].fillna(DENSE), strict=True)
     ]
     table = pd.concat(columns, axis=1, keys=range(len(columns))) * 100

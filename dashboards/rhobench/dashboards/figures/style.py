@@ -6,6 +6,8 @@ theme; ``DARK`` maps each of them to its counterpart in the dark theme.
 
 from __future__ import annotations
 
+from typing import Any
+
 import plotly.graph_objects as go
 
 from rhobench.config.metrics import Metric
@@ -43,10 +45,47 @@ TRAINED_AT = "#d07a00"
 FONT = "Inter, 'Segoe UI', system-ui, -apple-system, Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
-def canvas(title: str, subtitle: str) -> go.Figure:
+OPTIONS: dict[str, Any] = {
+    "displaylogo": False,
+    "modeBarButtons": [["zoom2d", "pan2d", "resetScale2d"]],
+    "plotlyServerURL": "",
+    "responsive": True,
+}
+"""Options of Plotly for every display of a figure: no button offers to send it to a cloud service."""
+
+
+class Figure(go.Figure):
+    """A figure that is displayed with ``OPTIONS``, in a notebook as well as in a browser."""
+
+    def show(self, *args: Any, **options: Any) -> Any:
+        """Show the figure as ``plotly.graph_objects.Figure.show`` does."""
+        return super().show(*args, **_with_options(options))
+
+    def to_html(self, *args: Any, **options: Any) -> str:
+        """HTML as of ``plotly.graph_objects.Figure.to_html``."""
+        return super().to_html(*args, **_with_options(options))
+
+    def write_html(self, *args: Any, **options: Any) -> None:
+        """Write HTML as ``plotly.graph_objects.Figure.write_html`` does."""
+        super().write_html(*args, **_with_options(options))
+
+    def _repr_mimebundle_(
+        self, include: Any = None, exclude: Any = None, validate: bool = True, **options: Any
+    ) -> dict[str, Any]:
+        return super()._repr_mimebundle_(include, exclude, validate, **_with_options(options))
+
+    def _ipython_display_(self) -> None:
+        self.show()
+
+
+def _with_options(given: dict[str, Any]) -> dict[str, Any]:
+    return given | {"config": OPTIONS | (given.get("config") or {})}
+
+
+def canvas(title: str, subtitle: str) -> Figure:
     """An empty figure in the common look."""
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "title": {"standoff": 10}, "automargin": True}
-    return go.Figure(
+    return Figure(
         layout={
             "template": "none",
             "height": 460,

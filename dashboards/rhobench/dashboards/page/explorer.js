@@ -209,6 +209,7 @@ function summary(found, known, x, y, flat) {
 async function drawExplorer(name) {
   const plot = $('#plot-' + name);
   const { x, y } = axesOf[name];
+  if (x === undefined) return drawFigure(name); // an empty store
   const { found, known } = configurations(visible, x, y);
   const settings = [...new Set(found.map((group) => group.setting))].sort();
   let flat = false;
@@ -315,6 +316,7 @@ function budgetLine(name, found) {
 function setUpExplorer(name, [x, y]) {
   const known = Object.keys(DATA.metrics);
   const saved = address();
+  $(`#tools-${name}`).hidden = known.length === 0;
   axesOf[name] = { x: known.includes(x) ? x : known[0], y: known.includes(y) ? y : known[0], budget: null };
   for (const axis of ['x', 'y']) {
     const wanted = saved.get(`${name}.${axis}`);

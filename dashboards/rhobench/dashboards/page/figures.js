@@ -9,7 +9,6 @@ const OPTIONS = {
   displayModeBar: 'hover',
   modeBarButtons: [['zoom2d', 'pan2d', 'resetScale2d']],
   plotlyServerURL: '',
-  showLink: false,
 };
 
 const themed = (color) => (view.dark ? DARK[color] ?? color : color);
