@@ -328,7 +328,7 @@ function setUpExplorer(name, [x, y]) {
       axesOf[name][axis] = select.value;
       axesOf[name].budget = null;
       remember({ [`${name}.${axis}`]: select.value, [`${name}.budget`]: null });
-      drawExplorer(name);
+      inTurn(() => drawExplorer(name));
     };
   }
   if (saved.has(`${name}.budget`)) axesOf[name].budget = Math.min(1000, Math.max(0, +saved.get(`${name}.budget`) || 0));
@@ -336,6 +336,6 @@ function setUpExplorer(name, [x, y]) {
     const end = DATA.metrics[axesOf[name].x].better === 'lower' ? 1000 : 0;
     axesOf[name].budget = +event.target.value === end ? null : +event.target.value;
     remember({ [`${name}.budget`]: axesOf[name].budget });
-    drawExplorer(name);
+    inTurn(() => drawExplorer(name));
   };
 }

@@ -13,11 +13,14 @@ async function drawOnce() {
   }
 }
 
-// One after the other, because a figure cannot be drawn twice at once
-function drawAll() {
-  drawing = drawing.then(drawOnce, drawOnce);
+// One after the other, because a figure cannot be drawn twice at once. Tests wait until nothing is busy.
+window.__busy = 0;
+function inTurn(draw) {
+  window.__busy += 1;
+  drawing = drawing.then(draw, draw).finally(() => { window.__busy -= 1; });
   return drawing;
 }
+const drawAll = () => inTurn(drawOnce);
 
 for (const name in view) {
   if (address().has(name)) view[name] = address().get(name) === '1';
