@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+from base64 import b64decode
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from rhobench.cluster.execute import execute
 from rhobench.cluster.measure_runs import measure_runs
@@ -22,6 +27,7 @@ from rhobench.config import (
 )
 from rhobench.measure.artifact import load_artifact
 from rhobench.results import Store, by_configuration
+from rhobench.results.token_pictures import PictureError, read_pictures
 
 RHOS = (0.1, 0.25, 1.0)
 CONFIG = RunConfig(
@@ -92,3 +98,35 @@ def test_the_artifact_still_has_the_rho_of_its_configuration(store: Store) -> No
     selection = artifact.model(torch.zeros(1, 3, 96, 96)).selection
     assert selection is not None
     assert selection.index.shape[1] == int(sum((12 * 12, 6 * 6, 3 * 3, 2 * 2)) * 0.25) + 1
+
+
+def test_pictures_show_the_kept_tokens_at_every_rho(store: Store) -> None:
+    pictures = read_pictures(store.files, "sampled")
+    assert len({picture.image_id for picture in pictures}) == len(pictures) == 3
+    for picture in pictures:
+        image = Image.open(io.BytesIO(b64decode(picture.jpeg)))
+        assert (image.format, image.size) == ("JPEG", (96, 96))
+        assert [point.rho for point in picture.points] == [0.25, 0.1, 1.0]
+        for point in picture.points:
+            assert (point.rows, point.columns, point.tokens, point.levels) == (12, 12, 144 + 36 + 9 + 4, 4)
+            assert point.updated == min(int(193 * (point.rho or 1)) + 1, 193)
+            kept = np.frombuffer(b64decode(point.kept), np.uint8)
+            assert kept.max() <= 4
+            assert (kept == 4).all() == (point.rho == 1.0), "every token of every level only at rho 1"
+            attention = np.frombuffer(b64decode(point.attention or ""), np.uint8)
+            assert attention.max() == 255
+    assert (store.run_dir("sampled") / "pictures.json").stat().st_size < 60_000
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"pictures": [{}]}', '{"pictures": 1}'])
+def test_a_damaged_file_of_pictures_is_refused(store: Store, damage: str, tmp_path: Path) -> None:
+    other = Store(tmp_path)
+    other.run_dir("run").mkdir(parents=True)
+    (other.run_dir("run") / "pictures.json").write_text(damage)
+    with pytest.raises(PictureError, match="cannot be read"):
+        read_pictures(other.files, "run")
+    text = (store.run_dir("sampled") / "pictures.json").read_text().replace('"rows":12', '"rows":13', 1)
+    (other.run_dir("run") / "pictures.json").write_text(text)
+    with pytest.raises(PictureError, match="not rows times columns"):
+        read_pictures(other.files, "run")
+    assert read_pictures(other.files, "none") == []

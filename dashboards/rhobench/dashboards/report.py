@@ -30,10 +30,11 @@ from rhobench.dashboards.markup import escaped, list_card, run_link
 from rhobench.dashboards.page_data import distinct_environments, environment_lines, page_data
 from rhobench.dashboards.published import published_points
 from rhobench.dashboards.store_tables import read_tables
+from rhobench.dashboards.token_gallery import token_gallery
 from rhobench.results import MAX_BUSY_CORES, Record, Store, by_configuration
 from rhobench.results.expectations import Verdict
 
-SCRIPTS = ("dom", "data", "figures", "explorer", "cards", "table", "main")
+SCRIPTS = ("dom", "data", "figures", "explorer", "cards", "table", "gallery", "main")
 """Scripts of the page in ``page/``, in the order in which they run."""
 
 TOLERANCE = 0.01
@@ -59,7 +60,7 @@ def write_report(store: Store, out: Path) -> Path:
     heads = "".join(_figure_card(card, figures[card.name], wide=card.name in wide) for card in shown)
     data = {
         "figures": {name: json.loads(figure.to_json()) for name, figure in figures.items()},
-        "data": page_data(tables, records, verdicts_of_pairs={}),
+        "data": page_data(tables, records, verdicts_of_pairs={}) | {"gallery": token_gallery(store, frame)},
         "explorers": {card.name: card.axes for card in shown if card.axes},
         "intervals": {name: interval_words(m) for name, m in METRICS.items()},
         "published": published_points(frame),

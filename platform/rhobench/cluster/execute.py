@@ -13,6 +13,7 @@ import pandas as pd
 from rhobench.cluster.attempt import ERROR_FILE, utc_now
 from rhobench.cluster.early_stopping import StoppedEarlyError
 from rhobench.cluster.run_task import RunTask
+from rhobench.cluster.token_pictures import write_pictures
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
 from rhobench.data import Flip
@@ -63,6 +64,7 @@ def execute(task: RunTask, report: Report) -> None:
         return
     _write_detections(folder, {rho: detections for rho, (detections, _) in evaluated.items()})
     save_artifact(folder, trained.model, config, trained.categories)
+    write_pictures(folder, trained.model, trained.val_images, list(evaluated), config.data)
     record = _record(task, trained.progress, "trained", started)
     record = replace(
         record,

@@ -54,5 +54,6 @@ $('#reset').hidden = visibleRuns === null;
 drawTable();
 drawComparison();
 await drawAll();
+await setUpGallery();
 openRun(address().get('run'));
 window.__ready = true; // tests wait for this
