@@ -82,7 +82,9 @@ def _point(rho: float | None, output: DetectorOutput, categories: Categories) ->
     attention = None
     if output.samplings:
         dam = decoder_attention_map(output.samplings, shapes)[0].cpu().float()
-        total = _on_finest(dam, shapes)
+        # Per area, because a token of a coarse level covers many cells of the finest one.
+        areas = torch.cat([torch.full((h * w,), h * w / (shapes[0][0] * shapes[0][1])) for h, w in shapes])
+        total = _on_finest(dam * areas, shapes)
         attention = _encoded(255 * total / total.max().clamp_min(1e-12))
     return PicturePoint(
         rho=rho,

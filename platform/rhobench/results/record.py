@@ -190,6 +190,11 @@ class Record:
         """The record as JSON text."""
         return json.dumps(_nulls_for_nan(dataclasses.asdict(self)), indent=1, allow_nan=False, ensure_ascii=False)
 
+    def _repr_html_(self) -> str:
+        from rhobench.results.notebook import record_html  # late, because it needs pandas
+
+        return record_html(self)
+
     def to_bytes(self) -> bytes:
         """The record as the content of its file; RecordError if it is larger than ``MAX_BYTES``."""
         # A path in a reason may contain bytes that are not valid UTF-8, which must not prevent the record of a failure.

@@ -217,6 +217,11 @@ class Store:
                 )
         return pd.DataFrame(rows, columns=None if rows else ["run_id", "epoch", "loss", "ap", "ap50", "seconds"])
 
+    def _repr_html_(self) -> str:
+        from rhobench.results.notebook import store_html
+
+        return store_html(self.place, self.frame(), self.problems)
+
     def timed_calls(self, run_ids: Iterable[str]) -> pd.DataFrame:
         """Return one row per timed call of these runs, with the columns run_id, rho_infer and latency_ms.
 
