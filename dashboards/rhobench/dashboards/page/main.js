@@ -3,9 +3,12 @@
 const explorers = Object.keys(EXPLORERS);
 let drawing = Promise.resolve();
 
-async function drawOnce() {
+function showView() {
   document.documentElement.classList.toggle('dark', view.dark);
   for (const name in view) $('#' + name).setAttribute('aria-pressed', view[name]);
+}
+
+async function drawOnce() {
   for (const name in FIGURES) {
     if (explorers.includes(name)) await drawExplorer(name);
     else await drawFigure(name);
@@ -27,6 +30,7 @@ for (const name in view) {
   $('#' + name).onclick = () => {
     view[name] = !view[name];
     remember({ [name]: view[name] ? '1' : '0' });
+    showView();
     drawAll();
   };
 }
@@ -45,6 +49,7 @@ addEventListener('hashchange', (event) => {
 });
 addEventListener('keydown', (event) => { if (event.key === 'Escape') shut(); });
 
+showView();
 for (const name of explorers) setUpExplorer(name, EXPLORERS[name]);
 setUpTable();
 setUpFilters();

@@ -35,6 +35,7 @@ function tableRow(row) {
     type: 'checkbox', 'aria-label': `compare ${key}`, onchange: () => choose(row, box.checked),
   });
   box.checked = chosen.includes(key);
+  box.disabled = !box.checked && chosen.length >= MAX_COMPARED;
   return element('tr', '', [
     element('td', '', [box]),
     element('td', '', [runLink(value('run_id', row))], { title: value('run_id', row) }),
