@@ -21,6 +21,15 @@ function measured(row) {
   return [...note, ...metrics, ...known(POINT, row)];
 }
 
+async function copyAddress(button) {
+  try {
+    await navigator.clipboard.writeText(location.href);
+    button.textContent = 'Link copied';
+  } catch { // not every browser lets a page that was opened from disk copy
+    button.textContent = 'The address of this page is the link';
+  }
+}
+
 function openRun(run) {
   if (run === null || run === undefined || !Object.hasOwn(DATA.runs, run) || !rowsOfRun.has(run)) return;
   const card = $('#card');
@@ -31,7 +40,7 @@ function openRun(run) {
   const reason = value('reason', first);
   const close = element('button', 'Close', [], { class: 'close', onclick: shut });
   const compare = element('button', 'Compare', [], { onclick: () => { rows.slice(0, MAX_COMPARED - chosen.length).forEach((row) => choose(row, true)); shut(); } });
-  const copy = element('button', 'Copy link', [], { onclick: async () => { await navigator.clipboard?.writeText(location.href); copy.textContent = 'Link copied'; } });
+  const copy = element('button', 'Copy link', [], { onclick: () => copyAddress(copy) });
   card.replaceChildren(
     close, element('h2', run), element('p', '', [element('span', status, [], { class: status }), reason ? ': ' + reason : '']),
     element('div', '', [compare, copy], { class: 'tools' }));
