@@ -23,6 +23,12 @@ TABLE_FORMATS = ("latex", "markdown", "csv")
 FRONT = "front"
 """Name of the figure of two chosen metrics; the others are those of the report page."""
 
+LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 36, 10, 16, 34
+"""Margins around the plot in pixels, for its axes."""
+
+ASPECT, FONT_PT = 0.68, 8
+"""Height of a figure, without its legend, divided by its width, and size of its text in points."""
+
 PX_PER_MM, PX_PER_PT = 96 / 25.4, 96 / 72
 
 
@@ -35,14 +41,16 @@ def figure_names() -> list[str]:
     return [FRONT, *(card.name for card in figure_cards())]
 
 
-def export_figure(tables: Tables, name: str, x: str, y: str) -> go.Figure:
-    """The figure of this name; ``x`` and ``y`` are the metrics of "front".
+def export_figure(tables: Tables, name: str, x: str, y: str, width_mm: float = 84) -> go.Figure:
+    """The figure of this name; ``x`` and ``y`` are the metrics of "front", whose labels are placed for ``width_mm``.
 
     Raises:
         ExportError: there is no such figure, or the store has no data for it.
     """
     if name == FRONT:
-        figure = pareto(tables.frame, x, y)
+        width = width_mm * PX_PER_MM
+        plot = (width - LEFT_PX - RIGHT_PX, ASPECT * width - TOP_PX - BOTTOM_PX)
+        figure = pareto(tables.frame, x, y, plot_px=plot, font_px=FONT_PT * PX_PER_PT)
     else:
         cards = {card.name: card for card in figure_cards()}
         if name not in cards:
@@ -54,7 +62,7 @@ def export_figure(tables: Tables, name: str, x: str, y: str) -> go.Figure:
     return figure
 
 
-def paper_ready(figure: go.Figure, width_mm: float, font_pt: float = 8) -> go.Figure:
+def paper_ready(figure: go.Figure, width_mm: float, font_pt: float = FONT_PT) -> go.Figure:
     """A copy of a figure in the style of a paper: its width, one size of text, no title, a transparent background."""
     size = font_pt * PX_PER_PT
     paper = go.Figure(figure)
@@ -62,8 +70,15 @@ def paper_ready(figure: go.Figure, width_mm: float, font_pt: float = 8) -> go.Fi
     paper.update_layout(
         title=None,
         width=width,
-        height=0.74 * width,
-        margin={"l": 36, "r": 10, "t": 16, "b": 52},
+        # The legend lies below the plot, with about one row per 40 characters.
+        height=ASPECT * width + 1.6 * size * _legend_rows(paper, width / size),
+        margin={
+            "l": LEFT_PX,
+            "r": RIGHT_PX,
+            "t": TOP_PX,
+            "b": BOTTOM_PX + 1.6 * size * _legend_rows(paper, width / size),
+        },
+        legend_tracegroupgap=0,
         font_size=size,
         legend_font_size=size,
         paper_bgcolor="rgba(0,0,0,0)",
@@ -78,6 +93,16 @@ def paper_ready(figure: go.Figure, width_mm: float, font_pt: float = 8) -> go.Fi
         if trace.type == "scatter" and trace.mode and "lines" in trace.mode:
             trace.line.width = 1.2
     return paper
+
+
+def _legend_rows(figure: go.Figure, width_em: float) -> int:
+    """Rows of a horizontal legend in a figure that is ``width_em`` font sizes wide."""
+    names = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
+    rows, used = 0, width_em
+    for name in names:
+        needed = 5 + 0.6 * len(name)
+        rows, used = (rows + 1, needed) if used + needed > width_em else (rows, used + needed)
+    return rows
 
 
 def write_figure(figure: go.Figure, out: Path, width_mm: float) -> None:

@@ -110,7 +110,7 @@ def export(
         tables = read_tables(opened, opened.records())
         report_problems(opened.problems)
         out = out or Path(f"{figure}.{form}")
-        write_figure(export_figure(tables, figure, x, y), out, width_mm)
+        write_figure(export_figure(tables, figure, x, y, width_mm), out, width_mm)
         print(out)
     if as_json:
         print(json.dumps({"written": None if out is None else str(out)}))
