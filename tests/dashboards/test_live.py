@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from rhobench.results import Store
 
 pytest.importorskip("dash", reason="dash is not installed")
+
+from werkzeug.serving import make_server
 
 from rhobench.dashboards.live import create_app
 
@@ -126,3 +129,33 @@ def test_the_page_loads_nothing_from_elsewhere(changing: Store) -> None:
     page = client.get("/", headers={"Host": "localhost"}).text
     assert "https://" not in page
     assert "http://" not in page
+
+
+@pytest.mark.browser
+def test_a_browser_shows_a_new_run_within_seconds_and_asks_no_other_host(changing: Store, browser: Any) -> None:
+    server = make_server("127.0.0.1", 0, create_app(changing, None).server, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    address = f"http://127.0.0.1:{server.server_port}"
+    requests: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    try:
+        page.goto(address)
+        page.get_by_text("5 completed, 1 failed").wait_for()
+        page.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2")
+        for name in ("front", "other"):
+            assert page.locator(f"#{name} .main-svg").first.bounding_box()["height"] > 200
+        record = next(record for record in changing.records() if record.status == "completed")
+        changing.write(replace(record, run_id="another-run"))
+        page.get_by_text("6 completed, 1 failed").wait_for(timeout=15_000)
+        assert page.get_by_text("another-run").count() >= 1
+        assert page.locator("[data-title*='Share'], [data-title*='cloud']").count() == 0
+        page.set_viewport_size({"width": 390, "height": 800})
+        page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    finally:
+        page.close()
+        server.shutdown()
+    assert [url for url in requests if not url.startswith((address, "data:", "blob:"))] == []
+    assert errors == []
