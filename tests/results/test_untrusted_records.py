@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_page import column, embedded
 from rich.console import Console
 
 from rhobench.config import RunConfig
@@ -90,17 +91,20 @@ def test_a_page_shows_untrusted_text_without_interpreting_it(store: Store, tmp_p
     torn = store.run_dir("torn <i>") / "record.json"
     torn.parent.mkdir()
     torn.write_text("{")
-    tags = Tags(write_report(store, tmp_path / "report.html").read_text(encoding="utf-8")).found
+    page = write_report(store, tmp_path / "report.html")
+    tags = Tags(page.read_text(encoding="utf-8")).found
     plain = Store(tmp_path / "plain")
     plain.write(hostile("a", config=to_dict(RunConfig(experiment="e"))))
     harmless = {tag for tag, _ in Tags(write_report(plain, tmp_path / "plain.html").read_text(encoding="utf-8")).found}
     assert {tag for tag, _ in tags} <= harmless | {"a", "li", "ul", "h2"}
-    assert [tag for tag, _ in tags].count("script") == 2
+    assert [tag for tag, _ in tags].count("script") == 3, "Plotly, the data and the script of the page"
     for tag, attributes in tags:
         assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
         assert (attributes.get("href") or "#").startswith(("#run=", "#", "data:,"))
     links = {attributes["href"] for tag, attributes in tags if tag == "a"}
-    assert "#run=%3Cimg%20src%3Dx%20onerror%3Dalert%282%29%3E" in links
+    assert links == {"#run=failed"}
+    shown = column(embedded(page), "run_id")
+    assert "<img src=x onerror=alert(2)>" in shown, "as data, which the script of the page shows as text"
 
 
 def test_a_terminal_gets_no_control_characters(store: Store) -> None:

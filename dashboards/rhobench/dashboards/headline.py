@@ -43,9 +43,9 @@ def headline(frame: pd.DataFrame) -> list[str]:
     # Trainings that sampled their ρ are not compared with the others.
     keys = [settings_besides(rows, _FREE), samples_rho(rows)]
     rows = rows[rows["rho_infer"].fillna(_DENSE).groupby(keys).transform("nunique") > 1]
-    groups = rows.groupby([key.loc[rows.index] for key in keys])
-    best = groups["ap"].max().sort_values(ascending=False, kind="stable").index[:MAX_SENTENCES]
-    sentences = [sentence for key in best for sentence in _sentences(groups.get_group(key), frame)]
+    group = rows.groupby([key.loc[rows.index] for key in keys]).ngroup()
+    best = rows.groupby(group)["ap"].max().sort_values(ascending=False, kind="stable").index[:MAX_SENTENCES]
+    sentences = [sentence for number in best for sentence in _sentences(rows[group == number], frame)]
     return sentences or ["No saving is shown: no runs differ only in ρ."]
 
 

@@ -6,7 +6,7 @@ each and referred to by number, and details that only some runs have are stored 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -67,6 +67,9 @@ TABLE_COLUMNS = (
 )
 """Columns of the table of runs after the varied settings, as far as they have different values."""
 
+SHARED = tuple(name for name in TABLE_COLUMNS if name not in {*METRICS, "status", "train_seconds", "rho", "rho_infer"})
+"""Columns whose value stands above the table if all rows have the same."""
+
 FILTERS = (
     "experiment",
     "status",
@@ -105,8 +108,8 @@ def page_data(tables: Tables, records: list[Record], *, verdicts_of_pairs: dict[
         "labels": {name: LABELS.get(name, name) for name in columns},
         "short": {path: path.rsplit(".", 1)[-1] for path in varied},
         "varied": varied,
-        "table": _differing(frame, [*varied, *TABLE_COLUMNS], twice),
-        "shared": [name for name in TABLE_COLUMNS if name in columns and not _differs(frame, name)],
+        "table": _differing(frame, [*varied, *TABLE_COLUMNS], twice, always={*METRICS, "status", "train_seconds"}),
+        "shared": [name for name in SHARED if name in columns and not _differs(frame, name)],
         "filters": _differing(frame, [*varied, *FILTERS], twice),
         "metrics": {m.name: _metric(m) for m in METRICS.values() if frame[m.name].notna().any()},
         "looks": [_look(i, model, backbone) for i, (model, backbone) in enumerate(models)],
@@ -160,8 +163,10 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _differing(frame: pd.DataFrame, names: list[str], excluded: set[str]) -> list[str]:
-    return [name for name in dict.fromkeys(names) if name in frame and name not in excluded and _differs(frame, name)]
+def _differing(frame: pd.DataFrame, names: list[str], excluded: set[str], always: Collection[str] = ()) -> list[str]:
+    """Columns with several values, and those of ``always`` that have any value, without the excluded ones."""
+    known = [name for name in dict.fromkeys(names) if name in frame and name not in excluded]
+    return [n for n in known if _differs(frame, n) or (n in always and frame[n].notna().any())]
 
 
 def _differs(frame: pd.DataFrame, name: str) -> bool:

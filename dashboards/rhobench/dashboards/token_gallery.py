@@ -52,6 +52,6 @@ def token_gallery(store: Store, frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _best_setting(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         return rows
-    groups = rows.groupby(settings_besides(rows, RHO_FIELDS))
-    ranking = groups.agg(rhos=("rho_infer", "nunique"), ap=("ap", "max")).sort_values(["rhos", "ap"], kind="stable")
-    return groups.get_group(ranking.index[-1])
+    setting = settings_besides(rows, RHO_FIELDS)
+    ranking = rows.groupby(setting).agg(rhos=("rho_infer", "nunique"), ap=("ap", "max"))
+    return rows[setting == ranking.sort_values(["rhos", "ap"], kind="stable").index[-1]]

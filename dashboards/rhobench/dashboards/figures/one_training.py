@@ -48,17 +48,17 @@ def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
     rows = _best_settings(rows.assign(setting=settings.loc[rows.index]), value)
     figure.update_layout(title_subtitle_text=_subtitle(rows, value))
     names, epochs = _names(rows), _epochs(frame)
-    separate = _separate_trainings(frame, y).groupby(settings)
+    separate = dict(list(_separate_trainings(frame, y).groupby(settings)))
     for i, (setting, group) in enumerate(rows.groupby("setting", sort=False)):
         color = SERIES[i % len(SERIES)]
         for k, (configuration, points) in enumerate(group.groupby("configuration", sort=False)):
             name = names[str(configuration)] + epochs[points.index[0]]
             trace = _line(points, value, name, color, SYMBOLS[k % len(SYMBOLS)])
             figure.add_trace(trace.update(meta="one"))
-        if setting not in separate.groups:
+        if setting not in separate:
             continue
         others = _other_settings(names[str(group["configuration"].iloc[0])])
-        for _, trained in separate.get_group(setting).groupby("train.epochs"):
+        for _, trained in separate[setting].groupby("train.epochs"):
             name = "a training for each ρ" + others + epochs[trained.index[0]]
             trace = _line(trained, value, name, MUTED if rows["setting"].nunique() == 1 else color, "circle-open")
             figure.add_trace(trace.update(meta="each", line_dash="dash"))
