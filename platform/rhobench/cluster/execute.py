@@ -154,7 +154,7 @@ def _point(trained: TrainingResult, rho: float | None, accuracy: Accuracy) -> Po
         ap_by_class=accuracy.per_class,
         gflops=cost.gflops,
         flops_count=cost.count,
-        gflops_by_part=cost.parts,
+        gflops_by_part=dict(cost.parts),
         params_m=cost.params_m,
     )
 
