@@ -18,6 +18,6 @@ def open_files(place: Path | str) -> Files:
     """
     if "://" not in str(place):
         return LocalFiles(Path(place))
-    from rhobench.results.object_store import ObjectStoreFiles  # imports PyArrow, which a local store does not need
+    from rhobench.results.object_store import ObjectStoreFiles  # imports obstore, which a local store does not need
 
     return ObjectStoreFiles(str(place))
