@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,8 +112,15 @@ class RayCluster:
 class Driver:
     """Process of the command `rhobench run`, with its output in a file."""
 
-    def __init__(self, folder: Path, store: Path, address: str, varied: Sequence[str] = VARIED) -> None:
-        options = [option for field, value in TINY.items() for option in ("--set", f"{field}={value}")]
+    def __init__(
+        self,
+        folder: Path,
+        store: Path,
+        address: str,
+        varied: Sequence[str] = VARIED,
+        settings: Mapping[str, str] = TINY,
+    ) -> None:
+        options = [option for field, value in settings.items() for option in ("--set", f"{field}={value}")]
         cli = [sys.executable, "-c", "from rhobench.cli import main; main()", "run", "demo", "--json"]
         self.log = store.with_suffix(".log")
         with self.log.open("w") as log:

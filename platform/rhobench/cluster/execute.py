@@ -47,13 +47,16 @@ def execute(task: RunTask, report: Report) -> None:
     Args:
         task: the run.
         report: called equally often on every worker. It may raise StoppedEarlyError at the end of an epoch.
+
+    Raises:
+        TrainingInterruptedError: ``task.interrupted`` asked for it. A checkpoint is written, but no record.
     """
     started, config, folder = utc_now(), task.config, task.folder
     folder.mkdir(parents=True, exist_ok=True)
     configure_process(config.train.cpus_per_worker)
     rank, _ = worker_rank()
     try:
-        trained = train(config, folder, report, training_device(config.train))
+        trained = train(config, folder, report, training_device(config.train), task.interrupted)
     except StoppedEarlyError as stop:
         if rank == 0:
             write_record(folder, _stopped_record(task, str(stop), started))

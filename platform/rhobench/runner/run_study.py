@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,10 @@ from rhobench.study.study import Study
 if TYPE_CHECKING:
     from rhobench.cluster.progress_table import ProgressTable
     from rhobench.cluster.search import OptunaSearch
+    from rhobench.cluster.stop_signals import StopSignals
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
-"""Exit statuses of a study that was started; 130 is what shells return for Ctrl-C."""
+DONE, FAILED = 0, 1
+"""Exit statuses of a study that ended by itself; one that a signal has ended has 128 and the number of the signal."""
 
 MAX_LISTED = 20
 """Runs of one status that are listed at the end; the report has all of them."""
@@ -60,7 +62,7 @@ class Outcome:
 def run_study(study: Study, place: str, options: SweepOptions, console: Console) -> Outcome:
     """Run what the store at ``place`` lacks, print the front and the verdicts, write the report.
 
-    Ctrl-C keeps every finished run, and the report shows those.
+    Ctrl-C and the other signals of ``stop_signals`` keep every finished run, which the report shows, and checkpoints.
 
     Raises:
         StoreOccupiedError: the store holds the experiment with other settings.
@@ -69,6 +71,7 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
     # Modules that import Ray, torch or Optuna are imported when they are needed, so that a command answers at once.
     from rhobench.cluster.address import read_address
     from rhobench.cluster.progress_table import ProgressTable
+    from rhobench.cluster.stop_signals import StopSignals
 
     read_address(options.address)  # only to refuse a wrong one before the store is claimed
     store = Store(place)
@@ -84,23 +87,30 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
     if search is not None:
         study = study.with_runs(search.configs)
     progress = ProgressTable(study.run_ids, console, study.experiment.base.experiment)
-    interrupted = False
-    try:
-        statuses = store.statuses()
-        incomplete = any(statuses.get(i) not in study.finished_statuses for i in study.run_ids)
-        if incomplete or (search is not None and not search.has_enough):
-            with progress.shown():
-                _sweep(study, store, options, search, progress)
-    except KeyboardInterrupt:
-        interrupted = True
-    # Also those that were proposed during the sweep.
-    if search is not None:
-        study = study.with_runs(search.configs)
-    return _conclude(study, store, interrupted, console)
+    with StopSignals() as stop:
+        interrupted_by = None
+        try:
+            statuses = store.statuses()
+            incomplete = any(statuses.get(i) not in study.finished_statuses for i in study.run_ids)
+            if incomplete or (search is not None and not search.has_enough):
+                with progress.shown():
+                    _sweep(study, store, options, search, progress, stop)
+        except KeyboardInterrupt:
+            interrupted_by = stop.received or signal.SIGINT
+        with stop.deferred():
+            # Also those that were proposed during the sweep.
+            if search is not None:
+                study = study.with_runs(search.configs)
+            return _conclude(study, store, interrupted_by, console)
 
 
 def _sweep(
-    study: Study, store: Store, options: SweepOptions, search: OptunaSearch | None, progress: ProgressTable
+    study: Study,
+    store: Store,
+    options: SweepOptions,
+    search: OptunaSearch | None,
+    progress: ProgressTable,
+    stop: StopSignals,
 ) -> None:
     """Execute the missing runs in a Ray session."""
     progress.set_headline("starting Ray")
@@ -117,12 +127,14 @@ def _sweep(
             progress,
             base=study.experiment.base,
             options=options,
+            stop=stop,
             early_stopping=study.experiment.early_stopping,
             searcher=search,
         )
 
 
-def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -> Outcome:
+def _conclude(study: Study, store: Store, interrupted_by: signal.Signals | None, console: Console) -> Outcome:
+    """Print and write what the store has, after a sweep that has ended by itself or by a signal."""
     from rhobench.dashboards import front_table, write_report
 
     records = {record.run_id: record for record in store.records()}
@@ -136,14 +148,15 @@ def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -
     for line in _describe_exceptions(runs):
         console.print(line, highlight=False, soft_wrap=True)
     unfinished = sum(run["status"] not in study.finished_statuses for run in runs)
-    if interrupted:
-        console.print(f"\nInterrupted: {len(runs) - unfinished} of {len(runs)} runs are finished and kept.")
+    if interrupted_by is not None:
+        kept = f"{len(runs) - unfinished} of {len(runs)} runs are finished and kept, and so are the checkpoints"
+        console.print(f"\nInterrupted by {interrupted_by.name}: {kept} of the others.", highlight=False, soft_wrap=True)
     if unfinished:
         console.print("Run the same command again to continue; finished runs are not repeated.", highlight=False)
     # The report of a store in a bucket is written to this machine, where a browser can open it.
     report = write_report(store, store.path / "report.html" if store.is_local else Path(f"{store.name}.html"))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
-    status = INTERRUPTED if interrupted else FAILED if unfinished else DONE
+    status = 128 + interrupted_by if interrupted_by is not None else FAILED if unfinished else DONE
     return Outcome(store=store.place, report=report, runs=runs, verdicts=verdicts, exit_status=status)
 
 
