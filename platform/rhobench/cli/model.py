@@ -47,10 +47,13 @@ def cost(
     """Count the parameters and operations of a model, without weights."""
     from rich.console import Console
 
-    from rhobench.measure.model_cost import mean_cost, model_cost
+    from rhobench.config.model_zoo import find_model
 
     if first is not None and not val2017:
         raise ValueError("--first limits the images of --val2017: add --val2017.")
+    find_model(model)  # raises for an unknown model, before torch is imported
+    from rhobench.measure.model_cost import mean_cost, model_cost
+
     with Console(stderr=True).status(f"counting {model}"):
         counted = mean_cost(model, rho, first, count) if val2017 else model_cost(model, rho, size, count)
     Console(highlight=False).print(counted.card())

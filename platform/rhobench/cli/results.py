@@ -61,7 +61,7 @@ def reproduce(
     from rich.console import Console
 
     from rhobench.dashboards.reproduction import FORMATS, render
-    from rhobench.reproduction.cost import published_rows, reproduce_cost
+    from rhobench.experiments.published import published_rows
 
     if form not in FORMATS:
         raise ValueError(f"There is no format {form!r}: choose one of {', '.join(FORMATS)}.")
@@ -71,6 +71,8 @@ def reproduce(
             f"The accuracy of {table} needs trained models, which cannot be compared with it yet: "
             f"`rhobench reproduce {table} --cost-only` reproduces its parameters and GFLOPs."
         )
+    from rhobench.reproduction.cost import reproduce_cost  # imports torch, which no wrong request waits for
+
     with Console(stderr=True).status("") as status:
         reproduced = reproduce_cost(table, lambda model: status.update(f"counting {model}"))
     rendered = render(reproduced, form)

@@ -64,6 +64,7 @@ def run(
     price_per_hour: of_run.PriceOption = None,
     log_to: of_run.LogToOption = None,
     require_expected: of_run.RequireExpectedOption = False,
+    timings: of_run.TimingsOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment: train, evaluate, measure, record, report.
@@ -112,7 +113,7 @@ def run(
         raise typer.Exit(_plan(study, place, options, price_per_hour, as_json))
     if fit:
         raise typer.Exit(_fit(study, price_per_hour, as_json))
-    raise typer.Exit(_run(study, place, options, require_expected, as_json))
+    raise typer.Exit(_run(study, place, options, require_expected, timings, as_json))
 
 
 def _require_price(price_per_hour: float | None, *, estimating: bool) -> None:
@@ -124,7 +125,7 @@ def _require_price(price_per_hour: float | None, *, estimating: bool) -> None:
         raise ValueError(f"--price-per-hour {price_per_hour:g} is not a price: give a number of at least 0.")
 
 
-def _run(study: Study, place: str, options: SweepOptions, require_expected: bool, as_json: bool) -> int:
+def _run(study: Study, place: str, options: SweepOptions, require_expected: bool, timings: bool, as_json: bool) -> int:
     """Run the study -> exit status."""
     from rich.console import Console
 
@@ -132,7 +133,7 @@ def _run(study: Study, place: str, options: SweepOptions, require_expected: bool
 
     if require_expected:
         _require_expectations(study)
-    outcome = run_study(study, place, options, Console())
+    outcome = run_study(study, place, options, Console(), show_timings=timings)
     if as_json:
         print(json.dumps(outcome.as_dict()))
     if require_expected and not outcome.meets_expectations:

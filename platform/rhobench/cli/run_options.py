@@ -175,3 +175,7 @@ RequireExpectedOption = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+TimingsOption = Annotated[
+    bool,
+    typer.Option("--timings", help="Print where the time of the command went.", rich_help_panel=OUTPUT),
+]

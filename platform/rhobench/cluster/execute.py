@@ -39,7 +39,7 @@ DETECTIONS_FILE = "detections.parquet"
 """Name of the file with all detections, in the folder of its run."""
 
 
-def execute(task: RunTask, report: Report) -> None:
+def execute(task: RunTask, report: Report, import_seconds: float = 0.0) -> None:
     """Train a run and write its artifact, its detections and, last, its record with status "trained" or "stopped".
 
     Every worker of the run calls this function: all train and evaluate, and the first one writes the files.
@@ -47,11 +47,12 @@ def execute(task: RunTask, report: Report) -> None:
     Args:
         task: the run.
         report: called equally often on every worker. It may raise StoppedEarlyError at the end of an epoch.
+        import_seconds: time in which this process has imported PyTorch and rhobench.
 
     Raises:
         TrainingInterruptedError: ``task.interrupted`` asked for it. A checkpoint is written, but no record.
     """
-    started, config, folder = utc_now(), task.config, task.folder
+    started, began, config, folder = utc_now(), time.perf_counter(), task.config, task.folder
     folder.mkdir(parents=True, exist_ok=True)
     configure_process(config.train.cpus_per_worker)
     rank, _ = worker_rank()
@@ -62,6 +63,7 @@ def execute(task: RunTask, report: Report) -> None:
             write_record(folder, _stopped_record(task, str(stop), started))
         return
     evaluated = _evaluate_at_rhos(config, trained, report)
+    evaluated_at = time.perf_counter()
     if rank != 0:
         return
     _write_detections(folder, {rho: detections for rho, (detections, _) in evaluated.items()})
@@ -74,6 +76,15 @@ def execute(task: RunTask, report: Report) -> None:
         points=[_point(trained, rho, accuracy) for rho, (_, accuracy) in evaluated.items()],
         training=record.training | {"loss_scale": trained.loss_scale},
     )
+    steps, evaluations = trained.progress.train_seconds, trained.progress.eval_seconds
+    seconds = {
+        "imports": import_seconds,
+        "data, model and checkpoints": max(evaluated_at - began - steps - evaluations, 0.0),  # resumed: may be below 0
+        "steps": steps,
+        "evaluations": evaluations,
+        "operations and files": time.perf_counter() - evaluated_at,
+    }
+    record = replace(record, training=record.training | {"seconds": seconds})
     # Written after all other files, because a record marks the run as trained.
     write_record(folder, record)
     remove_checkpoints(folder)

@@ -6,6 +6,7 @@ torch: it starts four seconds earlier and holds a gigabyte less.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from rhobench.cluster.run_task import RunTask
@@ -21,9 +22,10 @@ def prepare(config: dict[str, Any], threads: int) -> str | None:
 
 def execute(task: RunTask, report: Report) -> None:
     """Call ``rhobench.cluster.execute.execute``."""
+    started = time.perf_counter()
     from rhobench.cluster import execute as implementation
 
-    implementation.execute(task, report)
+    implementation.execute(task, report, time.perf_counter() - started)
 
 
 def measure_runs(place: str, run_ids: list[str], threads: int) -> None:

@@ -88,6 +88,7 @@ def run_sweep(
             stop.raise_if_received()
             runs = [*runs, *queue.proposed]
         # Latency is measured last, because it needs a node on which nothing else is running.
+        progress.on_phase("measuring")
         with measuring_turn(lease, progress.set_headline):
             statuses = store.statuses()
             measure_trained([run for run in runs if statuses.get(run.run_id) == "trained"], store, progress)
@@ -118,7 +119,7 @@ def _prepare(runs: Sequence[Run], cluster: Cluster, progress: ProgressTable) -> 
     }
     if not shared:
         return
-    progress.set_headline("preparing data and backbone features")
+    progress.begin_phase("preparing data and backbone features")
     # max_calls=1 ends the process, and with it the memory of the data and its number of threads.
     task = ray.remote(num_cpus=cluster.cores_per_node, max_calls=1)(prepare)
     for config in shared.values():
@@ -138,7 +139,7 @@ def _train(
     execute: Execute,
 ) -> None:
     """Execute the runs of ``queue`` until it is empty and no trial is active, or a stop signal ends them."""
-    queue.progress.set_headline("training")
+    queue.progress.begin_phase("training")
     store, base = queue.store, queue.base
     scheduler = None if early_stopping is None else _make_scheduler(early_stopping, queue)
     with ray_folder(store) as folder, stop.deferred():

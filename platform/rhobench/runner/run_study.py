@@ -15,6 +15,7 @@ from rich.markup import escape
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Record, Store, printable
 from rhobench.results.expectations import Verdict, compare_with_expectations
+from rhobench.runner.timings import Timings, training_parts
 from rhobench.study.study import Study
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Outcome:
     """run_id, status, reason and number of failed attempts of each run of the study."""
     verdicts: list[Verdict]
     """What the experiment expects of its results, and whether they meet it."""
+    timings: dict[str, float]
+    """Seconds by phase, see ``Timings``."""
     exit_status: int
     """0 if every run is completed, or was stopped by early stopping."""
 
@@ -56,10 +59,13 @@ class Outcome:
             "report": str(self.report),
             "runs": self.runs,
             "expected": [verdict.as_dict() for verdict in self.verdicts],
+            "timings": self.timings,
         }
 
 
-def run_study(study: Study, place: str, options: SweepOptions, console: Console) -> Outcome:
+def run_study(
+    study: Study, place: str, options: SweepOptions, console: Console, *, show_timings: bool = False
+) -> Outcome:
     """Run what the store at ``place`` lacks, print the front and the verdicts, write the report.
 
     Ctrl-C and the other signals of ``stop_signals`` keep every finished run, which the report shows, and checkpoints.
@@ -86,7 +92,8 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
         search = OptunaSearch.from_store(study.experiment, store)
     if search is not None:
         study = study.with_runs(search.configs)
-    progress = ProgressTable(study.run_ids, console, study.experiment.base.experiment)
+    timings = Timings()
+    progress = ProgressTable(study.run_ids, console, study.experiment.base.experiment, timings.begin)
     with StopSignals() as stop:
         interrupted_by = None
         try:
@@ -101,7 +108,11 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
             # Also those that were proposed during the sweep.
             if search is not None:
                 study = study.with_runs(search.configs)
-            return _conclude(study, store, interrupted_by, console)
+            timings.begin("front and report")
+            outcome = _conclude(study, store, interrupted_by, timings, console)
+            if show_timings:
+                console.print(timings.table())
+            return outcome
 
 
 def _sweep(
@@ -113,7 +124,7 @@ def _sweep(
     stop: StopSignals,
 ) -> None:
     """Execute the missing runs in a Ray session."""
-    progress.set_headline("starting Ray")
+    progress.begin_phase("starting Ray")
     from rhobench.cluster.run_queue import Run
     from rhobench.cluster.session import ray_session
     from rhobench.cluster.sweep import run_sweep
@@ -131,9 +142,12 @@ def _sweep(
             early_stopping=study.experiment.early_stopping,
             searcher=search,
         )
+        progress.on_phase("stopping Ray")
 
 
-def _conclude(study: Study, store: Store, interrupted_by: signal.Signals | None, console: Console) -> Outcome:
+def _conclude(
+    study: Study, store: Store, interrupted_by: signal.Signals | None, timings: Timings, console: Console
+) -> Outcome:
     """Print and write what the store has, after a sweep that has ended by itself or by a signal."""
     from rhobench.dashboards import front_table, write_report
 
@@ -157,7 +171,15 @@ def _conclude(study: Study, store: Store, interrupted_by: signal.Signals | None,
     report = write_report(store, store.path / "report.html" if store.is_local else Path(f"{store.name}.html"))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     status = 128 + interrupted_by if interrupted_by is not None else FAILED if unfinished else DONE
-    return Outcome(store=store.place, report=report, runs=runs, verdicts=verdicts, exit_status=status)
+    timings.add_parts("training", training_parts(records[i] for i in study.run_ids if i in records))
+    return Outcome(
+        store=store.place,
+        report=report,
+        runs=runs,
+        verdicts=verdicts,
+        timings=timings.seconds(),
+        exit_status=status,
+    )
 
 
 def _judge(study: Study, store: Store, frame: pd.DataFrame, console: Console) -> list[Verdict]:
