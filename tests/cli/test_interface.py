@@ -178,7 +178,7 @@ def test_require_expected_decides_the_exit_status(
     rhobench: Rhobench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, met: bool, status: int
 ) -> None:
     outcome = SimpleNamespace(exit_status=0, meets_expectations=met, as_dict=dict)
-    monkeypatch.setattr("rhobench.runner.run_study.run_study", lambda *arguments: outcome)
+    monkeypatch.setattr("rhobench.runner.run_study.run_study", lambda *arguments, **options: outcome)
     assert rhobench("run", "demo", "--require-expected", "--store", tmp_path).returncode == status
     assert rhobench("run", "demo", "--store", tmp_path).returncode == 0
 

@@ -11,7 +11,7 @@ import typer
 from rhobench.cli import cluster, data, weights
 from rhobench.cli.doctor import doctor
 from rhobench.cli.model import cost, predict
-from rhobench.cli.options import WRONG_REQUEST
+from rhobench.cli.options import INTERRUPTED, WRONG_REQUEST
 from rhobench.cli.results import pareto, report, reproduce
 from rhobench.cli.run import experiments, run
 
@@ -60,6 +60,8 @@ def main() -> None:
         status = app(standalone_mode=False)
     except typer.TyperException as error:  # an unknown command or option, a missing argument
         sys.exit(_refuse(_usage_sentence(error)))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(INTERRUPTED)
     except ValueError as error:  # the base of all errors that a user can correct
         sys.exit(_refuse(str(error)))
     sys.exit(status)

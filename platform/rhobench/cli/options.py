@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-FAILED, WRONG_REQUEST = 1, 2
-"""Exit statuses: the work failed; the request was wrong and the message says what to change."""
+FAILED, WRONG_REQUEST, INTERRUPTED = 1, 2, 130
+"""Exit statuses: the work failed; the request was wrong and the message says what to change; Ctrl-C was pressed."""
 
 OUTPUT = "Output"
 """Help panel of the options that change what is printed or written."""
