@@ -233,7 +233,7 @@ class Moment:
         """Descriptions of the events of the phase that have happened so far."""
         match self.phase:
             case "starting":
-                yield from ["the start of data preparation"] * self.driver.has_printed("preparing data")
+                yield from ["the start of the first process"] * self.driver.has_printed(": starting")
             case "training":
                 yield from (f"the start of {file.parent.name}" for file in self.store.glob("runs/*/attempt.json"))
             case "checkpointing":
@@ -255,7 +255,7 @@ def _changed_ns(file: Path) -> int:
 
 def find_worker(phase: str, store: Store, driver: Driver, rng: random.Random) -> int | None:
     """Process id of a random worker of Ray in a phase; None if the driver ends before there is one."""
-    title = {"starting": "ray::prepare", "measuring": "ray::measure_runs"}.get(phase)
+    title = {"starting": "ray::ImplicitFunc", "measuring": "ray::measure_runs"}.get(phase)
     while driver.process.poll() is None:
         ours = descendants(os.getpid())
         if title is not None:

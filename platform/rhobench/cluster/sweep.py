@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -27,12 +29,15 @@ from rhobench.cluster.trackers import tracker_callbacks
 from rhobench.cluster.trial import TrialContext, resources_of, trial
 from rhobench.cluster.turns import measuring_turn
 from rhobench.cluster.watchdog import Watchdog
-from rhobench.config import RunConfig
+from rhobench.config import DataConfig, RunConfig
 from rhobench.config.conversion import to_dict
 from rhobench.config.experiment import EarlyStopping
 from rhobench.config.paths import config_hash, with_values
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Store
+
+FEW_IMAGES = 100
+"""Number of images up to which a process of its own is not worth it to prepare them."""
 
 
 def run_sweep(
@@ -114,8 +119,9 @@ def _prepare(runs: Sequence[Run], cluster: Cluster, progress: ProgressTable) -> 
     shared = {
         key: run.config
         for key, run in zip(keys, runs, strict=True)
-        # The data of a single run are prepared by its own process, which saves the start of another one.
-        if keys.count(key) > 1 or run.config.train.cache_features
+        # The data of a single run, and few images, are prepared by the runs' own processes, of which one does it while
+        # the others wait. That saves the start of another process, six seconds on two cores.
+        if (keys.count(key) > 1 or run.config.train.cache_features) and _has_many_images(run.config.data)
     }
     if not shared:
         return
@@ -129,6 +135,14 @@ def _prepare(runs: Sequence[Run], cluster: Cluster, progress: ProgressTable) -> 
             problem = last_line(error)
         if problem:  # not fatal here: each run that meets the problem records it
             progress.set_headline(f"preparation failed: {problem}")
+
+
+def _has_many_images(data: DataConfig) -> bool:
+    """Whether a data set has more than ``FEW_IMAGES``; so is assumed of a folder that this machine does not see."""
+    if data.dir is None:
+        return data.scenes.train_images + data.scenes.val_images > FEW_IMAGES
+    files = (path for path in Path(data.dir).rglob("*") if path.is_file())
+    return not Path(data.dir).is_dir() or sum(1 for _ in islice(files, FEW_IMAGES + 1)) > FEW_IMAGES
 
 
 def _train(
