@@ -88,8 +88,13 @@ class DriverLease:
         self._thread = threading.Thread(target=self._beat, name="sign of life", daemon=True)
 
     def __enter__(self) -> DriverLease:
-        self._remove_dead()
-        self._write(0)
+        try:
+            self._remove_dead()
+            self._write(0)
+        except OSError as error:
+            raise StoreAccessError(
+                f"The store {self.store.place} cannot be written ({error.strerror}): free some space on its disk."
+            ) from error
         self._thread.start()
         return self
 
