@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +80,29 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 128 + signal.SIGTERM
     assert b"ended by a second signal" in errors
+
+
+AFTER_HANGUP = """
+import sys, time
+from rhobench.cluster.stop_signals import StopSignals
+with StopSignals() as stop, stop.deferred():
+    print("ready", flush=True)
+    while stop.received is None:
+        time.sleep(0.05)
+    print("the report", flush=True)
+    open(sys.argv[1], "w").write(stop.received.name)
+"""
+
+
+def test_a_command_whose_terminal_was_closed_still_concludes(tmp_path: Path) -> None:
+    written = tmp_path / "written"
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execv(sys.executable, [sys.executable, "-c", AFTER_HANGUP, str(written)])
+    output = b""
+    while b"ready" not in output:
+        output += os.read(terminal, 100)
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert written.read_text() == "SIGHUP"
