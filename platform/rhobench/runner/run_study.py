@@ -163,8 +163,14 @@ def _conclude(
         console.print(line, highlight=False, soft_wrap=True)
     unfinished = sum(run["status"] not in study.finished_statuses for run in runs)
     if interrupted_by is not None:
-        kept = f"{len(runs) - unfinished} of {len(runs)} runs are finished and kept, and so are the checkpoints"
-        console.print(f"\nInterrupted by {interrupted_by.name}: {kept} of the others.", highlight=False, soft_wrap=True)
+        trained = sum(run["status"] == "trained" for run in runs)
+        only_measured = f"{trained} more only need to be measured, " if trained else ""
+        console.print(
+            f"\nInterrupted by {interrupted_by.name}: {len(runs) - unfinished} of {len(runs)} runs are finished, "
+            f"{only_measured}and the checkpoints of the others are kept.",
+            highlight=False,
+            soft_wrap=True,
+        )
     if unfinished:
         console.print("Run the same command again to continue; finished runs are not repeated.", highlight=False)
     # The report of a store in a bucket is written to this machine, where a browser can open it.
