@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import RayError
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from rhobench.cluster.attempt import FINISHED, clean_up_finished, runs_with_attempt_file
 from rhobench.cluster.driver_lease import DriverLease
@@ -168,6 +169,7 @@ def _train(
         )
         callbacks = [
             _TuneHooks(stop, queue, context.sweep),
+            _SilentProgress(),
             *tracker_callbacks(options.trackers, store, base.experiment),
         ]
         tuner = _make_tuner(queue, context, scheduler, callbacks)
@@ -214,6 +216,13 @@ def _make_tuner(
 def _folder_name(trial: Any) -> str:
     # Several attempts at a run are trials with the same name, so the id of the trial is added.
     return f"{run_id_of(trial)}-{trial.trial_id}"
+
+
+class _SilentProgress(TrialProgressCallback):
+    """Replaces Tune's own, which prints a line for each trial that ends without a report, in spite of verbose=0."""
+
+    def _print(self, msg: str) -> None:
+        pass
 
 
 class _TuneHooks(tune.Callback):
