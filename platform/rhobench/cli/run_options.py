@@ -159,6 +159,14 @@ PriceOption = Annotated[
         rich_help_panel=ESTIMATES,
     ),
 ]
+YesOption = Annotated[
+    bool,
+    typer.Option(
+        "--yes",
+        help="Start a plan of more than 10,000 runs or a year of compute.",
+        rich_help_panel=ESTIMATES,
+    ),
+]
 LogToOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -15,6 +15,7 @@ from rhobench.cluster.session import Cluster
 from rhobench.config import TrainConfig
 from rhobench.config.experiment import Sampling
 from rhobench.config.paths import run_key
+from rhobench.runner.preflight import HOURS_OF_A_YEAR, describe_years
 from rhobench.study.known_runs import ResolvedRun
 
 
@@ -213,6 +214,8 @@ class SweepPlan:
         else:
             yield f"{has[0].upper()}{has[1:]}: {_plural(self.at_once, 'run')} at once."
         yield self._describe_cost()
+        if self.hours is not None and self.hours > HOURS_OF_A_YEAR:
+            yield f"{describe_years(self.hours)}: to start it, add --yes."
 
     def _describe_cost(self) -> str:
         if self.hours is None:
