@@ -17,8 +17,9 @@ import msgspec
 
 from rhobench.config import ConfigError
 from rhobench.config.conversion import from_dict
+from rhobench.config.metrics import accuracy_metrics
 from rhobench.results.atomic_write import write_atomically
-from rhobench.results.text import is_file_name, printable
+from rhobench.results.text import is_file_name, json_has_bidi, printable, without_bidi
 from rhobench.results.upgrade import upgrade
 
 SCHEMA = 2
@@ -36,11 +37,16 @@ MAX_DEPTH = 8
 LARGEST = 2**53
 """Whole numbers up to this one are exact in JSON, in data frames and in a browser."""
 
-Count = Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
-"""A whole number whose size is checked when a record is read."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
+"""A whole number from 0, checked when a record is read."""
 
-Number = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
-"""A number whose size is checked when a record is read."""
+Number = Annotated[float, msgspec.Meta(ge=0, le=LARGEST)]
+"""An amount from 0, checked when a record is read."""
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+"""A number in [0, 1], checked when a record is read."""
+
+_ACCURACY = frozenset(accuracy_metrics())
 
 Status = Literal["trained", "completed", "stopped", "failed"]
 """Progress of a run.
@@ -61,7 +67,7 @@ class RecordError(ValueError):
 class Point:
     """One way of running a trained model and the values measured that way; None: not measured."""
 
-    rho: Number | None
+    rho: Annotated[float, msgspec.Meta(gt=0, le=1)] | None
     """Share of the encoder tokens updated at inference; None: the dense encoder."""
     protocol: str | None = None
     """Name and version of the measurement protocol, described in ``Record.protocols``."""
@@ -88,7 +94,7 @@ class Point:
     """Height of the input in pixels; None: it varies between images."""
     width: Count | None = None
     """Width of the input in pixels; None: it varies between images."""
-    accuracy: dict[str, Number | None] = field(default_factory=dict)
+    accuracy: dict[str, Share | None] = field(default_factory=dict)
     """Accuracy metrics by name (``rhobench.config.metrics``), in [0, 1].
 
     None where there are no objects to average over. Mask metrics only for a model with a mask head.
@@ -196,7 +202,8 @@ class Record:
     def from_json(cls, content: str | bytes, source: str = "the record") -> Record:
         """Parse a record, the inverse of ``to_json``.
 
-        The file is untrusted: every field is checked for its type and for deep nesting.
+        The file is untrusted: every field is checked for its type, its range and for deep nesting, and text loses its
+        bidirectional controls.
 
         Args:
             content: the JSON text.
@@ -206,6 +213,8 @@ class Record:
             RecordError: the text is not a sound record, or has a newer schema.
         """
         data = _parsed(content, source)
+        if json_has_bidi(content):
+            data = without_bidi(data)
         schema = data.get("schema") if isinstance(data, dict) else None
         if type(schema) is not int:  # isinstance would accept true
             raise RecordError(
@@ -232,6 +241,14 @@ class Record:
                     f"{source} does not fit schema {schema}: {name} is nested more than {MAX_DEPTH} levels deep. "
                     "Delete it to repeat the run."
                 )
+        for entry in record.history:
+            for name in _ACCURACY & entry.keys():
+                value = entry[name]
+                if isinstance(value, int | float) and not 0 <= value <= 1:
+                    raise RecordError(
+                        f"{source} does not fit schema {schema}: its history has {name}={value:g}, which is not between "
+                        "0 and 1. Delete it to repeat the run."
+                    )
         for point in record.points:
             if point.samples_file is not None and not is_file_name(point.samples_file):
                 name = printable(repr(point.samples_file))
