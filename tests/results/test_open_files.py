@@ -36,7 +36,13 @@ def test_an_empty_place_is_refused(place: str) -> None:
 
 def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    for place in ("~/a b", Path("~/a b"), f"file://{tmp_path}/a%20b", f"file://localhost{tmp_path}/a b", f"file:{tmp_path}/a b"):
+    for place in (
+        "~/a b",
+        Path("~/a b"),
+        f"file://{tmp_path}/a%20b",
+        f"file://localhost{tmp_path}/a b",
+        f"file:{tmp_path}/a b",
+    ):
         assert Store(place).path == tmp_path / "a b"
     assert Store("~").path == tmp_path
     for place in (".", "a:b", "runs/s3:/x", "./s3:/x", "C:/x", "10:30", "12:/x", "a~b"):
@@ -45,7 +51,12 @@ def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("place", "says"),
-    [("file://host/x", "file:///FOLDER"), ("file:x", "file:///FOLDER"), ("~nobody-here/x", "no home folder"), ("a\0b", "allows")],
+    [
+        ("file://host/x", "file:///FOLDER"),
+        ("file:x", "file:///FOLDER"),
+        ("~nobody-here/x", "no home folder"),
+        ("a\0b", "allows"),
+    ],
 )
 def test_places_that_are_no_folder(place: str, says: str) -> None:
     with pytest.raises(StoreAccessError, match=says):

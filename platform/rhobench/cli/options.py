@@ -23,7 +23,10 @@ ExperimentArgument = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="Name of an experiment; `rhobench experiments` lists them.")
 ]
 ArtifactArgument = Annotated[
-    Path, typer.Argument(metavar="ARTIFACT", help="Folder of a run, or a model.safetensors of a run or of `rhobench weights import`.")
+    Path,
+    typer.Argument(
+        metavar="ARTIFACT", help="Folder of a run, or a model.safetensors of a run or of `rhobench weights import`."
+    ),
 ]
 
 

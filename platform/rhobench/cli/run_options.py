@@ -171,7 +171,8 @@ LogToOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TRACKER",
-        help="Also log to mlflow or wandb: --log-to mlflow. TensorBoard files are always written.",
+        help="Also log to mlflow or wandb: --log-to mlflow. TensorBoard files are always written; the viewer is "
+        "installed by pip install 'rhobench[[tensorboard]]'.",
         rich_help_panel=OUTPUT,
     ),
 ]

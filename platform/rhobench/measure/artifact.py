@@ -109,7 +109,9 @@ def _read_metadata(file: Path) -> dict[str, str]:
         with safe_open(file, "pt") as opened:
             metadata: dict[str, str] = opened.metadata() or {}
     except SafetensorError as error:
-        raise ArtifactError(f"{file} is not a safetensors file, or it is incomplete ({error}): copy it again.") from error
+        raise ArtifactError(
+            f"{file} is not a safetensors file, or it is incomplete ({error}): copy it again."
+        ) from error
     found = metadata.get("format", "")
     if not found.startswith("rhobench/"):
         raise ArtifactError(

@@ -25,7 +25,9 @@ def split_problems(data: DataConfig) -> Iterator[str]:
             for split in dict.fromkeys(splits):
                 if split not in SCENE_SPLITS:
                     known = " and ".join(map(repr, SCENE_SPLITS))
-                    yield refusal(path, splits if path.endswith("s") else split, f"generated scenes have the splits {known}")
+                    yield refusal(
+                        path, splits if path.endswith("s") else split, f"generated scenes have the splits {known}"
+                    )
 
 
 def folder_problems(data: DataConfig) -> Iterator[str]:

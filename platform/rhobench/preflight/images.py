@@ -56,9 +56,7 @@ def read_split(data: DataConfig, split: str) -> Split:
         return _read_folder(data.dir, split)
     scenes = data.scenes
     count = {"train": scenes.train_images, "val": scenes.val_images}[split]
-    return Split(
-        sizes=np.full((count, 2), scenes.size_px), categories=scenes.num_classes, files=frozenset()
-    )
+    return Split(sizes=np.full((count, 2), scenes.size_px), categories=scenes.num_classes, files=frozenset())
 
 
 @lru_cache(maxsize=8)

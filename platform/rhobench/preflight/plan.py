@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from rhobench.config import DataConfig, LossConfig, MeasureConfig, ModelConfig, RunConfig, TrainConfig
+from rhobench.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from rhobench.preflight.data import class_problem, folder_problems, split_problems
 from rhobench.preflight.images import input_sizes, training_images
 from rhobench.preflight.problems import PreflightError
@@ -77,7 +77,9 @@ def check_plan(
             if kind not in questions or _parameters(question.config) > _parameters(questions[kind].config):
                 questions[kind] = question
     # The estimate of the hours asks for the costs of the backbones next; one process answers both.
-    costs = [cost_question(question.config.model, training_images(question.config.data)) for question in questions.values()]
+    costs = [
+        cost_question(question.config.model, training_images(question.config.data)) for question in questions.values()
+    ]
     answers = ask([*questions.values(), *costs], on_progress)
     warnings: list[str] = []
     for question, answer in zip(questions.values(), answers, strict=False):
@@ -113,21 +115,21 @@ def _with_classes(config: RunConfig) -> RunConfig:
     return replace(config, model=replace(config.model, num_classes=classes))
 
 
-DIMENSIONS = ("num_queries", "num_points", "enc_layers", "dec_layers", "ffn_dim", "dropout")
+DIMENSIONS = ("num_queries", "num_points", "enc_layers", "dec_layers", "ffn_dim")
 """Fields of a model that only scale it. They are checked by arithmetic, and of models that differ in nothing else the
 largest is built."""
 
 
 def _kind(config: RunConfig) -> RunConfig:
     """The configuration without what makes no difference to whether its model can be built and run."""
-    if config.train.fork_from is not None:  # every tensor must have the shape that it has in the file
-        return replace(config, measure=MeasureConfig(), loss=LossConfig())
-    plain = ModelConfig()
-    model = replace(config.model, **{name: getattr(plain, name) for name in DIMENSIONS})
+    plain, train = ModelConfig(), config.train
+    model = replace(config.model, dropout=plain.dropout)
     if model.rho is not None:
         model = replace(model, rho=1.0, rho_choices=())
-    train = TrainConfig(gpus_per_worker=config.train.gpus_per_worker)
-    return RunConfig(experiment="", model=model, data=config.data, train=train)
+    if train.fork_from is None:  # otherwise every tensor must have the shape that it has in the file
+        model = replace(model, **{name: getattr(plain, name) for name in DIMENSIONS})
+    own = TrainConfig(gpus_per_worker=train.gpus_per_worker, fork_from=train.fork_from)
+    return RunConfig(experiment="", model=model, data=config.data, train=own)
 
 
 def _parameters(config: RunConfig) -> int:

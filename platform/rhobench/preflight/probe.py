@@ -58,8 +58,9 @@ def _model(config: RunConfig, smallest: list[int], largest: list[int], *, here: 
     try:
         with torch.device("meta"):
             model = meta_copy(build_model(replace(config.model, backbone=bare)))
-        with torch.no_grad():
-            model.eval()(torch.empty(1, 3, *smallest, device="meta"))
+        if smallest != largest:
+            with torch.no_grad():
+                model.eval()(torch.empty(1, 3, *smallest, device="meta"))
         if config.train.fork_from is not None:
             require_forkable(model, Path(config.train.fork_from))
         saved = _saved_bytes(model, largest)

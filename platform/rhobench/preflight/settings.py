@@ -70,7 +70,8 @@ def _training_problems(config: RunConfig, train_images: int) -> Iterator[str]:
             rule = f"the rate of {group!r} would be {rate:g}, and a step changes every weight by about its rate"
             yield refusal(f"train.{name}", getattr(train, name), f"{rule}; the rate must be at most {MAX_RATE:g}")
     if train.rates["base"] <= MAX_RATE and train.rates["base"] * train.weight_decay >= 1:
-        rule = f"with train.lr={train.lr:g} the first step removes all weights; it must be below {1 / train.rates['base']:g}"
+        most = f"it must be below {1 / train.rates['base']:g}"
+        rule = f"with train.lr={train.lr:g} the first step removes all weights; {most}"
         yield refusal("train.weight_decay", train.weight_decay, rule)
     if train.batch_size > train_images:
         rule = f"there are {train_images} training images, and every step needs that many; lower it or add images"
@@ -93,27 +94,35 @@ def _token_problems(config: RunConfig, inputs: SizeRange) -> Iterator[str]:
         yield refusal("model.num_feature_levels", model.num_feature_levels, rule)
     tokens = token_count(shapes)
     if model.two_stage and model.num_queries > tokens:
-        rule = f"{image} and therefore {tokens:,} tokens, from which the queries are selected; lower it or use larger images"
+        rule = f"{image}, whose {tokens:,} tokens the queries are selected from; lower it or use larger images"
         yield refusal("model.num_queries", model.num_queries, rule)
     shares = {"model.rho": (model.rho,), "model.rho_choices": model.rho_choices, "measure.rhos": config.measure.rhos}
     for path, values in shares.items():
         if any(value is not None and value * tokens < 1 for value in values):
             shown = values[0] if path == "model.rho" else values
-            rule = f"{image} and {tokens:,} tokens, of which this share keeps none; it must be at least {1 / tokens:.2g}"
+            rule = (
+                f"{image} and {tokens:,} tokens, of which this share keeps none; it must be at least {1 / tokens:.2g}"
+            )
             yield refusal(path, shown, rule)
 
 
 def _memory_problems(config: RunConfig, inputs: SizeRange, memory: int) -> Iterator[str]:
     model, data, train, (height, width) = config.model, config.data, config.train, inputs.largest
     own = TransformerCost(model=model, channels=[1] * len(backbone_strides(model)))
-    if own.parameters * TRAINED_BYTES > memory:
+    parameters = own.parameters
+    # Too many layers are reported as such.
+    if parameters * TRAINED_BYTES > memory and max(model.enc_layers, model.dec_layers) <= MAX_LAYERS:
         path = _largest_dimension(model)
-        rule = f"the model would have {own.parameters:.3g} parameters, and training them takes {_gib(own.parameters * TRAINED_BYTES)}"
-        yield refusal(f"model.{path}", getattr(model, path), f"{rule}, more than the {_gib(memory)} of the device; lower it")
+        rule = (
+            f"the model would have {parameters:.3g} parameters, whose training takes {_gib(parameters * TRAINED_BYTES)}"
+        )
+        yield refusal(f"model.{path}", getattr(model, path), f"{rule}, more than the {_gib(memory)} of the device")
     image = 12 * height * width  # bytes: three colours in 32 bits
     if image > memory:
         path = "resize_px" if data.resize_px else "scales_px" if data.scales_px else "short_side_px"
-        yield refusal(f"data.{path}", getattr(data, path), f"an image of {height}x{width} pixels takes {_gib(image)}; lower it")
+        yield refusal(
+            f"data.{path}", getattr(data, path), f"an image of {height}x{width} pixels takes {_gib(image)}; lower it"
+        )
         return
     images = train.micro_batch_size or train.batch_size // train.num_workers
     for name, value in (("train.batch_size", train.batch_size), ("measure.batch_size", config.measure.batch_size)):
@@ -124,7 +133,9 @@ def _memory_problems(config: RunConfig, inputs: SizeRange, memory: int) -> Itera
             yield refusal(name, value, f"{rule}, more than the {_gib(memory)} of the device; {way_out}")
     longest = max(data.crop_scales_px) if data.crop_prob else 0
     if 12 * longest**2 > memory:
-        yield refusal("data.crop_scales_px", data.crop_scales_px, f"an image of that size takes {_gib(12 * longest**2)}")
+        yield refusal(
+            "data.crop_scales_px", data.crop_scales_px, f"an image of that size takes {_gib(12 * longest**2)}"
+        )
 
 
 def _largest_dimension(model: ModelConfig) -> str:

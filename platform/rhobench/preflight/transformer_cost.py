@@ -1,7 +1,7 @@
 """Operations and parameters of the transformer of a detector in closed form, without building it.
 
-Operations are those of ``rhobench.measure.flops`` by the rules "standard": 2 for each multiply-add of a forward pass for
-one image, with the heads that detections need. Everything after the backbone is included; the backbone itself, which
+Operations are those of ``rhobench.measure.flops`` by the convention "standard": 2 for each multiply-add of a forward
+pass for one image, with the heads that detections need. Everything after the backbone is included; the backbone, which
 may be any network of timm, is not. Integers of any size are allowed, so that a model that no machine could hold is
 recognised before any of it is allocated.
 """
@@ -42,9 +42,10 @@ def level_shapes(model: ModelConfig, height: int, width: int, maps: Sequence[Sha
         maps: shapes of the maps of the backbone; None: the sides of the image divided by the strides, rounded up.
     """
     maps = maps or [(-(-height // stride), -(-width // stride)) for stride in backbone_strides(model)]
+    levels = [(rows, columns) for rows, columns in maps]  # those of an answer are lists
     if model.name == "detr":
-        return [tuple(maps[-1])]
-    levels = [tuple(shape) for shape in maps[: model.num_feature_levels]]
+        return levels[-1:]
+    del levels[model.num_feature_levels :]
     while len(levels) < model.num_feature_levels and levels[-1] != (1, 1):
         rows, columns = levels[-1]
         levels.append((-(-rows // 2), -(-columns // 2)))

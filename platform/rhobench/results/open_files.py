@@ -64,7 +64,9 @@ def _folder_of_url(url: str) -> Path:
     """Folder that a URL of the scheme "file" names (RFC 8089: file:///FOLDER, file:/FOLDER or with localhost)."""
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/") or parts.query or parts.fragment:
-        raise StoreAccessError(f"A store cannot be at {url}: give file:///FOLDER with an absolute path, or the path alone.")
+        raise StoreAccessError(
+            f"A store cannot be at {url}: give file:///FOLDER with an absolute path, or the path alone."
+        )
     return Path(unquote(parts.path))
 
 

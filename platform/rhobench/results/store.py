@@ -122,7 +122,9 @@ class Store:
             if not path.endswith(VERDICTS_SUFFIX):
                 continue
             try:
-                read = [from_dict(Verdict, entry) for entry in without_bidi(json.loads(self.files.read(path)))["verdicts"]]
+                read = [
+                    from_dict(Verdict, entry) for entry in without_bidi(json.loads(self.files.read(path)))["verdicts"]
+                ]
                 for verdict in read:
                     metric(verdict.metric)  # raises MetricError, a ValueError, if there is no such metric
                 verdicts += read

@@ -26,8 +26,8 @@ def printable(text: object) -> str:
 
 def json_has_bidi(content: str | bytes) -> bool:
     """Whether JSON text contains a character that ``without_bidi`` removes."""
-    escape = "\\u" if isinstance(content, str) else b"\\u"
-    if content.isascii() and escape not in content:  # type: ignore[operator]
+    backslash = "\\" if isinstance(content, str) else b"\\"
+    if content.isascii() and backslash not in content:  # type: ignore[operator]
         return False  # the usual case, which takes a hundredth of the search
     text = content if isinstance(content, str) else content.decode(errors="replace")
     return _BIDI_IN_JSON.search(text) is not None
