@@ -67,7 +67,7 @@ def test_a_plan_that_works_has_no_problems_and_asks_once_for_all_of_its_runs(mon
     assert check(*runs).problems == ["seen"]
     kinds = [json.loads(text)["kind"] for text in asked]
     assert sorted(kinds) == ["backbone", "model"]
-    (model,) = [json.loads(text)["config"]["model"] for text in asked if json.loads(text)["kind"] == "model"]
+    (model,) = [json.loads(text)["model"] for text in asked if json.loads(text)["kind"] == "model"]
     assert model["dec_layers"] == 5  # the largest stands for all
 
 

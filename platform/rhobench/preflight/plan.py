@@ -65,27 +65,26 @@ def check_plan(
         on_progress("reading annotations")
         problems += [*split_problems(data), *folder_problems(data)]
         readable[data] = _is_readable(data)
-    questions: dict[RunConfig, ModelQuestion] = {}
+    largest: dict[RunConfig, RunConfig] = {}
     for config in distinct:
         if not readable[config.data]:  # the sizes of the images and the classes of the model are unknown
             continue
         own = list(_setting_problems(config, machine))
         problems += own
         if not own:  # only what fits into memory is built
-            question = _question(config, machine)
-            kind = _kind(question.config)
-            if kind not in questions or _parameters(question.config) > _parameters(questions[kind].config):
-                questions[kind] = question
+            config = _with_classes(config)
+            kind = _kind(config)
+            if kind not in largest or _parameters(config) > _parameters(largest[kind]):
+                largest[kind] = config
+    questions = [_question(config, machine) for config in largest.values()]
     # The estimate of the hours asks for the costs of the backbones next; one process answers both.
-    costs = [
-        cost_question(question.config.model, training_images(question.config.data)) for question in questions.values()
-    ]
-    answers = ask([*questions.values(), *costs], on_progress)
+    costs = [cost_question(config.model, training_images(config.data)) for config in largest.values()]
+    answers = ask([*questions, *costs], on_progress)
     warnings: list[str] = []
-    for question, answer in zip(questions.values(), answers, strict=False):
+    for config, answer in zip(largest.values(), answers, strict=False):  # those to ``costs`` are not needed here
         problems += answer["problems"]
         if not answer["problems"] and machine.memory is not None:
-            warnings += _memory_warning(question.config, answer, machine.memory)
+            warnings += _memory_warning(config, answer, machine.memory)
     return Findings(problems=list(dict.fromkeys(problems)), warnings=list(dict.fromkeys(warnings)))
 
 
@@ -105,7 +104,12 @@ def _setting_problems(config: RunConfig, machine: Machine) -> Iterator[str]:
 def _question(config: RunConfig, machine: Machine) -> ModelQuestion:
     inputs = input_sizes(config.data)
     return ModelQuestion(
-        config=_with_classes(config), smallest=inputs.smallest, largest=inputs.largest, here=machine.here
+        model=_plain(config.model),
+        on_gpu=config.train.gpus_per_worker > 0,
+        fork_from=config.train.fork_from,
+        smallest=inputs.smallest,
+        largest=inputs.largest,
+        here=machine.here,
     )
 
 
@@ -122,14 +126,18 @@ largest is built."""
 
 def _kind(config: RunConfig) -> RunConfig:
     """The configuration without what makes no difference to whether its model can be built and run."""
-    plain, train = ModelConfig(), config.train
-    model = replace(config.model, dropout=plain.dropout)
-    if model.rho is not None:
-        model = replace(model, rho=1.0, rho_choices=())
+    model, train = _plain(config.model), config.train
     if train.fork_from is None:  # otherwise every tensor must have the shape that it has in the file
-        model = replace(model, **{name: getattr(plain, name) for name in DIMENSIONS})
+        defaults = ModelConfig()
+        model = replace(model, **{name: getattr(defaults, name) for name in DIMENSIONS})
     own = TrainConfig(gpus_per_worker=train.gpus_per_worker, fork_from=train.fork_from)
     return RunConfig(experiment="", model=model, data=config.data, train=own)
+
+
+def _plain(model: ModelConfig) -> ModelConfig:
+    """The model without what changes neither its tensors nor, beyond rounding, the memory of a step."""
+    rho = None if model.rho is None else 1.0
+    return replace(model, dropout=ModelConfig().dropout, rho=rho, rho_choices=())
 
 
 def _parameters(config: RunConfig) -> int:
@@ -145,6 +153,6 @@ def _memory_warning(config: RunConfig, answer: Answer, memory: int) -> Iterator[
     needed = weights + images * answer["saved_bytes_per_image"]
     if needed > memory:
         yield (
-            f"A step of {images} images with their activations takes about {needed / 2**30:.3g} GiB, more than the "
+            f"A step of {images} images with their activations takes up to {needed / 2**30:.3g} GiB, more than the "
             f"{memory / 2**30:.3g} GiB of the device: set train.micro_batch_size, or find one with --fit."
         )

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rhobench.config import BackboneConfig, ModelConfig, RunConfig
+from rhobench.config import BackboneConfig, ModelConfig
 from rhobench.config.cache import cache_dir
 from rhobench.config.conversion import to_dict
 from rhobench.preflight.images import TrainingImages
@@ -53,10 +53,14 @@ class BackboneQuestion:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelQuestion:
-    """Can a run build its model and run it on its images?"""
+    """Can a model be built and run on images?"""
 
-    config: RunConfig
-    """Configuration of the run, with the number of classes of the model."""
+    model: ModelConfig
+    """Configuration of the model, with its number of classes."""
+    on_gpu: bool
+    """Whether it is trained on a GPU."""
+    fork_from: str | None
+    """Folder of the run whose weights it starts from; None: initial weights."""
     smallest: tuple[int, int]
     """(height, width) of the smallest input in pixels."""
     largest: tuple[int, int]
@@ -127,7 +131,7 @@ def _as_text(question: Question) -> str:
     kind = {BackboneQuestion: "backbone", ModelQuestion: "model"}[type(question)]
     content = {"kind": kind} | {name: _as_json(value) for name, value in vars(question).items()}
     if isinstance(question, ModelQuestion):
-        content["files"] = [_state(path) for path in _files_of(question.config)]
+        content["files"] = [_state(path) for path in _files_of(question)]
     return json.dumps(content, sort_keys=True)
 
 
@@ -135,9 +139,9 @@ def _as_json(value: Any) -> Any:
     return to_dict(value) if hasattr(value, "__dataclass_fields__") else value
 
 
-def _files_of(config: RunConfig) -> list[Path]:
+def _files_of(question: ModelQuestion) -> list[Path]:
     """Files and folders that decide the answer besides the configuration."""
-    weights, source = config.model.backbone.weights, config.train.fork_from
+    weights, source = question.model.backbone.weights, question.fork_from
     paths = [] if weights in (None, "timm") or str(weights).startswith("package:") else [Path(str(weights))]
     return paths + ([Path(source), *sorted(Path(source).glob("*.safetensors"))] if source else [])
 
