@@ -14,7 +14,7 @@ import torch  # noqa: F401 - so that models are checked in this process, whose m
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rhobench.config import RunConfig
+from rhobench.config import RunConfig, sweep
 from rhobench.config.paths import leaves
 
 Rhobench = Callable[..., Any]
@@ -151,3 +151,9 @@ def test_any_value_of_any_field_is_refused_or_works(rhobench: Rhobench, path: st
         assert done.returncode == 0 or "No run fits" in done.stdout, done.stdout + done.stderr
     assert time.perf_counter() - started < MOST_SECONDS
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10 < MOST_GROWTH_MIB
+
+
+def test_a_missing_tracker_is_refused_by_a_dry_run_too(rhobench: Rhobench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep.importlib.util, "find_spec", lambda name: None)
+    for mode in (["--dry-run"], []):
+        assert "pip install wandb" in sentences(rhobench("run", "demo", *mode, "--log-to", "wandb"))[0]
