@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rhobench.config import DataConfig
-from rhobench.data.transforms import Flip, decode, flips, resized_size, transform
+from rhobench.config.image_size import resized_size
+from rhobench.data.transforms import Flip, decode, flips, transform
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ def _field_hint(option: str) -> str:
     return f"It is a field of the configuration: --set {paths[0]}=VALUE. " if paths else ""
 
 
-def _refuse(sentence: str) -> int:
-    print(f"rhobench: {sentence}", file=sys.stderr)
+def _refuse(message: str) -> int:
+    for sentence in message.splitlines():  # a plan may have several problems, one a line
+        print(f"rhobench: {sentence}", file=sys.stderr)
     return WRONG_REQUEST

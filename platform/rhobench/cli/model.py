@@ -8,26 +8,35 @@ from typing import Annotated
 
 import typer
 
-from rhobench.cli.options import ArtifactArgument, AsJson
+from rhobench.cli.options import FAILED, ArtifactArgument, AsJson, report_problems
 
 
 def predict(
     artifact: ArtifactArgument,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, and folders of which all images are taken.")
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the annotated images.")],
     rho: Annotated[float | None, typer.Option(help="Share of the tokens to update. Default: as trained.")] = None,
     threshold: Annotated[float, typer.Option(help="Minimum score of the objects shown.")] = 0.4,
     as_json: AsJson = False,
 ) -> None:
     """Draw the detections of a model, and the tokens that its encoder updates at each level."""
+    from rhobench.inference.predict import FailedImage
     from rhobench.inference.predict import predict as predict_images
 
-    predicted = []
+    predicted, failed = [], []
     for one in predict_images(artifact, images, out, rho, threshold):
-        predicted.append(one.as_dict())
-        print(f"{one.picture}: {len(one.objects)} objects, {one.updated:,} of {one.tokens:,} tokens updated")
+        if isinstance(one, FailedImage):
+            failed.append(one.as_dict())
+            report_problems([one.reason])
+        else:
+            predicted.append(one.as_dict())
+            print(f"{one.picture}: {len(one.objects)} objects, {one.updated:,} of {one.tokens:,} tokens updated")
     if as_json:
-        print(json.dumps({"images": predicted}))
+        print(json.dumps({"images": predicted, "failed": failed}))
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 def cost(

@@ -65,6 +65,7 @@ def run(
     log_to: of_run.LogToOption = None,
     require_expected: of_run.RequireExpectedOption = False,
     timings: of_run.TimingsOption = False,
+    yes: of_run.YesOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment: train, evaluate, measure, record, report.
@@ -89,6 +90,7 @@ def run(
         seeds=seeds,
         order=order,
         stop=stop,
+        confirmed=yes,
     )
     options = SweepOptions(
         address=address,
@@ -109,11 +111,24 @@ def run(
         )
     )
     place = absolute_place(store or f"rhobench-store/{experiment}{'-smoke' if smoke else ''}")
+    _check(study, options.address, confirmed=yes or dry_run or fit)
     if dry_run:
         raise typer.Exit(_plan(study, place, options, price_per_hour, as_json))
     if fit:
         raise typer.Exit(_fit(study, price_per_hour, as_json))
     raise typer.Exit(_run(study, place, options, require_expected, timings, as_json))
+
+
+def _check(study: Study, address: str, *, confirmed: bool) -> None:
+    """Refuse a study that cannot work or that is very long, before anything starts, and print warnings."""
+    from rich.console import Console
+
+    from rhobench.runner.preflight import check_study, require_confirmed_hours
+
+    with Console(stderr=True).status("checking the plan") as status:
+        warnings = check_study(study, address, status.update)
+        require_confirmed_hours(study, confirmed=confirmed)
+    report_problems(warnings)
 
 
 def _require_price(price_per_hour: float | None, *, estimating: bool) -> None:

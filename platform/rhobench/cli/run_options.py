@@ -159,11 +159,20 @@ PriceOption = Annotated[
         rich_help_panel=ESTIMATES,
     ),
 ]
+YesOption = Annotated[
+    bool,
+    typer.Option(
+        "--yes",
+        help="Start a plan of more than 10,000 runs or a year of compute.",
+        rich_help_panel=ESTIMATES,
+    ),
+]
 LogToOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TRACKER",
-        help="Also log to mlflow or wandb: --log-to mlflow. TensorBoard files are always written.",
+        help="Also log to mlflow or wandb: --log-to mlflow. TensorBoard files are always written; the viewer is "
+        "installed by pip install 'rhobench[[tensorboard]]'.",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -179,13 +180,22 @@ def cluster_capacity(address: str, *, without_token: bool = False) -> Cluster:
     if address != "local":
         with ray_session(address, without_token=without_token) as cluster:
             return cluster
-    import torch
-
-    return Cluster(cpus=usable_cores() or 1, gpus=torch.cuda.device_count(), nodes=1)
+    return Cluster(cpus=usable_cores() or 1, gpus=_gpu_count(), nodes=1)
 
 
 def local_device(*, gpu: bool) -> str:
     """Name of the GPU or CPU of this machine, as records of runs on it contain it."""
+    if not gpu or not _gpu_count():
+        return cpu_model()
     import torch
 
-    return torch.cuda.get_device_name() if gpu and torch.cuda.is_available() else cpu_model()
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_model()
+
+
+def _gpu_count() -> int:
+    """Number of GPUs that torch can use, which is not imported on a machine without NVIDIA's driver."""
+    if sys.platform == "linux" and not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()

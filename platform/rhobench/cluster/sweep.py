@@ -24,7 +24,7 @@ from rhobench.cluster.progress_table import ProgressTable
 from rhobench.cluster.ray_folder import ray_folder
 from rhobench.cluster.run_queue import Run, RunQueue, RunSearcher, resources_needed
 from rhobench.cluster.run_task import Execute
-from rhobench.cluster.session import Cluster, ClusterError, last_line
+from rhobench.cluster.session import Cluster, ClusterError
 from rhobench.cluster.stop_signals import StopRequested, StopSignals
 from rhobench.cluster.trackers import tracker_callbacks
 from rhobench.cluster.trial import TrialContext, resources_of, trial
@@ -87,7 +87,7 @@ def run_sweep(
     _require_capacity(waiting, cluster)
     with DriverLease(store) as lease:
         if waiting or searcher:
-            _prepare(waiting, cluster, progress)
+            _prepare(waiting, store, cluster, progress)
             queue = RunQueue(waiting, base, store, progress, options.retries, searcher, lease)
             stop.raise_if_received()
             _train(queue, early_stopping, options, stop, execute)
@@ -113,7 +113,7 @@ def _require_capacity(runs: Sequence[Run], cluster: Cluster) -> None:
         )
 
 
-def _prepare(runs: Sequence[Run], cluster: Cluster, progress: ProgressTable) -> None:
+def _prepare(runs: Sequence[Run], store: Store, cluster: Cluster, progress: ProgressTable) -> None:
     """Prepare data that several runs share, and backbone features, with all cores of a node."""
     # Cached features depend on both.
     keys = [config_hash(run.config.data) + config_hash(run.config.model.backbone) for run in runs]
@@ -133,9 +133,12 @@ def _prepare(runs: Sequence[Run], cluster: Cluster, progress: ProgressTable) -> 
         try:
             problem = ray.get(task.remote(to_dict(config), cluster.cores_per_node))
         except RayError as error:
-            problem = last_line(error)
-        if problem:  # not fatal here: each run that meets the problem records it
-            progress.set_headline(f"preparation failed: {problem}")
+            problem = str(error)
+        if problem is not None:  # not fatal here: each run that meets the problem records it
+            path = f"experiments/{config.experiment}-preparation-error.txt"
+            store.files.write(path, problem.encode(errors="replace"))
+            line = (problem.strip().splitlines() or ["no message"])[-1]
+            progress.warn(f"preparation failed: {line}; see {store.files.display_path(path)}")
 
 
 def _has_many_images(data: DataConfig) -> bool:

@@ -17,8 +17,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from rhobench.config import DataConfig
+from rhobench.config.image_size import resized_size, scaled_size
 from rhobench.data.masks import Window
-from rhobench.data.transforms import Flip, resized_size, scaled_size
+from rhobench.data.transforms import Flip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rhobench.config import DataConfig
+from rhobench.config.image_size import resized_size
 from rhobench.data.annotations import DatasetError, UnreadableImageError, annotation_file, read_split
 from rhobench.data.augmentation import View, augment, largest_sides, sample_view, view_window
 from rhobench.data.masks import PackedMasks, cell_coverage, decode_masks
-from rhobench.data.transforms import PILLOW_ERRORS, Flip, decode, flips, resized_size, transform
+from rhobench.data.transforms import PILLOW_ERRORS, Flip, decode, flips, transform
 
 
 class Key(NamedTuple):

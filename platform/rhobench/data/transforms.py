@@ -7,7 +7,6 @@ code and timm's backbones expect.
 from __future__ import annotations
 
 import enum
-import math
 from itertools import product
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from rhobench.config import DataConfig
+from rhobench.config.image_size import resized_size
 
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """Exceptions that Pillow raises on damaged files; the last one if a damaged header declares a gigantic image."""
@@ -47,26 +47,6 @@ def decode(file: Path) -> Image.Image:
     with Image.open(file) as image:
         image.load()  # Image.open reads only the header, and the file is closed below
         return image if image.mode == "RGB" else image.convert("RGB")  # convert() would copy
-
-
-def resized_size(height: int, width: int, config: DataConfig) -> tuple[int, int]:
-    """Return (height, width) after resizing to ``resize_px`` or, if it is None, by the side lengths of the config."""
-    return config.resize_px or scaled_size(height, width, config.short_side_px, config.max_side_px)
-
-
-def scaled_size(height: int, width: int, short_side_px: int, max_side_px: float = math.inf) -> tuple[int, int]:
-    """Return (height, width) after resizing by the official rule (spec section 15).
-
-    The shorter side becomes ``short_side_px``, or less if the longer side would exceed ``max_side_px``, which rounding
-    can still exceed by a pixel; the longer side is truncated. An image of 640x480 pixels (width x height) becomes
-    1066x800.
-    """
-    short, long = min(height, width), max(height, width)
-    new_short = short_side_px
-    if long / short * new_short > max_side_px:
-        new_short = round(max_side_px * short / long)
-    new_long = int(new_short * long / short)
-    return (new_short, new_long) if height <= width else (new_long, new_short)
 
 
 def transform(image: Image.Image, boxes: Tensor, flip: Flip, config: DataConfig) -> tuple[Tensor, Tensor]:

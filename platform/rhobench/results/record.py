@@ -17,8 +17,10 @@ import msgspec
 
 from rhobench.config import ConfigError
 from rhobench.config.conversion import from_dict
+from rhobench.config.metrics import accuracy_metrics
 from rhobench.results.atomic_write import write_atomically
-from rhobench.results.text import is_file_name, printable
+from rhobench.results.sound_decoder import json_object, sound_decoder
+from rhobench.results.text import is_file_name, json_has_bidi, printable, without_bidi
 from rhobench.results.upgrade import upgrade
 
 SCHEMA = 2
@@ -36,11 +38,16 @@ MAX_DEPTH = 8
 LARGEST = 2**53
 """Whole numbers up to this one are exact in JSON, in data frames and in a browser."""
 
-Count = Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
-"""A whole number whose size is checked when a record is read."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
+"""A whole number from 0, checked when a record is read."""
 
-Number = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
-"""A number whose size is checked when a record is read."""
+Number = Annotated[float, msgspec.Meta(ge=0, le=LARGEST)]
+"""An amount from 0, checked when a record is read."""
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+"""A number in [0, 1], checked when a record is read."""
+
+_ACCURACY = accuracy_metrics()
 
 Status = Literal["trained", "completed", "stopped", "failed"]
 """Progress of a run.
@@ -61,7 +68,7 @@ class RecordError(ValueError):
 class Point:
     """One way of running a trained model and the values measured that way; None: not measured."""
 
-    rho: Number | None
+    rho: Annotated[float, msgspec.Meta(gt=0, le=1)] | None
     """Share of the encoder tokens updated at inference; None: the dense encoder."""
     protocol: str | None = None
     """Name and version of the measurement protocol, described in ``Record.protocols``."""
@@ -88,7 +95,7 @@ class Point:
     """Height of the input in pixels; None: it varies between images."""
     width: Count | None = None
     """Width of the input in pixels; None: it varies between images."""
-    accuracy: dict[str, Number | None] = field(default_factory=dict)
+    accuracy: dict[str, Share | None] = field(default_factory=dict)
     """Accuracy metrics by name (``rhobench.config.metrics``), in [0, 1].
 
     None where there are no objects to average over. Mask metrics only for a model with a mask head.
@@ -196,7 +203,8 @@ class Record:
     def from_json(cls, content: str | bytes, source: str = "the record") -> Record:
         """Parse a record, the inverse of ``to_json``.
 
-        The file is untrusted: every field is checked for its type and for deep nesting.
+        The file is untrusted: every field is checked for its type, its range and for deep nesting, and text loses its
+        bidirectional controls.
 
         Args:
             content: the JSON text.
@@ -205,37 +213,10 @@ class Record:
         Raises:
             RecordError: the text is not a sound record, or has a newer schema.
         """
-        data = _parsed(content, source)
-        schema = data.get("schema") if isinstance(data, dict) else None
-        if type(schema) is not int:  # isinstance would accept true
-            raise RecordError(
-                f"{source} is not a record of rhobench: it has no schema number. Move it out of the store."
-            )
-        if schema > SCHEMA:
-            raise RecordError(
-                f"{source} has schema {schema}, but this version of rhobench reads up to {SCHEMA}. Upgrade rhobench."
-            )
-        status = data.get("status")
-        if status not in get_args(Status):
-            raise RecordError(
-                f"{source} has status {printable(repr(status))}, which is none of {', '.join(get_args(Status))}."
-            )
-        try:
-            record = from_dict(cls, upgrade(data, SCHEMA))
-        except (ConfigError, TypeError) as error:  # TypeError: points that cannot be upgraded
-            raise RecordError(
-                f"{source} does not fit schema {schema}: {printable(error)} Delete it to repeat the run."
-            ) from error
-        for name in ("config", "environment", "training"):
-            if not _is_shallow(getattr(record, name)):
-                raise RecordError(
-                    f"{source} does not fit schema {schema}: {name} is nested more than {MAX_DEPTH} levels deep. "
-                    "Delete it to repeat the run."
-                )
-        for point in record.points:
-            if point.samples_file is not None and not is_file_name(point.samples_file):
-                name = printable(repr(point.samples_file))
-                raise RecordError(f"{source} names the samples file {name}, which is not a file name.")
+        record = None if json_has_bidi(content) else _read_sound(content)
+        if record is None:
+            record = _read_unsound(content, source)
+        _require_ranges(record, source)
         return record
 
 
@@ -249,6 +230,65 @@ def write_record(run_dir: Path, record: Record) -> Path:
 def read_record(path: Path) -> Record:
     """Return the record in the file ``path``; RecordError if it cannot be read."""
     return Record.from_json(path.read_bytes(), source=str(path))
+
+
+_SHALLOW = json_object(MAX_DEPTH)
+
+_read_sound = sound_decoder(
+    Record,
+    {"schema": Literal[2], "config": _SHALLOW, "environment": _SHALLOW, "training": _SHALLOW},
+    required="schema",
+)
+"""Reads a record of the current schema; None if anything is wrong with it."""
+
+assert SCHEMA == 2  # a Literal takes no variable
+
+
+def _read_unsound(content: str | bytes, source: str) -> Record:
+    """Read a record of an earlier schema or with bidirectional controls, or raise RecordError with what is wrong."""
+    data = _parsed(content, source)
+    if json_has_bidi(content):
+        data = without_bidi(data)
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if type(schema) is not int:  # isinstance would accept true
+        raise RecordError(f"{source} is not a record of rhobench: it has no schema number. Move it out of the store.")
+    if schema > SCHEMA:
+        raise RecordError(
+            f"{source} has schema {schema}, but this version of rhobench reads up to {SCHEMA}. Upgrade rhobench."
+        )
+    status = data.get("status")
+    if status not in get_args(Status):
+        raise RecordError(
+            f"{source} has status {printable(repr(status))}, which is none of {', '.join(get_args(Status))}."
+        )
+    try:
+        record = from_dict(Record, upgrade(data, SCHEMA))
+    except (ConfigError, TypeError) as error:  # TypeError: points that cannot be upgraded
+        raise RecordError(
+            f"{source} does not fit schema {schema}: {printable(error)} Delete it to repeat the run."
+        ) from error
+    for name in ("config", "environment", "training"):
+        if not _is_shallow(getattr(record, name)):
+            raise RecordError(
+                f"{source} does not fit schema {schema}: {name} is nested more than {MAX_DEPTH} levels deep. "
+                "Delete it to repeat the run."
+            )
+    return record
+
+
+def _require_ranges(record: Record, source: str) -> None:
+    """Raise RecordError for numbers and names that the types of the fields do not rule out."""
+    for entry in record.history:
+        for name in _ACCURACY:
+            if name in entry and isinstance(value := entry[name], int | float) and not 0 <= value <= 1:
+                raise RecordError(
+                    f"{source} does not fit schema {SCHEMA}: its history has {name}={value:g}, which is not between "
+                    "0 and 1. Delete it to repeat the run."
+                )
+    for point in record.points:
+        if point.samples_file is not None and not is_file_name(point.samples_file):
+            name = printable(repr(point.samples_file))
+            raise RecordError(f"{source} names the samples file {name}, which is not a file name.")
 
 
 def _parsed(content: str | bytes, source: str) -> Any:

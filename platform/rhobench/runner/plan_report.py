@@ -15,7 +15,11 @@ from rhobench.cluster.session import Cluster
 from rhobench.config import TrainConfig
 from rhobench.config.experiment import Sampling
 from rhobench.config.paths import run_key
+from rhobench.runner.preflight import HOURS_OF_A_YEAR, describe_years
 from rhobench.study.known_runs import ResolvedRun
+
+MAX_STEPS = 3
+"""Kinds of optimizer steps that are described; a sampled learning rate makes one of every run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +203,9 @@ class SweepPlan:
             yield f"{_plural(len(self.runs), 'run')}: {', '.join(f'{n} {state}' for state, n in states.items())}."
         if self.search:
             yield self.search.summary()
-        yield from self.steps
+        yield from self.steps[:MAX_STEPS]
+        if len(self.steps) > MAX_STEPS:
+            yield f"{len(self.steps) - MAX_STEPS} more kinds of steps, with other batches or rates; --json lists all."
         if not self.remaining:
             yield "No run remains to be trained."
             return
@@ -213,11 +219,17 @@ class SweepPlan:
         else:
             yield f"{has[0].upper()}{has[1:]}: {_plural(self.at_once, 'run')} at once."
         yield self._describe_cost()
+        if self.hours is not None and self.hours > HOURS_OF_A_YEAR:
+            yield f"{describe_years(self.hours)}: to start it, add --yes."
 
     def _describe_cost(self) -> str:
         if self.hours is None:
             return f"The training time is unknown: {self.estimated_from}."
-        money = "" if self.price is None else f", {self.price:.4g} at {self.price_per_hour:g} per worker-hour"
+        money = (
+            ""
+            if self.price is None
+            else f", {self.price:.4g} at {self.price_per_hour:g} per worker-hour, in the currency of your price"
+        )
         sequential, parallel = _format_hours(self.hours), _format_hours(self.hours / max(self.at_once, 1))
         faster = f", {parallel} with {self.at_once} runs at once" if self.at_once > 1 else ""
         return f"About {sequential} of training{faster}{money}; estimated {self.estimated_from}."

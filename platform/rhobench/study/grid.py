@@ -58,6 +58,13 @@ def run_count(experiment: Experiment) -> int:
     return len(expand_runs(experiment)) + (experiment.search.count if experiment.search else 0)
 
 
+def largest_run_count(experiment: Experiment) -> int:
+    """Count the runs that an experiment has at most, without listing them: exclusions and equal runs count as well."""
+    sizes = [len(axis.values) for axis in experiment.axes if isinstance(axis, Axis)]
+    configurations = math.prod(sizes) if experiment.sampling is None else experiment.sampling.count
+    return (configurations + len(experiment.also)) * len(experiment.seeds)
+
+
 def chosen_run(experiment: Experiment, values: Mapping[str, Any]) -> RunConfig:
     """Build the run at ``values``, one by path for each axis, as Optuna chooses them.
 

@@ -19,17 +19,14 @@ from rhobench.study.study import Study
 
 
 def resolve_study(request: StudyRequest) -> Study:
-    """Expand a request to its runs, and check the files of this machine that the runs read.
+    """Expand a request to its runs, and check its data set on this machine.
 
     Raises:
-        ConfigError: the experiment, a field, a value or the run to fork from does not exist.
+        ConfigError: the experiment, a field or a value does not exist or is not allowed.
         DatasetError: the data set cannot be used.
     """
     study = expand_study(request)
     base = study.experiment.base
-    source = base.train.fork_from
-    if source is not None and not Path(source).is_dir():
-        raise ConfigError(f"There is no run at {source} to fork from: give the folder of a run, STORE/runs/RUN_ID.")
     if base.data.dir is not None:
         folder = Path(base.data.dir)
         # Unchanged, so it may still be the placeholder of the experiment.

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -41,14 +43,7 @@ def fork(model: Detector, folder: Path, *, features_are_cached: bool) -> dict[st
     Raises:
         ForkError: the folder has no weights, or they belong to another model.
     """
-    file, damaged = folder / FILE_NAME, list[Path]()
-    if not file.is_file():
-        found, damaged = find_checkpoint(folder)  # damaged files are not renamed: they belong to another run
-        if found is None:
-            raise ForkError(
-                f"--fork {folder} has neither a {FILE_NAME} nor an intact checkpoint: give the folder of a run."
-            )
-        file = found
+    file, damaged = _find_weights(folder)
     weights = _model_weights(load_file(file))
     fresh = {name: value for name, value in model.state_dict().items() if _is_new_head(name, weights)}
     # Not left to load_state_dict, whose message does not say which setting to change.
@@ -60,6 +55,43 @@ def fork(model: Detector, folder: Path, *, features_are_cached: bool) -> dict[st
         "damaged": [other.name for other in damaged],
         "fresh": sorted(fresh),
     }
+
+
+def require_forkable(model: Detector, folder: Path) -> None:
+    """Check that ``fork`` could load the weights of the run in ``folder``, by names and shapes alone.
+
+    Args:
+        model: model of the new run, which may be on the meta device.
+        folder: folder of the other run.
+
+    Raises:
+        ForkError: as in ``fork``.
+    """
+    file, _ = _find_weights(folder)
+    try:
+        with safe_open(file, "pt") as opened:
+            shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError) as error:
+        raise ForkError(f"{file} is damaged ({error}): give the folder of another run.") from error
+    weights = _model_weights({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    fresh = {name: value for name, value in model.state_dict().items() if _is_new_head(name, weights)}
+    _require_same_model(model, weights | fresh, file, features_are_cached=False)
+
+
+def _find_weights(folder: Path) -> tuple[Path, list[Path]]:
+    """Find the file of a run's weights, and the damaged checkpoints that are newer; ForkError if there is none."""
+    if not folder.is_dir():
+        raise ForkError(f"There is no run at {folder} to fork from: give the folder of a run, STORE/runs/RUN_ID.")
+    file = folder / FILE_NAME
+    if file.is_file():
+        return file, []
+    found, damaged = find_checkpoint(folder)  # damaged files are not renamed: they belong to another run
+    if found is None:
+        raise ForkError(
+            f"There is no run in {folder} to fork from, neither a {FILE_NAME} nor an intact checkpoint: give the "
+            "folder of a run, STORE/runs/RUN_ID."
+        )
+    return found, damaged
 
 
 def _model_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
