@@ -35,13 +35,13 @@ def test_only_values_that_differ_from_the_defaults_are_part_of_the_key() -> None
 @pytest.mark.parametrize(
     ("name", "key", "content"),
     [
-        ("demo", "6731f6b3", "f3ac0789164efb90"),
-        ("bccd", "05c9d32d", "951dfb099ffe632d"),
-        ("bccd_finetuned", "bb643aa5", "ce0d0e0127207709"),
-        ("dam_target", "6aad10f9", "badbe26105b295b1"),
-        ("pretraining", "43d83e11", "6a300fc910d63182"),
-        ("official_50ep", "5239cdac", "06711dab4b37063d"),
-        ("modern_50ep", "5046641e", "bcbf09fd7bfca541"),
+        ("demo", "6731f6b3", "62c438ea92597b0e"),
+        ("bccd", "05c9d32d", "23f2b4fdaa3d1c2b"),
+        ("bccd_finetuned", "bb643aa5", "6e28bcda243619a4"),
+        ("dam_target", "6aad10f9", "6c1ec82e5b6cfc50"),
+        ("pretraining", "43d83e11", "f34cf10246269adb"),
+        ("official_50ep", "5239cdac", "6f1e86069ce9a2cc"),
+        ("modern_50ep", "5046641e", "467b8825ecd8f262"),
     ],
 )
 def test_the_keys_and_stored_configurations_of_experiments_are_fixed(name: str, key: str, content: str) -> None:

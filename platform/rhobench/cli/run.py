@@ -107,6 +107,7 @@ def run(
             experiment=experiment, assignments=set_ or (), data=data, smoke=smoke, fork=fork, overrides=overrides
         )
     )
+    report_problems(study.data_notes)
     place = absolute_place(store or f"rhobench-store/{experiment}{'-smoke' if smoke else ''}")
     if dry_run:
         raise typer.Exit(_plan(study, place, options, price_per_hour, as_json))

@@ -11,7 +11,6 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,18 +77,18 @@ def training_images(data: DataConfig) -> TrainingImages:
     """Describe the training images of a data set; those of a folder come from its annotations.
 
     Raises:
-        OSError: an annotation file cannot be read.
-        ValueError: an annotation file is not valid JSON.
-        KeyError: an annotation file lacks a field.
+        DatasetError: the data set cannot be used.
     """
-    from rhobench.data.annotations import annotation_file, read_annotations
+    from rhobench.data import annotation_file, prepare_data
+    from rhobench.data.annotations import read_annotations
     from rhobench.data.transforms import scaled_size
 
     if data.dir is None:
         scenes = data.scenes
         sizes, classes = np.full((scenes.train_images, 2), scenes.size_px), scenes.num_classes
     else:
-        contents = [read_annotations(annotation_file(Path(data.dir), split)) for split in data.train_splits]
+        root = prepare_data(data)
+        contents = [read_annotations(annotation_file(root, split)) for split in data.train_splits]
         sizes = np.array([(image["height"], image["width"]) for content in contents for image in content["images"]])
         classes = len(contents[0]["categories"])
     # The typical image is the median by area; with ``scales_px``, at the median of the sizes that are drawn.

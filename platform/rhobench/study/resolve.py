@@ -34,14 +34,11 @@ def resolve_study(request: StudyRequest) -> Study:
         folder = Path(base.data.dir)
         # Unchanged, so it may still be the placeholder of the experiment.
         if base.data.dir == study.original.base.data.dir and not folder.is_dir():
-            raise ConfigError(
-                f"{request.experiment} needs a data set: give the folder that holds annotations/ and images/ "
-                "with --data DIR."
-            )
+            raise ConfigError(f"{request.experiment} needs a data set: give its folder with --data DIR.")
         # Imported late: the check needs torch, which generated images do not need at this point.
-        from rhobench.data import require_valid
+        from rhobench.data import prepare_folder
 
-        require_valid(folder, (*base.data.train_splits, base.data.val_split))
+        study = replace(study, data_notes=tuple(prepare_folder(base.data).notes))
     return study
 
 
