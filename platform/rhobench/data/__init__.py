@@ -4,7 +4,14 @@ from rhobench.data.annotations import Categories, DatasetError, UnreadableImageE
 from rhobench.data.cache import build_once
 from rhobench.data.check import check_dataset
 from rhobench.data.coco import Batch, CocoDetection, Key, Sample, Target, collate
-from rhobench.data.preparation import PreparedFolder, describe_source, prepare_data, prepare_folder
+from rhobench.data.layouts import find_layout
+from rhobench.data.preparation import (
+    PreparedFolder,
+    convert_dataset,
+    describe_source,
+    prepare_data,
+    prepare_folder,
+)
 from rhobench.data.problem import Problem
 from rhobench.data.scenes import generate_scenes
 from rhobench.data.transforms import Flip, flips
@@ -25,7 +32,9 @@ __all__ = [
     "build_once",
     "check_dataset",
     "collate",
+    "convert_dataset",
     "describe_source",
+    "find_layout",
     "flips",
     "generate_scenes",
     "prepare_data",

@@ -81,13 +81,13 @@ def read_annotations(file: Path, *, segmentations: bool = False) -> Any:
     return json.loads(content if segmentations else _SEGMENTATION.sub(rb"\1 0", content))
 
 
-def image_folder(root: Path, split: str, content: Any) -> Path:
+def image_folder(root: Path, split: str, content: Any = None) -> Path:
     """Return the folder of the images of a split: the first of the usual ones that holds its first image.
 
     Args:
         root: folder of the data set.
         split: name of the split; COCO's "train2017" may have its images in "train", and the reverse.
-        content: parsed annotations of the split.
+        content: parsed annotations of the split. None: the first usual folder that exists.
     """
     bare = re.sub(r"20\d\d$", "", split)
     years = sorted(path.name for path in root.glob(f"{bare}20[0-9][0-9]"))

@@ -188,6 +188,16 @@ class CocoDetection(Dataset[Sample]):
         )
 
     @property
+    def sizes(self) -> NDArray[np.int64]:
+        """(images, 2): height and width of each image file in pixels."""
+        return self._sizes
+
+    @property
+    def object_sides(self) -> NDArray[np.float64]:
+        """(objects,): square root of the area of each box in pixels of the image file."""
+        return np.sqrt((self._boxes[:, 2:] - self._boxes[:, :2]).prod(axis=1, dtype=np.float64))
+
+    @property
     def objects(self) -> NDArray[np.int64]:
         """(images,): number of objects in each image."""
         return np.diff(self._starts)

@@ -15,7 +15,7 @@ from rhobench.config.cache import cache_dir
 from rhobench.data.annotations import DatasetError
 from rhobench.data.cache import build_once
 from rhobench.data.check import check_source
-from rhobench.data.layouts.conversion import SOURCE_FILE, write_linked
+from rhobench.data.layouts.conversion import SOURCE_FILE, write_copied, write_linked
 from rhobench.data.layouts.dataset import HoldOut, read_dataset
 from rhobench.data.layouts.find import find_layout
 from rhobench.data.layouts.source import Layout
@@ -112,3 +112,28 @@ def _key(root: Path, layout: Layout, splits: Sequence[str], hold_out: HoldOut) -
             state = file.stat() if file.exists() else None  # reading reports a missing one
             digest.update(f"{file} {state and (state.st_size, state.st_mtime_ns)}".encode())
     return digest.hexdigest()[:16]
+
+
+def convert_dataset(
+    root: Path, out: Path, splits: Sequence[str] | None = None
+) -> tuple[str, dict[str, tuple[int, int]], list[str]]:
+    """Write a data set of any layout in COCO's, with copies of its images.
+
+    Args:
+        root: folder of the data set.
+        out: new or empty folder.
+        splits: splits to write. None: all.
+
+    Returns:
+        The name of the layout, the number of images and objects of each split, and notes on what was derived.
+
+    Raises:
+        DatasetError: the data set has errors, or ``out`` is not empty.
+    """
+    root = root.absolute()
+    layout = find_layout(root)
+    dataset = read_dataset(root, layout, splits or list(layout.splits), segmentations=True)
+    require_no_errors(root, check_source(dataset))
+    write_copied(dataset, root, out, layout.name)
+    counts = {s.name: (len(s.content["images"]), len(s.content["annotations"])) for s in dataset.splits}
+    return layout.name, counts, [problem.message for problem in dataset.problems]
