@@ -154,7 +154,7 @@ def test_a_truncated_image_fails_the_check_unless_it_is_quick(rhobench: Rhobench
     assert (found["errors"], found["warnings"]) == (2, 1)  # in both splits, which share their images
     assert [problem["level"] for problem in found["problems"]] == ["error", "error", "warning"]
     assert all(problem["message"] in line for problem, line in zip(found["problems"], text, strict=False))
-    assert text[-1].endswith("2 errors, 1 warning, 0 notes in train, val")
+    assert text[-1].endswith("(COCO): 2 errors, 1 warning, 0 notes in train, val")
     quick = rhobench("data", "check", dataset, "--quick", "--json")
     assert quick.returncode == 0
     assert json.loads(quick.stdout.splitlines()[-1])["errors"] == 0

@@ -90,7 +90,7 @@ def image_folder(root: Path, split: str, content: Any = None) -> Path:
         content: parsed annotations of the split. None: the first usual folder that exists.
     """
     bare = re.sub(r"20\d\d$", "", split)
-    years = sorted(path.name for path in root.glob(f"{bare}20[0-9][0-9]"))
+    years = sorted(path.name for place in (root, root / "images") for path in place.glob(f"{bare}20[0-9][0-9]"))
     names = dict.fromkeys((split, bare, *years))
     folders = [root / "images", *(root / name for name in names), *(root / "images" / name for name in names)]
     images = content.get("images") if isinstance(content, dict) else None

@@ -63,7 +63,8 @@ def _json_layout(name: str, files: dict[str, Path], root: Path) -> Layout | None
     if not files:
         return None
     readers: dict[str, Callable[[bool], SourceSplit]] = {
-        split: partial(_read, split, file, partial(_folder_of, root, file, split)) for split, file in files.items()
+        split: partial(_read_renumbered, split, file, partial(_folder_of, root, file, split))
+        for split, file in files.items()
     }
     return Layout(name=name, splits=readers, files=lambda split: _files(readers[split](False)))
 
@@ -111,6 +112,18 @@ def _read(name: str, file: Path, folder_of: Callable[[Any], Path], segmentations
 
     derived = complete(content, sizes)
     return SourceSplit(name=name, file=file, folder=folder_of(content), content=content, derived=derived)
+
+
+def _read_renumbered(name: str, file: Path, folder_of: Callable[[Any], Path], segmentations: bool) -> SourceSplit:
+    """Read an annotation file whose annotations may be numbered from 0, which COCO's tools read as "not matched"."""
+    split = _read(name, file, folder_of, segmentations)
+    annotations = split.content.get("annotations") if isinstance(split.content, dict) else None
+    if isinstance(annotations, list) and any(isinstance(a, dict) and a.get("id") == 0 for a in annotations):
+        for annotation in annotations:
+            # Nothing refers to these ids; those of a wrong type are reported.
+            if isinstance(annotation, dict) and isinstance(annotation.get("id"), int):
+                annotation["id"] += 1
+    return split
 
 
 def _parse(file: Path, segmentations: bool) -> Any | Problem:

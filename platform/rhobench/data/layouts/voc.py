@@ -20,6 +20,8 @@ from rhobench.data.problem import Problem, counted, error, listed, note
 
 WHOLE = "all"
 """Name of the only split of a data set without lists and folders of splits."""
+SAMPLE = 20
+"""XML files of which one must be an annotation for a folder to be recognised; others may be damaged."""
 CLASS_FILES = ("classes.txt", "labels.txt", "labelmap.txt")
 """Files that may list the classes, one a line; otherwise they are in alphabetical order."""
 
@@ -40,7 +42,7 @@ def voc_layout(root: Path) -> Layout | None:
             WHOLE if place == root else canonical_split(place.name): sorted(place.glob("*.xml")) for place in folders
         }
         pictures, lists = root, {}
-    splits = {name: files for name, files in splits.items() if files and _is_annotation(files[0])}
+    splits = {name: files for name, files in splits.items() if any(map(_is_annotation, files[:SAMPLE]))}
     if not splits:
         return None
     everything = [file for files in splits.values() for file in files]
