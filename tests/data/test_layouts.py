@@ -133,6 +133,56 @@ def test_yolo_as_roboflow_exports_it(tmp_path: Path):
     assert found.boxes[1].tolist() == [0, 0, width, height]
     notes = prepare_folder(config).notes
     assert any("1 image without a label file: train_000.png; they are read as background" in note for note in notes)
+    assert any("there is no folder of the split test, which is left out" in note for note in notes)
+    assert not [problem for problem in check_dataset(tmp_path) if problem.level == "error"]
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_yolo_as_annotation_tools_write_it(tmp_path: Path, divided: bool):
+    """With classes.txt instead of data.yaml."""
+    splits = drawn_splits()
+    root = yolo(tmp_path / "data", splits)
+    (root / "data.yaml").unlink()
+    (root / "classes.txt").write_text("\n".join(NAMES))
+    if divided:
+        assert facts(prepared(root)) == facts(prepared(write_coco(tmp_path / "coco", splits)))
+        return
+    for file in [*root.glob("*/*/*.png"), *root.glob("*/*/*.txt")]:
+        file.rename(file.parents[1] / file.name)
+    for folder in root.glob("*/*/"):
+        folder.rmdir()
+    assert len(read_split(prepare_data(DataConfig(dir=str(root), val_share=0.5)), "train", masks=False).files) == 5
+
+
+@pytest.mark.parametrize("prefix", ["/home/anna/project/", "C:\\data\\", "./", "images/", "images\\"])
+@pytest.mark.parametrize("layout", ["COCO", "loose"])
+def test_images_are_found_where_they_are_now(tmp_path: Path, prefix: str, layout: str):
+    def elsewhere(contents) -> None:
+        for content in contents.values():
+            for image in content["images"]:
+                image["file_name"] = prefix + image["file_name"]
+
+    splits = drawn_splits()
+    root = write_coco(tmp_path / "data", splits, change=elsewhere)
+    if layout == "loose":
+        for split in splits:
+            (root / f"annotations/instances_{split}.json").rename(root / f"{split}.json")
+    assert facts(prepared(root)) == facts(prepared(write_coco(tmp_path / "coco", splits)))
+    assert by_name(root) == ("anna" in prefix or "C:" in prefix)
+
+
+def by_name(root: Path) -> bool:
+    return any("images found by name in" in problem.message for problem in check_dataset(root))
+
+
+def test_keypoints_of_yolo_are_left_out(tmp_path: Path):
+    splits = drawn_splits()
+    root = yolo(tmp_path / "data", splits)
+    for file in root.glob("labels/*/*.txt"):
+        file.write_text("\n".join(f"{line} 0.5 0.5 2 0.25 0.5 1" for line in file.read_text().splitlines()))
+    with (root / "data.yaml").open("a") as stream:
+        stream.write("kpt_shape: [2, 3]\n")
+    assert facts(prepared(root)) == facts(prepared(write_coco(tmp_path / "coco", splits)))
 
 
 def test_yolo_with_a_list_of_files_and_a_path_of_another_machine(tmp_path: Path):
@@ -148,7 +198,7 @@ def test_yolo_with_a_list_of_files_and_a_path_of_another_machine(tmp_path: Path)
     ("line", "message"),
     [
         ("0 0.5 0.5 many", r"1 label line that are not made of numbers: train_001.txt:1 \(0 0.5 0.5 many\)"),
-        ("7 0.5 0.5 0.1 0.1", "1 label line of an unknown class: train_001.txt:1 .* classes 0 to 2"),
+        ("7 0.5 0.5 0.1 0.1", "1 label line of an unknown class: train_001.txt:1 .* classes are 0 to 2"),
         ("0 30 40 10 10", "1 label line with numbers outside 0 to 1: .* probably pixels"),
         ("0 nan 0.5 0.1 0.1", "1 label line with numbers outside 0 to 1"),
         ("0 0.5 0.5 0.1 0.1 0.9", "1 label line with neither a box nor an outline: .* may be predictions"),

@@ -95,7 +95,8 @@ def image_folder(root: Path, split: str, content: Any = None) -> Path:
     folders = [root / "images", *(root / name for name in names), *(root / "images" / name for name in names)]
     images = content.get("images") if isinstance(content, dict) else None
     first = images[0].get("file_name") if isinstance(images, list) and images and isinstance(images[0], dict) else None
-    holding = [folder for folder in folders if isinstance(first, str) and (folder / first).is_file()]
+    # File names may also start from the folder of the data set.
+    holding = [folder for folder in (*folders, root) if isinstance(first, str) and (folder / first).is_file()]
     existing = [folder for folder in folders if folder.is_dir()]
     return next(iter([*holding, *existing, root / split]))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from rhobench.data.annotations import annotation_file, image_folder, read_annotations
@@ -100,10 +100,14 @@ def _read(name: str, file: Path, folder_of: Callable[[Any], Path], segmentations
     content = _parse(file, segmentations)
     if isinstance(content, Problem):
         return SourceSplit(name=name, file=file, folder=file.parent, content=None, problems=[content])
-    if is_complete(content):
+    renamed = _names_without_folders(content, folder_of)
+    if is_complete(content) and renamed is None:
         return SourceSplit(name=name, file=file, folder=folder_of(content), content=content)
     # Polygons, which only masks need otherwise, may give boxes and areas.
-    content = content if segmentations else _parse(file, True)
+    content = content if segmentations else read_annotations(file, segmentations=True)
+    if renamed is not None:
+        for image, short in zip(content["images"], renamed, strict=True):
+            image["file_name"] = short
     folder = folder_of(content)
 
     def sizes(names: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -111,7 +115,26 @@ def _read(name: str, file: Path, folder_of: Callable[[Any], Path], segmentations
         return {image: shown for image in names if (info := infos.get(folder / image)) and (shown := info.displayed)}
 
     derived = complete(content, sizes)
+    if renamed is not None:
+        derived.append(f"images found by name in {folder}, not in the folder that the file names")
     return SourceSplit(name=name, file=file, folder=folder_of(content), content=content, derived=derived)
+
+
+def _names_without_folders(content: Any, folder_of: Callable[[Any], Path]) -> list[str] | None:
+    """File names without their folders, if only these lead to the first image, as with paths of another machine."""
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list) or not images:
+        return None
+    if not all(isinstance(image, dict) and isinstance(image.get("file_name"), str) for image in images):
+        return None
+    paths = [PureWindowsPath(image["file_name"]) for image in images]  # which separates at / and at \
+    short = [path.name for path in paths]
+    found = [_leads_to_a_file(name, folder_of) for name in (paths[0].as_posix(), short[0])]
+    return short if found == [False, True] and len(set(short)) == len(short) else None
+
+
+def _leads_to_a_file(name: str, folder_of: Callable[[Any], Path]) -> bool:
+    return (folder_of({"images": [{"file_name": name}]}) / name).is_file()
 
 
 def _read_renumbered(name: str, file: Path, folder_of: Callable[[Any], Path], segmentations: bool) -> SourceSplit:

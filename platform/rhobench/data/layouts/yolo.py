@@ -1,11 +1,13 @@
 """YOLO: ``data.yaml`` with the folders of the splits, and a text file of shares beside or opposite every image.
 
 Ultralytics' rules: labels are found by replacing the last ``images`` of a path by ``labels``; shares refer to the image
-as viewers turn it. A line is ``class cx cy w h`` or ``class x y x y ...``, an outline.
+as viewers turn it. A line is ``class cx cy w h`` or ``class x y x y ...``, an outline. With ``kpt_shape`` in the yaml
+file, keypoints may follow a box; they are left out. Annotation tools write ``classes.txt`` instead of the yaml file.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -21,6 +23,8 @@ from rhobench.data.problem import Problem, counted, error, listed, note
 
 SPLITS = ("train", "val", "valid", "test")
 """Keys of ``data.yaml`` that name the images of a split."""
+WHOLE = "all"
+"""Name of the only split of a data set without folders of splits."""
 DIGITS = 2
 """Digits of a pixel that are kept: six digits of a share are exact to this for images of up to 5,000 pixels."""
 
@@ -28,7 +32,8 @@ DIGITS = 2
 def yolo_layout(root: Path) -> Layout | None:
     """A data set with a yaml file that has ``names`` and the images of at least one split. None: there is none."""
     files = sorted([*root.glob("*.yaml"), *root.glob("*.yml")], key=lambda path: path.name != "data.yaml")
-    return next((layout for file in files if (layout := _layout_of(root, file)) is not None), None)
+    described = next((layout for file in files if (layout := _layout_of(root, file)) is not None), None)
+    return described or _layout_with_classes(root)
 
 
 def _layout_of(root: Path, file: Path) -> Layout | None:
@@ -38,14 +43,47 @@ def _layout_of(root: Path, file: Path) -> Layout | None:
         return None
     if not isinstance(content, dict) or "names" not in content:
         return None
-    splits = {canonical_split(s): _image_places(root, content, content[s]) for s in SPLITS if content.get(s)}
-    if not splits:
+    places = {canonical_split(s): _image_places(root, content, content[s]) for s in SPLITS if content.get(s)}
+    # Exports name a test split even if there is none.
+    absent = [name for name in places if name == "test" and not any(place.exists() for place in places[name])]
+    places = {name: there for name, there in places.items() if name not in absent}
+    if not places:
         return None
-    return Layout(
-        name="YOLO",
-        splits={s: partial(_read, root, file, content["names"], s, places) for s, places in splits.items()},
-        files=lambda split: _files(file, splits[split]),
-    )
+    labels = _Labels(file, content["names"], content.get("kpt_shape"))
+    notes = [note(f"{file}: there is no folder of the split {name}, which is left out.") for name in absent]
+    readers = {
+        name: partial(_read, root, name, there, labels, notes if number == 0 else [])
+        for number, (name, there) in enumerate(places.items())
+    }
+    return Layout(name="YOLO", splits=readers, files=lambda split: _files(file, places[split]))
+
+
+def _layout_with_classes(root: Path) -> Layout | None:
+    """``classes.txt`` beside ``labels`` and ``images``, with a folder per split in both, or without splits."""
+    file = root / "classes.txt"
+    if not file.is_file() or not any((root / "labels").rglob("*.txt")) or not (root / "images").is_dir():
+        return None
+    names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    folders = [folder for folder in sorted((root / "images").iterdir()) if folder.is_dir()]
+    places = {canonical_split(folder.name): [folder] for folder in folders} or {WHOLE: [root / "images"]}
+    labels = _Labels(file, names)
+    readers = {name: partial(_read, root, name, there, labels, []) for name, there in places.items()}
+    return Layout(name="YOLO", splits=readers, files=lambda split: _files(file, places[split]))
+
+
+class _Labels:
+    """What the file of the classes says of the lines of the label files."""
+
+    def __init__(self, file: Path, names: Any, shape: Any = None) -> None:
+        self.file = file
+        """The file that names the classes."""
+        numbered = names if isinstance(names, dict) else dict(enumerate(names if isinstance(names, list) else [names]))
+        whole = all(str(key).isdecimal() for key in numbered)
+        self.names = {int(k) if whole else n: str(name) for n, (k, name) in enumerate(numbered.items())}
+        """Name of each class by its number."""
+        points = shape if isinstance(shape, list) and all(isinstance(side, int) for side in shape) else []
+        self.keypoints = math.prod(points) if len(points) == 2 else 0
+        """Numbers of the keypoints behind each box; 0: there are none."""
 
 
 def _image_places(root: Path, content: dict[str, Any], entries: Any) -> list[Path]:
@@ -91,13 +129,12 @@ def _files(file: Path, places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return [file, *lists, *(label for image in images if (label := _label_file(image)).is_file())], images
 
 
-def _read(root: Path, file: Path, names: Any, split: str, places: Sequence[Path], segmentations: bool) -> SourceSplit:
-    named = {int(key): str(name) for key, name in names.items()} if isinstance(names, dict) else None
-    named = named if named is not None else dict(enumerate(map(str, names if isinstance(names, list) else [names])))
-    missing = [place for place in places if not place.exists()]
-    if missing:
-        problem = error(f"{file}: {split} names {listed(missing)}, which does not exist; correct the path.")
-        return SourceSplit(name=split, file=file, folder=root, content=None, problems=[problem])
+def _read(
+    root: Path, split: str, places: Sequence[Path], labels: _Labels, notes: Sequence[Problem], segmentations: bool
+) -> SourceSplit:
+    if missing := [place for place in places if not place.exists()]:
+        problem = error(f"{labels.file}: {split} names {listed(missing)}, which does not exist; correct the path.")
+        return SourceSplit(name=split, file=labels.file, folder=root, content=None, problems=[problem])
     images = _images(places)
     infos = inspect_images(images, pixels=False)
     wrong: dict[str, list[str]] = defaultdict(list)
@@ -108,10 +145,12 @@ def _read(root: Path, file: Path, names: Any, split: str, places: Sequence[Path]
         lines = _lines(label)
         if lines is None:
             without.append(image)
-        objects = [] if size is None else list(_objects(label, lines or (), named, size, wrong))
+        objects = [] if size is None else list(_objects(label, lines or (), labels, size, wrong))
         found.append(FoundImage(file=image, size=size, objects=objects))
-    problems = [*_describe(wrong, places[0], len(named)), *_describe_missing(without, images, places[0])]
-    categories = [named[key] for key in sorted(named)]
+    problems = [*notes, *_describe(wrong, places[0], len(labels.names)), *_describe_missing(without, images, places[0])]
+    categories = [labels.names[number] for number in sorted(labels.names)]
+    if len(set(categories)) < len(categories):
+        problems.append(error(f"{labels.file}: names has the same name twice: {listed(categories)}; rename one."))
     content = coco_content(root, found, categories)
     return SourceSplit(name=split, file=places[0], folder=root, content=content, problems=problems)
 
@@ -127,7 +166,7 @@ NO_NUMBERS, NO_BOX, NO_CLASS, NO_SHARES = "numbers", "box", "class", "shares"
 
 
 def _objects(
-    label: Path, lines: Sequence[str], names: dict[int, str], size: tuple[int, int], wrong: dict[str, list[str]]
+    label: Path, lines: Sequence[str], labels: _Labels, size: tuple[int, int], wrong: dict[str, list[str]]
 ) -> Iterator[FoundObject]:
     """Yield the objects of a label file; lines that are wrong are added to ``wrong`` by kind."""
     for number, line in enumerate(lines, start=1):
@@ -139,14 +178,16 @@ def _objects(
         except ValueError:
             wrong[NO_NUMBERS].append(where)
             continue
+        if labels.keypoints and len(shares) == 4 + labels.keypoints:
+            shares = shares[:4]
         if len(shares) != 4 and (len(shares) < 6 or len(shares) % 2):
             wrong[NO_BOX].append(where)
-        elif kind not in names:
+        elif kind not in labels.names:
             wrong[NO_CLASS].append(where)
         elif not all(-0.01 <= share <= 1.01 for share in shares):  # NaN is refused, rounding is not
             wrong[NO_SHARES].append(where)
         else:
-            yield _object(names[int(kind)], shares, size)
+            yield _object(labels.names[int(kind)], shares, size)
 
 
 def _object(name: str, shares: Sequence[float], size: tuple[int, int]) -> FoundObject:
@@ -167,7 +208,7 @@ def _describe(wrong: dict[str, list[str]], place: Path, classes: int) -> Iterato
         NO_NUMBERS: ("that are not made of numbers", "write: class cx cy w h"),
         NO_BOX: ("with neither a box nor an outline", "write: class cx cy w h, or class x y x y x y ...; a sixth "
                  "number is probably a score, so these may be predictions"),
-        NO_CLASS: ("of an unknown class", f"data.yaml names the classes 0 to {classes - 1}"),
+        NO_CLASS: ("of an unknown class", f"the classes are 0 to {classes - 1}"),
         NO_SHARES: ("with numbers outside 0 to 1", "they are probably pixels: divide x and w by the width of the "
                     "image, y and h by its height"),
     }  # fmt: skip
@@ -179,7 +220,7 @@ def _describe(wrong: dict[str, list[str]], place: Path, classes: int) -> Iterato
 def _describe_missing(without: Sequence[Path], images: Sequence[Path], place: Path) -> Iterator[Problem]:
     named = listed(without, lambda image: image.name)
     if not images:
-        yield error(f"{place} holds no images; correct the path in data.yaml.")
+        yield error(f"{place} holds no images; correct the path.")
     elif len(without) == len(images):
         yield error(
             f"{place}: none of its {len(images):,} images has a label file, such as {_label_file(images[0])}; put the "
