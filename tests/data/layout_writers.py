@@ -105,7 +105,9 @@ def write_shuffled(root: Path, splits: Splits) -> Path:
     def shuffle(contents: dict[str, Any]) -> None:
         rng = random.Random(7)
         for content in contents.values():
-            new = dict(zip([i["id"] for i in content["images"]], rng.sample(range(1000), 50), strict=False))
+            new = dict(
+                zip([i["id"] for i in content["images"]], rng.sample(range(10**5), len(content["images"])), strict=True)
+            )
             for image in content["images"]:
                 image["id"] = new[image["id"]]
             for annotation in content["annotations"]:

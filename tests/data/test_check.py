@@ -38,7 +38,7 @@ def test_a_valid_data_set_has_no_problems(content, write_split):
             0,
             "bbox",
             [50, 4, 12, 8],
-            r"1 box of 4 beyond the image: annotation 1 of image 20 \(b\.png\), 60 x 40, has .*, 2 px too far",
+            r"1 box of 4 beyond the image; .*; annotation 1 \(image 20, b\.png, 60 x 40\) has .*, 2 px too far",
         ),
         ("annotations", 0, "bbox", [-1.5, 4, 12, 8], "1 box of 4 beyond .* 1.5 px too far"),
         ("annotations", 0, "bbox", [6, 4, float("nan"), 8], "annotation 1 .* finite numbers"),

@@ -108,7 +108,7 @@ ACCEPTED: dict[str, tuple[Callable[[Path], Path], str]] = {
 """Cases that are accepted, with a note."""
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str, int]] = {
-    "normalised_boxes": (with_content(SPLITS, shares), "they are probably shares of the image", 2),
+    "normalised_boxes": (with_content(SPLITS, shares), "probably shares of the image", 2),
     "corner_boxes": (with_content(SPLITS, corners), "all boxes are probably x1, y1, x2, y2", 2),
     "only_crowds": (with_content(SPLITS, only_crowds), "all .* annotations are crowds, .* nothing to learn", 1),
 }
@@ -263,13 +263,13 @@ def test_reading_takes_time_in_proportion_to_the_annotations(tmp_path: Path) -> 
         ]
         root = write_coco(tmp_path / str(repeats), splits)
         write_json(root / "annotations/instances_train.json", content)
-        started = time.perf_counter()
+        started = time.process_time()
         check_dataset(root, ["train"], num_queries=10**6)
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     seconds(100)
-    small, large = (min(seconds(repeats) for _ in range(3)) for repeats in (300, 2400))
-    assert large < 30 * small
+    small, large = (min(seconds(repeats) for _ in range(2)) for repeats in (200, 1600))
+    assert large < 32 * small
 
 
 @pytest.mark.skipif(not SHARED.is_file(), reason="make_datasets.py is not next to the repository")

@@ -41,18 +41,16 @@ def check_boxes(file: Path, content: dict[str, Any]) -> Iterator[Problem]:
 
     def describe(number: int) -> str:
         annotation, image = finite[number], owners[number]
-        return (
-            f"annotation {annotation['id']} of image {image['id']} ({image['file_name']}), {image['width']} x "
-            f"{image['height']}, has {annotation['bbox']}"
-        )
+        where = f"image {image['id']}, {image['file_name']}, {image['width']} x {image['height']}"
+        return f"annotation {annotation['id']} ({where}) has {annotation['bbox']}"
 
-    if boxes.max() <= 1 and sides.min() > 1:
+    small = (boxes <= 1).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1) & (sides > 1).all(axis=1)
+    if small.any():
         yield error(
-            f"{file}: no number in its {counted(len(boxes), 'box', 'boxes')} is above 1: "
-            f"{listed(range(len(boxes)), describe)}; they are probably shares of the image, so multiply x and width by "
-            "the width of the image, y and height by its height."
+            f"{file}: {counted(int(small.sum()), 'box', 'boxes')} of {len(boxes):,} without a number above 1, probably "
+            "shares of the image: multiply x and width by the width of the image, y and height by its height; "
+            f"{listed(np.flatnonzero(small).tolist(), describe)}."
         )
-        return
     yield from _check_extent(file, boxes, sides, describe)
 
 
@@ -62,20 +60,20 @@ def _check_extent(file: Path, boxes: Boxes, sides: Boxes, describe: Callable[[in
     outside = np.flatnonzero(excess > TOLERATED_PX).tolist()
     if len(outside):
         yield error(
-            f"{file}: {counted(len(outside), 'box', 'boxes')} of {len(boxes):,} beyond the image: "
-            f"{listed(outside, lambda number: f'{describe(number)}, {excess[number]:g} px too far')}; "
-            f"{_guess_cause(boxes, sides, outside)}"
+            f"{file}: {counted(len(outside), 'box', 'boxes')} of {len(boxes):,} beyond the image; "
+            f"{_guess_cause(boxes, sides, outside)}; "
+            f"{listed(outside, lambda number: f'{describe(number)}, {excess[number]:g} px too far')}."
         )
     elif _are_corners(boxes, sides):
         yield warning(
-            f"{file}: every box is wider than its x and higher than its y: {listed(range(len(boxes)), describe)}; "
-            "check that they are not x1, y1, x2, y2."
+            f"{file}: every box is wider than its x and higher than its y, so check that they are not x1, y1, x2, y2; "
+            f"{listed(range(len(boxes)), describe)}."
         )
     flat = np.flatnonzero((boxes[:, 2:] <= 0).any(axis=1) & (excess <= TOLERATED_PX)).tolist()
     if len(flat):
         yield warning(
-            f"{file}: {counted(len(flat), 'box', 'boxes')} without area: {listed(flat, describe)}; training drops "
-            "them, and evaluation counts them as missed."
+            f"{file}: {counted(len(flat), 'box', 'boxes')} without area, which training drops and evaluation counts as "
+            f"missed; {listed(flat, describe)}."
         )
 
 
@@ -83,13 +81,13 @@ def _guess_cause(boxes: Boxes, sides: Boxes, outside: list[int]) -> str:
     """Say how the boxes would lie inside their images; otherwise they are single mistakes."""
     if _are_corners(boxes[outside], sides[outside], enough=1):
         which = "all boxes" if _are_corners(boxes, sides, enough=1) else "they"
-        return f"{which} are probably x1, y1, x2, y2: write x, y, width, height."
+        return f"{which} are probably x1, y1, x2, y2: write x, y, width, height"
     if len(boxes) >= ENOUGH_BOXES:
         if _fit(boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2, sides):
-            return "x and y are probably the centre: write the upper left corner."
+            return "x and y are probably the centre: write the upper left corner"
         if _fit(boxes[:, :2], boxes[:, :2] + boxes[:, 2:], sides[:, ::-1]):
-            return "they fit images of swapped width and height: the boxes are probably those of the turned images."
-    return "clip them, or check that they are x, y, width, height in pixels of these images."
+            return "they fit images of swapped width and height: the boxes are probably those of the turned images"
+    return "clip them, or check that they are x, y, width, height in pixels of these images"
 
 
 def _are_corners(boxes: Boxes, sides: Boxes, enough: int = ENOUGH_BOXES) -> bool:

@@ -11,14 +11,12 @@ from typing import Any
 from rhobench.data.annotations import annotation_file, image_folder, read_annotations
 from rhobench.data.inspection import inspect_images
 from rhobench.data.layouts.derive import complete, is_complete
-from rhobench.data.layouts.source import Layout, SourceSplit, canonical_split
+from rhobench.data.layouts.source import WHOLE, Layout, SourceSplit, canonical_split
 from rhobench.data.problem import Problem, error
 
 ROBOFLOW_FILE = "_annotations.coco.json"
 """Name of the annotation file in each split of Roboflow's export."""
 PREFIXES = ("instances_", "annotations_", "_annotations", "person_keypoints_")
-WHOLE = "all"
-"""Name of the only split of a data set whose file names none."""
 SAMPLE_BYTES = 2**20
 """Bytes at both ends of a json file in which the fields of images and annotations are looked for."""
 

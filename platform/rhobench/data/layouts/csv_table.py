@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rhobench.data.inspection import inspect_images
 from rhobench.data.layouts.records import FoundImage, FoundObject, coco_content
-from rhobench.data.layouts.source import Layout, SourceSplit, canonical_split, images_in
+from rhobench.data.layouts.source import WHOLE, Layout, SourceSplit, canonical_split, images_in
 from rhobench.data.problem import Problem, counted, error, listed
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -26,8 +26,6 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "bottom": ("ymax", "y_max", "y2"),
 }
 """Names that a column may have, in lower case."""
-WHOLE = "all"
-"""Name of the only split of a data set with a single file that names none."""
 
 
 def csv_layout(root: Path) -> Layout | None:

@@ -41,16 +41,6 @@ class SourceDataset:
     """Whether anything was derived, so that the annotation files themselves cannot be trained on."""
 
 
-def split_names(layout: Layout, hold_out: HoldOut = NOTHING_HELD_OUT) -> list[str]:
-    """Names of the splits, including the ones that are made by holding out images."""
-    names = list(layout.splits)
-    return (
-        [*(name for name in names if name != _divided(layout)), TRAIN, VAL]
-        if hold_out.share and VAL not in names and _divided(layout)
-        else names
-    )
-
-
 def _divided(layout: Layout) -> str | None:
     """The split from which images can be held out: "train", or the only one."""
     if VAL in layout.splits:

@@ -12,6 +12,9 @@ from rhobench.data.problem import Problem
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".avif"})
 """Suffixes by which image files are found where nothing lists them."""
 
+WHOLE = "all"
+"""Name of the only split of a data set that names none."""
+
 
 @dataclass(kw_only=True)
 class SourceSplit:

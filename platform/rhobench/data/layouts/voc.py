@@ -15,11 +15,9 @@ from xml.etree import ElementTree
 
 from rhobench.data.inspection import inspect_images
 from rhobench.data.layouts.records import FoundImage, FoundObject, coco_content
-from rhobench.data.layouts.source import Layout, SourceSplit, canonical_split, images_in
+from rhobench.data.layouts.source import WHOLE, Layout, SourceSplit, canonical_split, images_in
 from rhobench.data.problem import Problem, counted, error, listed, note
 
-WHOLE = "all"
-"""Name of the only split of a data set without lists and folders of splits."""
 SAMPLE = 20
 """XML files of which one must be an annotation for a folder to be recognised; others may be damaged."""
 CLASS_FILES = ("classes.txt", "labels.txt", "labelmap.txt")

@@ -18,13 +18,11 @@ import yaml
 
 from rhobench.data.inspection import inspect_images
 from rhobench.data.layouts.records import FoundImage, FoundObject, coco_content
-from rhobench.data.layouts.source import Layout, SourceSplit, canonical_split, images_in
+from rhobench.data.layouts.source import WHOLE, Layout, SourceSplit, canonical_split, images_in
 from rhobench.data.problem import Problem, counted, error, listed, note
 
 SPLITS = ("train", "val", "valid", "test")
 """Keys of ``data.yaml`` that name the images of a split."""
-WHOLE = "all"
-"""Name of the only split of a data set without folders of splits."""
 DIGITS = 2
 """Digits of a pixel that are kept: six digits of a share are exact to this for images of up to 5,000 pixels."""
 
