@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ EPOCHS = (12, 60)
 """Fewest and most epochs."""
 QUERIES = (60, 900)
 """Fewest and most queries; there are half as many again as objects in the fullest image."""
+EMA_EPOCHS = 7
+"""Epochs that the moving average of the weights covers."""
 FEW_IMAGES = 1000
 """Number of training images below which a batch has 4 instead of 8."""
 
@@ -35,28 +37,31 @@ FEW_IMAGES = 1000
 class DerivedSettings:
     """Settings that follow from the data and the fork, weaker than those of the user."""
 
-    values: Mapping[str, Any]
+    values: dict[str, Any]
     """Values by path."""
-    notes: list[str]
+    facts: str
     """What they follow from, for the user."""
 
-    def describe(self, config: RunConfig) -> list[str]:
-        """Return a line on the settings of ``config`` that follow from the data and the fork; none if none does."""
-        kept = [f"{path}={show(value)}" for path, value in self.values.items() if value_at(config, path) == value]
-        if not kept:
-            return []
-        return [f"{'; '.join(self.notes)}: {', '.join(kept)}. Change them with --set; --fit finds the micro-batch."]
+
+NOTHING_DERIVED = DerivedSettings(values={}, facts="")
 
 
-def show(value: Any) -> str:
-    """A value as --set takes it."""
-    return (
-        ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower() if value is None else str(value)
-    )
+def describe_settings(derived: DerivedSettings, config: RunConfig) -> str:
+    """Return a sentence on the settings of ``config`` that follow from the data, as --set takes them."""
+    kept = [f"{path}={_show(value)}" for path, value in derived.values.items() if value_at(config, path) == value]
+    return f"{derived.facts}: {', '.join(kept) or 'every setting is yours'}. --set changes them; --fit finds the micro-batch."
 
 
-def find_splits(folder: Path, base: RunConfig) -> dict[str, Any]:
+def _show(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def find_splits(folder: Path, chosen: Collection[str]) -> dict[str, Any]:
     """Choose the splits of a data set to train and evaluate on -> values by path.
+
+    Args:
+        folder: folder of the data set.
+        chosen: paths that the user sets.
 
     Raises:
         DatasetError: the folder has no known layout.
@@ -66,7 +71,7 @@ def find_splits(folder: Path, base: RunConfig) -> dict[str, Any]:
 
     names = list(find_layout(folder).splits)
     train, val = (_like(names, what) for what in ("train", "val"))
-    if train is None and len(names) > 1:
+    if train is None and len(names) > 1 and "data.train_splits" not in chosen:
         raise ConfigError(
             f"{folder} has the splits {', '.join(names)}, none of which is called train: choose with "
             "--set data.train_splits=NAME --set data.val_split=NAME."
@@ -104,9 +109,15 @@ def settings_from_data(base: RunConfig) -> DerivedSettings:
         "train.batch_size": min(batch, count),
         "train.epochs": epochs,
         "train.eval_every_epochs": max(epochs // 6, 1),
+        "train.ema_decay": _ema_decay(count // min(batch, count)),
     }
     facts = f"{count:,} training images of typically {long} x {short} pixels with at most {fullest} objects"
-    return DerivedSettings(values=values, notes=[facts])
+    return DerivedSettings(values=values, facts=facts)
+
+
+def _ema_decay(steps: int) -> float:
+    """Decay whose average covers ``EMA_EPOCHS`` epochs of ``steps`` steps, which a short training also passes."""
+    return round(min(max(1 - 1 / (EMA_EPOCHS * steps), 0.9), 0.9998), 4)
 
 
 def _short_side(short: int, object_sides: np.ndarray) -> int:
@@ -118,13 +129,8 @@ def _short_side(short: int, object_sides: np.ndarray) -> int:
     return max(round(side / 32) * 32, 32)
 
 
-def settings_from_artifact(source: Path, base: RunConfig) -> DerivedSettings:
-    """Take the model of a trained artifact, except for its classes and rho; training stays that of ``base``.
-
-    Args:
-        source: folder of a run, or an artifact.
-        base: run of the experiment.
-    """
+def settings_from_artifact(source: Path) -> DerivedSettings:
+    """Take the model of a trained run or artifact, except for its classes and rho; training stays as it is."""
     from safetensors import SafetensorError, safe_open
 
     file = source if source.is_file() else source / "model.safetensors"
@@ -133,11 +139,10 @@ def settings_from_artifact(source: Path, base: RunConfig) -> DerivedSettings:
             metadata = opened.metadata() or {}
         trained = from_dict(RunConfig, json.loads(metadata["config"]))
     except (OSError, SafetensorError, KeyError, ValueError):
-        return DerivedSettings(values={}, notes=[])  # the fork itself says what is wrong
+        return NOTHING_DERIVED  # the fork itself says what is wrong
     model = replace(trained.model, backbone=replace(trained.model.backbone, weights=None, weights_prefix=None))
     kept = ("num_classes", "rho", "rho_choices", "dropout", "backbone.frozen")
     values = {f"model.{path}": value for path, value in leaves(model) if path not in kept}
     values |= {"data.pixel_mean": trained.data.pixel_mean, "data.pixel_std": trained.data.pixel_std}
-    return DerivedSettings(
-        values=values, notes=[f"a model as in {file}, whose class heads start anew for another number of categories"]
-    )
+    facts = f"the model is that of {file}; its class heads start anew for another number of categories"
+    return DerivedSettings(values=values, facts=facts)

@@ -15,7 +15,14 @@ from rhobench.config.paths import parse_assignment, run_id, value_at, with_value
 from rhobench.experiments import EXPERIMENTS
 from rhobench.study.grid import expand_runs, varied_paths
 from rhobench.study.overrides import effective_exclusions
-from rhobench.study.own_data import DerivedSettings, find_splits, settings_from_artifact, settings_from_data
+from rhobench.study.own_data import (
+    NOTHING_DERIVED,
+    DerivedSettings,
+    describe_settings,
+    find_splits,
+    settings_from_artifact,
+    settings_from_data,
+)
 from rhobench.study.request import StudyRequest
 from rhobench.study.study import Study
 
@@ -27,8 +34,8 @@ def resolve_study(request: StudyRequest) -> Study:
         ConfigError: the experiment, a field, a value or the run to fork from does not exist.
         DatasetError: the data set cannot be used.
     """
-    derived = _follow_data(request)
-    study = expand_study(request, derived.values)
+    from_data, from_fork = _follow_data(request)
+    study = expand_study(request, from_data.values | from_fork.values)
     base = study.experiment.base
     source = base.train.fork_from
     if source is not None and not Path(source).exists():
@@ -41,26 +48,23 @@ def resolve_study(request: StudyRequest) -> Study:
         # Imported late: the check needs torch, which generated images do not need at this point.
         from rhobench.data import prepare_folder
 
-        study = replace(study, data_notes=(*prepare_folder(base.data).notes, *derived.describe(base)))
+        followed = [describe_settings(from_data, base)] if from_data.values else []
+        forked = [from_fork.facts] if from_fork.values else []
+        study = replace(study, data_notes=(*prepare_folder(base.data).notes, *followed, *forked))
     return study
 
 
-def _follow_data(request: StudyRequest) -> DerivedSettings:
-    """Settings that follow from the data set and the fork, if the experiment asks for them and there is a data set."""
+def _follow_data(request: StudyRequest) -> tuple[DerivedSettings, DerivedSettings]:
+    """Settings that follow from the data set, and from the fork; none unless the experiment follows its data."""
     experiment = find_experiment(request.experiment)
     if not experiment.follows_data or request.data is None:
-        return DerivedSettings(values={}, notes=[])
-    folder = request.data.absolute()
-    values, notes = find_splits(folder, experiment.base), list[str]()
-    settings = _collect_settings(request, experiment, values)
+        return NOTHING_DERIVED, NOTHING_DERIVED
+    assigned = [parse_assignment(text)[0] for text in request.assignments]
+    splits = find_splits(request.data.absolute(), assigned)
+    settings = _collect_settings(request, experiment, splits)
     from_data = settings_from_data(with_values(experiment.base, settings))
-    values |= from_data.values
-    notes += from_data.notes
-    if request.fork is not None:
-        from_fork = settings_from_artifact(request.fork.absolute(), experiment.base)
-        values |= from_fork.values
-        notes += from_fork.notes
-    return DerivedSettings(values=values, notes=notes)
+    from_fork = NOTHING_DERIVED if request.fork is None else settings_from_artifact(request.fork.absolute())
+    return replace(from_data, values=splits | from_data.values), from_fork
 
 
 def expand_study(request: StudyRequest, derived: Mapping[str, Any] = MappingProxyType({})) -> Study:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -42,10 +43,13 @@ class SourceDataset:
 
 
 def _divided(layout: Layout) -> str | None:
-    """The split from which images can be held out: "train", or the only one."""
-    if VAL in layout.splits:
+    """The split from which images can be held out: "train", also with the year of COCO's splits, or the only one."""
+    names = list(layout.splits)
+    if VAL in names:
         return None
-    return TRAIN if TRAIN in layout.splits else next(iter(layout.splits)) if len(layout.splits) == 1 else None
+    return next(
+        (name for name in names if re.fullmatch(r"train(20\d\d)?", name)), names[0] if len(names) == 1 else None
+    )
 
 
 def read_dataset(
