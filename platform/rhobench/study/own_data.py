@@ -49,7 +49,8 @@ NOTHING_DERIVED = DerivedSettings(values={}, facts="")
 def describe_settings(derived: DerivedSettings, config: RunConfig) -> str:
     """Return a sentence on the settings of ``config`` that follow from the data, as --set takes them."""
     kept = [f"{path}={_show(value)}" for path, value in derived.values.items() if value_at(config, path) == value]
-    return f"{derived.facts}: {', '.join(kept) or 'every setting is yours'}. --set changes them; --fit finds the micro-batch."
+    chosen = ", ".join(kept) or "nothing left to choose"
+    return f"{derived.facts}: {chosen}. --set changes them; --fit finds the micro-batch."
 
 
 def _show(value: Any) -> str:
