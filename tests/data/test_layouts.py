@@ -335,3 +335,33 @@ def test_an_unknown_folder_is_described(tmp_path: Path):
     yolo(tmp_path / "unpacked", drawn_splits())
     with pytest.raises(DatasetError, match="unpacked is a data set: give that folder"):
         find_layout(tmp_path)
+
+
+def messages(root: Path, part: str) -> list[str]:
+    return [f"{problem.level}: {problem.message}" for problem in check_dataset(root) if part in problem.message]
+
+
+def test_nothing_is_left_out_in_silence(tmp_path: Path):
+    splits = drawn_splits()
+    extra = splits["train"][0].image()
+    root = yolo(tmp_path / "yolo", splits)
+    (root / "labels/train/lost.txt").write_text("0 0.5 0.5 0.1 0.1")
+    (message,) = messages(root, "1 label file without an image: lost.txt")
+    assert message.startswith("warning")
+    root = voc(tmp_path / "voc", splits)
+    with (root / "ImageSets/Main/val.txt").open("a") as stream:
+        stream.write("\nlost  1")
+    (message,) = messages(root, "1 name without an XML file: lost")
+    assert message.startswith("error")
+    for file in (root / "ImageSets/Main").iterdir():
+        file.rename(root / file.name)
+    (root / "ImageSets/Main").rmdir()
+    for file in root.glob("Annotations/*.xml"):
+        file.rename(root / "JPEGImages" / file.name)
+    (root / "Annotations").rmdir()
+    extra.save(root / "JPEGImages/extra.png")
+    (message,) = messages(root, "1 image without an XML file: extra.png; they are left out")
+    root = write_csv(tmp_path / "csv", splits)
+    extra.save(root / "train/extra.png")
+    (message,) = messages(root, "1 image that no line names: extra.png; they are left out")
+    assert message.startswith("note")

@@ -15,7 +15,7 @@ from pathlib import Path
 from rhobench.data.inspection import inspect_images
 from rhobench.data.layouts.records import FoundImage, FoundObject, coco_content
 from rhobench.data.layouts.source import WHOLE, Layout, SourceSplit, canonical_split, images_in
-from rhobench.data.problem import Problem, counted, error, listed
+from rhobench.data.problem import Problem, counted, error, listed, note
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "file": ("filename", "file_name", "image", "image_id", "image_path", "path"),
@@ -102,5 +102,8 @@ def _read(root: Path, split: str, file: Path, every: Sequence[Path], segmentatio
                 f"{file}: {counted(len(wrong), 'line')} whose corners are not numbers: {listed(wrong)}; correct them."
             )
         )
+    if rest := [image for image in images_in(folder) if image not in objects]:
+        named = listed(rest, lambda image: image.name)
+        problems.append(note(f"{file}: {counted(len(rest), 'image')} that no line names: {named}; they are left out."))
     content = coco_content(root, found, names)
     return SourceSplit(name=split, file=file, folder=root, content=content, problems=problems)

@@ -68,10 +68,15 @@ def _listed_splits(root: Path, files: Mapping[str, Path]) -> tuple[dict[str, lis
         chosen.insert(0, "trainval")
     splits, named = dict[str, list[Path]](), dict[str, Path]()
     for name in chosen:
-        stems = [line.split()[0] for line in lists[name].read_text(encoding="utf-8").splitlines() if line.strip()]
         split = "train" if name == "trainval" else name
-        splits[split], named[split] = [files[stem] for stem in stems if stem in files], lists[name]
+        splits[split] = [files[stem] for stem in _listed_names(lists[name]) if stem in files]
+        named[split] = lists[name]
     return splits, named
+
+
+def _listed_names(file: Path) -> list[str]:
+    """Names of images in a list of ImageSets; a second column may say whether a class is there."""
+    return [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _is_annotation(file: Path) -> bool:
@@ -139,6 +144,12 @@ def _read(
             info = infos.get(images[file])
             size = _size(tree) or (info.displayed if info else None)
             found.append(FoundImage(file=images[file], size=size, objects=list(_objects(file, tree, wrong))))
+    if place.suffix == ".txt":
+        known = {file.stem for file in files}
+        wrong["listed"] += [name for name in _listed_names(place) if name not in known]
+    else:
+        used = set(images.values())
+        wrong["left out"] += [image.name for image in images_in(files[0].parent) if image not in used]
     content = coco_content(root, found, names())
     return SourceSplit(name=split, file=place, folder=root, content=content, problems=list(_describe(wrong, place)))
 
@@ -187,6 +198,13 @@ def _describe(wrong: dict[str, list[str]], place: Path) -> Iterator[Problem]:
             f"{place}: {counted(len(bad), 'object')} without a name or a bndbox of xmin, ymin, xmax, ymax: "
             f"{listed(bad)}; complete or remove them."
         )
+    if bad := wrong["listed"]:
+        yield error(
+            f"{place}: {counted(len(bad), 'name')} without an XML file: {listed(bad)}; add the files or remove the "
+            "names."
+        )
+    if bad := wrong["left out"]:
+        yield note(f"{place}: {counted(len(bad), 'image')} without an XML file: {listed(bad)}; they are left out.")
     if bad := wrong["difficult"]:
         yield note(
             f"{place}: {counted(len(bad), 'object')} marked as difficult: {listed(bad)}; they are read as ordinary "

@@ -19,7 +19,7 @@ import yaml
 from rhobench.data.inspection import inspect_images
 from rhobench.data.layouts.records import FoundImage, FoundObject, coco_content
 from rhobench.data.layouts.source import WHOLE, Layout, SourceSplit, canonical_split, images_in
-from rhobench.data.problem import Problem, counted, error, listed, note
+from rhobench.data.problem import Problem, counted, error, listed, note, warning
 
 SPLITS = ("train", "val", "valid", "test")
 """Keys of ``data.yaml`` that name the images of a split."""
@@ -146,6 +146,7 @@ def _read(
         objects = [] if size is None else list(_objects(label, lines or (), labels, size, wrong))
         found.append(FoundImage(file=image, size=size, objects=objects))
     problems = [*notes, *_describe(wrong, places[0], len(labels.names)), *_describe_missing(without, images, places[0])]
+    problems += _describe_orphans(images)
     categories = [labels.names[number] for number in sorted(labels.names)]
     if len(set(categories)) < len(categories):
         problems.append(error(f"{labels.file}: names has the same name twice: {listed(categories)}; rename one."))
@@ -227,4 +228,21 @@ def _describe_missing(without: Sequence[Path], images: Sequence[Path], place: Pa
     elif without:
         yield note(
             f"{place}: {counted(len(without), 'image')} without a label file: {named}; they are read as background."
+        )
+
+
+def _describe_orphans(images: Sequence[Path]) -> Iterator[Problem]:
+    expected = {_label_file(image) for image in images}
+    # Beside the images there may be other text files.
+    folders = sorted({label.parent for label in expected if "labels" in label.parts})
+    orphans = [
+        label
+        for folder in folders
+        for label in sorted(folder.glob("*.txt"))
+        if label not in expected and label.name != "classes.txt"
+    ]
+    if orphans:
+        named = listed(orphans, lambda label: label.name)
+        yield warning(
+            f"{orphans[0].parent}: {counted(len(orphans), 'label file')} without an image: {named}; they are left out."
         )
