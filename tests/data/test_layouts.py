@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from layout_writers import NAMES, WRITERS, Splits, coco_splits, drawn_splits, write_coco, write_csv, write_json
 from layout_writers import write_roboflow as roboflow
 from layout_writers import write_voc as voc
 from layout_writers import write_yolo as yolo
+from PIL import Image
 
 from rhobench.config import DataConfig
-from rhobench.data import DatasetError, check_dataset, convert_dataset, find_layout, prepare_data, prepare_folder
+from rhobench.data import (
+    CocoDetection,
+    DatasetError,
+    Flip,
+    check_dataset,
+    convert_dataset,
+    find_layout,
+    prepare_data,
+    prepare_folder,
+)
 from rhobench.data.annotations import Annotations, read_split
 
 
@@ -365,3 +377,24 @@ def test_nothing_is_left_out_in_silence(tmp_path: Path):
     extra.save(root / "train/extra.png")
     (message,) = messages(root, "1 image that no line names: extra.png; they are left out")
     assert message.startswith("note")
+
+
+def test_shares_of_yolo_refer_to_the_turned_image(tmp_path: Path):
+    splits: Splits = {
+        split: [image for image in images if image.size[0] != image.size[1]] for split, images in drawn_splits().items()
+    }
+    root = yolo(tmp_path / "yolo", splits)
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    for images in splits.values():
+        for image in images:
+            file = next(root.rglob(image.name))
+            image.image().transpose(Image.Transpose.ROTATE_270).save(file, exif=exif)
+    expected = write_coco(tmp_path / "coco", splits)
+    assert facts(prepared(root)) == facts(prepared(expected))
+    config = DataConfig(dir=str(root))
+    turned, plain = (
+        CocoDetection(config, prepare_data(replace(config, dir=str(r))), ["train"], train=False)
+        for r in (root, expected)
+    )
+    assert torch.equal(turned[0, Flip.NONE].image, plain[0, Flip.NONE].image)
