@@ -29,7 +29,7 @@ ALLOWED = {
     "launch": {"config"},
     "inference": {"config", "dashboards", "data", "measure", "model"},
     "reproduction": {"config", "data", "experiments", "measure", "model", "results"},
-    "runner": {"cluster", "config", "dashboards", "ops", "preflight", "results", "study", "training"},
+    "runner": {"cluster", "config", "dashboards", "data", "ops", "preflight", "results", "study", "training"},
     "cli": {
         "cluster",
         "config",

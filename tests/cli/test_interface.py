@@ -33,6 +33,8 @@ COMMANDS: dict[str, set[str]] = {
     "weights import": {"--model", "--out"},
     "weights export": {"--out"},
     "data check": set(),
+    "data convert": set(),
+    "data show": {"--out", "--rho"},
     "data scenes": {"--images", "--seed"},
     "doctor": set(),
 }

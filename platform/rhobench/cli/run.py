@@ -35,7 +35,8 @@ def experiments(as_json: AsJson = False) -> None:
         }
         rows.append(row)
         cost = f"{experiment.gpu_hours:g} GPU h" if experiment.gpu_hours else f"{experiment.cpu_hours:g} CPU core h"
-        print(f"{name:<15} {experiment.summary}  [{row['runs']} runs, about {cost}]")
+        cost = "as long as the data takes" if experiment.follows_data else f"about {cost}"
+        print(f"{name:<15} {experiment.summary}  [{row['runs']} runs, {cost}]")
     if as_json:
         print(json.dumps({"experiments": rows}))
 
@@ -75,6 +76,7 @@ def run(
     Examples:
       rhobench run demo --smoke
       rhobench run demo --axis model.rho=0.1,0.3,1 --seeds 0,1,2
+      rhobench run finetune --data DIR
       rhobench run bccd --data DIR --address auto --store s3://bucket/bccd
       rhobench run encoder_depth --stop asha --retries 5
       rhobench run official_50ep --data COCO --fit --price-per-hour 2.5
@@ -110,6 +112,7 @@ def run(
             experiment=experiment, assignments=set_ or (), data=data, smoke=smoke, fork=fork, overrides=overrides
         )
     )
+    report_problems(study.data_notes)
     place = absolute_place(store or f"rhobench-store/{experiment}{'-smoke' if smoke else ''}")
     _check(study, options.address, confirmed=yes or dry_run or fit)
     if dry_run:

@@ -69,13 +69,17 @@ OrderOption = Annotated[
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Folder of a COCO-format data set: --data coco.", rich_help_panel=WHAT),
+    typer.Option(
+        metavar="DIR",
+        help="Folder of a data set in COCO's, Roboflow's, YOLO's, Pascal VOC's or a CSV layout: --data coco.",
+        rich_help_panel=WHAT,
+    ),
 ]
 ForkOption = Annotated[
     Path | None,
     typer.Option(
         metavar="RUN",
-        help="Start every run from the weights of this run: --fork STORE/runs/RUN_ID.",
+        help="Start every run from the weights of this run or artifact: --fork STORE/runs/RUN_ID.",
         rich_help_panel=WHAT,
     ),
 ]

@@ -15,7 +15,7 @@ from rhobench.cluster.early_stopping import StoppedEarlyError
 from rhobench.cluster.run_task import RunTask
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
-from rhobench.data import Flip
+from rhobench.data import Flip, describe_source
 from rhobench.measure.accuracy import Accuracy, Detection
 from rhobench.measure.artifact import save_artifact
 from rhobench.measure.flops import count_flops
@@ -71,7 +71,7 @@ def execute(task: RunTask, report: Report, import_seconds: float = 0.0) -> None:
     record = _record(task, trained.progress, "trained", started)
     record = replace(
         record,
-        environment=record.environment | _backbone_weights(trained),
+        environment=record.environment | _backbone_weights(trained) | _data_source(trained),
         categories=trained.categories.as_records(),
         points=[_point(trained, rho, accuracy) for rho, (_, accuracy) in evaluated.items()],
         training=record.training | {"loss_scale": trained.loss_scale},
@@ -172,6 +172,12 @@ def _point(trained: TrainingResult, rho: float | None, accuracy: Accuracy) -> Po
 def _backbone_weights(trained: TrainingResult) -> dict[str, dict[str, Any]]:
     loaded = trained.model.backbone.loaded
     return {} if loaded is None else {"backbone_weights": loaded.as_record()}
+
+
+def _data_source(trained: TrainingResult) -> dict[str, dict[str, Any]]:
+    """Layout and notes of a data set that was converted; empty if its own files were read."""
+    source = describe_source(trained.val_images.annotation_files[0].parents[1])
+    return {"data": {key: source[key] for key in ("layout", "notes")}} if source else {}
 
 
 def _cost(progress: Progress) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""Transforms of the evaluation: decode an image, resize and flip it with its boxes, and normalise it.
+"""Transforms of the evaluation: resize and flip an image with its boxes, and normalise it.
 
 Resizing follows the official evaluation (spec section 15) with Pillow's antialiased bilinear filter, as the official
 code and timm's backbones expect.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 from itertools import product
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -19,9 +18,6 @@ from torchvision.transforms.v2 import functional
 
 from rhobench.config import DataConfig
 from rhobench.config.image_size import resized_size
-
-PILLOW_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""Exceptions that Pillow raises on damaged files; the last one if a damaged header declares a gigantic image."""
 
 
 class Flip(enum.IntFlag):
@@ -37,16 +33,6 @@ def flips(config: DataConfig) -> tuple[Flip, ...]:
     horizontal = (Flip.NONE, Flip.HORIZONTAL) if config.hflip else (Flip.NONE,)
     vertical = (Flip.NONE, Flip.VERTICAL) if config.vflip else (Flip.NONE,)
     return tuple(h | v for v, h in product(vertical, horizontal))
-
-
-def decode(file: Path) -> Image.Image:
-    """Read an image as RGB; raises one of ``PILLOW_ERRORS`` if the file is damaged.
-
-    The EXIF orientation is ignored, as in the COCO tools: boxes refer to the pixels as stored.
-    """
-    with Image.open(file) as image:
-        image.load()  # Image.open reads only the header, and the file is closed below
-        return image if image.mode == "RGB" else image.convert("RGB")  # convert() would copy
 
 
 def transform(image: Image.Image, boxes: Tensor, flip: Flip, config: DataConfig) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,8 @@ from PIL import Image
 from rhobench.dashboards.pictures import DetectedObject, UpdatedTokens, draw
 from rhobench.data import Flip, UnreadableImageError
 from rhobench.data.masks import encode_mask
-from rhobench.data.transforms import PILLOW_ERRORS, decode, transform
+from rhobench.data.pixels import PILLOW_ERRORS, decode
+from rhobench.data.transforms import transform
 from rhobench.measure.artifact import Artifact, load_artifact
 from rhobench.model import DetectorOutput
 from rhobench.model.postprocess import detection_masks, detections

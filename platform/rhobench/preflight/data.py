@@ -35,12 +35,12 @@ def folder_problems(data: DataConfig) -> Iterator[str]:
     if data.dir is None:
         return
     # Imported late: the package needs torch.
-    from rhobench.data import check_dataset
+    from rhobench.data import DatasetError, prepare_folder
 
-    errors = [p for p in check_dataset(Path(data.dir), (*data.train_splits, data.val_split)) if p.level == "error"]
-    if errors:
-        more = f" Further errors: {len(errors) - 1}; list them with `rhobench data check {data.dir}`."
-        yield errors[0].message + (more if len(errors) > 1 else "")
+    try:
+        prepare_folder(data)
+    except DatasetError as error:
+        yield str(error)
         return
     validation = read_split(data, data.val_split).files
     for split in data.train_splits:

@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,20 +52,22 @@ def read_split(data: DataConfig, split: str) -> Split:
         KeyError: the annotation file lacks a field, or generated scenes have no such split.
     """
     if data.dir is not None:
-        return _read_folder(data.dir, split)
+        return _read_folder(data, split)
     scenes = data.scenes
     count = {"train": scenes.train_images, "val": scenes.val_images}[split]
     return Split(sizes=np.full((count, 2), scenes.size_px), categories=scenes.num_classes, files=frozenset())
 
 
 @lru_cache(maxsize=8)
-def _read_folder(folder: str, split: str) -> Split:
+def _read_folder(data: DataConfig, split: str) -> Split:
     # Imported late: the package needs torch, which generated scenes do not need here.
+    from rhobench.data import prepare_data
     from rhobench.data.annotations import annotation_file, image_folder, read_annotations
 
-    content = read_annotations(annotation_file(Path(folder), split))
+    folder = prepare_data(data)
+    content = read_annotations(annotation_file(folder, split))
     sizes = [(image["height"], image["width"]) for image in content["images"]]
-    below = image_folder(Path(folder), split)
+    below = image_folder(folder, split, content)
     return Split(
         sizes=np.array(sizes, np.int64).reshape(-1, 2),
         categories=len(content["categories"]),

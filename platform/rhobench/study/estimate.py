@@ -111,7 +111,7 @@ def speed_from_experiment(original: Experiment, data: DataConfig, train: TrainCo
 
     Args:
         original: the experiment as its module defines it.
-        data: data of the runs whose speed is estimated; its folder stands in for the experiment's own.
+        data: data of the runs whose speed is estimated; its folder and splits stand in for the experiment's own.
         train: training of the same runs. Estimated GPU hours do not apply to CPUs, nor the reverse.
     """
     base, on_gpu = original.base, original.gpu_hours > 0
@@ -121,7 +121,8 @@ def speed_from_experiment(original: Experiment, data: DataConfig, train: TrainCo
     if base.data.dir is not None:
         if data.dir is None:
             return None
-        original = replace(original, base=replace(base, data=replace(base.data, dir=data.dir)))
+        own = replace(base.data, dir=data.dir, train_splits=data.train_splits, val_split=data.val_split)
+        original = replace(original, base=replace(base, data=own))
     gflops = count_training_gflops(runs_to_estimate(original))
     if not total or not gflops or None in gflops:
         return None

@@ -29,6 +29,8 @@ class Study:
     """Configurations of the runs, in the order of ``run_ids``."""
     smoke: bool
     """Whether the runs have the smoke size."""
+    data_notes: tuple[str, ...] = ()
+    """How the data set is read, where that is not as its files say; for the user."""
 
     @property
     def finished_statuses(self) -> tuple[str, ...]:

@@ -182,7 +182,8 @@ def _initialise_from_fork(state: TrainingState) -> None:
     if origin["fresh"]:
         fresh = ", ".join(origin["fresh"])
         state.warn(
-            f"{origin['file']} has no weights for a new head; these parameters keep their initial values: {fresh}"
+            f"{origin['file']} has no weights for these parameters of new heads or other categories, which keep their "
+            f"initial values: {fresh}"
         )
     state.progress.forked_from = origin
 
