@@ -28,7 +28,7 @@ ALLOWED = {
     "launch": {"config"},
     "inference": {"config", "dashboards", "data", "measure", "model"},
     "reproduction": {"config", "data", "experiments", "measure", "model", "results"},
-    "runner": {"cluster", "config", "dashboards", "ops", "results", "study", "training"},
+    "runner": {"cluster", "config", "dashboards", "measure", "model", "ops", "results", "study", "training"},
     "cli": {
         "cluster",
         "config",

@@ -35,13 +35,13 @@ def test_only_values_that_differ_from_the_defaults_are_part_of_the_key() -> None
 @pytest.mark.parametrize(
     ("name", "key", "content"),
     [
-        ("demo", "6731f6b3", "f3ac0789164efb90"),
-        ("bccd", "05c9d32d", "951dfb099ffe632d"),
-        ("bccd_finetuned", "bb643aa5", "ce0d0e0127207709"),
-        ("dam_target", "6aad10f9", "badbe26105b295b1"),
-        ("pretraining", "43d83e11", "6a300fc910d63182"),
-        ("official_50ep", "5239cdac", "06711dab4b37063d"),
-        ("modern_50ep", "5046641e", "bcbf09fd7bfca541"),
+        ("demo", "6731f6b3", "6e92588d40fbb5f1"),
+        ("bccd", "05c9d32d", "2aedf3cc35c65fb2"),
+        ("bccd_finetuned", "bb643aa5", "2d4e004860748c86"),
+        ("dam_target", "6aad10f9", "d8f223877b2df173"),
+        ("pretraining", "43d83e11", "8a5d0853845063af"),
+        ("official_50ep", "5239cdac", "bdbc2d4557ac3782"),
+        ("modern_50ep", "5046641e", "9e28efe33fa8db32"),
     ],
 )
 def test_the_keys_and_stored_configurations_of_experiments_are_fixed(name: str, key: str, content: str) -> None:

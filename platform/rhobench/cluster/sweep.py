@@ -28,6 +28,7 @@ from rhobench.config.experiment import EarlyStopping
 from rhobench.config.paths import config_hash, with_values
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Store
+from rhobench.study.known_runs import lacks_points
 
 
 def run_sweep(
@@ -77,8 +78,8 @@ def run_sweep(
         _train(queue, early_stopping, options, execute)
         runs = [*runs, *queue.proposed]
     # Latency is measured last, because it needs a node on which nothing else is running.
-    statuses = store.statuses()
-    measure_trained([run for run in runs if statuses.get(run.run_id) == "trained"], store, progress)
+    records = {record.run_id: record for record in store.records()}
+    measure_trained([run for run in runs if lacks_points(records.get(run.run_id), run.config)], store, progress)
 
 
 def _require_capacity(runs: Sequence[Run], cluster: Cluster) -> None:

@@ -60,6 +60,7 @@ class PlannedRun:
                 "gpus_per_worker": train.gpus_per_worker,
             },
             "state": self.resolved.state,
+            "differs": [] if self.resolved.similar is None else [str(d) for d in self.resolved.similar.differences],
             "attempts": self.attempts,
             "computed_by": self.computed_by,
             "estimated_hours": self.hours,
@@ -199,6 +200,7 @@ class SweepPlan:
             yield f"{_plural(len(self.runs), 'run')}: {', '.join(f'{n} {state}' for state, n in states.items())}."
         if self.search:
             yield self.search.summary()
+        yield from self._describe_repetitions()
         yield from self.steps
         if not self.remaining:
             yield "No run remains to be trained."
@@ -213,6 +215,14 @@ class SweepPlan:
         else:
             yield f"{has[0].upper()}{has[1:]}: {_plural(self.at_once, 'run')} at once."
         yield self._describe_cost()
+
+    def _describe_repetitions(self) -> Iterator[str]:
+        """Yield why runs are trained although the store has runs with the same varied values."""
+        similar = [run.resolved.similar for run in self.runs if run.resolved.similar is not None]
+        reasons = Counter(each.describe() for each in similar)
+        for reason, count in reasons.items():
+            example = next(each.run_id for each in similar if each.describe() == reason)
+            yield f"{_plural(count, 'run')} of other settings than in the store, such as {example}: {reason}."
 
     def _describe_cost(self) -> str:
         if self.hours is None:

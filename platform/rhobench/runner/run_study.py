@@ -11,9 +11,11 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
+from rhobench.config import RunConfig
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Record, Store, printable
 from rhobench.results.expectations import Verdict, compare_with_expectations
+from rhobench.study.known_runs import lacks_points
 from rhobench.study.study import Study
 
 if TYPE_CHECKING:
@@ -86,8 +88,8 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
     progress = ProgressTable(study.run_ids, console, study.experiment.base.experiment)
     interrupted = False
     try:
-        statuses = store.statuses()
-        incomplete = any(statuses.get(i) not in study.finished_statuses for i in study.run_ids)
+        records = {record.run_id: record for record in store.records()}
+        incomplete = any(_is_unfinished(records.get(i), c, study) for i, c in study.configs_by_id.items())
         if incomplete or (search is not None and not search.has_enough):
             with progress.shown():
                 _sweep(study, store, options, search, progress)
@@ -135,7 +137,7 @@ def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -
     verdicts = _judge(study, store, frame, console)
     for line in _describe_exceptions(runs):
         console.print(line, highlight=False, soft_wrap=True)
-    unfinished = sum(run["status"] not in study.finished_statuses for run in runs)
+    unfinished = sum(_is_unfinished(records.get(i), config, study) for i, config in study.configs_by_id.items())
     if interrupted:
         console.print(f"\nInterrupted: {len(runs) - unfinished} of {len(runs)} runs are finished and kept.")
     if unfinished:
@@ -145,6 +147,11 @@ def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     status = INTERRUPTED if interrupted else FAILED if unfinished else DONE
     return Outcome(store=store.place, report=report, runs=runs, verdicts=verdicts, exit_status=status)
+
+
+def _is_unfinished(record: Record | None, config: RunConfig, study: Study) -> bool:
+    """Whether a run is still to be trained, or to be measured at points that its record lacks."""
+    return record is None or record.status not in study.finished_statuses or lacks_points(record, config)
 
 
 def _judge(study: Study, store: Store, frame: pd.DataFrame, console: Console) -> list[Verdict]:
