@@ -82,6 +82,8 @@ def measure(
     with Console(stderr=True).status("reading") as status:
         outcome = measure_target(target, options, status.update)
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # one line a point, so that programs can read the table
     console.print(outcome.card(), soft_wrap=False)
     if as_json:
         print(json.dumps(outcome.as_dict()))

@@ -101,19 +101,21 @@ class MeasureOutcome:
         flat = [point for points in self.points.values() for point in points]
         reduced = any(point.ap_difference is not None for point in flat)
         table = Table(box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
-        table.add_column("run" if len(self.points) > 1 else "", overflow="fold")
+        if len(self.points) > 1:
+            table.add_column("run", overflow="fold")
         for name in ("ρ", "precision", "batch", "input"):
-            table.add_column(name)
+            table.add_column(name, no_wrap=True)
         # The loss of accuracy comes first: a faster number that is not as accurate is another number.
-        for name in ("ΔAP to fp32",) * reduced + ("AP", "GFLOPs", "latency in ms", "95 % interval", "FPS", "status"):
-            table.add_column(name, justify="right")
+        for name in ("ΔAP to\nfp32",) * reduced + ("AP", "GFLOPs", "ms", "95 %\ninterval", "FPS", "status"):
+            table.add_column(name, justify="right", no_wrap=True)
         for name, points in self.points.items():
             for point in points:
                 table.add_row(*map(escape, self._row(name, point, reduced)))
         return Group(table, *self._sentences(flat))
 
     def _row(self, name: str, point: Point, reduced: bool) -> Iterator[str]:
-        yield printable(name) if len(self.points) > 1 else ""
+        if len(self.points) > 1:
+            yield printable(name)
         yield rho_label(point.rho, point.rho)
         yield (point.precision or "") + (" compiled" if point.compiled else "")
         yield str(point.batch_size)
@@ -123,7 +125,7 @@ class MeasureOutcome:
         yield METRICS["ap"].format(point.accuracy.get("ap"))
         yield METRICS["gflops"].format(point.gflops)
         yield _milliseconds(point.latency_ms)
-        yield f"{_milliseconds(point.latency_low_ms)} to {_milliseconds(point.latency_high_ms)}"
+        yield f"{_milliseconds(point.latency_low_ms)}–{_milliseconds(point.latency_high_ms)}"
         yield METRICS["fps"].format(point.fps)
         yield (point.timing_status or "").replace("_", " ")
 
