@@ -100,7 +100,7 @@ class MeasureOutcome:
         """Return the table of the points for the terminal, with the protocol that every number belongs to."""
         flat = [point for points in self.points.values() for point in points]
         reduced = any(point.ap_difference is not None for point in flat)
-        table = Table(box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         if len(self.points) > 1:
             table.add_column("run", overflow="fold")
         for name in ("ρ", "precision", "batch", "input"):
