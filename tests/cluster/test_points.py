@@ -161,7 +161,7 @@ def test_measuring_again_adds_points_and_leaves_the_others(copy: Store) -> None:
     files = {point.samples_file for point in record.points}
     assert len(files) == 2
     assert all((copy.run_dir("sampled") / str(name)).is_file() for name in files)
-    assert "ΔAP to" in rendered(outcome)
+    assert "ΔAP" in rendered(outcome)
     assert TIMING.id in rendered(outcome)
 
 

@@ -103,10 +103,10 @@ class MeasureOutcome:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         if len(self.points) > 1:
             table.add_column("run", overflow="fold")
-        for name in ("ρ", "precision", "batch", "input"):
+        for name in ("ρ", "dtype", "batch", "input"):
             table.add_column(name, no_wrap=True)
         # The loss of accuracy comes first: a faster number that is not as accurate is another number.
-        for name in ("ΔAP to\nfp32",) * reduced + ("AP", "GFLOPs", "ms", "95 %\ninterval", "FPS", "status"):
+        for name in ("ΔAP\nfp32",) * reduced + ("AP", "GFLOPs", "ms", "95 %\ninterval", "FPS", "status"):
             table.add_column(name, justify="right", no_wrap=True)
         for name, points in self.points.items():
             for point in points:
