@@ -35,13 +35,13 @@ def test_only_values_that_differ_from_the_defaults_are_part_of_the_key() -> None
 @pytest.mark.parametrize(
     ("name", "key", "content"),
     [
-        ("demo", "6731f6b3", "7b652a683a823300"),
-        ("bccd", "05c9d32d", "88e6aaff05a4b855"),
-        ("bccd_finetuned", "bb643aa5", "8afb9e7790d6c8ee"),
-        ("dam_target", "6aad10f9", "1039570fd1d50be7"),
-        ("pretraining", "43d83e11", "4ad86f66f1b61d39"),
-        ("official_50ep", "5239cdac", "94e22f8add8a4250"),
-        ("modern_50ep", "5046641e", "491f24bb5a9eeecc"),
+        ("demo", "6731f6b3", "f55ba5ab4f7149ab"),
+        ("bccd", "05c9d32d", "f035ffc8f0241e38"),
+        ("bccd_finetuned", "bb643aa5", "952e343adb8877b7"),
+        ("dam_target", "6aad10f9", "6bc39c4ebe578f33"),
+        ("pretraining", "43d83e11", "4a0171b6cc729176"),
+        ("official_50ep", "5239cdac", "3487453c635bc6e8"),
+        ("modern_50ep", "5046641e", "3752754071021167"),
     ],
 )
 def test_the_keys_and_stored_configurations_of_experiments_are_fixed(name: str, key: str, content: str) -> None:

@@ -22,7 +22,7 @@ from rhobench.dashboards.figures.style import DARK
 from rhobench.dashboards.markup import escaped, list_card, run_link, script_safe
 from rhobench.dashboards.run_cards import environment_lines, format_values, run_cards
 from rhobench.dashboards.runs_table import runs_table
-from rhobench.results import MAX_BUSY_CORES, Record, Store, by_configuration
+from rhobench.results import Record, Store, by_configuration, timing_statuses
 from rhobench.results.expectations import Verdict
 
 PAGE = Template("""<!doctype html>
@@ -185,9 +185,9 @@ def _provenance(records: list[Record], frame: pd.DataFrame) -> str:
     data = format_values(frame["dataset"])
     facts = [("AP", f"COCO AP over IoU 0.50:0.95, times 100, on the validation split: {data}")]
     facts += [(f"Protocol {name}", text) for name, text in sorted(protocols.items())]
-    facts += [("Latency bars", "10th to 90th percentile of the timed calls; the marker is the median.")]
-    if (frame["busy_cores"] > MAX_BUSY_CORES).any():
-        text = f"Other processes of the host used more than {MAX_BUSY_CORES:g} cores during the measurement."
+    facts += [("Latency bars", "95 % interval by bootstrap over the rounds of the measurement.")]
+    if (timing_statuses(frame) != "ok").any():
+        text = "Their time was disturbed or unstable, so it may not enter the front; the run says why."
         facts += [("Hollow latency markers", text)]
     facts += [("FLOPs", counts[name]) for name in counts if name in set(frame["flops_count"])]
     columns = (("device", "Device"), ("backend", "Attention backend"))

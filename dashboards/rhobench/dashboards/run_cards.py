@@ -8,12 +8,16 @@ from typing import Any
 import pandas as pd
 
 from rhobench.config.metrics import METRICS
-from rhobench.results import MAX_BUSY_CORES, Point, Record, rho_label
+from rhobench.results import Point, Record, rho_label
 
 LABELS = {
     "busy_cores": "Cores used by other processes",
     "co_running": "Other programs and their cores",
     "load_average": "Load average",
+    "timing_status": "Status of the time",
+    "timing_reason": "Because",
+    "samples_file": "Raw samples",
+    "manifest_file": "Manifest of the measurement",
 }
 """Labels of fields of a point that are not metrics."""
 
@@ -94,8 +98,8 @@ def _attempts(record: Record) -> list[Section]:
 def _measured(point: Point) -> list[tuple[str, str]]:
     fields = {name: value for name, value in point.flat().items() if value is not None and name != "rho"}
     rows = [(_label(name), format_value(name, value)) for name, value in fields.items()]
-    if point.busy_cores is not None and point.busy_cores > MAX_BUSY_CORES:
-        rows.insert(0, ("Note", "Other processes used the machine while latency was measured."))
+    if point.timing_status not in ("ok", None):
+        rows.insert(0, ("Note", f"The time may not enter a front: {point.timing_reason or point.timing_status}."))
     return rows
 
 

@@ -25,12 +25,13 @@ COLUMNS = (
     ("backend", "Backend"),
     ("device", "Device"),
     ("protocol", "Protocol"),
+    ("timing_status", "Time"),
     ("busy_cores", "Other processes (cores)"),
     ("train_seconds", "Training (s)"),
 )
 """Name and header of the columns. Columns without any value are left out."""
 
-HIDDEN_IF_EQUAL = {"model", "backbone", "batch_size", "precision", "backend", "device", "protocol"}
+HIDDEN_IF_EQUAL = {"model", "backbone", "batch_size", "precision", "backend", "device", "protocol", "timing_status"}
 """Columns that are hidden if all runs have the same value."""
 
 

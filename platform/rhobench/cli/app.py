@@ -10,6 +10,7 @@ import typer
 
 from rhobench.cli import cluster, data, weights
 from rhobench.cli.doctor import doctor
+from rhobench.cli.measure import measure
 from rhobench.cli.model import cost, predict
 from rhobench.cli.options import INTERRUPTED, WRONG_REQUEST
 from rhobench.cli.results import pareto, report, reproduce
@@ -21,7 +22,7 @@ app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich", invok
 for panel, commands in {
     EXPERIMENTS: (run, experiments),
     RESULTS: (pareto, report, reproduce),
-    MODELS: (predict, cost),
+    MODELS: (measure, predict, cost),
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)

@@ -19,6 +19,7 @@ def predict(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the annotated images.")],
     rho: Annotated[float | None, typer.Option(help="Share of the tokens to update. Default: as trained.")] = None,
     threshold: Annotated[float, typer.Option(help="Minimum score of the objects shown.")] = 0.4,
+    precision: Annotated[str, typer.Option(help="fp32, bf16, fp16 or auto.")] = "fp32",
     as_json: AsJson = False,
 ) -> None:
     """Draw the detections of a model, and the tokens that its encoder updates at each level."""
@@ -26,7 +27,7 @@ def predict(
     from rhobench.inference.predict import predict as predict_images
 
     predicted, failed = [], []
-    for one in predict_images(artifact, images, out, rho, threshold):
+    for one in predict_images(artifact, images, out, rho, threshold, precision):
         if isinstance(one, FailedImage):
             failed.append(one.as_dict())
             report_problems([one.reason])

@@ -113,6 +113,7 @@ def run(
         )
     )
     report_problems(study.data_notes)
+    study = _with_precision(study, address)
     place = absolute_place(store or f"rhobench-store/{experiment}{'-smoke' if smoke else ''}")
     _check(study, options.address, confirmed=yes or dry_run or fit)
     if dry_run:
@@ -141,6 +142,16 @@ def _require_price(price_per_hour: float | None, *, estimating: bool) -> None:
         raise ValueError("--price-per-hour is used by the estimates of --fit and --dry-run: add one of them.")
     if not 0 <= price_per_hour < math.inf:
         raise ValueError(f"--price-per-hour {price_per_hour:g} is not a price: give a number of at least 0.")
+
+
+def _with_precision(study: Study, address: str) -> Study:
+    """The study without "auto" as a precision; what it means on this machine is printed."""
+    from rhobench.study.precision import resolve_precision
+
+    resolved, choice = resolve_precision(study, address)
+    if choice is not None:
+        print(f"train.{choice}")
+    return resolved
 
 
 def _run(study: Study, place: str, options: SweepOptions, require_expected: bool, timings: bool, as_json: bool) -> int:

@@ -26,7 +26,7 @@ from rhobench.results.record import Status as RunStatus
 from rhobench.training.checkpoint import remove_checkpoints
 from rhobench.training.device import training_device
 from rhobench.training.evaluation import evaluate
-from rhobench.training.loaders import image_loader
+from rhobench.training.loaders import EVAL_BATCH, image_loader
 from rhobench.training.loop import TrainingResult, train
 from rhobench.training.meter import SPIKE, WINDOW
 from rhobench.training.process import configure_process
@@ -163,6 +163,7 @@ def _point(trained: TrainingResult, rho: float | None, accuracy: Accuracy) -> Po
         height=height,
         width=width,
         accuracy=accuracy.metrics,
+        accuracy_batch_size=EVAL_BATCH,
         gflops=cost.gflops,
         flops_count=cost.count,
         params_m=cost.params_m,

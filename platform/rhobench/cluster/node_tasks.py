@@ -10,6 +10,8 @@ import time
 from typing import Any
 
 from rhobench.cluster.run_task import RunTask
+from rhobench.config.points import MeasureRequest
+from rhobench.config.protocols import Protocol
 from rhobench.training.status import Report
 
 
@@ -28,8 +30,8 @@ def execute(task: RunTask, report: Report) -> None:
     implementation.execute(task, report, time.perf_counter() - started)
 
 
-def measure_runs(place: str, run_ids: list[str], threads: int) -> None:
+def measure_runs(place: str, requests: dict[str, MeasureRequest], protocol: Protocol, threads: int) -> None:
     """Call ``rhobench.cluster.measure_runs.measure_runs``."""
     from rhobench.cluster import measure_runs as implementation
 
-    implementation.measure_runs(place, run_ids, threads)
+    implementation.measure_runs(place, requests, protocol, threads)

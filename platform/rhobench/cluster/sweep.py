@@ -36,6 +36,7 @@ from rhobench.config.experiment import EarlyStopping
 from rhobench.config.paths import config_hash, with_values
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Store
+from rhobench.study.known_runs import lacks_points
 
 FEW_IMAGES = 100
 """Number of images up to which a process of its own is not worth it to prepare them."""
@@ -96,8 +97,9 @@ def run_sweep(
         # Latency is measured last, because it needs a node on which nothing else is running.
         progress.on_phase("measuring")
         with measuring_turn(lease, progress.set_headline):
-            statuses = store.statuses()
-            measure_trained([run for run in runs if statuses.get(run.run_id) == "trained"], store, progress)
+            records = {record.run_id: record for record in store.records()}
+            unmeasured = [run for run in runs if lacks_points(records.get(run.run_id), run.config)]
+            measure_trained(unmeasured, store, progress)
 
 
 def _require_capacity(runs: Sequence[Run], cluster: Cluster) -> None:

@@ -46,7 +46,7 @@ class Metric:
     must_agree: tuple[str, ...] = ()
     """Columns that must agree for two values to be comparable."""
     interval: tuple[str, str] | None = None
-    """Columns with a low and a high percentile of the repeated measurement; None: the metric has no such columns."""
+    """Columns with the ends of the 95 % interval of the value; None: the metric has no such columns."""
     timed: bool = False
     """Whether it is a wall-clock measurement, which other processes on the host disturb."""
     in_runs_table: bool = True
@@ -106,10 +106,18 @@ METRICS: dict[str, Metric] = {
             unit="ms",
             better="lower",
             must_agree=_TIMING,
-            interval=("latency_p10_ms", "latency_p90_ms"),
+            interval=("latency_low_ms", "latency_high_ms"),
             timed=True,
         ),
-        Metric(name="fps", label="FPS", unit="images/s", better="higher", must_agree=_TIMING, timed=True),
+        Metric(
+            name="fps",
+            label="FPS",
+            unit="images/s",
+            better="higher",
+            must_agree=_TIMING,
+            interval=("fps_low", "fps_high"),
+            timed=True,
+        ),
     )
 }
 """Every metric by name.

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 
+from rhobench.config.protocols import Precision
 from rhobench.dashboards.pictures import DetectedObject, UpdatedTokens, draw
 from rhobench.data import Flip, UnreadableImageError
 from rhobench.data.masks import encode_mask
@@ -20,6 +21,7 @@ from rhobench.data.transforms import transform
 from rhobench.measure.artifact import Artifact, load_artifact
 from rhobench.model import DetectorOutput
 from rhobench.model.postprocess import detection_masks, detections
+from rhobench.model.precision import autocast, choose_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,12 @@ class FailedImage:
 
 
 def predict(
-    artifact: Path, images: Sequence[Path], out: Path, rho: float | None, threshold: float
+    artifact: Path,
+    images: Sequence[Path],
+    out: Path,
+    rho: float | None,
+    threshold: float,
+    precision: str = "fp32",
 ) -> Iterator[ImagePrediction | FailedImage]:
     """Detect objects in each image and write the annotated image to ``out`` as NAME.png.
 
@@ -82,18 +89,23 @@ def predict(
         out: output folder, created if it does not exist.
         rho: share of tokens to update, in (0, 1]; None: as trained.
         threshold: lowest score of detections to keep, in 0..1.
+        precision: "fp32", "bf16", "fp16", or "auto" for the one that is fast on this machine.
 
     Raises:
         ValueError: the artifact or an argument cannot be used.
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"--threshold {threshold} must be between 0 and 1.")
+    if precision not in get_args(Precision):
+        raise ValueError(f"--precision {precision} is not a precision: use {', '.join(get_args(Precision))}.")
     targets = _targets(_image_files(images), out)
     loaded = load_artifact(artifact)
     _set_rho(loaded, rho)
+    if precision == "auto":
+        precision = choose_precision("cpu").precision
     out.mkdir(parents=True, exist_ok=True)
     # With ``yield`` here, arguments would be checked only when the first prediction is requested.
-    return (_predict_or_fail(loaded, file, target, threshold) for file, target in targets.items())
+    return (_predict_or_fail(loaded, file, target, threshold, precision) for file, target in targets.items())
 
 
 def _image_files(paths: Sequence[Path]) -> list[Path]:
@@ -141,9 +153,11 @@ def _set_rho(artifact: Artifact, rho: float | None) -> None:
     artifact.model.rho = rho
 
 
-def _predict_or_fail(artifact: Artifact, file: Path, target: Path, threshold: float) -> ImagePrediction | FailedImage:
+def _predict_or_fail(
+    artifact: Artifact, file: Path, target: Path, threshold: float, precision: str
+) -> ImagePrediction | FailedImage:
     try:
-        return _predict_one(artifact, file, target, threshold)
+        return _predict_one(artifact, file, target, threshold, precision)
     # RuntimeError: what PyTorch raises for an image that a layer does not accept
     except (OSError, ValueError, RuntimeError, MemoryError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -151,14 +165,15 @@ def _predict_or_fail(artifact: Artifact, file: Path, target: Path, threshold: fl
 
 
 @torch.inference_mode()
-def _predict_one(artifact: Artifact, file: Path, target: Path, threshold: float) -> ImagePrediction:
+def _predict_one(artifact: Artifact, file: Path, target: Path, threshold: float, precision: str) -> ImagePrediction:
     """Detect objects in ``file`` and write the annotated image to ``target``."""
     try:
         image = decode(file)
     except PILLOW_ERRORS as error:
         raise UnreadableImageError(f"{file} cannot be read as an image: {error}") from error
     pixels, _ = transform(image, torch.zeros(0, 4), Flip.NONE, artifact.config.data)
-    output = artifact.model(pixels[None])  # one image has no padding, hence no mask
+    with autocast(pixels.device, precision):
+        output = artifact.model(pixels[None])  # one image has no padding, hence no mask
     objects = _objects(artifact, output, image.size, threshold)
     scale = (image.width / pixels.shape[2], image.height / pixels.shape[1])
     levels = _updated_tokens(output, scale, (pixels.shape[1], pixels.shape[2]))

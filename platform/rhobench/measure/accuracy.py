@@ -61,7 +61,7 @@ def batch_detections(
         The detections of all images, in pixels of the original images.
     """
     sizes = torch.tensor([t.original_size for t in targets])
-    on_host = prediction._replace(logits=prediction.logits.float().cpu(), boxes=prediction.boxes.float().cpu())
+    on_host = prediction._replace(logits=prediction.logits.cpu(), boxes=prediction.boxes.cpu())
     best = detections(on_host, sizes)
     boxes = best.boxes.clone()
     boxes[..., 2:] -= boxes[..., :2]  # x, y, w, h

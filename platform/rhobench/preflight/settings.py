@@ -125,7 +125,7 @@ def _memory_problems(config: RunConfig, inputs: SizeRange, memory: int) -> Itera
         )
         return
     images = train.micro_batch_size or train.batch_size // train.num_workers
-    for name, value in (("train.batch_size", train.batch_size), ("measure.batch_size", config.measure.batch_size)):
+    for name, value in (("train.batch_size", train.batch_size), ("measure.batch_size", config.measure.batch_size or 1)):
         count = images if name.startswith("train") else value
         if count * image > memory:
             rule = f"{count:,} images of {height}x{width} pixels at once take {_gib(count * image)}"

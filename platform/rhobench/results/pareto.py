@@ -7,21 +7,24 @@ front.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from rhobench.config import MEASURING
 from rhobench.config.metrics import Better, metric
+from rhobench.config.protocols import TIMING_STATUSES
 
-CONFIGURATION_COLUMNS = ("configuration", "rho_infer", "precision", "height", "width")
+CONFIGURATION_COLUMNS = ("configuration", "rho_infer", "precision", "height", "width", "compiled")
 """Columns that distinguish configurations on the same front."""
 
 ENDED_EARLY = ("failed", "stopped")
 """Statuses of runs that are excluded from fronts, whatever they reached."""
 
 MAX_BUSY_CORES = 0.2
-"""Mean cores used by other processes from which a time is marked as disturbed."""
+"""Mean cores used by other processes above which a time of an old record, which has no status, counts as "shared"."""
 
 
 def front_mask(x: np.ndarray, y: np.ndarray, x_better: Better, y_better: Better) -> np.ndarray:
@@ -60,41 +63,73 @@ def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> p
     Returns:
         Columns: ``CONFIGURATION_COLUMNS``; the columns of ``Metric.must_agree`` of both metrics; for each metric its
         mean under its name, the standard deviation under ``*_sd`` (NaN for one seed) and the means of its interval
-        columns; ``n`` (seeds); ``run_ids``; experiment, model, backbone and rho; ``busy_cores`` and ``co_running`` of
-        the seed that was disturbed most; ``setting`` (text, empty if there is only one); ``series`` (model, backbone
-        and setting); ``label`` (how the configuration differs from the others); ``on_front``, within its setting.
+        columns; ``n`` (seeds); ``run_ids``; experiment, model, backbone and rho; ``timing_status`` and
+        ``timing_reason`` of the worst time ("ok" where neither metric is timed; times that are not are averaged only
+        if there is no other); ``setting`` (text, empty if there is only one); ``series`` (model, backbone and setting);
+        ``label`` (how the configuration differs from the others); ``on_front``, within its setting and never with
+        another ``timing_status`` than "ok".
     """
     metrics = [metric(x), metric(y)]
+    values = list(dict.fromkeys(c for m in metrics for c in (m.name, *(m.interval or ()))))
+    frame = _with_columns(frame, (*CONFIGURATION_COLUMNS, *values, *_JUDGEMENT))
     settings = list(dict.fromkeys(column for m in metrics for column in m.must_agree))
     keys = [*CONFIGURATION_COLUMNS, *settings]
     known = frame[~frame["status"].isin(ENDED_EARLY) & frame[[x, y]].notna().all(axis=1)].copy()
+    known["timing_status"] = timing_statuses(known) if any(m.timed for m in metrics) else "ok"
     known["setting"] = _join_values(known, _varying(known, settings))
     known["series"] = [" · ".join(filter(None, row)) for row in known[["model", "backbone", "setting"]].to_numpy()]
     known["label"] = configuration_labels(known)
-    values = list(dict.fromkeys(c for m in metrics for c in (m.name, *(m.interval or ()))))
     carried = ["experiment", "model", "backbone", "rho", "setting", "series", "label"]
 
     rows: list[dict[Any, Any]] = []
     # dropna=False, because the rho of a dense encoder is NaN
     for key, group in known.groupby(keys, dropna=False, sort=False):
+        usable = group[group["timing_status"] == "ok"]
+        group = group if usable.empty else usable
         # A run that was measured twice in one setting still counts as one seed.
         runs = group.groupby("run_id")[values].mean().astype(float)
         row = dict(zip(keys, key, strict=True)) | group.iloc[0][carried].to_dict() | runs.mean().to_dict()
         row |= {f"{m.name}_sd": runs[m.name].std(ddof=1) for m in metrics}
-        row |= group.sort_values("busy_cores", ascending=False).iloc[0][_DISTURBANCE].to_dict()
+        row |= max(group[_JUDGEMENT].to_dict("records"), key=_severity)
         rows.append(row | {"n": len(runs), "run_ids": list(runs.index)})
-    columns = [*keys, *carried, *_DISTURBANCE, *values, *(f"{m.name}_sd" for m in metrics), "n", "run_ids"]
+    columns = [*keys, *carried, *_JUDGEMENT, *values, *(f"{m.name}_sd" for m in metrics), "n", "run_ids"]
     table = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
-    table["busy_cores"] = table["busy_cores"].astype(float)  # a column of only None would not be numeric
     table["on_front"] = False
-    for _, group in table.groupby("setting"):
+    for _, group in table[table["timing_status"] == "ok"].groupby("setting"):
         table.loc[group.index, "on_front"] = front_mask(
             group[x].to_numpy(), group[y].to_numpy(), metrics[0].better, metrics[1].better
         )
     return table.sort_values([x, y], ascending=[metrics[0].better == "lower", False], ignore_index=True)
 
 
-_DISTURBANCE = ["busy_cores", "co_running"]
+_JUDGEMENT = ["timing_status", "timing_reason"]
+
+
+def timing_statuses(frame: pd.DataFrame) -> pd.Series:
+    """``TimingStatus`` of each row of ``Store.frame()``; that of an old record follows from ``busy_cores``."""
+    frame = _with_columns(frame, ("timing_status", "busy_cores"))
+    busy = frame["busy_cores"].astype(float) > MAX_BUSY_CORES
+    judged = frame["timing_status"].notna()
+    return frame["timing_status"].astype(object).where(judged, busy.map({True: "shared", False: "ok"}))
+
+
+def describe_left_out(rows: pd.DataFrame) -> str | None:
+    """Which configurations of ``by_configuration`` may not enter the front because of their times; None: all may."""
+    statuses = rows.loc[rows["timing_status"] != "ok", "timing_status"]
+    if statuses.empty:
+        return None
+    counts = statuses.value_counts()
+    kinds = ", ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in TIMING_STATUSES if name in counts)
+    return f"{len(statuses)} not eligible for the front because of their time: {kinds}"
+
+
+def _severity(judgement: Any) -> int:
+    return TIMING_STATUSES.index(judgement["timing_status"])
+
+
+def _with_columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """``frame`` with empty columns for those that it lacks, such as one that was written by an older version."""
+    return frame.reindex(columns=[*frame.columns, *(name for name in names if name not in frame)])
 
 
 def _varying(frame: pd.DataFrame, columns: list[str]) -> list[str]:
@@ -112,12 +147,15 @@ def _join_values(frame: pd.DataFrame, columns: list[str]) -> list[str]:
 def configuration_labels(frame: pd.DataFrame) -> list[str]:
     """Label of each row: rho, then every other setting that varies between the rows."""
     sampled = samples_rho(frame)
-    named_elsewhere = {"model.name", "model.backbone.name", "model.rho", "measure.rhos"}
+    # What ``measure`` says is in the columns of the points themselves.
+    named_elsewhere = {"model.name", "model.backbone.name", "model.rho", *MEASURING}
     # The label says "sampled"; the values are needed only to tell several such trainings apart.
     if _CHOICES in frame and frame.loc[sampled, _CHOICES].nunique() <= 1:
         named_elsewhere.add(_CHOICES)
     fields = [str(path) for path in frame.columns if "." in str(path) and path not in named_elsewhere]
-    varying = _varying(frame, [*fields, "precision", "height", "width"])
+    frame = _with_columns(frame, CONFIGURATION_COLUMNS)
+    frame = frame.assign(compiled=frame["compiled"].map({True: "compiled", False: "eager"}))
+    varying = _varying(frame, [*fields, "precision", "height", "width", "compiled"])
     others = frame[varying].rename(columns=lambda path: str(path).rsplit(".", 1)[-1])
     parts = pd.DataFrame({"others": _join_values(others, [str(name) for name in others.columns])}, index=frame.index)
     if not varying or _varying(frame, ["rho", "rho_infer"]) or sampled.nunique() > 1:

@@ -18,6 +18,7 @@ import msgspec
 from rhobench.config import ConfigError
 from rhobench.config.conversion import from_dict
 from rhobench.config.metrics import accuracy_metrics
+from rhobench.config.protocols import TimingStatus
 from rhobench.results.atomic_write import write_atomically
 from rhobench.results.sound_decoder import json_object, sound_decoder
 from rhobench.results.text import is_file_name, json_has_bidi, printable, without_bidi
@@ -91,6 +92,8 @@ class Point:
     """Images per call."""
     precision: str | None = None
     """"fp32", "bf16" or "fp16"."""
+    compiled: bool | None = None
+    """Whether the timed model was compiled by ``torch.compile``."""
     height: Count | None = None
     """Height of the input in pixels; None: it varies between images."""
     width: Count | None = None
@@ -100,6 +103,10 @@ class Point:
 
     None where there are no objects to average over. Mask metrics only for a model with a mask head.
     """
+    accuracy_batch_size: Count | None = None
+    """Images per batch of the evaluation; images of different sizes are padded, which can change AP."""
+    ap_difference: Number | None = None
+    """AP minus that of the same weights in fp32 at the same point, in [-1, 1]; None in fp32."""
     gflops: Number | None = None
     """Operations per image in units of 10^9, counted by the rules ``flops_count``."""
     flops_count: Literal["standard", "official"] | None = None
@@ -107,17 +114,53 @@ class Point:
     params_m: Number | None = None
     """Millions of parameters."""
     latency_ms: Number | None = None
-    """Median duration of the timed calls in milliseconds."""
+    """Duration of a call in milliseconds: the median or the mean of the timed calls, as the protocol says."""
+    latency_low_ms: Number | None = None
+    """Lower end of its 95 % interval, by bootstrap over the rounds, in milliseconds."""
+    latency_high_ms: Number | None = None
+    """Upper end of that interval in milliseconds."""
     latency_p10_ms: Number | None = None
-    """10th percentile of the timed calls in milliseconds."""
+    """10th percentile of the timed calls in milliseconds; None with fewer than 100 calls."""
+    latency_p25_ms: Number | None = None
+    """25th percentile of the timed calls in milliseconds."""
+    latency_p75_ms: Number | None = None
+    """75th percentile of the timed calls in milliseconds."""
     latency_p90_ms: Number | None = None
-    """90th percentile of the timed calls in milliseconds."""
+    """90th percentile of the timed calls in milliseconds; None with fewer than 100 calls."""
+    latency_p99_ms: Number | None = None
+    """99th percentile of the timed calls in milliseconds; None with fewer than 1,000 calls."""
     latency_samples: Count | None = None
     """Number of timed calls."""
+    latency_rounds: Count | None = None
+    """Number of rounds of these calls."""
+    device_ms: Number | None = None
+    """Median time of a call between two events on the GPU, in milliseconds."""
+    first_call_s: Number | None = None
+    """Duration of the first call in seconds, which compiles, tunes and allocates; no part of the latency."""
     fps: Number | None = None
     """Images per second at ``batch_size``."""
+    fps_low: Number | None = None
+    """Lower end of its 95 % interval."""
+    fps_high: Number | None = None
+    """Upper end of that interval."""
+    timing_status: TimingStatus | None = None
+    """Whether the latency may be compared; None: not judged, as before protocol version 2."""
+    timing_reason: str | None = None
+    """Why the status is not "ok"."""
+    peak_memory_mib: Number | None = None
+    """Peak GPU memory that torch allocated in the timed calls, in MiB."""
+    reserved_memory_mib: Number | None = None
+    """Peak GPU memory that torch reserved, in MiB."""
+    energy_j: Number | None = None
+    """Energy that the whole GPU used per image in joules, by its own counter; not that of the system."""
+    measured_at: str | None = None
+    """Time when the latency was recorded: UTC, ISO 8601."""
+    artifact_sha256: str | None = None
+    """SHA-256 of the file of the model that was measured."""
     samples_file: str | None = None
     """File in the folder of the run with every timed call."""
+    manifest_file: str | None = None
+    """File in the folder of the run with everything else that is known about the measurement."""
 
     def flat(self) -> dict[str, Any]:
         """Every field by name, with each accuracy metric under its own name."""
@@ -286,9 +329,10 @@ def _require_ranges(record: Record, source: str) -> None:
                     "0 and 1. Delete it to repeat the run."
                 )
     for point in record.points:
-        if point.samples_file is not None and not is_file_name(point.samples_file):
-            name = printable(repr(point.samples_file))
-            raise RecordError(f"{source} names the samples file {name}, which is not a file name.")
+        for kind in ("samples", "manifest"):
+            name = getattr(point, f"{kind}_file")
+            if name is not None and not is_file_name(name):
+                raise RecordError(f"{source} names the {kind} file {printable(repr(name))}, which is not a file name.")
 
 
 def _parsed(content: str | bytes, source: str) -> Any:

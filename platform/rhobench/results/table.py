@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from rhobench.config import EXECUTION, ConfigError, DataConfig, RunConfig
+from rhobench.config import CHANGEABLE, ConfigError, DataConfig, RunConfig
 from rhobench.config.conversion import alternatives, from_dict, to_dict
 from rhobench.config.metrics import accuracy_metrics
 from rhobench.config.paths import config_hash, leaves
@@ -31,7 +31,7 @@ COSTS = ("train_seconds", "eval_seconds", "cpu_seconds", "gpu_seconds")
 """Entries of ``Record.cost`` that are columns."""
 
 SAME_CONFIGURATION = frozenset({"experiment", "seed"})
-"""Fields in which runs of one configuration may differ, in addition to ``EXECUTION``."""
+"""Fields in which runs of one configuration may differ, in addition to ``CHANGEABLE``."""
 
 _ACCURACY = accuracy_metrics()
 
@@ -150,7 +150,7 @@ def _section(name: str, text: bytes) -> _Section:
     columns, identity = [], []
     for path, value in leaves(config):
         _require_exact(path, value)
-        if f"{name}.{path}" not in EXECUTION:
+        if f"{name}.{path}" not in CHANGEABLE:
             identity.append(value)
         # pandas would take a tuple for a sequence of values.
         columns.append(str(value) if isinstance(value, tuple) else value)

@@ -12,6 +12,7 @@ import torch
 
 from rhobench.cluster.address import ClusterError
 from rhobench.cluster.session import check_local_cluster
+from rhobench.model.precision import choose_precision
 from rhobench.ops import available_backends, resolve_backend
 from rhobench.ops.backends import BACKENDS, REFERENCE
 from rhobench.ops.check import DTYPES, check_backend
@@ -50,8 +51,15 @@ class Finding:
         return asdict(self)
 
 
+def _precision() -> Finding:
+    choice = choose_precision("cuda" if torch.cuda.is_available() else "cpu")
+    details = {"precision": choice.precision, "speedup": choice.speedup}
+    return Finding(name="precision", works=True, message=str(choice), required=False, details=details)
+
+
 def examine() -> Iterator[Finding]:
     """Run all tests and yield their findings, each when its test ends."""
+    yield _precision()
     backends = available_backends()
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     devices += [BACKENDS[backend].device_type for backend in backends if backend != REFERENCE]

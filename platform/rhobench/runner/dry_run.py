@@ -23,7 +23,7 @@ from rhobench.study.estimate import (
     speed_from_records,
 )
 from rhobench.study.grid import values_on_axes, varied_paths
-from rhobench.study.known_runs import KnownRuns, ResolvedRun
+from rhobench.study.known_runs import TO_MEASURE, KnownRuns, ResolvedRun
 from rhobench.study.study import Study
 
 UNCOUNTABLE = (
@@ -94,7 +94,7 @@ def _plan_run(study: Study, run: ResolvedRun, cluster: Cluster, hours: float | N
         resolved=run,
         varied={path: value_at(run.config, path) for path in (*varied_paths(study.experiment), *seed)},
         computed_by=other if other != study.experiment.base.experiment else None,
-        needs_training=run.state not in ("trained", *study.finished_statuses),
+        needs_training=run.state not in ("trained", TO_MEASURE, *study.finished_statuses),
         at_once=runs_at_once(run.config.train, cluster),
         hours=hours,
     )

@@ -64,6 +64,7 @@ class PlannedRun:
                 "gpus_per_worker": train.gpus_per_worker,
             },
             "state": self.resolved.state,
+            "differs": [] if self.resolved.similar is None else [str(d) for d in self.resolved.similar.differences],
             "attempts": self.attempts,
             "computed_by": self.computed_by,
             "estimated_hours": self.hours,
@@ -203,6 +204,7 @@ class SweepPlan:
             yield f"{_plural(len(self.runs), 'run')}: {', '.join(f'{n} {state}' for state, n in states.items())}."
         if self.search:
             yield self.search.summary()
+        yield from self._describe_repetitions()
         yield from self.steps[:MAX_STEPS]
         if len(self.steps) > MAX_STEPS:
             yield f"{len(self.steps) - MAX_STEPS} more kinds of steps, with other batches or rates; --json lists all."
@@ -221,6 +223,14 @@ class SweepPlan:
         yield self._describe_cost()
         if self.hours is not None and self.hours > HOURS_OF_A_YEAR:
             yield f"{describe_years(self.hours)}: to start it, add --yes."
+
+    def _describe_repetitions(self) -> Iterator[str]:
+        """Yield why runs are trained although the store has runs with the same varied values."""
+        similar = [run.resolved.similar for run in self.runs if run.resolved.similar is not None]
+        reasons = Counter(each.describe() for each in similar)
+        for reason, count in reasons.items():
+            example = next(each.run_id for each in similar if each.describe() == reason)
+            yield f"{_plural(count, 'run')} of other settings than in the store, such as {example}: {reason}."
 
     def _describe_cost(self) -> str:
         if self.hours is None:

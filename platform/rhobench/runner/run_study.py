@@ -12,10 +12,12 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
+from rhobench.config import RunConfig
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Record, Store, printable
 from rhobench.results.expectations import Verdict, compare_with_expectations
 from rhobench.runner.timings import Timings, training_parts
+from rhobench.study.known_runs import lacks_points
 from rhobench.study.study import Study
 
 if TYPE_CHECKING:
@@ -97,8 +99,8 @@ def run_study(
     with StopSignals() as stop:
         interrupted_by = None
         try:
-            statuses = store.statuses()
-            incomplete = any(statuses.get(i) not in study.finished_statuses for i in study.run_ids)
+            records = {record.run_id: record for record in store.records()}
+            incomplete = any(_is_unfinished(records.get(i), c, study) for i, c in study.configs_by_id.items())
             if incomplete or (search is not None and not search.has_enough):
                 with progress.shown():
                     _sweep(study, store, options, search, progress, stop)
@@ -161,7 +163,7 @@ def _conclude(
     verdicts = _judge(study, store, frame, console)
     for line in _describe_exceptions(runs):
         console.print(line, highlight=False, soft_wrap=True)
-    unfinished = sum(run["status"] not in study.finished_statuses for run in runs)
+    unfinished = sum(_is_unfinished(records.get(i), config, study) for i, config in study.configs_by_id.items())
     if interrupted_by is not None:
         trained = sum(run["status"] == "trained" for run in runs)
         only_measured = f"{trained} more only need to be measured, " if trained else ""
@@ -186,6 +188,11 @@ def _conclude(
         timings=timings.seconds(),
         exit_status=status,
     )
+
+
+def _is_unfinished(record: Record | None, config: RunConfig, study: Study) -> bool:
+    """Whether a run is still to be trained, or to be measured at points that its record lacks."""
+    return record is None or record.status not in study.finished_statuses or lacks_points(record, config)
 
 
 def _judge(study: Study, store: Store, frame: pd.DataFrame, console: Console) -> list[Verdict]:

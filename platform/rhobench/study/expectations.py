@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from rhobench.config import MeasureConfig, RunConfig
+from rhobench.config import RunConfig
 from rhobench.config.paths import differences, without_execution
 from rhobench.study.grid import expand_runs
 from rhobench.study.study import Study
@@ -52,7 +52,7 @@ def expectation_scope(study: Study) -> ExpectationScope:
 def _result_settings(config: RunConfig) -> RunConfig:
     """The configuration without what may differ; folders of data sets are compared by ``_with_data``."""
     data = replace(config.data, dir=None if config.data.dir is None else "")
-    return replace(without_execution(config), experiment="", seed=0, data=data, measure=MeasureConfig())
+    return replace(without_execution(config), experiment="", seed=0, data=data)
 
 
 def _changed_paths(settings: RunConfig, original: Iterable[RunConfig]) -> list[str]:

@@ -37,6 +37,11 @@ class Study:
         """Record statuses of runs that need no further work."""
         return ("completed", "stopped") if self.experiment.early_stopping else ("completed",)
 
+    @property
+    def configs_by_id(self) -> dict[str, RunConfig]:
+        """Configurations of the runs by their ids."""
+        return dict(zip(self.run_ids, self.configs, strict=True))
+
     def with_runs(self, runs: Mapping[str, RunConfig]) -> Study:
         """Return a copy with ``runs``, configurations by run id, appended unless the study already has them."""
         added = {run_id: config for run_id, config in runs.items() if run_id not in self.run_ids}
