@@ -87,8 +87,13 @@ def test_images_of_a_folder_come_from_its_annotations(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     sizes = [(480, 640), (480, 640), (100, 100), (1000, 1000)]
     images = [{"id": i, "file_name": f"{i}.jpg", "height": h, "width": w} for i, (h, w) in enumerate(sizes)]
-    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 4, "name": "b"}]}
-    (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    box = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+    content = {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "a"}, {"id": 4, "name": "b"}]}
+    (tmp_path / "images").mkdir()
+    for number in range(len(sizes)):
+        (tmp_path / "images" / f"{number}.jpg").touch()
+    for split in ("train", "val"):
+        (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     known = training_images(DataConfig(dir=str(tmp_path)))
     assert (known.count, known.height, known.width, known.num_classes) == (4, 800, 1066, 2)
     smaller = training_images(DataConfig(dir=str(tmp_path), scales_px=(200, 240, 280)))

@@ -79,8 +79,9 @@ def _training_problems(config: RunConfig, train_images: int) -> Iterator[str]:
     if data.loader_workers > MAX_LOADERS:
         yield refusal("data.loader_workers", data.loader_workers, f"it must be at most {MAX_LOADERS} processes")
     for name in ("iterations", "warmup_iterations"):
-        if getattr(measure, name) > MAX_CALLS:
-            yield refusal(f"measure.{name}", getattr(measure, name), f"it must be at most {MAX_CALLS:,} calls")
+        calls = getattr(measure, name)
+        if calls is not None and calls > MAX_CALLS:
+            yield refusal(f"measure.{name}", calls, f"it must be at most {MAX_CALLS:,} calls")
 
 
 def _token_problems(config: RunConfig, inputs: SizeRange) -> Iterator[str]:

@@ -71,7 +71,7 @@ def drop_unused_parents(contents: Sequence[Any]) -> list[str]:
     """
     read = [sections for sections in map(_sections, contents) if sections is not None]
     used = {_key(a.get("category_id")) for _, annotations, _ in read for a in annotations}
-    parents = {c.get("supercategory") for _, _, categories in read for c in categories}
+    parents = {c.get("supercategory") for _, _, categories in read for c in categories} - {None}
     dropped = dict.fromkeys(
         c["name"]
         for _, _, categories in read
