@@ -67,6 +67,8 @@ def rows(*changes: dict[str, object]) -> pd.DataFrame:
         "gflops": 100.0,
         "flops_count": "standard",
         "ap": 0.5,
+        "ap_low": 0.49,
+        "ap_high": 0.51,
         "latency_ms": 20.0,
         "latency_p10_ms": 19.0,
         "latency_p90_ms": 23.0,

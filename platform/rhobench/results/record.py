@@ -21,7 +21,7 @@ from rhobench.results.atomic_write import write_atomically
 from rhobench.results.text import is_file_name, printable
 from rhobench.results.upgrade import upgrade
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the file format, incremented when a reader of the previous version would misread the file."""
 
 FILE_NAME = "record.json"
@@ -93,6 +93,13 @@ class Point:
 
     None where there are no objects to average over. Mask metrics only for a model with a mask head.
     """
+    accuracy_bounds: dict[str, Number | None] = field(default_factory=dict)
+    """Ends of the 95 % intervals of the accuracy over images, as ``ap_low`` and ``ap_high``; empty: not computed.
+
+    They hold for this trained model on other images of the kind, not for another training.
+    """
+    matches_file: str | None = None
+    """File in the folder of the run with the matches of the evaluation, for statistics; None: there is none."""
     gflops: Number | None = None
     """Operations per image in units of 10^9, counted by the rules ``flops_count``."""
     flops_count: Literal["standard", "official"] | None = None
@@ -113,11 +120,11 @@ class Point:
     """File in the folder of the run with every timed call."""
 
     def flat(self) -> dict[str, Any]:
-        """Every field by name, with each accuracy metric under its own name."""
+        """Every field by name, with each accuracy metric and each end of its interval under its own name."""
         return {
             key: item
             for name, value in vars(self).items()
-            for key, item in (value.items() if name == "accuracy" else ((name, value),))
+            for key, item in (value.items() if name in ("accuracy", "accuracy_bounds") else ((name, value),))
         }
 
 
@@ -233,9 +240,9 @@ class Record:
                     "Delete it to repeat the run."
                 )
         for point in record.points:
-            if point.samples_file is not None and not is_file_name(point.samples_file):
-                name = printable(repr(point.samples_file))
-                raise RecordError(f"{source} names the samples file {name}, which is not a file name.")
+            for file in (point.samples_file, point.matches_file):
+                if file is not None and not is_file_name(file):
+                    raise RecordError(f"{source} names the file {printable(repr(file))}, which is not a file name.")
         return record
 
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from rhobench.data import CocoDetection
-from rhobench.measure.accuracy import Accuracy, Detection, batch_detections, score
+from rhobench.measure.accuracy import Accuracy, Detection, batch_detections, quick_score, score
 from rhobench.model import Detector
 from rhobench.training.batches import to_device
 from rhobench.training.objective import run_model
@@ -17,7 +17,12 @@ from rhobench.training.workers import all_gather
 
 @torch.inference_mode()
 def evaluate(
-    model: Detector, loader: DataLoader[Any], images: CocoDetection, device: torch.device
+    model: Detector,
+    loader: DataLoader[Any],
+    images: CocoDetection,
+    device: torch.device,
+    *,
+    of_record: bool = True,
 ) -> tuple[list[Detection], Accuracy]:
     """Evaluate a model on the validation images; every worker calls this with its share of them.
 
@@ -26,6 +31,7 @@ def evaluate(
         loader: this worker's share of the images, or of their cached features.
         images: all validation images.
         device: device of the model.
+        of_record: whether pycocotools scores the detections; otherwise hotcoco, for which every epoch has the time.
 
     Returns:
         Detections on all images, gathered from all workers, and their accuracy.
@@ -42,4 +48,5 @@ def evaluate(
     found = [detection for part, _ in shares for detection in part]
     evaluated = [image_id for _, part in shares for image_id in part]
     # Every worker scores all detections, because each of them reports the AP. Validation has a single split.
-    return found, score(images.annotation_files[0], found, evaluated, masks=model.config.mask_head)
+    scored = score if of_record else quick_score
+    return found, scored(images.annotation_files[0], found, evaluated, masks=model.config.mask_head)

@@ -280,7 +280,8 @@ def _finish_epoch(state: TrainingState, data: TrainingData, status: Status) -> N
     # The last epoch is evaluated by ``train``, from images also when features are cached.
     if epoch < train.epochs and epoch % train.eval_every_epochs == 0:
         started = time.perf_counter()
-        _, accuracy = evaluate(state.eval_model, data.val_loader(rank, workers), data.val_images, state.device)
+        loader = data.val_loader(rank, workers)
+        _, accuracy = evaluate(state.eval_model, loader, data.val_images, state.device, of_record=False)
         progress.add_time(train, evaluating=time.perf_counter() - started)
         entry |= accuracy.metrics
     progress.history.append(entry)
