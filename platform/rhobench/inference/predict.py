@@ -82,13 +82,13 @@ def predict(
         if target.exists() and target.samefile(file):
             raise ValueError(f"{target} would overwrite the input image: choose another folder for --out.")
     loaded = load_artifact(artifact)
-    _set_rho(loaded, rho)
+    set_rho(loaded, rho)
     out.mkdir(parents=True, exist_ok=True)
     # With ``yield`` here, arguments would be checked only when the first prediction is requested.
     return (_predict_one(loaded, file, target, threshold) for file, target in targets.items())
 
 
-def _set_rho(artifact: Artifact, rho: float | None) -> None:
+def set_rho(artifact: Artifact, rho: float | None) -> None:
     """Set the share of tokens that the model updates; None keeps that of the training."""
     if rho is None:
         return

@@ -15,6 +15,8 @@ from rhobench.cluster.session import Cluster
 from rhobench.config import TrainConfig
 from rhobench.config.experiment import Sampling
 from rhobench.config.paths import run_key
+from rhobench.statistics.difference import MIN_SEEDS
+from rhobench.statistics.power import POWER, smallest_difference
 from rhobench.study.known_runs import ResolvedRun
 
 
@@ -137,6 +139,10 @@ class SweepPlan:
     """Origin of the estimated hours, or why there are none."""
     price_per_hour: float | None
     """Price of the device of one worker per hour, in any currency; None: not given."""
+    seeds: int
+    """Number of seeds of every configuration."""
+    seed_deviation: float | None
+    """Standard deviation of AP between seeds of runs in the store; None: unknown."""
 
     @property
     def remaining(self) -> list[tuple[TrainConfig, int, float | None]]:
@@ -178,6 +184,9 @@ class SweepPlan:
             "estimated_hours": self.hours,
             "estimated_from": self.estimated_from,
             "price": self.price,
+            "seeds": self.seeds,
+            "seed_deviation": self.seed_deviation,
+            "smallest_difference_sd": smallest_difference(self.seeds),
         }
 
     def card(self) -> Group:
@@ -200,6 +209,7 @@ class SweepPlan:
         if self.search:
             yield self.search.summary()
         yield from self.steps
+        yield self._describe_seeds()
         if not self.remaining:
             yield "No run remains to be trained."
             return
@@ -213,6 +223,20 @@ class SweepPlan:
         else:
             yield f"{has[0].upper()}{has[1:]}: {_plural(self.at_once, 'run')} at once."
         yield self._describe_cost()
+
+    def _describe_seeds(self) -> str:
+        """What differences between configurations the seeds can show."""
+        smallest = smallest_difference(self.seeds)
+        if smallest is None:
+            return (
+                f"{_plural(self.seeds, 'seed')} per configuration: no difference between trainings can be shown, only "
+                f"between the trained models; that needs at least {MIN_SEEDS} seeds."
+            )
+        known = "" if self.seed_deviation is None else f": {100 * smallest * self.seed_deviation:.1f} AP in this store"
+        return (
+            f"{self.seeds} seeds per configuration show differences from {smallest:.1f} standard deviations between "
+            f"seeds{known} (probability {POWER:.0%}, two configurations)."
+        )
 
     def _describe_cost(self) -> str:
         if self.hours is None:
