@@ -50,7 +50,7 @@ def test_the_other_way_round_it_is_worse(rhobench: Callable, stores: dict[str, S
 def test_what_does_not_differ_says_how_many_images_it_takes(rhobench: Callable, stores: dict[str, Store]) -> None:
     done = rhobench("compare", "ρ 0.5", "ρ 1", "--store", stores["one"].path)
     assert "ρ 1 is not shown to differ from ρ 0.5" in text(done)
-    assert "images show it (with a probability of 80%)" in text(done)
+    assert "images show it (with a probability of 80 %)" in text(done)
 
 
 def test_three_seeds_speak_of_trainings(rhobench: Callable, stores: dict[str, Store]) -> None:

@@ -173,7 +173,7 @@ def old_point(**fields: Any) -> str:
         point(threads=1.5), point(threads=2**70), point(device=1),
         point(flops_count="mine"), point(rho=[0.1]),
         point(samples_file="../../secret"), point(samples_file="/etc/passwd"), point(samples_file=".."),
-        point(samples_file="a\\b"),
+        point(samples_file="a\\b"), point(matches_file="../x.npz"),
         '{"schema": 1e999}', '{"schema": true}', '"\\ud800"', "[" * 200_000, '{"a":' * 200_000, "1" * 10_000,
         changed(reason="\ud800"),
     ],

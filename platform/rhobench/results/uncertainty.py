@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from functools import partial
 from typing import Any
 
@@ -14,9 +16,9 @@ from rhobench.config.metrics import Metric, metric
 from rhobench.results.evaluations import Evaluations
 from rhobench.results.pareto import CONFIGURATION_COLUMNS, ENDED_EARLY, front_mask
 from rhobench.results.store import Store
-from rhobench.statistics.difference import holm
+from rhobench.statistics.difference import difference, holm
 from rhobench.statistics.front import front_band, membership, membership_probability, p_of_draws
-from rhobench.statistics.interval import LEVEL, draws_of_mean, seed_interval
+from rhobench.statistics.interval import LEVEL, Interval, draws_of_mean, seed_interval
 from rhobench.statistics.resampling import REPLICATES
 
 
@@ -44,20 +46,20 @@ def with_uncertainty(
     rng = np.random.default_rng(0)
     evaluations = None if store is None else Evaluations(store)
     table["interval_covers"] = pd.Series(None, index=table.index, dtype=object)
-    draws = {}
+    known: dict[str, list[_Uncertain]] = {}
     for m in (metric(x), metric(y)):
-        rows = [_draws(row, _runs(row, frame), m, evaluations, rng) for row in table.to_dict("records")]
-        draws[m.name] = np.array([values for values, _ in rows]).reshape(len(table), REPLICATES)
-        for index, (_, ends) in zip(table.index, rows, strict=True):
-            if ends and m.interval:
-                table.loc[index, [*m.interval, "interval_covers"]] = ends
+        known[m.name] = [_uncertain(row, _runs(row, frame), m, evaluations, rng) for row in table.to_dict("records")]
+        for index, one in zip(table.index, known[m.name], strict=True):
+            if one.interval and m.interval:
+                table.loc[index, [*m.interval, "interval_covers"]] = astuple(one.interval)
+    draws = {name: np.array([one.draws for one in each]).reshape(-1, REPLICATES) for name, each in known.items()}
     table["front_probability"], table["not_different"] = 0.0, False
     table["band_low"] = table["band_high"] = np.nan
     better = metric(x).better, metric(y).better
     for _, group in table.groupby("setting"):
         at = group.index.to_numpy()
-        value, value_draws = group[y].to_numpy(), draws[y][at]
-        if len(group) > 1 and not _any_differs(value, value_draws):
+        value_draws, uncertain = draws[y][at], [known[y][i] for i in at]
+        if len(group) > 1 and not _any_differs(uncertain):
             table.loc[at, "on_front"] = False
             table.loc[at[1:], "not_different"] = True
             continue
@@ -67,8 +69,10 @@ def with_uncertainty(
         table.loc[at, ["band_low", "band_high"]] = front_band(
             sign * draws[x][at], value_draws, sign * group[x].to_numpy(float), higher_is_better=better[1] == "higher"
         ).T
-        table.loc[at, "not_different"] = _not_different(value, value_draws, higher=better[1] == "higher")
-    table["membership"] = [membership(p) for p in table["front_probability"]]
+        table.loc[at, "not_different"] = _not_different(uncertain, higher=better[1] == "higher")
+    words = [membership(p) for p in table["front_probability"]]
+    # It may be no better than a cheaper one, whatever the draws say.
+    table["membership"] = np.where(table["not_different"] & (np.array(words) == "certain"), "within noise", words)
     return table
 
 
@@ -96,27 +100,46 @@ def _runs(row: Mapping[Any, Any], frame: pd.DataFrame) -> pd.DataFrame:
     return frame[mask].drop_duplicates("run_id")
 
 
-def _draws(
+@dataclass(frozen=True, kw_only=True)
+class _Uncertain:
+    """A metric of a configuration with what is known about its uncertainty."""
+
+    value: float
+    """Mean over the seeds."""
+    draws: np.ndarray
+    """(R,) draws of the mean."""
+    interval: Interval | None = None
+    """Interval of an accuracy; None: unknown, or not an accuracy."""
+    seeds: tuple[np.ndarray, np.ndarray] | None = None
+    """(n,) values and (n, R) replicates of the seeds; None: the store has no evaluations."""
+
+    def p_of_difference(self, other: _Uncertain) -> float:
+        """Two-sided p-value of no difference to another configuration."""
+        if self.seeds and other.seeds:
+            values, replicates = zip(self.seeds, other.seeds, strict=True)
+            return difference(values, replicates).p
+        return p_of_draws(other.value - self.value, other.draws - self.draws)
+
+
+def _uncertain(
     row: Mapping[Any, Any], runs: pd.DataFrame, m: Metric, evaluations: Evaluations | None, rng: np.random.Generator
-) -> tuple[np.ndarray, tuple[float, float, str] | None]:
-    """Draws of a metric of a configuration, (R,), and its interval with what it covers, if that is known here."""
+) -> _Uncertain:
+    value, n = float(row[m.name]), int(row["n"])
     if m.coco and evaluations:
         found = [evaluations.of(run) for run in runs.to_dict("records")]
         replicates = [e.replicates[m.name] for e in found if e is not None and m.name in e.replicates]
         if replicates and len(replicates) == len(runs):
             values, each = runs[m.name].to_numpy(float), _filled(np.stack(replicates))
-            interval = seed_interval(values, each)
-            return draws_of_mean(values, each, rng), (interval.low, interval.high, interval.covers)
-    value, n = float(row[m.name]), int(row["n"])
-    draws = np.full(REPLICATES, value)
-    ends = [row.get(column) for column in m.interval or ()]
-    known = len(ends) == 2 and not any(pd.isna(end) for end in ends)
-    if known:
-        width = float(ends[1]) - float(ends[0])  # type: ignore[arg-type]
-        draws = draws + width / (2 * stats.norm.ppf((1 + LEVEL) / 2)) * rng.standard_normal(REPLICATES)
+            draws = draws_of_mean(values, each, rng)
+            return _Uncertain(value=value, draws=draws, interval=seed_interval(values, each), seeds=(values, each))
+    draws, interval = np.full(REPLICATES, value), None
+    low, high = (row.get(column, np.nan) for column in m.interval or ("", ""))
+    if pd.notna(low) and pd.notna(high):
+        draws = draws + (high - low) / (2 * stats.norm.ppf((1 + LEVEL) / 2)) * rng.standard_normal(REPLICATES)
+        interval = Interval(low=float(low), high=float(high), covers="images") if m.coco else None
     if n > 1:
         draws = draws + float(row[f"{m.name}_sd"]) / np.sqrt(n) * rng.standard_t(n - 1, REPLICATES)
-    return draws, (float(ends[0]), float(ends[1]), "images") if known and m.coco else None  # type: ignore[arg-type]
+    return _Uncertain(value=value, draws=draws, interval=interval)
 
 
 def _filled(replicates: np.ndarray) -> np.ndarray:
@@ -124,16 +147,17 @@ def _filled(replicates: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(replicates), np.nanmean(replicates, axis=1, keepdims=True), replicates)
 
 
-def _any_differs(values: np.ndarray, draws: np.ndarray) -> bool:
+def _any_differs(configurations: Sequence[_Uncertain]) -> bool:
     """Whether at least one pair of configurations differs; the smallest p-value of Holm's correction decides."""
-    pairs = [(i, j) for j in range(len(values)) for i in range(j)]
-    smallest = min(p_of_draws(values[j] - values[i], draws[j] - draws[i]) for i, j in pairs)
-    return smallest * len(pairs) < 1 - LEVEL
+    pairs = list(itertools.combinations(configurations, 2))
+    return min(first.p_of_difference(second) for first, second in pairs) * len(pairs) < 1 - LEVEL
 
 
-def _not_different(values: np.ndarray, draws: np.ndarray, *, higher: bool) -> list[bool]:
+def _not_different(configurations: Sequence[_Uncertain], *, higher: bool) -> list[bool]:
     """Whether each configuration is not shown to differ from the best one before it; the first one has none."""
-    order = np.argsort(-values if higher else values, kind="stable")
-    best = [next(i for i in order if i < j) for j in range(1, len(values))]
-    p = [p_of_draws(values[j] - values[i], draws[j] - draws[i]) for j, i in enumerate(best, start=1)]
+    best = max if higher else min
+    p = [
+        best(configurations[:j], key=lambda one: one.value).p_of_difference(configurations[j])
+        for j in range(1, len(configurations))
+    ]
     return [False, *(corrected >= 1 - LEVEL for corrected in holm(p))]

@@ -235,7 +235,7 @@ class SweepPlan:
         known = "" if self.seed_deviation is None else f": {100 * smallest * self.seed_deviation:.1f} AP in this store"
         return (
             f"{self.seeds} seeds per configuration show differences from {smallest:.1f} standard deviations between "
-            f"seeds{known} (probability {POWER:.0%}, two configurations)."
+            f"seeds{known} (probability {POWER * 100:.0f} %, two configurations)."
         )
 
     def _describe_cost(self) -> str:

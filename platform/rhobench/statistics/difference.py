@@ -70,6 +70,25 @@ def between_trainings(first: np.ndarray, second: np.ndarray, replicates: tuple[n
     return _difference(float(second.mean() - first.mean()), deviation, freedom, "seeds and images")
 
 
+def difference(values: Sequence[np.ndarray], replicates: Sequence[np.ndarray]) -> Difference:
+    """Difference of two sides with one or more seeds each: what their numbers of seeds can support.
+
+    With at least ``MIN_SEEDS`` on both sides it is that of the ways of training; with fewer, that of the mean AP of the
+    trained models.
+
+    Args:
+        values: (n,) and (m,) AP of each seed.
+        replicates: (n, R) and (m, R) AP of each seed on the same resamples; NaN where a resample has no objects.
+    """
+    # A resample without objects of a kind says nothing about them, on either side.
+    known = ~np.isnan(np.concatenate(replicates)).any(axis=0)
+    first, second = (each[:, known] for each in replicates)
+    if min(map(len, values)) >= MIN_SEEDS:
+        return between_trainings(values[0], values[1], (first, second))
+    means = first.mean(axis=0), second.mean(axis=0)
+    return between_artifacts(float(values[0].mean()), float(values[1].mean()), means)
+
+
 def _difference(value: float, deviation: float, freedom: float, covers: Covers) -> Difference:
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * deviation
     if deviation > 0:

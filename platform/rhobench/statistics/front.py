@@ -32,10 +32,11 @@ def membership_probability(x: np.ndarray, y: np.ndarray, front: FrontMask) -> np
 
 
 def membership(probability: float) -> Membership:
-    """The word for a probability."""
-    if probability >= LEVEL:
+    """The word for a probability; each side has half of what a two-sided interval of ``LEVEL`` leaves."""
+    tail = (1 - LEVEL) / 2
+    if probability >= 1 - tail:
         return "certain"
-    return "within noise" if probability > 1 - LEVEL else "off"
+    return "within noise" if probability > tail else "off"
 
 
 def front_band(x: np.ndarray, y: np.ndarray, costs: np.ndarray, *, higher_is_better: bool) -> np.ndarray:
