@@ -30,6 +30,8 @@ COMMANDS: dict[str, set[str]] = {
     "reproduce": {"--cost-only", "--format"},
     "cost": {"--rho", "--size", "--count"},
     "predict": {"--out", "--rho"},
+    "evaluate": {"--data", "--split", "--rho", "--out"},
+    "compare": {"--store", "--metric"},
     "weights import": {"--model", "--out"},
     "weights export": {"--out"},
     "data check": set(),

@@ -31,7 +31,10 @@ from rhobench.config import (
 from rhobench.config.points import MeasureRequest, requested_points
 from rhobench.measure.artifact import load_artifact
 from rhobench.results import Store, by_configuration
+from rhobench.results.evaluations import Evaluations
 from rhobench.runner.measure import MeasureOptions, MeasureTargetError, measure_target
+from rhobench.statistics.interval import image_interval
+from rhobench.statistics.precision import average_precision, coco_stat
 
 RHOS = (0.1, 0.25, 1.0)
 CONFIG = RunConfig(
@@ -90,6 +93,22 @@ def test_a_run_has_a_point_for_every_rho(store: Store) -> None:
     assert frame[frame["run_id"] == "plain"]["rho_infer"].tolist() == [0.25]
     assert len(by_configuration(frame)) == 4
     assert (frame["busy_cores"] >= 0).all()
+
+
+def test_every_point_has_an_interval_and_the_matches_that_it_comes_from(store: Store) -> None:
+    frame = store.frame().query("run_id == 'sampled'")
+    assert frame["matches_file"].nunique() == len(RHOS)
+    evaluations = Evaluations(store, with_matches=True)
+    for row in frame.to_dict("records"):
+        evaluation = evaluations.of(row)
+        assert evaluation is not None
+        assert evaluation.matches["bbox"].num_images == 3
+        value = coco_stat(average_precision(evaluation.matches["bbox"]), 0)
+        assert value == pytest.approx([row["ap"]])
+        assert row["ap_low"] <= row["ap"] <= row["ap_high"]
+        expected = image_interval(row["ap"], evaluation.replicates["ap"])
+        assert (row["ap_low"], row["ap_high"]) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert not store.problems
 
 
 def test_samples_and_detections_contain_their_rho(store: Store) -> None:

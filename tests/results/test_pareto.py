@@ -68,6 +68,8 @@ def rows(*changes: dict[str, object]) -> pd.DataFrame:
         "gflops": 100.0,
         "flops_count": "standard",
         "ap": 0.5,
+        "ap_low": 0.49,
+        "ap_high": 0.51,
         "latency_ms": 20.0,
         "latency_low_ms": 19.0,
         "latency_high_ms": 23.0,

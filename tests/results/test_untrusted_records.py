@@ -191,7 +191,7 @@ def old_point(**fields: Any) -> str:
         changed(history=[{"epoch": 1, "ap": 7}]), point(gflops=1e300),
         *(point().replace('"gflops": 1.0', f'"gflops": {n}') for n in ("NaN", "Infinity", "-Infinity", "1e999")),
         point(samples_file="../../secret"), point(samples_file="/etc/passwd"), point(samples_file=".."),
-        point(samples_file="a\\b"),
+        point(samples_file="a\\b"), point(matches_file="../x.npz"),
         '{"schema": 1e999}', '{"schema": true}', '"\\ud800"', "[" * 200_000, '{"a":' * 200_000, "1" * 10_000,
         changed(reason="\ud800"),
     ],

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from rhobench.cli import cluster, data, weights
+from rhobench.cli.compare import compare
 from rhobench.cli.doctor import doctor
+from rhobench.cli.evaluate import evaluate
 from rhobench.cli.measure import measure
 from rhobench.cli.model import cost, predict
 from rhobench.cli.options import INTERRUPTED, WRONG_REQUEST
@@ -21,8 +23,8 @@ EXPERIMENTS, RESULTS, MODELS, SETUP = "Experiments", "Results", "Models", "Data 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich", invoke_without_command=True)
 for panel, commands in {
     EXPERIMENTS: (run, experiments),
-    RESULTS: (pareto, report, reproduce),
-    MODELS: (measure, predict, cost),
+    RESULTS: (pareto, compare, report, reproduce),
+    MODELS: (measure, evaluate, predict, cost),
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)

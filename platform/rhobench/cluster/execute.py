@@ -20,9 +20,11 @@ from rhobench.measure.accuracy import Accuracy, Detection
 from rhobench.measure.artifact import save_artifact
 from rhobench.measure.flops import count_flops
 from rhobench.ops import resolve_backend
+from rhobench.results.atomic_write import write_atomically
 from rhobench.results.environment import describe_environment
 from rhobench.results.record import Point, Record, write_record
 from rhobench.results.record import Status as RunStatus
+from rhobench.statistics.evaluation import Evaluation
 from rhobench.training.checkpoint import remove_checkpoints
 from rhobench.training.device import training_device
 from rhobench.training.evaluation import evaluate
@@ -73,7 +75,7 @@ def execute(task: RunTask, report: Report, import_seconds: float = 0.0) -> None:
         record,
         environment=record.environment | _backbone_weights(trained) | _data_source(trained),
         categories=trained.categories.as_records(),
-        points=[_point(trained, rho, accuracy) for rho, (_, accuracy) in evaluated.items()],
+        points=[_point(folder, trained, rho, accuracy) for rho, (_, accuracy) in evaluated.items()],
         training=record.training | {"loss_scale": trained.loss_scale},
     )
     steps, evaluations = trained.progress.train_seconds, trained.progress.eval_seconds
@@ -154,7 +156,11 @@ def _write_detections(folder: Path, by_rho: Mapping[float | None, list[Detection
     frame.to_parquet(folder / DETECTIONS_FILE)
 
 
-def _point(trained: TrainingResult, rho: float | None, accuracy: Accuracy) -> Point:
+def _point(folder: Path, trained: TrainingResult, rho: float | None, accuracy: Accuracy) -> Point:
+    """Point of one rho; writes its matches into the folder of the run."""
+    evaluation = Evaluation.of(accuracy.matches)
+    file = "matches-dense.npz" if rho is None else f"matches-rho{rho:g}.npz"
+    write_atomically(folder / file, evaluation.to_bytes())
     height, width = trained.val_images[0, Flip.NONE].image.shape[1:]
     cost = count_flops(trained.model, height, width, rho=rho)
     return Point(
@@ -164,6 +170,8 @@ def _point(trained: TrainingResult, rho: float | None, accuracy: Accuracy) -> Po
         width=width,
         accuracy=accuracy.metrics,
         accuracy_batch_size=EVAL_BATCH,
+        accuracy_bounds=evaluation.bounds(accuracy.metrics),
+        matches_file=file,
         gflops=cost.gflops,
         flops_count=cost.count,
         params_m=cost.params_m,

@@ -100,7 +100,7 @@ def predict(
         raise ValueError(f"--precision {precision} is not a precision: use {', '.join(get_args(Precision))}.")
     targets = _targets(_image_files(images), out)
     loaded = load_artifact(artifact)
-    _set_rho(loaded, rho)
+    set_rho(loaded, rho)
     if precision == "auto":
         precision = choose_precision("cpu").precision
     out.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def _targets(files: Sequence[Path], out: Path) -> dict[Path, Path]:
     return targets
 
 
-def _set_rho(artifact: Artifact, rho: float | None) -> None:
+def set_rho(artifact: Artifact, rho: float | None) -> None:
     """Set the share of tokens that the model updates; None keeps that of the training."""
     if rho is None:
         return

@@ -24,7 +24,7 @@ from rhobench.results.sound_decoder import json_object, sound_decoder
 from rhobench.results.text import is_file_name, json_has_bidi, printable, without_bidi
 from rhobench.results.upgrade import upgrade
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the file format, incremented when a reader of the previous version would misread the file."""
 
 FILE_NAME = "record.json"
@@ -107,6 +107,13 @@ class Point:
     """Images per batch of the evaluation; images of different sizes are padded, which can change AP."""
     ap_difference: Number | None = None
     """AP minus that of the same weights in fp32 at the same point, in [-1, 1]; None in fp32."""
+    accuracy_bounds: dict[str, Number | None] = field(default_factory=dict)
+    """Ends of the 95 % intervals of the accuracy over images, as ``ap_low`` and ``ap_high``; empty: not computed.
+
+    They hold for this trained model on other images of the kind, not for another training.
+    """
+    matches_file: str | None = None
+    """File in the folder of the run with the matches of the evaluation, for statistics; None: there is none."""
     gflops: Number | None = None
     """Operations per image in units of 10^9, counted by the rules ``flops_count``."""
     flops_count: Literal["standard", "official"] | None = None
@@ -163,11 +170,11 @@ class Point:
     """File in the folder of the run with everything else that is known about the measurement."""
 
     def flat(self) -> dict[str, Any]:
-        """Every field by name, with each accuracy metric under its own name."""
+        """Every field by name, with each accuracy metric and each end of its interval under its own name."""
         return {
             key: item
             for name, value in vars(self).items()
-            for key, item in (value.items() if name == "accuracy" else ((name, value),))
+            for key, item in (value.items() if name in ("accuracy", "accuracy_bounds") else ((name, value),))
         }
 
 
@@ -329,7 +336,7 @@ def _require_ranges(record: Record, source: str) -> None:
                     "0 and 1. Delete it to repeat the run."
                 )
     for point in record.points:
-        for kind in ("samples", "manifest"):
+        for kind in ("samples", "manifest", "matches"):
             name = getattr(point, f"{kind}_file")
             if name is not None and not is_file_name(name):
                 raise RecordError(f"{source} names the {kind} file {printable(repr(name))}, which is not a file name.")

@@ -13,6 +13,7 @@ from rhobench.config import RunConfig, TrainConfig
 from rhobench.config.conversion import from_dict
 from rhobench.config.paths import run_key, value_at
 from rhobench.results import Record, Store
+from rhobench.results.uncertainty import seed_deviation
 from rhobench.runner.plan_report import PlannedRun, SearchPlan, SweepPlan, describe_step
 from rhobench.study.estimate import (
     UNKNOWN_SPEED,
@@ -75,6 +76,8 @@ def plan_sweep(
         steps=list(dict.fromkeys(describe_step(config.train) for config in planned)),
         estimated_from=UNCOUNTABLE if speed is not UNKNOWN_SPEED and None in hours else speed.source,
         price_per_hour=price_per_hour,
+        seeds=len(study.experiment.seeds),
+        seed_deviation=seed_deviation(store.frame()) if known.records else None,
     )
 
 

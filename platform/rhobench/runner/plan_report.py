@@ -16,6 +16,8 @@ from rhobench.config import TrainConfig
 from rhobench.config.experiment import Sampling
 from rhobench.config.paths import run_key
 from rhobench.runner.preflight import HOURS_OF_A_YEAR, describe_years
+from rhobench.statistics.difference import MIN_SEEDS
+from rhobench.statistics.power import POWER, smallest_difference
 from rhobench.study.known_runs import ResolvedRun
 
 MAX_STEPS = 3
@@ -142,6 +144,10 @@ class SweepPlan:
     """Origin of the estimated hours, or why there are none."""
     price_per_hour: float | None
     """Price of the device of one worker per hour, in any currency; None: not given."""
+    seeds: int
+    """Number of seeds of every configuration."""
+    seed_deviation: float | None
+    """Standard deviation of AP between seeds of runs in the store; None: unknown."""
 
     @property
     def remaining(self) -> list[tuple[TrainConfig, int, float | None]]:
@@ -183,6 +189,9 @@ class SweepPlan:
             "estimated_hours": self.hours,
             "estimated_from": self.estimated_from,
             "price": self.price,
+            "seeds": self.seeds,
+            "seed_deviation": self.seed_deviation,
+            "smallest_difference_sd": smallest_difference(self.seeds),
         }
 
     def card(self) -> Group:
@@ -208,6 +217,7 @@ class SweepPlan:
         yield from self.steps[:MAX_STEPS]
         if len(self.steps) > MAX_STEPS:
             yield f"{len(self.steps) - MAX_STEPS} more kinds of steps, with other batches or rates; --json lists all."
+        yield self._describe_seeds()
         if not self.remaining:
             yield "No run remains to be trained."
             return
@@ -231,6 +241,20 @@ class SweepPlan:
         for reason, count in reasons.items():
             example = next(each.run_id for each in similar if each.describe() == reason)
             yield f"{_plural(count, 'run')} of other settings than in the store, such as {example}: {reason}."
+
+    def _describe_seeds(self) -> str:
+        """What differences between configurations the seeds can show."""
+        smallest = smallest_difference(self.seeds)
+        if smallest is None:
+            return (
+                f"{_plural(self.seeds, 'seed')} per configuration: no difference between trainings can be shown, only "
+                f"between the trained models; that needs at least {MIN_SEEDS} seeds."
+            )
+        known = "" if self.seed_deviation is None else f": {100 * smallest * self.seed_deviation:.1f} AP in this store"
+        return (
+            f"{self.seeds} seeds per configuration show differences from {smallest:.1f} standard deviations between "
+            f"seeds{known} (probability {POWER * 100:.0f} %, two configurations)."
+        )
 
     def _describe_cost(self) -> str:
         if self.hours is None:

@@ -11,12 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from rhobench.config import RunConfig
 from rhobench.data import CocoDetection, DatasetError, Flip, collate
+from rhobench.measure.accuracy import EVAL_BATCH
 from rhobench.model import Detector
 from rhobench.training.batches import EpochBatchSampler, TrainBatch
 from rhobench.training.features import cached_features, collate_features
-
-EVAL_BATCH = 8
-"""Images per batch in evaluation."""
 
 
 def open_images(config: RunConfig, root: Path) -> tuple[CocoDetection, CocoDetection]:

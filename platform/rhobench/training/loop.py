@@ -291,7 +291,8 @@ def _finish_epoch(state: TrainingState, data: TrainingData, status: Status) -> N
         entry |= {"skipped_steps": progress.skipped_steps - before, "loss_scale": state.scaler.get_scale()}
     if _is_scored(state):
         started = time.perf_counter()
-        _, accuracy = evaluate(state.eval_model, data.val_loader(rank, workers), data.val_images, state.device)
+        loader = data.val_loader(rank, workers)
+        _, accuracy = evaluate(state.eval_model, loader, data.val_images, state.device, of_record=False)
         progress.add_time(train, evaluating=time.perf_counter() - started)
         entry |= accuracy.metrics
     progress.history.append(entry)
