@@ -150,11 +150,15 @@ def _replace(patch: Patch, module: ModuleType, owner: Any, name: str, backend: s
     varies = "num_points_list" in _parameters(original)
     replacement = _with_points_of_levels(original, backend) if varies else _function(backend)
     patch.replace(owner, name, replacement)
-    # Some layers keep the function as an attribute, from when they were built.
+    # Some layers keep the function as an attribute, from when they were built. Getting the source of a class is slow.
+    attributes = re.findall(rf"self\.(\w+) = {name}\b", inspect.getsource(module))
     for layer in vars(module).values():
         if inspect.isclass(layer) and issubclass(layer, nn.Module) and layer.__module__ == module.__name__:
-            for attribute in re.findall(rf"self\.(\w+) = {name}\b", inspect.getsource(layer)):
-                patch.replace(layer, attribute, _attribute(attribute, original, replacement))
+            init = vars(layer).get("__init__")
+            used = init.__code__.co_names if inspect.isfunction(init) else ()
+            for attribute in attributes:
+                if name in used and attribute in used:
+                    patch.replace(layer, attribute, _attribute(attribute, original, replacement))
 
 
 def _attribute(name: str, original: Any, replacement: Any) -> property:
