@@ -286,12 +286,12 @@ _SHALLOW = json_object(MAX_DEPTH)
 
 _read_sound = sound_decoder(
     Record,
-    {"schema": Literal[2], "config": _SHALLOW, "environment": _SHALLOW, "training": _SHALLOW},
+    {"schema": Literal[3], "config": _SHALLOW, "environment": _SHALLOW, "training": _SHALLOW},
     required="schema",
 )
 """Reads a record of the current schema; None if anything is wrong with it."""
 
-assert SCHEMA == 2  # a Literal takes no variable
+assert SCHEMA == 3  # a Literal takes no variable
 
 
 def _read_unsound(content: str | bytes, source: str) -> Record:
