@@ -61,8 +61,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         for seed in (0, 1):
             latency: dict[str, Any] = {
                 "latency_ms": ms,
-                "latency_p10_ms": ms * 0.9,
-                "latency_p90_ms": ms * 1.2,
+                "latency_low_ms": ms * 0.9,
+                "latency_high_ms": ms * 1.2,
                 "fps": 1000 / ms,
             }
             add(store, rho, seed, ap=ap + 0.002 * seed, gflops=gflops, **latency)

@@ -177,7 +177,10 @@ def eventful(store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[St
     completed = [record for record in copy.records() if record.status == "completed"]
     stopped, tried = completed[0], completed[1]
     copy.write(replace(stopped, status="stopped", reason="stopped early by <b>asha</b>", points=[]))
-    points = [replace(point, busy_cores=0.512, co_running="python 0.5") for point in tried.points]
+    points = [
+        replace(point, timing_status="shared", timing_reason="other processes used 0.5 cores (python 0.5)")
+        for point in tried.points
+    ]
     copy.write(replace(tried, attempts=[lost, lost], points=points))
     return copy, stopped.run_id, tried.run_id
 
@@ -193,7 +196,7 @@ def test_stopped_runs_are_listed_apart_from_failed_ones_with_their_reason(
     assert stopped not in failures[: failures.index("</section>")]
     for count in ("8 completed", "1 failed", "1 stopped"):
         assert count in text
-    assert "Other processes of the host used more than 0.2 cores during the measurement." in text
+    assert "Their time was disturbed or unstable, so it may not enter the front; the run says why." in text
 
 
 @pytest.mark.browser
@@ -209,9 +212,8 @@ def test_the_details_of_a_run_show_attempts_and_other_processes(
         "2 attempts failed before",
         "2026-11-26T01:02:03, node 0123456789ab",
         "<i>its process</i> ended",
-        "Other processes used the machine while latency was measured.",
-        "python 0.5",
-        "0.51",
+        "The time may not enter a front: other processes used 0.5 cores (python 0.5).",
+        "shared",
     ):
         assert words in card.inner_text()
     page.evaluate(f"location.hash = '#run={stopped}'")

@@ -117,6 +117,20 @@ def test_a_terminal_gets_no_control_characters(store: Store) -> None:
     assert r"\x1b[31m" in text
 
 
+def test_text_of_records_loses_bidirectional_controls(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    marks = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    store.write(hostile("a", experiment=f"{marks}liub{marks}", reason=f"{marks}ρ"))
+    escaped = store.run_dir("b") / "record.json"
+    escaped.parent.mkdir()
+    escaped.write_text(json.dumps(json.loads(hostile("b", experiment=f"liub{marks}").to_json())))  # in ASCII
+    assert {record.experiment for record in store.records()} == {"liub"}
+    assert Store(tmp_path).frame()["experiment"].tolist() == ["liub", "liub"]
+    assert store.records()[0].reason == "ρ"
+    page = write_report(store, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not set(marks) & set(page)
+
+
 def test_problems_are_printable_lines(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for name in ("a\x1b[31m", "b\nc", "d\u202e"):
@@ -176,8 +190,12 @@ def old_point(**fields: Any) -> str:
         changed(schema=1, points=[3]), changed(schema=1, points={"a": 1}), changed(schema=1, points=7.5),
         point(threads=1.5), point(threads=2**70), point(device=1),
         point(flops_count="mine"), point(rho=[0.1]),
+        point(gflops=-6e13), point(latency_ms=-1), point(fps=-0.5), point(threads=-1), point(rho=0), point(rho=1.5),
+        point(accuracy={"ap": 1.5}), point(accuracy={"ap": -1}), changed(cost={"train_seconds": -1}),
+        changed(history=[{"epoch": 1, "ap": 7}]), point(gflops=1e300),
+        *(point().replace('"gflops": 1.0', f'"gflops": {n}') for n in ("NaN", "Infinity", "-Infinity", "1e999")),
         point(samples_file="../../secret"), point(samples_file="/etc/passwd"), point(samples_file=".."),
-        point(samples_file="a\\b"),
+        point(samples_file="a\\b"), point(matches_file="../x.npz"),
         '{"schema": 1e999}', '{"schema": true}', '"\\ud800"', "[" * 200_000, '{"a":' * 200_000, "1" * 10_000,
         changed(reason="\ud800"),
     ],

@@ -15,7 +15,7 @@ import pandas as pd
 from rhobench.config.metrics import METRICS, Metric
 from rhobench.dashboards.figures.card import Tables
 from rhobench.dashboards.figures.style import SERIES, SYMBOLS
-from rhobench.results import ENDED_EARLY, MAX_BUSY_CORES, Record, configuration_labels, samples_rho, varied_fields
+from rhobench.results import ENDED_EARLY, Record, configuration_labels, samples_rho, timing_statuses, varied_fields
 from rhobench.results.pareto import CONFIGURATION_COLUMNS
 
 LABELS = {
@@ -38,6 +38,8 @@ LABELS = {
     "busy_cores": "Cores used by other processes",
     "co_running": "Other programs and their cores",
     "timing_status": "Timing",
+    "timing_reason": "Reason of the timing status",
+    "manifest_file": "Manifest of the measurement",
     "batch_size": "Batch size",
     "precision": "Precision",
     "height": "Input height (px)",
@@ -94,6 +96,8 @@ def page_data(tables: Tables, records: list[Record], *, verdicts_of_pairs: dict[
         verdicts_of_pairs: sentence on the paired test of two runs, by "RUN_ID|RUN_ID".
     """
     frame = tables.frame.assign(sampled=samples_rho(tables.frame))
+    timed = frame["latency_ms"].notna()
+    frame["timing_status"] = timing_statuses(tables.frame).where(timed, None)
     frame["label"] = configuration_labels(tables.frame)
     models = sorted(set(zip(frame["model"], frame["backbone"], strict=True)))
     frame["look"] = [models.index(pair) for pair in zip(frame["model"], frame["backbone"], strict=True)]
@@ -116,7 +120,6 @@ def page_data(tables: Tables, records: list[Record], *, verdicts_of_pairs: dict[
         "symbols": SYMBOLS,
         "configuration": CONFIGURATION_COLUMNS,
         "ended": ENDED_EARLY,
-        "busy": MAX_BUSY_CORES,
         "runs": _details(records),
         "environments": _environments(records),
         "classes": _by_point(tables.breakdown, "class"),

@@ -31,7 +31,7 @@ from rhobench.dashboards.page_data import distinct_environments, environment_lin
 from rhobench.dashboards.published import published_points
 from rhobench.dashboards.store_tables import read_tables
 from rhobench.dashboards.token_gallery import token_gallery
-from rhobench.results import MAX_BUSY_CORES, Record, Store, by_configuration
+from rhobench.results import Record, Store, by_configuration, timing_statuses
 from rhobench.results.expectations import Verdict
 
 SCRIPTS = ("dom", "data", "figures", "explorer", "cards", "table", "gallery", "main")
@@ -257,8 +257,8 @@ def _provenance(records: list[Record], frame: pd.DataFrame) -> str:
         if m.interval and frame[name].notna().any()
     ]
     facts += [("Bars", "; ".join([*bars, "otherwise plus and minus the standard deviation over seeds"]))]
-    if (frame["busy_cores"] > MAX_BUSY_CORES).any():
-        text = f"Other processes of the host used more than {MAX_BUSY_CORES:g} cores during the measurement."
+    if (timing_statuses(frame) != "ok").any():
+        text = "Their time was disturbed or unstable, so it may not enter the front; the run says why."
         facts += [("Hollow latency markers", text)]
     facts += [("FLOPs", counts[name]) for name in counts if name in set(frame["flops_count"])]
     facts += [(label, _values(frame[name])) for name, label in (("device", "Device"), ("backend", "Attention backend"))]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rhobench.config import ModelConfig
+from rhobench.model.dropout import Dropout
 from rhobench.model.heads import Prediction, PredictionHead
 from rhobench.model.layers import FeedForward, build_memory_attention
 from rhobench.model.sparsity import TokenSelection
@@ -19,7 +20,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.attention = build_memory_attention(config)
         self.norm = nn.LayerNorm(config.hidden_dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.ffn = FeedForward(config)
 
     def forward(

@@ -8,9 +8,11 @@ from rhobench.results.pareto import (
     MAX_BUSY_CORES,
     by_configuration,
     configuration_labels,
+    describe_left_out,
     front_mask,
     rho_label,
     samples_rho,
+    timing_statuses,
     varied_fields,
 )
 from rhobench.results.record import SCHEMA, Attempt, Point, Record, RecordError, read_record, write_record
@@ -32,11 +34,13 @@ __all__ = [
     "by_configuration",
     "configuration_labels",
     "describe_environment",
+    "describe_left_out",
     "front_mask",
     "printable",
     "read_record",
     "rho_label",
     "samples_rho",
+    "timing_statuses",
     "varied_fields",
     "write_record",
 ]

@@ -40,7 +40,7 @@ from rhobench.results.table import (
     rows_of,
     table_of,
 )
-from rhobench.results.text import is_file_name, printable
+from rhobench.results.text import is_file_name, printable, without_bidi
 
 ACTIVE_FILE = "attempt.json"
 """Name of the file of the active attempt, in the folder of its run."""
@@ -130,7 +130,9 @@ class Store:
             if not path.endswith(VERDICTS_SUFFIX):
                 continue
             try:
-                read = [from_dict(Verdict, entry) for entry in json.loads(self.files.read(path))["verdicts"]]
+                read = [
+                    from_dict(Verdict, entry) for entry in without_bidi(json.loads(self.files.read(path)))["verdicts"]
+                ]
                 for verdict in read:
                     metric(verdict.metric)  # raises MetricError, a ValueError, if there is no such metric
                 verdicts += read

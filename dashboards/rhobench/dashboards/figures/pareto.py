@@ -13,7 +13,7 @@ from rhobench.config.metrics import Metric, metric
 from rhobench.dashboards.figures.card import FigureCard
 from rhobench.dashboards.figures.labels import place_labels
 from rhobench.dashboards.figures.style import MUTED, SERIES, SURFACE, SYMBOLS, canvas, seeds_text, show_empty
-from rhobench.results import ENDED_EARLY, MAX_BUSY_CORES, by_configuration
+from rhobench.results import ENDED_EARLY, by_configuration, describe_left_out
 
 CORNERS = {
     ("lower", "higher"): ("↖ better", 0),
@@ -41,9 +41,9 @@ def pareto(
 ) -> go.Figure:
     """Plot two metrics against each other, with one marker per configuration and one front per setting.
 
-    The subtitle counts failed and stopped runs. A marker is hollow if one of its metrics is a time that was measured
-    while other processes used the machine. The ``meta`` of a trace is "front", "dominated" or "line"; the last entry of
-    the ``customdata`` of a marker is the id of its first run.
+    The subtitle counts failed and stopped runs. A marker is hollow if one of its metrics is a time that may not enter
+    the front, which the hover text explains. The ``meta`` of a trace is "front", "dominated" or "line"; the last entry
+    of the ``customdata`` of a marker is the id of its first run.
 
     Args:
         frame: rows of ``Store.frame()``.
@@ -92,7 +92,7 @@ def pareto(
 
 def _markers(rows: pd.DataFrame, cost: Metric, value: Metric, color: str, symbol: str, *, on_front: bool) -> go.Scatter:
     x, y = rows[cost.name] * cost.scale, rows[value.name] * value.scale
-    disturbed = _is_disturbed(rows, cost, value)
+    disturbed = _is_disturbed(rows)
     labelled = bool((rows["text"] != "").any())
     return go.Scatter(
         x=x.tolist(),
@@ -119,8 +119,8 @@ def _markers(rows: pd.DataFrame, cost: Metric, value: Metric, color: str, symbol
 
 
 def _spread(rows: pd.DataFrame, m: Metric, color: str) -> dict[str, Any] | None:
-    """Error bars: percentiles of the repeated measurement if the metric has them, else the deviation over seeds."""
-    if m.interval:
+    """Error bars: the 95 % interval of the measurement if the metric has one, else the deviation over seeds."""
+    if m.interval and rows[list(m.interval)].notna().any(axis=None):
         above, below = rows[m.interval[1]] - rows[m.name], rows[m.name] - rows[m.interval[0]]
     else:
         above = below = rows[f"{m.name}_sd"]
@@ -173,13 +173,13 @@ def _hover(row: dict[Hashable, Any], cost: Metric, value: Metric) -> str:
         spread = ""
         if m.interval and pd.notna(row[m.interval[0]]):
             low, high = (m.format(row[column]) for column in m.interval)
-            spread = f" [p10 {low}, p90 {high}]"
+            spread = f" [{low} to {high}]"
         elif row["n"] > 1 and row[f"{m.name}_sd"] > 1e-6 * abs(row[m.name]):
             spread = f" ± {m.format(row[f'{m.name}_sd'])}"
         lines.append(f"{m.title} <b>{m.format(row[m.name])}</b>{spread}")
-    if (cost.timed or value.timed) and row["busy_cores"] > MAX_BUSY_CORES:
-        programs = f": {html.escape(row['co_running'])}" if isinstance(row["co_running"], str) else ""
-        lines.append(f"measured while other processes used {row['busy_cores']:.1f} cores{programs}")
+    if row["timing_status"] != "ok":
+        reason = f": {html.escape(row['timing_reason'])}" if isinstance(row["timing_reason"], str) else ""
+        lines.append(f"time is {row['timing_status'].replace('_', ' ')}, not eligible for the front{reason}")
     return "<br>".join([*lines, seeds_text(row["n"], row["n"]), "<i>click for details of the run</i>"])
 
 
@@ -187,18 +187,15 @@ def _pareto_subtitle(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, valu
     parts = [f"{int(rows['on_front'].sum())} of {len(rows)} configurations on the front"]
     if len(rows):
         parts.append(seeds_text(rows["n"].min(), rows["n"].max()))
-    bars = [f"{m.noun} p10 to p90 of the timed calls" for m in (cost, value) if m.interval]
+    bars = [f"{m.noun} 95 % interval of the measurement" for m in (cost, value) if m.interval]
     bars += [f"{m.label} ± sd over seeds" for m in (cost, value) if not m.interval and _varies(rows, m)]
     if len(rows) and bars:
         parts.append("bars: " + ", ".join(bars))
     settings = rows["setting"].nunique()
     if settings > 1:
         parts.append(f"{settings} settings that cannot be compared, one front each")
-    if disturbed := int(_is_disturbed(rows, cost, value).sum()):
-        parts.append(
-            f"hollow: measured while other processes used more than {MAX_BUSY_CORES:g} cores "
-            f"({disturbed} of {len(rows)})"
-        )
+    if left_out := describe_left_out(rows):
+        parts.append(f"hollow: {left_out}")
     counts = frame.drop_duplicates("run_id")["status"].value_counts()
     parts += [
         f"{counts[status]} {status} run{'s' if counts[status] > 1 else ''} not shown"
@@ -208,9 +205,9 @@ def _pareto_subtitle(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, valu
     return "; ".join(parts)
 
 
-def _is_disturbed(rows: pd.DataFrame, cost: Metric, value: Metric) -> pd.Series:
-    """Whether each row has a time that was measured while other processes used the machine."""
-    return (rows["busy_cores"] > MAX_BUSY_CORES) & (cost.timed or value.timed)
+def _is_disturbed(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row has a time that may not enter the front."""
+    return rows["timing_status"] != "ok"
 
 
 CARDS = (

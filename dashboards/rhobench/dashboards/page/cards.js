@@ -1,7 +1,7 @@
 // ---- details of a run
 
 const POINT = ['protocol', 'device', 'backend', 'threads', 'batch_size', 'precision', 'height', 'width', 'flops_count', 'latency_samples',
-  'load_average', 'busy_cores', 'co_running', 'timing_status', 'samples_file'];
+  'load_average', 'busy_cores', 'co_running', 'samples_file', 'manifest_file'];
 const COST = ['train_seconds', 'eval_seconds', 'cpu_seconds', 'gpu_seconds', 'started_at', 'finished_at'];
 
 function definitions(items) {
@@ -17,8 +17,10 @@ function measured(row) {
     const range = ends && ends.every((end) => end !== null && end !== undefined) ? ` [${ends.map((end) => formatMetric(name, end)).join(' to ')}]` : '';
     return [DATA.metrics[name].title, formatMetric(name, value(name, row)) + range];
   });
-  const note = (value('busy_cores', row) ?? 0) > DATA.busy ? [['Note', 'Other processes used the machine while latency was measured.']] : [];
-  return [...note, ...metrics, ...known(POINT, row)];
+  const status = value('timing_status', row);
+  const reason = 'timing_reason' in DATA.columns && value('timing_reason', row);
+  const note = [['Timing', reason ? `${status}: ${reason}` : status]];
+  return [...(status ? note : []), ...metrics, ...known(POINT, row)];
 }
 
 async function copyAddress(button) {

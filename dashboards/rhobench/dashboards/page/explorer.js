@@ -46,9 +46,9 @@ function configurations(rows, x, y) {
       group[name] = means.length ? mean(means) : null;
       group[name + ':sd'] = deviation(means);
     }
-    const busy = Math.max(...group.rows.map((row) => value('busy_cores', row) ?? 0));
-    group.disturbed = isTimed(x, y) && busy > DATA.busy ? busy : 0;
-    group.invalid = isTimed(x, y) && group.rows.some((row) => value('timing_status', row) === 'invalid');
+    // Only times with the status "ok" may enter a front.
+    group.status = isTimed(x, y) ? group.rows.map((row) => value('timing_status', row) ?? 'ok').find((status) => status !== 'ok') : undefined;
+    group.invalid = group.status !== undefined;
   }
   return { found, known };
 }
@@ -96,8 +96,7 @@ function hoverText(group, x, y) {
   const shown = new Set(['rho', 'rho_infer', 'model', 'backbone', 'seed', 'status']);
   const settings = DATA.filters.filter((name) => !shown.has(name)).slice(0, 10);
   for (const name of settings) lines.push(`${escaped(label(name))} ${escaped(format(name, value(name, row), row)).slice(0, 60)}`);
-  if (group.disturbed) lines.push(`measured while other processes used ${group.disturbed.toFixed(1)} cores`);
-  if (group.invalid) lines.push('the timing is invalid and not on a front');
+  if (group.invalid) lines.push(`the timing is ${group.status.replace('_', ' ')} and not on a front`);
   if (group.near) lines.push('within the noise of the front');
   lines.push(`n = ${group.n} seed${group.n > 1 ? 's' : ''}`);
   return lines.join('<br>');
@@ -128,7 +127,7 @@ function markers(groups, x, y, kind, total) {
     cliponaxis: false,
     marker: {
       color,
-      symbol: groups.map((group) => (group.invalid ? 'x-thin-open' : look.symbol + (group.disturbed || group.near ? '-open' : ''))),
+      symbol: groups.map((group) => (group.invalid ? 'x-thin-open' : look.symbol + (group.near ? '-open' : ''))),
       size: onFront ? 12 : groups.map((group) => (group.near ? 11 : 8)),
       opacity: onFront ? 1 : groups.map((group) => (group.near ? 0.95 : total > MANY ? 0.35 : 0.5)),
       line: { width: onFront ? 1.5 : groups.map((group) => (group.near || group.invalid ? 1.5 : 0)), color: onFront ? themed('#ffffff') : color },
@@ -195,8 +194,7 @@ function summary(found, known, x, y, flat) {
   if (shown.length) parts.push('bars: ' + shown.map(bar).join(', '));
   const settings = new Set(found.map((group) => group.setting)).size;
   if (settings > 1) parts.push(`${settings} settings that cannot be compared, one front each`);
-  if (count((g) => g.disturbed)) parts.push(`hollow: other processes used more than ${DATA.busy} cores (${count((g) => g.disturbed)} of ${found.length})`);
-  if (count((g) => g.invalid)) parts.push(`${count((g) => g.invalid)} invalid timings (×) on no front`);
+  if (count((g) => g.invalid)) parts.push(`${count((g) => g.invalid)} of ${found.length} on no front because of their timing (×)`);
   const states = {};
   for (const run of new Set(visible.map((row) => value('run_id', row)))) {
     const status = value('status', rowsOfRun.get(run)[0]);
