@@ -35,10 +35,9 @@ SAME_CONFIGURATION = frozenset({"experiment", "seed"})
 
 _ACCURACY, _BOUNDS = accuracy_metrics(), accuracy_bounds()
 
-_POINT = [field.name for field in dataclasses.fields(Point) if field.name not in BREAKDOWNS]
+_POINT = [field.name for field in dataclasses.fields(Point) if field.name not in {*BREAKDOWNS, "accuracy_bounds"}]
 _AT = _POINT.index("accuracy")
-assert _POINT[_AT + 1] == "accuracy_bounds"
-_BEFORE, _AFTER = _POINT[1:_AT], _POINT[_AT + 2 :]  # rho, the first field, stands elsewhere among the columns
+_BEFORE, _AFTER = _POINT[1:_AT], _POINT[_AT + 1 :]  # rho, the first field, stands elsewhere among the columns
 _before_accuracy, _after_accuracy = operator.attrgetter(*_BEFORE), operator.attrgetter(*_AFTER)
 
 _FIELDS = {field.name for field in dataclasses.fields(RunConfig)}
