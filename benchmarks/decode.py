@@ -26,7 +26,7 @@ from torchvision.transforms import functional
 from rhobench.config import OFFICIAL_AUGMENTATION, DataConfig
 from rhobench.data import Flip
 from rhobench.data.augmentation import View, augment, sample_view
-from rhobench.data.transforms import decode
+from rhobench.data.pixels import decode
 
 CONFIG = DataConfig(**OFFICIAL_AUGMENTATION)
 Drawn = tuple[Path, Flip, View]
@@ -68,7 +68,7 @@ def draw_views(files: list[Path]) -> list[Drawn]:
     drawn = []
     for number, file in enumerate(files):
         with Image.open(file) as image:
-            drawn.append((file, Flip(number % 2), sample_view(CONFIG, image.height, image.width, 0, number)))
+            drawn.append((file, Flip(number % 2), sample_view(CONFIG, image.height, image.width, 0, file.name)))
     return drawn
 
 

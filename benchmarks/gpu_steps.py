@@ -205,6 +205,47 @@ def _inference(model: torch.nn.Module, image: Tensor, mask: Tensor, precision: s
     torch.cuda.synchronize()
 
 
+def measuring(peers: list[Path]) -> Found:
+    """Measure a whole model as `rhobench measure` does, with the state of the GPU beside it."""
+    from dataclasses import asdict, replace
+
+    from rhobench.config.protocols import PROTOCOLS
+    from rhobench.data import Batch, Target
+    from rhobench.measure.gpu import watch_of
+    from rhobench.measure.latency import measure_latency
+    from rhobench.measure.timed_calls import TimedModel
+    from rhobench.model import MODELS, build_model
+    from rhobench.model.precision import choose_precision
+
+    torch.manual_seed(0)
+    model = build_model(replace(MODELS["sparse_detr_r50"], num_classes=91)).eval().to("cuda")
+    target = Target(1, torch.zeros(0), torch.zeros(0, 4), (800, 1066))
+    batch = Batch(torch.randn(1, 3, 800, 1066), torch.zeros(1, 800, 1066, dtype=torch.bool), (target,))
+    points = {
+        f"{rho} {precision}{' compiled' * compiled}": TimedModel(
+            model=model, batches=[batch], rho=rho, precision=precision, compiled=compiled
+        )
+        for rho in (1.0, 0.1)
+        for precision in ("fp32", "bf16")
+        for compiled in (False, True)
+    }
+    watch = watch_of(torch.device("cuda"))
+    found: Found = {"gpu": None if watch is None else watch.describe(), "auto": str(choose_precision("cuda"))}
+    for name, latency in measure_latency(points, PROTOCOLS["latency"]).items():
+        found[name] = {
+            "latency_ms": latency.latency_ms,
+            "interval_ms": latency.interval_ms,
+            "device_ms": latency.device_median_ms,
+            "first_call_s": latency.first_call_s,
+            "status": latency.status,
+            "reason": latency.reason,
+            "energy_j": latency.energy_j,
+            "peak_memory_mib": latency.peak_memory_mib,
+            "conditions": asdict(latency.conditions),
+        }
+    return found
+
+
 def bench(peers: list[Path]) -> Found:
     """Time both forms, the reference, its compiled form and the peers; the most important problems first."""
     others = _peers(peers)
@@ -249,7 +290,8 @@ def _peers(folders: list[Path]) -> dict[str, Attention]:
 
 
 STEPS: Mapping[str, Callable[[list[Path]], Found]] = {
-    step.__name__: step for step in (tests, memory, small, ceilings, host, hits, launches, models, backward, bench)
+    step.__name__: step
+    for step in (tests, memory, small, ceilings, host, hits, launches, models, measuring, backward, bench)
 }
 
 if __name__ == "__main__":

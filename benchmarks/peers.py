@@ -1,7 +1,8 @@
 """Third-party kernels of deformable attention to compare with, built from clones that are not in this repository.
 
 A peer is a folder with a clone: the official kernels from github.com/fundamentalvision/Deformable-DETR (the Sparse DETR
-repository has the same ones), or the Triton kernels from github.com/rziga/msda-triton.
+repository has the same ones), the Triton kernels from github.com/rziga/msda-triton, or deformops from
+github.com/tue-p8n/deformops, which also runs on a CPU; it needs Python 3.12 and may be an unpacked wheel.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ Plain = Callable[[Tensor, list[tuple[int, int]], Tensor, Tensor], Tensor]
 
 OFFICIAL_HEADER = "models/ops/src/cuda/ms_deform_im2col_cuda.cuh"
 TRITON_PACKAGE = "src/msda_triton"
+DEFORMOPS_MODULE = "deformops/registry/msda.py"
 """Paths by which the clones are recognised."""
 
 # The official binding does not compile with current versions of PyTorch. The kernels do, if a header that PyTorch has
@@ -72,8 +74,11 @@ def find_peers(folders: list[Path]) -> tuple[dict[str, Attention], dict[str, str
                 found["official"] = _with_both_forms(official(folder))
             elif (folder / TRITON_PACKAGE).is_dir():
                 found["msda-triton"] = _with_both_forms(msda_triton(folder))
+            elif deformops_root(folder) is not None:
+                found["deformops"] = _with_both_forms(deformops(folder))
             else:
-                failed[str(folder)] = f"it contains neither {OFFICIAL_HEADER} nor {TRITON_PACKAGE}"
+                paths = OFFICIAL_HEADER, TRITON_PACKAGE, DEFORMOPS_MODULE
+                failed[str(folder)] = f"it contains none of {', '.join(paths)}"
         except Exception as error:  # third-party code may raise anything
             failed[str(folder)] = f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
     return found, failed
@@ -151,6 +156,27 @@ def msda_triton(folder: Path) -> Plain:
     def attend(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
         sizes = known.setdefault(tuple(shapes), torch.tensor(shapes, device=value.device))
         return operator(value, sizes, locations, weights, "zeros", False).flatten(2)
+
+    return attend
+
+
+def deformops_root(folder: Path) -> Path | None:
+    """The folder to import deformops from: of a clone or of an unpacked wheel."""
+    return next((root for root in (folder, folder / "src") if (root / DEFORMOPS_MODULE).is_file()), None)
+
+
+def deformops(folder: Path) -> Plain:
+    """Import deformops: Triton kernels on a GPU, plain PyTorch on a CPU, as it chooses by itself."""
+    sys.path.insert(0, str(deformops_root(folder)))
+    operator = importlib.import_module("deformops.registry").msda
+    known: dict[tuple[tuple[int, int], ...], tuple[Tensor, Tensor]] = {}
+
+    def attend(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+        if tuple(shapes) not in known:
+            sizes = torch.tensor(shapes, device=value.device)
+            known[tuple(shapes)] = sizes, sizes.prod(1).cumsum(0) - sizes.prod(1)
+        # It wants weights in the dtype of the value
+        return operator(value, *known[tuple(shapes)], locations, weights.to(value.dtype))
 
     return attend
 

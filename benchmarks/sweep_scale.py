@@ -30,6 +30,7 @@ from rhobench.cluster.progress_table import ProgressTable
 from rhobench.cluster.run_queue import Run
 from rhobench.cluster.run_task import Execute, RunTask
 from rhobench.cluster.session import Cluster, ray_session
+from rhobench.cluster.stop_signals import StopSignals
 from rhobench.cluster.sweep import run_sweep
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
@@ -95,7 +96,7 @@ def sweep(
     """Execute runs in a sweep with a new store."""
     progress, store = TimedProgress(runs), Store(Path(tempfile.mkdtemp(prefix="rhobench-scale-")))
     store.claim(replace(EXPERIMENTS["demo"](), base=base))
-    run_sweep(runs, store, cluster, progress, base=base, options=SweepOptions(), execute=execute)
+    run_sweep(runs, store, cluster, progress, base=base, options=SweepOptions(), stop=StopSignals(), execute=execute)
     return progress, store
 
 

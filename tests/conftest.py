@@ -1,8 +1,9 @@
-"""How tests share the machine, and an S3 server for stores in buckets."""
+"""How tests share the machine, an S3 server for stores in buckets, and simulated detectors."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import socket
 import subprocess
@@ -10,6 +11,8 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -19,6 +22,8 @@ AWS = {
     "AWS_SECRET_ACCESS_KEY": "secret-of-a-test",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+
+SIMULATION = Path(__file__).parents[1] / "benchmarks" / "interval_coverage.py"
 
 
 # By default Ray lowers the priority of its workers, which would starve next to the other tests.
@@ -75,3 +80,15 @@ def s3_url(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     fs.S3FileSystem(**server, allow_bucket_creation=True).create_dir(bucket)
     options = "&".join(f"{name}={value}" for name, value in server.items())
     return lambda prefix: f"s3://{bucket}/{prefix}?{options}"
+
+
+@pytest.fixture(scope="session")
+def simulation() -> ModuleType:
+    """The simulated detectors of ``benchmarks/interval_coverage.py``."""
+    spec = importlib.util.spec_from_file_location("interval_coverage", SIMULATION)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["interval_coverage"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

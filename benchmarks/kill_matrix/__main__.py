@@ -1,12 +1,14 @@
 """Kills parts of a sweep at random moments, continues it, and checks that nothing is lost, repeated or left over.
 
-    python benchmarks/kill_matrix [--kills N] [--seed S] [--only VICTIM] [--out FILE.json] [--json]
+    python benchmarks/kill_matrix [--kills N] [--seed S] [--only VICTIM] [--workers N] [--out FILE.json] [--json]
 
 Every sweep has six short runs and starts with `rhobench run` and a new store on a Ray cluster of two nodes on this
-machine. Victims: a training `process` (or one that prepares data or measures), a worker `node` with all its processes,
-the `driver`, a process during the `write` of a record, or `all` processes including the cluster. The same command is
-repeated until it exits with status 0. A kill takes about 90 seconds on two cores. Results are written after every kill:
-started again with the same FILE and seed, the script continues with the missing kills.
+machine. SIGKILL hits a training `process` (or one that measures), a worker `node` with all its
+processes, the `driver`, a process during the `write` of a record, or `all` processes including the cluster. SIGTERM and
+SIGUSR1 go to the driver, which must end within 30 seconds, with checkpoints of all trainings. The same command is
+repeated until it exits with status 0. With `--workers 2`, every run has two training workers. A kill takes about 90
+seconds on two cores. Results are written after every kill: started again with the same FILE, seed and number of
+workers, the script continues with the missing kills.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import datetime
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +32,7 @@ from checks import find_problems, finished_runs, results_of
 from steps import (
     KILL_ORDER,
     RUNS,
+    TINY,
     Driver,
     Moment,
     RayCluster,
@@ -67,8 +71,20 @@ CASES = [
     ("driver", "scoring"),
     ("node", "checkpointing"),
     ("all", "measuring"),
+    ("SIGTERM", "training"),
+    ("SIGUSR1", "training"),
+    ("SIGTERM", "checkpointing"),
+    ("SIGUSR1", "scoring"),
+    ("SIGTERM", "measuring"),
+    ("SIGUSR1", "starting"),
 ]
-"""Pairs of a victim and a phase, or the process, status and moment of a write. The first five cover all victims."""
+"""Pairs of a victim, or of a signal to the driver, and a phase, or the process, status and moment of a write.
+
+The first five cover all victims of SIGKILL.
+"""
+
+STOP_SIGNALS = ("SIGTERM", "SIGUSR1")
+"""Signals to the driver among the victims."""
 
 NEW_NODE_S = 3.0
 """Seconds between the death of a node and the start of a new one."""
@@ -79,8 +95,9 @@ MAX_COMMANDS = 4
 class Bench:
     """Runs sweeps one after another on a cluster, which is restarted after it has been killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, workers: int) -> None:
         self.folder = folder
+        self.settings = TINY | {"train.num_workers": str(workers)}
         self.cluster: RayCluster | None = None
         self.spans = {"starting": 4.0, "checkpointing": 0.0, "scoring": 0.1}
         self.reference: dict[str, dict[str, Any]] = {}
@@ -90,7 +107,7 @@ class Bench:
         """Start the command."""
         if self.cluster is None:
             self.cluster = RayCluster(self.folder)
-        return Driver(self.folder, store, self.cluster.address)
+        return Driver(self.folder, store, self.cluster.address, settings=self.settings)
 
     def close(self) -> list[str]:
         """Stop the cluster, and describe processes that are still running."""
@@ -150,7 +167,9 @@ def run_case(bench: Bench, case: Case, store: Path, rng: random.Random) -> None:
             kept = finished_runs(opened)
             killed = _kill_victim(bench, case, driver, opened, rng)
     case.finished, case.in_mid_run = len(kept), len(killed)
-    status = driver.wait()
+    signalled, status = time.monotonic(), driver.wait()
+    if case.victim in STOP_SIGNALS and case.at_s is not None:
+        case.problems += _problems_of_stop(case.victim, status, time.monotonic() - signalled, opened)
     case.commands = 1
     case.first_driver = "killed" if status == -9 else _describe_exit(status, driver)
     while status != 0 and case.commands < MAX_COMMANDS:
@@ -166,8 +185,18 @@ def run_case(bench: Bench, case: Case, store: Path, rng: random.Random) -> None:
     case.retries = sum(len(record.attempts) for record in opened.records())
 
 
+def _problems_of_stop(victim: str, status: int | None, seconds: float, store: Store) -> list[str]:
+    """Describe how a driver did not end as a stop signal asks it to."""
+    found = [f"exit status {status}"] * (status != 128 + signal.Signals[victim])
+    found += [f"ended {seconds:.0f} s after the signal"] * (seconds > 30)
+    return found + [f"{attempt.run_id} still has an attempt" for attempt in unfinished_attempts(store)]
+
+
 def _kill_victim(bench: Bench, case: Case, driver: Driver, store: Store, rng: random.Random) -> list[ActiveAttempt]:
     """Kill the victim, and return the unfinished attempts that this ended."""
+    if case.victim in STOP_SIGNALS:
+        driver.process.send_signal(signal.Signals[case.victim])
+        return []  # a training that ends on request is no failed attempt
     if case.victim == "driver":
         kill(driver.process.pid)
         return _attempts_of_killed_driver(store)
@@ -239,12 +268,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the missing cases of the matrix; return exit status 1 if there are any problems."""
     options = _parse(arguments)
     adopt_orphans()
-    report = _load_report(options.out, options.seed)
+    report = _load_report(options.out, options.seed, options.workers)
     done = {(case["victim"], case["phase"]) for case in report["cases"]}
     chosen = [case for case in CASES if options.only in (None, case[0])][: options.kills]
     missing = [case for case in chosen if case not in done]
     with tempfile.TemporaryDirectory(prefix="kill-", ignore_cleanup_errors=True) as folder:
-        bench = Bench(Path(folder))
+        bench = Bench(Path(folder), options.workers)
         try:
             if "undisturbed" not in report:
                 bench.run_undisturbed()
@@ -269,14 +298,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(bool(left) or any(case["problems"] for case in report["cases"]))
 
 
-def _load_report(file: Path, seed: int) -> dict[str, Any]:
+def _load_report(file: Path, seed: int, workers: int) -> dict[str, Any]:
     """Report of an earlier start on the same machine with the same seed, or an empty one."""
     device = f"{cpu_model()}, {usable_cores()} cores"
     if file.exists():
         report = json.loads(file.read_text())
-        if (report["device"], report["seed"]) == (device, seed):
+        if (report["device"], report["seed"], report.get("workers", 1)) == (device, seed, workers):
             return report
-    return {"date": datetime.date.today().isoformat(), "device": device, "seed": seed, "runs": RUNS, "cases": []}
+    today = datetime.date.today().isoformat()
+    return {"date": today, "device": device, "seed": seed, "workers": workers, "runs": RUNS, "cases": []}
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -286,6 +316,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", choices=sorted({victim for victim, _ in CASES}), help="run only cases with this victim"
     )
+    parser.add_argument("--workers", type=int, default=1, help="training workers of every run", metavar="N")
     parser.add_argument(
         "--out", type=Path, default=Path("kill-matrix.json"), metavar="FILE.json", help="file of the results"
     )

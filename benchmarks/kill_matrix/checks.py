@@ -23,11 +23,12 @@ EXPECTED_FILES = {
     "record.json",
     "model.safetensors",
     "detections.parquet",
-    "samples.parquet",
     "tensorboard",
     "error.txt",
 }
 """Files that the folder of a finished run may contain."""
+MEASUREMENT_FILES = ("samples-", "measurement-")
+"""Beginnings of the names of further files, which contain the time of a measurement."""
 
 
 def result_of(store: Store, record: Record) -> dict[str, Any]:
@@ -97,7 +98,8 @@ def leftover_files(store: Store) -> Iterator[str]:
     for folder in sorted((store.path / "runs").iterdir()):
         for file in sorted(folder.iterdir()):
             temporary = file.name.startswith(".record.json.") or file.name.startswith(f".{ATTEMPT_FILE}.")
-            if file.name not in EXPECTED_FILES and not temporary:
+            named = file.name in EXPECTED_FILES or file.name.startswith(MEASUREMENT_FILES)
+            if not named and not temporary:
                 yield f"{folder.name}/{file.name} is left over"
     if (store.path / ".ray").exists():
         yield f".ray is left over with {len(list((store.path / '.ray').iterdir()))} folders"

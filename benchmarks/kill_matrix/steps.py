@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,8 +112,15 @@ class RayCluster:
 class Driver:
     """Process of the command `rhobench run`, with its output in a file."""
 
-    def __init__(self, folder: Path, store: Path, address: str, varied: Sequence[str] = VARIED) -> None:
-        options = [option for field, value in TINY.items() for option in ("--set", f"{field}={value}")]
+    def __init__(
+        self,
+        folder: Path,
+        store: Path,
+        address: str,
+        varied: Sequence[str] = VARIED,
+        settings: Mapping[str, str] = TINY,
+    ) -> None:
+        options = [option for field, value in settings.items() for option in ("--set", f"{field}={value}")]
         cli = [sys.executable, "-c", "from rhobench.cli import main; main()", "run", "demo", "--json"]
         self.log = store.with_suffix(".log")
         with self.log.open("w") as log:
@@ -226,7 +233,7 @@ class Moment:
         """Descriptions of the events of the phase that have happened so far."""
         match self.phase:
             case "starting":
-                yield from ["the start of data preparation"] * self.driver.has_printed("preparing data")
+                yield from ["the start of the first process"] * self.driver.has_printed(": starting")
             case "training":
                 yield from (f"the start of {file.parent.name}" for file in self.store.glob("runs/*/attempt.json"))
             case "checkpointing":
@@ -248,7 +255,7 @@ def _changed_ns(file: Path) -> int:
 
 def find_worker(phase: str, store: Store, driver: Driver, rng: random.Random) -> int | None:
     """Process id of a random worker of Ray in a phase; None if the driver ends before there is one."""
-    title = {"starting": "ray::prepare", "measuring": "ray::measure_runs"}.get(phase)
+    title = {"starting": "ray::ImplicitFunc", "measuring": "ray::measure_runs"}.get(phase)
     while driver.process.poll() is None:
         ours = descendants(os.getpid())
         if title is not None:

@@ -78,7 +78,7 @@ def test_a_folder_without_kernels_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", [*sys.path])
     found, failed = load("peers").find_peers([tmp_path])
     assert found == {}
-    assert "it contains neither models/ops/src/cuda" in failed[str(tmp_path)]
+    assert "it contains none of models/ops/src/cuda" in failed[str(tmp_path)]
 
 
 def test_every_step_is_implemented(monkeypatch):

@@ -27,14 +27,22 @@ COMMANDS: dict[str, set[str]] = {
     "experiments": set(),
     "pareto": {"--x", "--y"},
     "report": {"--out"},
+    "dashboard": {"--port", "--host"},
+    "runs": {"--where", "--sort"},
+    "show": set(),
+    "export": {"--figure", "--format", "--table", "--out"},
     "reproduce": {"--cost-only", "--format"},
     "cost": {"--rho", "--size", "--count"},
     "predict": {"--out", "--rho"},
     "benchmark": {"--store", "--name", "--kind", "--data", "--rho", "--engine"},
     "weights onnx": {"--out", "--rho", "--size"},
+    "evaluate": {"--data", "--split", "--rho", "--out"},
+    "compare": {"--store", "--metric"},
     "weights import": {"--model", "--out"},
     "weights export": {"--out"},
     "data check": set(),
+    "data convert": set(),
+    "data show": {"--out", "--rho"},
     "data scenes": {"--images", "--seed"},
     "doctor": set(),
 }
@@ -180,7 +188,7 @@ def test_require_expected_decides_the_exit_status(
     rhobench: Rhobench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, met: bool, status: int
 ) -> None:
     outcome = SimpleNamespace(exit_status=0, meets_expectations=met, as_dict=dict)
-    monkeypatch.setattr("rhobench.runner.run_study.run_study", lambda *arguments: outcome)
+    monkeypatch.setattr("rhobench.runner.run_study.run_study", lambda *arguments, **options: outcome)
     assert rhobench("run", "demo", "--require-expected", "--store", tmp_path).returncode == status
     assert rhobench("run", "demo", "--store", tmp_path).returncode == 0
 

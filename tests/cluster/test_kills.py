@@ -1,7 +1,9 @@
-"""A sweep that loses a training process and then its driver; ``benchmarks/kill_matrix`` has more cases."""
+"""A sweep that is killed or receives a stop signal; ``benchmarks/kill_matrix`` has more cases."""
 
 from __future__ import annotations
 
+import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +22,8 @@ from rhobench.results import Record, Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(500)]
 
+STEPS_PER_EPOCH = 3
+"""Steps of an epoch with the settings ``TINY``."""
 THREE_RUNS = ["--axis", "model.rho=0.5", "--seeds", "0,1,2"]
 
 
@@ -86,3 +90,52 @@ def test_a_killed_process_and_a_killed_driver_do_not_change_results(
     assert list(leftover_files(store)) == []
     other = Store(tmp_path / "other")
     assert result_of(store, records[first.run_id]) == result_of(other, train_without_ray(first, other))
+
+
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGTERM, 1), pytest.param(signal.SIGUSR1, 2, marks=pytest.mark.slow)]
+)
+def test_a_stop_signal_loses_no_step_and_leaves_nothing_running(
+    tmp_path: Path, ray_folder: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, workers: int
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks" / "kill_matrix")
+    from checks import leftover_files, result_of
+    from steps import TINY, Driver, descendants, processes
+
+    monkeypatch.setenv("RHOBENCH_CACHE", str(tmp_path / "cache"))
+    varied = ["--axis", "model.rho=0.5"]
+    # Long enough for the signal to arrive within the training, and without checkpoints of its own.
+    settings = TINY | {
+        "train.epochs": "12",
+        "train.checkpoint_every_seconds": "3600",
+        "train.num_workers": str(workers),
+    }
+
+    def complete(store: Store) -> Record:
+        driver = Driver(ray_folder, store.path, "local", varied, settings)
+        assert driver.wait() == 0, driver.log.read_text()
+        (record,) = store.records()
+        return record
+
+    store = Store(tmp_path / "store")
+    driver = Driver(ray_folder, store.path, "local", varied, settings)
+    wait_until(200, lambda: driver.has_printed("epoch 1.0/") or driver.process.poll() is not None)
+    children = descendants(driver.process.pid)
+    driver.process.send_signal(number)
+    signalled = time.monotonic()
+    assert driver.wait() == 128 + number, driver.log.read_text()
+    assert time.monotonic() - signalled < 30
+    wait_until(10, lambda: not children.keys() & processes().keys())
+    kept = "0 of 1 runs are finished, and the checkpoints of the others are kept"
+    assert driver.has_printed(f"Interrupted by {number.name}: {kept}")
+    assert driver.has_printed("Run the same command again to continue")
+    assert [f for f in leftover_files(store) if "/checkpoint-" not in f] == []
+    reported = re.findall(r"epoch (\d+)\.0/", driver.log.read_text())
+    (newest, *_) = sorted((int(file.name.split("-")[1]) for file in store.path.rglob("checkpoint-*")), reverse=True)
+    assert newest >= STEPS_PER_EPOCH * int(reported[-1])
+
+    record = complete(store)
+    assert (record.attempts, record.cost["restarts"]) == ([], 1)
+    assert list(leftover_files(store)) == []
+    whole = Store(tmp_path / "whole")
+    assert result_of(store, record) == result_of(whole, complete(whole))

@@ -16,6 +16,7 @@ import pytest
 
 from rhobench.cluster.attempt import VANISHED, begin_attempt, runs_with_attempt_file
 from rhobench.cluster.run_queue import Run
+from rhobench.cluster.stop_signals import StopSignals
 from rhobench.config.experiment import EarlyStopping
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Record, Store
@@ -62,7 +63,8 @@ def sweep(cluster: Any, claimed: Callable[..., Store], recorded_progress: Callab
     ) -> tuple[dict[int, Record], str]:
         base, progress = runs[0].config, recorded_progress(runs)
         store = claimed(base)
-        run_sweep(runs, store, cluster, progress, base=base, options=options or SweepOptions(), execute=execute, **more)
+        more = {"stop": StopSignals(), "execute": execute} | more
+        run_sweep(runs, store, cluster, progress, base=base, options=options or SweepOptions(), **more)
         return {record.config["seed"]: record for record in store.records()}, progress.text
 
     return run

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rhobench.cluster import run_queue
+from rhobench.cluster import driver_lease, run_queue
 from rhobench.cluster.attempt import (
     VANISHED,
     ActiveAttempt,
@@ -16,6 +16,7 @@ from rhobench.cluster.attempt import (
     fail_attempt,
     is_superseded,
 )
+from rhobench.cluster.driver_lease import DriverLease
 from rhobench.cluster.placement import Resources
 from rhobench.cluster.run_queue import MAX_NODE_FAILURES, ActiveTrial, Run, RunQueue, resources_needed
 from rhobench.config.conversion import to_dict
@@ -213,6 +214,55 @@ def test_a_run_that_another_command_executes_is_skipped(
     assert tune.store.read(runs[0].run_id) is None, "it has not failed"
     assert "another command is running it" in tune.progress.text
     assert tune.suggest() == run_queue.Searcher.FINISHED
+
+
+@pytest.mark.parametrize("ending", ["trained", "failed", "interrupted"])
+def test_a_run_of_another_living_command_is_waited_for(
+    runs_with: Callable[..., list[Run]],
+    start: Callable[..., SimulatedTune],
+    monkeypatch: pytest.MonkeyPatch,
+    ending: str,
+) -> None:
+    monkeypatch.setattr(run_queue, "HELD_SECONDS", 0.0)
+    monkeypatch.setattr(driver_lease, "LOOK_SECONDS", 0.0)
+    (run,) = runs_with(1)
+    tune = start([run])
+    with DriverLease(tune.store) as other:
+        attempt = begin_attempt(tune.store, run.run_id, run.config, "n2", other.token)
+        assert attempt is not None
+        tune.queue.lease = DriverLease(tune.store)
+        assert tune.suggest() is None
+        assert f"{run.run_id}: waiting (for another command, process" in tune.progress.text
+        if ending == "trained":
+            tune.complete(attempt)
+        elif ending == "failed":
+            fail_attempt(tune.store, attempt, "the value is not supported", "run")
+        else:
+            end_attempt(tune.store, attempt)
+    if ending == "interrupted":
+        assert tune.start_trial()["run_id"] == run.run_id
+        assert "the other command has ended; this one takes over" in tune.progress.text
+    else:
+        assert tune.suggest() == "FINISHED"
+        assert f"{run.run_id}: {ending} (by another command, " in tune.progress.text
+
+
+def test_a_run_that_another_command_begins_first_is_waited_for(
+    runs_with: Callable[..., list[Run]], start: Callable[..., SimulatedTune]
+) -> None:
+    """Between the suggestion of a trial and the start of its process."""
+    (run,) = runs_with(1)
+    tune = start([run], retries=0)
+    tune.queue.lease = DriverLease(tune.store)
+    parameters = tune.start_trial()
+    with DriverLease(tune.store) as other:
+        assert begin_attempt(tune.store, run.run_id, run.config, "n2", other.token) is not None
+        token = tune.queue.lease.token
+        assert begin_attempt(tune.store, run.run_id, run.config, "n1", token, parameters["dead"]) is None
+        tune.end(run.run_id)
+        assert tune.queue.waiting == [run]
+        assert tune.queue.attempts[run.run_id] == 0
+    assert tune.store.records() == []
 
 
 def test_an_old_failure_is_not_the_result_of_a_new_attempt(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import pytest
 
 from rhobench.cluster import session
-from rhobench.cluster.session import Cluster, check_local_cluster, cluster_capacity, persistent_interrupt, ray_session
+from rhobench.cluster.session import Cluster, check_local_cluster, cluster_capacity, ray_session
 
 pytestmark = pytest.mark.ray
 
@@ -39,17 +37,6 @@ def test_kernels_use_the_one_core_that_the_scheduler_granted() -> None:
         import ray
 
         assert ray.get(ray.remote(num_cpus=1)(threads).remote()) == 1
-
-
-def test_a_swallowed_interrupt_is_raised_again() -> None:
-    with persistent_interrupt() as raise_if_interrupted:
-        raise_if_interrupted()
-        with suppress(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(5)
-        with pytest.raises(KeyboardInterrupt):
-            raise_if_interrupted()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_local_capacity_is_known_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:

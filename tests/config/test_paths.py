@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rhobench.config import EXECUTION, ConfigError, RunConfig
+from rhobench.config import CHANGEABLE, ConfigError, RunConfig
 from rhobench.config.paths import (
     differences,
     leaves,
@@ -147,7 +147,7 @@ def test_the_key_of_a_run_changes_with_every_field_that_may_change_its_result() 
         path: run_key(with_values(BASE, {path: _another(path, value)} | COUPLED.get(path, {})))
         for path, value in fields.items()
     }
-    unchanged = {*EXECUTION, "experiment"}
+    unchanged = {*CHANGEABLE, "experiment"}
     assert {path for path, key in keys.items() if key == run_key(BASE)} == unchanged
     assert len(set(keys.values())) == len(fields) - len(unchanged) + 1
 
@@ -169,6 +169,13 @@ def _another(path: str, value: Any) -> Any:
         "model.rho_choices": (0.1, 0.5),
         "model.scoring": "random",
         "measure.rhos": (0.1,),
+        "measure.protocol": "paper",
+        "measure.precision": "bf16",
+        "measure.resolution": (8, 8),
+        "measure.batch_size": 4,
+        "measure.warmup_iterations": 4,
+        "measure.iterations": 4,
+        "measure.rounds": 4,
         "model.hidden_dim": 64,
         "model.num_heads": 4,
         "train.num_workers": 2,

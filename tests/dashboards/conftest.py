@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,11 +61,56 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         for seed in (0, 1):
             latency: dict[str, Any] = {
                 "latency_ms": ms,
-                "latency_p10_ms": ms * 0.9,
-                "latency_p90_ms": ms * 1.2,
+                "latency_low_ms": ms * 0.9,
+                "latency_high_ms": ms * 1.2,
                 "fps": 1000 / ms,
             }
             add(store, rho, seed, ap=ap + 0.002 * seed, gflops=gflops, **latency)
     add(store, None, backbone="resnet18", ap=0.5, gflops=0.7, latency_ms=60.0)
     add(store, 0.25, seed=2)
     return store
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ``browser`` need one, and share it and its page if they run one after another."""
+    for item in items:
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Function that opens a page and waits until it is drawn; there must be no error and no request until the end."""
+    errors: list[str] = []
+    requests: list[str] = []
+    pages: list[Any] = []
+
+    def visit(path: Path, fragment: str = "", width: int = 1280) -> Any:
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="light")
+        pages.append(page)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("dialog", lambda dialog: errors.append(f"dialog: {dialog.message}"))
+        page.goto(path.as_uri() + fragment)
+        page.wait_for_function("window.__ready", timeout=120_000)
+        return page
+
+    yield visit
+    for page in pages:
+        page.close()
+    assert errors == []
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []

@@ -65,16 +65,21 @@ def test_a_stopped_run_is_counted_and_never_on_a_front(store: Store) -> None:
 
 def test_disturbed_times_are_hollow_and_name_the_other_programs(store: Store) -> None:
     frame = store.frame()
-    busy = (frame["rho"] == 0.25) & (frame["seed"] == 1)
-    frame.loc[busy, ["busy_cores", "co_running"]] = [0.64, "python 0.6, <b>x"]
+    busy = frame["rho"] == 0.25
+    frame["timing_status"] = "ok"
+    frame.loc[busy, ["timing_status", "timing_reason"]] = ["shared", "other processes: python 0.6, <b>x"]
     figure = pareto(frame, "latency_ms")
-    (front,) = traces(figure, "front")
-    assert front.marker.symbol == ("square", "square-open", "square", "square")
-    assert "measured while other processes used 0.6 cores: python 0.6, &lt;b&gt;x" in front.customdata[1][0]
-    assert "other processes" not in front.customdata[0][0]
-    assert (
-        "hollow: measured while other processes used more than 0.2 cores (1 of 5)" in figure.layout.title.subtitle.text
+    (dominated,) = (
+        trace for trace in traces(figure, "dominated") if len(trace.x) and "open" in str(trace.marker.symbol)
     )
+    assert dominated.marker.symbol == ("square-open",)
+    assert (
+        "time is shared, not eligible for the front: other processes: python 0.6, &lt;b&gt;x"
+        in dominated.customdata[0][0]
+    )
+    assert "other processes" not in traces(figure, "front")[0].customdata[0][0]
+    text = "hollow: 1 not eligible for the front because of their time: 1 shared"
+    assert text in figure.layout.title.subtitle.text
     figure = pareto(frame, "gflops")
     (front,) = traces(figure, "front")
     assert front.marker.symbol == "square", "a count does not depend on what else runs"
@@ -107,7 +112,7 @@ def test_a_marker_links_to_its_run_and_describes_it(store: Store) -> None:
     (front,) = traces(pareto(store.frame(), "latency_ms"), "front")
     hover, run = front.customdata[0]
     assert run in set(store.frame()["run_id"])
-    for part in ("ρ 0.1", "sparse_detr · resnet50", "52.1", "31.0", "p10 27.9, p90 37.2", "n = 2 seeds"):
+    for part in ("ρ 0.1", "sparse_detr · resnet50", "52.1", "31.0", "[27.9 to 37.2]", "n = 2 seeds"):
         assert part in hover
 
 

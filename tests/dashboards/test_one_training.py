@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_page import column, embedded
 
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
 from rhobench.config.paths import run_id, with_values
 from rhobench.dashboards import one_training, pareto, write_report
+from rhobench.dashboards.figures.one_training import MAX_SETTINGS
 from rhobench.results import Point, Record, Store, by_configuration, write_record
 
 RHOS = (0.1, 0.5, 1.0)
@@ -96,10 +98,19 @@ def test_labels_show_that_rho_was_sampled(store: Store) -> None:
 
 
 def test_the_page_has_the_figure_only_if_it_has_data(store: Store, tmp_path: Path) -> None:
-    page = write_report(store, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "plot-every-rho" in page
-    assert page.count("<td>sampled</td>") == 6, "three points of each of two seeds"
+    report = write_report(store, tmp_path / "report.html")
+    assert "plot-every-rho" in report.read_text(encoding="utf-8")
+    assert column(embedded(report), "sampled").count(True) == 6, "three points of each of two seeds"
     plain = Store(tmp_path / "plain")
     add(plain, {0.1: 0.4}, model__rho=0.1)
     assert not one_training(plain.frame()).data
     assert "plot-every-rho" not in write_report(plain, tmp_path / "plain.html").read_text(encoding="utf-8")
+
+
+def test_only_the_best_of_many_settings_are_drawn(tmp_path: Path) -> None:
+    many = Store(tmp_path)
+    for i in range(MAX_SETTINGS + 3):
+        add(many, {0.1: 0.30 + i / 100, 0.5: 0.40 + i / 100}, model__rho=0.5, train__lr=1e-4 * (i + 1))
+    figure = one_training(many.frame())
+    assert len([trace for trace in figure.data if trace.meta == "one"]) == MAX_SETTINGS
+    assert max(max(trace.y) for trace in figure.data) == pytest.approx(40 + MAX_SETTINGS + 2)

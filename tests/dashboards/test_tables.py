@@ -30,7 +30,7 @@ def test_a_disturbed_time_is_marked_and_a_count_is_not(store: Store) -> None:
     console.print(front_table(frame, "latency_ms"))
     lines = console.export_text().splitlines()
     assert [line for line in lines if " * " in line and "ρ" in line] == [line for line in lines if "ρ 0.1" in line]
-    assert "* measured while other processes used more than 0.2 cores." in " ".join(" ".join(lines).split())
+    assert "* 1 not eligible for the front because of their time: 1 shared." in " ".join(" ".join(lines).split())
     console.print(front_table(frame, "gflops"))
     assert "*" not in console.export_text()
 

@@ -66,7 +66,7 @@ def random_boxes(width: int, height: int, seed: int) -> Tensor:
 def test_images_and_boxes_are_those_of_the_official_steps(size: tuple[int, int], flip: Flip) -> None:
     image, crops = photograph(*size), 0
     for seed in range(4):
-        view = sample_view(OFFICIAL, size[1], size[0], seed, image_id=3)
+        view = sample_view(OFFICIAL, size[1], size[0], seed, image="3.png")
         boxes = random_boxes(*size, seed)
         pixels, found, kept = augment(image, boxes, flip, view, RAW)
         expected, wanted, remaining = official(image, boxes.numpy(), flip, view)
@@ -196,7 +196,7 @@ def test_a_sample_is_a_function_of_seed_and_image_only(content: Any, write_split
     for i in (0, 1):
         assert torch.equal(first[i].image, again[i].image)
         assert not torch.equal(first[i].image, dataset[Key(i, Flip.NONE, 6)].image)
-    content["images"] = content["images"][:1]  # the index of image 20 changes, its id does not
+    content["images"] = content["images"][:1]  # the index of image 20 changes, its file does not
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] == 20]
     alone = CocoDetection(SMALL, write_split(content), ["train"], train=True)
     sample = alone[Key(0, Flip.NONE, 5)]
@@ -267,7 +267,7 @@ def test_real_images_equal_those_of_the_official_transforms(coco_mini: Path) -> 
     dataset = CocoDetection(OFFICIAL, coco_mini, ["val"], train=True)
     for index in range(0, len(dataset), 10):
         image = Image.open(dataset.files[index]).convert("RGB")
-        view = sample_view(OFFICIAL, image.height, image.width, 0, dataset.image_ids[index])
+        view = sample_view(OFFICIAL, image.height, image.width, 0, dataset.files[index].name)
         pixels, _, _ = augment(image, torch.zeros(0, 4), Flip.HORIZONTAL, view, RAW)
         expected, _, _ = official(image, np.zeros((0, 4)), Flip.HORIZONTAL, view)
         difference = np.abs(pixels.numpy() - expected)

@@ -111,7 +111,7 @@ def test_masks_of_objects_outside_a_crop_are_dropped(outlined, write_split):
     config = replace(RAW, crop_prob=1.0, crop_scales_px=(60,), crop_px=(20, 30), vflip=True)
     dataset = CocoDetection(config, write_split(outlined), ["train"], train=True, masks=True)
     counts = set()
-    for seed in range(20):
+    for seed in range(60):
         target = dataset[Key(1, Flip.VERTICAL, seed)].target
         counts.add(len(target.labels))
         assert target.masks.shape == (len(target.labels), 16, 24)

@@ -40,7 +40,9 @@ def test_an_image_depends_only_on_seed_split_and_index():
 
 def test_generated_scenes_are_a_valid_data_set(tmp_path):
     generate_scenes(FEW, tmp_path)
-    assert {problem.level for problem in check_dataset(tmp_path, ["train", "val"], depth="pixels")} <= {"note"}
+    unwanted = [p for p in check_dataset(tmp_path, ["train", "val"], depth="pixels") if p.level != "note"]
+    # Few images lack some of the shapes.
+    assert all("has no object of" in problem.message for problem in unwanted)
     train, val = (CocoDetection(DataConfig(resize_px=(96, 96)), tmp_path, [s], train=False) for s in ("train", "val"))
     assert (len(train), len(val)) == (6, 3)
     assert not set(train.image_ids) & set(val.image_ids)
@@ -138,5 +140,5 @@ def test_prepare_data_validates_a_given_folder(content, write_split):
     assert prepare_data(config) == root
     content["annotations"][0]["category_id"] = 5
     write_split(content)
-    with pytest.raises(DatasetError, match="unknown category 5"):
+    with pytest.raises(DatasetError, match=r"unknown category: annotation 1 \(category 5\)"):
         prepare_data(config)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rhobench.config import DataConfig
-from rhobench.data.transforms import Flip, decode, flips, resized_size, transform
+from rhobench.config.image_size import resized_size
+from rhobench.data.transforms import Flip, flips, transform
 
 
 @pytest.mark.parametrize(
@@ -64,22 +63,6 @@ def test_pixels_are_pillows_bilinear_normalised(mean, std):
     resized = np.asarray(source.resize((40, 30), Image.Resampling.BILINEAR), np.float32) / 255
     expected = ((resized - mean) / std).transpose(2, 0, 1)
     np.testing.assert_allclose(image.numpy(), expected, atol=1e-5)
-
-
-def test_exif_orientation_is_ignored_as_in_coco_tools(tmp_path: Path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # "rotate by 90 degrees to display"
-    Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
-    assert decode(tmp_path / "turned.jpg").size == (30, 20)
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
-def test_every_colour_mode_becomes_rgb(tmp_path: Path, mode):
-    file = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
-    Image.new("RGB", (8, 8), (204, 204, 204)).convert(mode).save(file)
-    image = decode(file)
-    assert image.mode == "RGB"
-    assert abs(np.asarray(image, int) - 204).max() < 12
 
 
 def test_training_chooses_among_the_configured_flips():

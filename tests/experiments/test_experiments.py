@@ -33,7 +33,7 @@ def test_an_experiment_has_its_own_name_and_distinct_runs(name: str) -> None:
     assert {experiment.base.experiment, *(run.experiment for run in runs)} == {name}
     small = with_values(experiment.base, experiment.smoke)
     assert small.train.epochs <= 1
-    assert experiment.cpu_hours + experiment.gpu_hours > 0
+    assert experiment.follows_data or experiment.cpu_hours + experiment.gpu_hours > 0
 
 
 def _generates_its_data(name: str) -> bool:
@@ -123,9 +123,10 @@ def test_a_smoke_run_of_the_search_has_fewer_runs() -> None:
     assert (run_count(full), run_count(small)) == (12, 4)
 
 
-def test_three_runs_of_rho_sampled_are_those_of_the_demo() -> None:
+def test_the_runs_of_the_demo_are_runs_of_rho_sampled() -> None:
+    """Also the one that rho_sampled measures at more points."""
     demo, sampled = ({run_key(run) for run in expand_runs(EXPERIMENTS[name]())} for name in ("demo", "rho_sampled"))
-    assert len(demo & sampled) == 3
+    assert demo < sampled
 
 
 ADDED = """

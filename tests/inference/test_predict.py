@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from PIL import Image
 from pycocotools import mask as coco_masks
@@ -13,8 +14,8 @@ from pycocotools import mask as coco_masks
 from rhobench.config import BackboneConfig, DataConfig, ModelConfig, RunConfig
 from rhobench.dashboards.pictures import DIMMED, OPACITY, DetectedObject, UpdatedTokens, draw
 from rhobench.data import Categories
-from rhobench.inference.predict import predict
-from rhobench.measure.artifact import save_artifact
+from rhobench.inference.predict import FailedImage, ImagePrediction, predict
+from rhobench.measure.artifact import ArtifactError, save_artifact
 from rhobench.model import build_model
 
 CATEGORIES = Categories(ids=(1, 2, 9), names=("red", "blue", "green"))
@@ -29,7 +30,7 @@ Save = Callable[..., Path]
 def save(tmp_path: Path) -> Save:
     """Return a function that saves a small model as an artifact; keywords are fields of its ModelConfig."""
 
-    def write(**changes: object) -> Path:
+    def write(data: DataConfig | None = None, **changes: object) -> Path:
         torch.manual_seed(0)
         config = ModelConfig(
             backbone=BackboneConfig(name="test_resnet"),
@@ -42,7 +43,8 @@ def save(tmp_path: Path) -> Save:
             ffn_dim=32,
             **changes,  # type: ignore[arg-type]
         )
-        run = RunConfig(experiment="test", model=config, data=DataConfig(resize_px=(SIZE[1] // 2, SIZE[0] // 2)))
+        data = data or DataConfig(resize_px=(SIZE[1] // 2, SIZE[0] // 2))
+        run = RunConfig(experiment="test", model=config, data=data)
         return save_artifact(tmp_path, build_model(config), run, CATEGORIES)
 
     return write
@@ -116,14 +118,80 @@ def test_invalid_arguments_are_reported(save: Save, photo: Path, tmp_path: Path)
         predict(artifact, [photo], tmp_path / "out", None, 40)
     with pytest.raises(ValueError, match=r"would overwrite the input image"):
         predict(artifact, [photo], tmp_path, None, 0.5)
-    namesake = photo.with_suffix(".bmp")
+    namesake = tmp_path / "other" / photo.name
+    namesake.parent.mkdir()
     Image.open(photo).save(namesake)
     with pytest.raises(ValueError, match=r"Several images would be written to photo.png"):
         predict(artifact, [photo, namesake], tmp_path / "out", None, 0.5)
-    broken = tmp_path / "broken.jpg"
-    broken.write_text("no image")
-    with pytest.raises(ValueError, match=r"broken.jpg cannot be read as an image"):
-        list(predict(artifact, [broken], tmp_path / "out", None, 0.5))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"contains no images"):
+        predict(artifact, [tmp_path / "empty"], tmp_path / "out", None, 0.5)
+
+
+def test_a_bad_image_stops_no_other(save: Save, photo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "broken.jpg").write_text("no image")
+    (folder / "notes.txt").write_text("no image either")
+    shapes = {"dot": (1, 1), "wide": (4, 3000), "flat": (5000, 20), "usual": SIZE}
+    for name, size in shapes.items():
+        Image.new("RGBA", size, (200, 20, 20, 128)).save(folder / f"{name}.png")
+    Image.fromarray(np.full((40, 60), 40_000, np.uint16)).save(folder / "deep.png")
+    Image.open(photo).save(folder / "usual.bmp")
+    results = list(predict(save(), [folder], tmp_path / "out", None, 0.0))
+    failed = [one for one in results if isinstance(one, FailedImage)]
+    assert [one.image.name for one in failed] == ["broken.jpg"]
+    assert "broken.jpg cannot be read as an image" in failed[0].reason
+    written = {file.name for file in (tmp_path / "out").iterdir()}
+    assert written == {"dot.png", "wide.png", "flat.png", "deep.png", "usual.png.png", "usual.bmp.png"}
+
+
+def test_images_of_any_shape_keep_their_aspect_ratio(save: Save, tmp_path: Path) -> None:
+    """Without ``resize_px``, an image may become too small for the model; then it is named."""
+    artifact = save(data=DataConfig(short_side_px=64, max_side_px=128))
+    for name, size in {"dot": (1, 1), "wide": (4, 3000), "flat": (5000, 20)}.items():
+        Image.new("L", size).save(tmp_path / f"{name}.png")
+    images = [tmp_path / f"{name}.png" for name in ("dot", "wide", "flat")]
+    results = list(predict(artifact, images, tmp_path / "out", None, 0.0))
+    assert len(results) == 3
+    for one in results:
+        if isinstance(one, FailedImage):
+            assert one.image.name in one.reason
+        else:
+            assert one.picture.is_file()
+
+
+def test_a_run_folder_stands_for_its_model(save: Save, photo: Path, tmp_path: Path) -> None:
+    folder = save().parent
+    (one,) = predict(folder, [photo], tmp_path / "out", None, 0.5)
+    assert isinstance(one, ImagePrediction)
+    with pytest.raises(ArtifactError, match=r"The folder .* has no model.safetensors: give"):
+        predict(tmp_path / "out", [photo], tmp_path / "out", None, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "an empty file"),
+        (b"\n<!DOCTYPE html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
+        (b"PK\x03\x04rest", "`rhobench weights import`"),
+        (b"\x80\x02}q", "`rhobench weights import`"),
+        (b"\x89PNG\r\n", "an image"),
+        (b'{"a": 1}', "a JSON file"),
+        (b"\x40\0\0\0\0\0\0\0{}", "not a safetensors file, or it is incomplete"),
+        (safetensors.numpy.save({"a": np.zeros(2)}), "the weights of another program"),
+        (safetensors.numpy.save({"a": np.zeros(2)}, {"format": "rhobench/99"}), "another version of rhobench"),
+        (safetensors.numpy.save({"a": np.zeros(2)}, {"format": "rhobench/2"}), "a damaged model of rhobench"),
+    ],
+)
+def test_a_wrong_file_is_told_as_what_it_is(photo: Path, tmp_path: Path, content: bytes, says: str) -> None:
+    file = tmp_path / "some.file"
+    file.write_bytes(content)
+    with pytest.raises(ArtifactError) as error:
+        predict(file, [photo], tmp_path / "out", None, 0.5)
+    assert says in str(error.value)
+    assert "train the run again" not in str(error.value)
 
 
 def test_updated_tokens_are_bright_at_their_position() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,22 @@ def test_token_is_a_secret(secret: str | None) -> None:
     assert options == {"mode": "token"} | ({"secretName": secret} if secret else {})
     for pod in pods(job):
         variables = {v["name"]: v["value"] for c in pod["containers"] for v in c["env"]}
-        assert variables == {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+        assert variables["RAY_AUTH_MODE"] == "token"
+        assert not any("TOKEN" in name for name in variables)
+
+
+def test_a_deleted_job_gets_the_time_to_write_its_checkpoints() -> None:
+    """The head signals the command, and no pod ends before it can have ended."""
+    job, _ = documents(*PLAIN)
+    head, *workers = pods(job)
+    for pod in (head, *workers):
+        (container,) = pod["containers"]
+        command = container["lifecycle"]["preStop"]["exec"]["command"]
+        subprocess.run([*command[:-1], "-n", "-c", command[-1]], check=True)
+        assert "sleep 30" in command[-1]
+        assert pod["terminationGracePeriodSeconds"] == 60
+        assert {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": "60"} in container["env"]
+    assert "pkill -TERM" in head["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
 
 
 def test_only_the_pods_and_the_operator_reach_the_pods() -> None:

@@ -122,6 +122,29 @@ def test_slurm_script_runs_the_command_unchanged_and_removes_the_token(tmp_path:
     assert not (tmp_path / "pwned").exists()
 
 
+def test_slurm_script_requeues_itself_before_its_time_limit(tmp_path: Path) -> None:
+    """SLURM sends SIGUSR1 to the script, which passes it on to the command and waits for its end."""
+    runs = (
+        'if [[ "$1" == run ]]; then\n'
+        '    trap "sleep 1; echo saved >> saved; exit 138" USR1\n'
+        "    kill -USR1 $PPID\n"
+        "    while true; do sleep 0.1; done\n"
+        "fi"
+    )
+    path = commands(
+        tmp_path / "bin",
+        srun="exec sleep 60",
+        scontrol='if [[ "$1" == requeue ]]; then echo "$2" >> requeued; else echo n1; fi',
+        rhobench=runs,
+    )
+    script = slurm(plan(*PLAIN), 1)
+    assert "#SBATCH --signal=B:USR1@120" in script
+    done = run(script, tmp_path, PATH=path, SLURM_JOB_ID="7", SLURM_JOB_NODELIST="n1", HEAD_IP="10.9.8.7")
+    assert done.returncode == 138, done.stderr
+    assert (tmp_path / "saved").read_text() == "saved\n"
+    assert (tmp_path / "requeued").read_text() == "7\n"
+
+
 @pytest.mark.parametrize("values", ALL)
 def test_ray_job_submit_passes_the_command_unchanged(tmp_path: Path, values: tuple[str, ...]) -> None:
     path = commands(tmp_path / "bin", ray=RAY_JOB_SUBMIT, rhobench=RECORDS)

@@ -169,6 +169,7 @@ def test_backends_by_device():
     assert resolve_backend(torch.device("cuda", 0)) == "cuda"
     assert resolve_backend("meta") == "reference"
     assert resolve_backend("cpu", "reference") == "reference"
+    assert resolve_backend("cpu", dtype=torch.float64) == "reference"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_backends_by_device():
         ({"attention_weights": torch.zeros(2, 9, 2, 4, 2)}, r"attention_weights has shape.*needs \(2, 9, 2, 2, 4\)"),
         ({"value": torch.zeros(2, 47, 2, 24, dtype=torch.int64)}, r"value has dtype torch.int64.*floating-point"),
         (
-            {"value": torch.zeros(2, 47, 2, 24, dtype=torch.float64)},
+            {"value": torch.zeros(2, 47, 2, 24, dtype=torch.float64), "backend": "cpu"},
             r"value is float64.*takes float32, float16",
         ),
         ({"attention_weights": torch.zeros(2, 9, 2, 2, 4, device="meta")}, r"attention_weights is on meta.*one device"),

@@ -129,7 +129,7 @@ def test_a_nan_logit_affects_only_its_row(make_fused_problem):
         ({"attention_logits": torch.zeros(2, 9, 2, 2, 3)}, r"attention_logits has shape.*each of sampling_offsets"),
         ({"query_index": torch.zeros(2, 9)}, r"query_index has .*float32: it needs \(2, 9\) of torch.int64"),
         ({"query_index": torch.zeros(2, 8, dtype=torch.int64)}, r"query_index has shape \(2, 8\)"),
-        ({"attention_logits": torch.zeros(2, 9, 2, 2, 4).double()}, r"attention_logits is float64"),
+        ({"attention_logits": torch.zeros(2, 9, 2, 2, 4).double(), "backend": "cpu"}, r"attention_logits is float64"),
     ],
 )
 def test_wrong_arguments_are_reported(make_fused_problem, change, message):

@@ -6,9 +6,12 @@ import os
 import pickle
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore.exceptions import PermissionDeniedError
 
 from rhobench.results import Store
 from rhobench.results.atomic_write import STALE_SECONDS
@@ -57,6 +60,25 @@ def test_create_does_not_replace_an_existing_file(place: str) -> None:
     assert files.create("experiments/a.json", b"first")
     assert not files.create("experiments/a.json", b"second")
     assert files.read("experiments/a.json") == b"first"
+
+
+def test_of_many_creators_at_once_one_succeeds(place: str) -> None:
+    def create(number: int) -> bool:
+        return open_files(place).create("experiments/a.json", str(number).encode())
+
+    with ThreadPoolExecutor(16) as pool:
+        created = list(pool.map(create, range(64)))
+    assert created.count(True) == 1
+    assert open_files(place).read("experiments/a.json") == str(created.index(True)).encode()
+
+
+@pytest.mark.parametrize("name", ["a~b", "a b", "ρ=0.1", "50%", "a#b", "a?b", "[a]"])
+def test_names_are_kept_as_they_are(place: str, name: str) -> None:
+    files = open_files(place)
+    files.write(f"runs/{name}/record.json", b"x")
+    assert list(files.list("runs")) == [f"runs/{name}/record.json"]
+    assert list(files.subfolders("runs", "record.json").found) == [name]
+    assert files.read(f"runs/{name}/record.json") == b"x"
 
 
 def test_the_version_of_a_changed_file_differs(place: str) -> None:
@@ -119,7 +141,7 @@ def test_an_unreachable_or_missing_bucket_is_reported_at_once_in_one_sentence(s3
         ("s3://bucket/store?session_token=hush", "AWS_ACCESS_KEY_ID"),
         ("gs://bucket/store?access_token=hush", "GOOGLE_APPLICATION_CREDENTIALS"),
         ("s3://bucket/store?regoin=eu", "'regoin'.*region, endpoint_override, scheme"),
-        ("ftp://hush@host/store", "ftp://.*s3:// or gs://"),
+        ("ftp://hush@host/store", "ftp://.*s3://, gs:// or az://"),
         ("s3://", "is not a valid location"),
         ("s3://bucket/../other", "is not a valid location"),
     ],
@@ -135,9 +157,9 @@ def test_denied_access_names_where_credentials_belong(s3_url, monkeypatch: pytes
     files = open_files(s3_url("store"))
 
     def denied(*arguments: object) -> None:
-        raise OSError("When reading: AWS Error ACCESS_DENIED during HeadObject operation: HTTP status 403")
+        raise PermissionDeniedError("Error performing GET: Server returned non-2xx status code: 403 Forbidden")
 
-    monkeypatch.setattr(files, "_filesystem", type("", (), {"open_input_file": denied}))
+    monkeypatch.setattr(obstore, "get", denied)
     with pytest.raises(StoreAccessError, match=r"access is denied.*AWS_PROFILE"):
         files.read("runs/a/record.json")
 
@@ -147,3 +169,18 @@ def test_a_remote_store_has_a_name_but_no_folder(s3_url) -> None:
     assert (store.name, store.is_local) == ("ablations", False)
     with pytest.raises(StoreAccessError, match="no folder on this machine"):
         store.run_dir("a")
+
+
+def test_credentials_of_a_profile_are_used(s3_url, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = s3_url("store")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(StoreAccessError, match="access is denied; give credentials as"):
+        open_files(url).write("runs/a/record.json", b"x")
+    (tmp_path / "credentials").write_text("[lab]\naws_access_key_id = key\naws_secret_access_key = secret\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    files = open_files(url)
+    files.write("runs/a/record.json", b"x")
+    assert files.read("runs/a/record.json") == b"x"

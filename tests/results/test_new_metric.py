@@ -22,6 +22,7 @@ from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
 from rhobench.dashboards import front_table, write_report
 from rhobench.measure.accuracy import score
+from report_page import embedded
 from rhobench.results import Point, Record, Store, by_configuration, read_record
 
 folder = Path(sys.argv[1])
@@ -42,9 +43,10 @@ recorded = read_record(store.run_dir("run") / "record.json").points[0].accuracy
 frame = store.frame()
 front = by_configuration(frame, "gflops", "ar100")
 Console().print(front_table(frame, "gflops", "ar100"))
-page = write_report(store, folder / "report.html").read_text()
+shown = embedded(write_report(store, folder / "report.html"))["data"]
 values = [accuracy.metrics["ar100"], recorded["ar100"], frame["ar100"][0], front["ar100"][0]]
-print(json.dumps({"values": values, "on_front": bool(front["on_front"][0]), "column": "<button>AR</button>" in page}))
+column = shown["labels"]["ar100"] == "AR" and "ar100" in shown["table"]
+print(json.dumps({"values": values, "on_front": bool(front["on_front"][0]), "column": column}))
 """
 
 

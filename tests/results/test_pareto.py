@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rhobench.config.metrics import METRICS, Better, MetricError, metric
-from rhobench.results import by_configuration, front_mask
+from rhobench.config.protocols import TIMING_STATUSES
+from rhobench.results import by_configuration, describe_left_out, front_mask
 
 # Few distinct values, so that ties are common.
 numbers = st.integers(-4, 4).map(float) | st.floats(-5, 5) | st.sampled_from([math.inf, -math.inf])
@@ -67,9 +68,13 @@ def rows(*changes: dict[str, object]) -> pd.DataFrame:
         "gflops": 100.0,
         "flops_count": "standard",
         "ap": 0.5,
+        "ap_low": 0.49,
+        "ap_high": 0.51,
         "latency_ms": 20.0,
-        "latency_p10_ms": 19.0,
-        "latency_p90_ms": 23.0,
+        "latency_low_ms": 19.0,
+        "latency_high_ms": 23.0,
+        "timing_status": "ok",
+        "timing_reason": None,
         "device": "H100",
         "protocol": "latency-v1",
         "backend": "cuda",
@@ -133,12 +138,42 @@ def test_failed_stopped_and_unmeasured_runs_are_excluded() -> None:
     assert by_configuration(frame.iloc[1:]).empty
 
 
-def test_the_most_disturbed_seed_is_reported() -> None:
-    seeds = [{"busy_cores": 0.1}, {"busy_cores": 0.7, "co_running": "python 0.7"}, {"busy_cores": math.nan}]
+@pytest.mark.parametrize("status", TIMING_STATUSES[1:])
+def test_a_time_that_is_not_ok_never_enters_a_front(status: str) -> None:
+    disturbed = {"configuration": "d", "ap": 0.9, "latency_ms": 1.0, "timing_status": status, "timing_reason": "why"}
+    frame = rows({}, disturbed)
+    table = by_configuration(frame, "latency_ms").set_index("configuration")
+    assert table["on_front"].to_dict() == {"d": False, "c": True}
+    assert table.loc["d", ["timing_status", "timing_reason"]].tolist() == [status, "why"]
+    left = f"1 not eligible for the front because of their time: 1 {status.replace('_', ' ')}"
+    assert describe_left_out(by_configuration(frame, "latency_ms")) == left
+    counted = by_configuration(frame, "gflops")
+    assert counted.set_index("configuration")["on_front"].to_dict() == {"d": True, "c": False}, "no time is involved"
+    assert describe_left_out(counted) is None
+
+
+def test_a_disturbed_seed_is_left_out_of_the_mean() -> None:
+    seeds = [{"latency_ms": 20.0}, {"latency_ms": 22.0}, {"latency_ms": 900.0, "timing_status": "shared"}]
     (row,) = by_configuration(rows(*seeds), "latency_ms").to_dict("records")
-    assert (row["busy_cores"], row["co_running"]) == (0.7, "python 0.7")
-    (row,) = by_configuration(rows({}), "latency_ms").to_dict("records")
-    assert math.isnan(row["busy_cores"]), "not measured is not zero"
+    assert (row["latency_ms"], row["n"], row["timing_status"], row["on_front"]) == (21.0, 2, "ok", True)
+    both = [{"timing_status": "unstable"}, {"timing_status": "shared", "timing_reason": "python 1.0"}]
+    (row,) = by_configuration(rows(*both), "latency_ms").to_dict("records")
+    assert (row["n"], row["timing_status"], row["timing_reason"], row["on_front"]) == (2, "shared", "python 1.0", False)
+
+
+def test_a_time_without_a_status_is_judged_by_what_its_record_has() -> None:
+    """Records of the first protocol have only the load of the host."""
+    old = rows({"busy_cores": 0.7}, {"configuration": "d", "ap": 0.4}).drop(
+        columns=["timing_status", "compiled"], errors="ignore"
+    )
+    table = by_configuration(old, "latency_ms").set_index("configuration")
+    assert table["timing_status"].to_dict() == {"c": "shared", "d": "ok"}
+    assert table["on_front"].to_dict() == {"c": False, "d": True}
+
+
+def test_ways_of_measuring_name_no_configuration() -> None:
+    frame = rows({"measure.iterations": None}, {"configuration": "d", "rho_infer": 0.5, "measure.iterations": 60})
+    assert set(by_configuration(frame)["label"]) == {"ρ 0.3", "ρ 0.3→0.5"}
 
 
 @pytest.mark.parametrize(
@@ -148,6 +183,7 @@ def test_the_most_disturbed_seed_is_reported() -> None:
         ([{"rho_infer": 0.3}, {"rho_infer": 0.5}], {"ρ 0.3", "ρ 0.3→0.5"}),
         ([{"train.lr": 1e-4}, {"train.lr": 2e-4}], {"lr 0.0001", "lr 0.0002"}),
         ([{"precision": "fp32"}, {"precision": "bf16"}], {"fp32", "bf16"}),
+        ([{"compiled": False}, {"compiled": True}], {"eager", "compiled"}),
     ],
 )
 def test_labels_name_what_varies(changes: list[dict[str, object]], labels: set[str]) -> None:

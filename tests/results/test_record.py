@@ -52,7 +52,7 @@ def test_a_record_of_schema_1_is_read_completely() -> None:
     accuracy = {"ap": 0.52, "ap50": 0.7, "ap75": 0.6, "ap_s": 0.1, "ap_m": 0.4, "ap_l": 0.8}
     content = json.loads(RECORD.to_json()) | {"schema": 1}
     for point, values in zip(content["points"], (accuracy | {"segm_ap": 0.3}, {}), strict=True):
-        del point["accuracy"]
+        del point["accuracy"], point["accuracy_bounds"], point["matches_file"]
         point |= dict.fromkeys((*accuracy, "segm_ap", "segm_ap50", "segm_ap75")) | values
     record = Record.from_json(json.dumps(content))
     expected = [accuracy | {"segm_ap": 0.3}, {}]
@@ -60,6 +60,13 @@ def test_a_record_of_schema_1_is_read_completely() -> None:
         RECORD, points=[replace(p, accuracy=a) for p, a in zip(RECORD.points, expected, strict=True)]
     )
     assert Record.from_json(record.to_json()) == record, "it is written in the current schema"
+
+
+def test_a_record_of_schema_2_has_no_interval() -> None:
+    content = json.loads(RECORD.to_json()) | {"schema": 2}
+    for point in content["points"]:
+        del point["accuracy_bounds"], point["matches_file"]
+    assert Record.from_json(json.dumps(content)) == RECORD
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_page import column, embedded
 from rich.console import Console
 
 from rhobench.config import RunConfig
@@ -90,17 +91,20 @@ def test_a_page_shows_untrusted_text_without_interpreting_it(store: Store, tmp_p
     torn = store.run_dir("torn <i>") / "record.json"
     torn.parent.mkdir()
     torn.write_text("{")
-    tags = Tags(write_report(store, tmp_path / "report.html").read_text(encoding="utf-8")).found
+    page = write_report(store, tmp_path / "report.html")
+    tags = Tags(page.read_text(encoding="utf-8")).found
     plain = Store(tmp_path / "plain")
     plain.write(hostile("a", config=to_dict(RunConfig(experiment="e"))))
     harmless = {tag for tag, _ in Tags(write_report(plain, tmp_path / "plain.html").read_text(encoding="utf-8")).found}
     assert {tag for tag, _ in tags} <= harmless | {"a", "li", "ul", "h2"}
-    assert [tag for tag, _ in tags].count("script") == 2
+    assert [tag for tag, _ in tags].count("script") == 3, "Plotly, the data and the script of the page"
     for tag, attributes in tags:
         assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
         assert (attributes.get("href") or "#").startswith(("#run=", "#", "data:,"))
     links = {attributes["href"] for tag, attributes in tags if tag == "a"}
-    assert "#run=%3Cimg%20src%3Dx%20onerror%3Dalert%282%29%3E" in links
+    assert links == {"#run=failed"}
+    shown = column(embedded(page), "run_id")
+    assert "<img src=x onerror=alert(2)>" in shown, "as data, which the script of the page shows as text"
 
 
 def test_a_terminal_gets_no_control_characters(store: Store) -> None:
@@ -111,6 +115,20 @@ def test_a_terminal_gets_no_control_characters(store: Store) -> None:
     assert "\u202e" not in text
     assert "[red]x[/red][link=http://evil]" in text, "markup of rich is text"
     assert r"\x1b[31m" in text
+
+
+def test_text_of_records_loses_bidirectional_controls(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    marks = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    store.write(hostile("a", experiment=f"{marks}liub{marks}", reason=f"{marks}ρ"))
+    escaped = store.run_dir("b") / "record.json"
+    escaped.parent.mkdir()
+    escaped.write_text(json.dumps(json.loads(hostile("b", experiment=f"liub{marks}").to_json())))  # in ASCII
+    assert {record.experiment for record in store.records()} == {"liub"}
+    assert Store(tmp_path).frame()["experiment"].tolist() == ["liub", "liub"]
+    assert store.records()[0].reason == "ρ"
+    page = write_report(store, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not set(marks) & set(page)
 
 
 def test_problems_are_printable_lines(tmp_path: Path) -> None:
@@ -172,8 +190,12 @@ def old_point(**fields: Any) -> str:
         changed(schema=1, points=[3]), changed(schema=1, points={"a": 1}), changed(schema=1, points=7.5),
         point(threads=1.5), point(threads=2**70), point(device=1),
         point(flops_count="mine"), point(rho=[0.1]),
+        point(gflops=-6e13), point(latency_ms=-1), point(fps=-0.5), point(threads=-1), point(rho=0), point(rho=1.5),
+        point(accuracy={"ap": 1.5}), point(accuracy={"ap": -1}), changed(cost={"train_seconds": -1}),
+        changed(history=[{"epoch": 1, "ap": 7}]), point(gflops=1e300),
+        *(point().replace('"gflops": 1.0', f'"gflops": {n}') for n in ("NaN", "Infinity", "-Infinity", "1e999")),
         point(samples_file="../../secret"), point(samples_file="/etc/passwd"), point(samples_file=".."),
-        point(samples_file="a\\b"),
+        point(samples_file="a\\b"), point(matches_file="../x.npz"),
         '{"schema": 1e999}', '{"schema": true}', '"\\ud800"', "[" * 200_000, '{"a":' * 200_000, "1" * 10_000,
         changed(reason="\ud800"),
     ],

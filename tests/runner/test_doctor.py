@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from rhobench.cli.app import app
 from rhobench.cluster.session import ClusterError
+from rhobench.ops import doctor as operator_doctor
 from rhobench.ops.backends import BACKENDS
 from rhobench.ops.check import Comparison
 from rhobench.runner import doctor
@@ -24,7 +25,7 @@ def examine(*options: str) -> Result:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compile nothing and start nothing."""
-    monkeypatch.setattr(doctor, "TIMED", "rtdetr")
+    monkeypatch.setattr(operator_doctor, "TIMED", "rtdetr")
     monkeypatch.setattr(doctor, "check_local_cluster", lambda: {"ray": "2", "python": "3"})
 
 
@@ -51,7 +52,7 @@ def test_backend_with_wrong_results_fails(monkeypatch: pytest.MonkeyPatch) -> No
             )
         ]
 
-    monkeypatch.setattr(doctor, "check_backend", check)
+    monkeypatch.setattr(operator_doctor, "check_backend", check)
     result = examine()
     assert result.exit_code == 1
     line = next(line for line in result.stdout.splitlines() if line.startswith("FAILED"))
@@ -67,7 +68,7 @@ def test_ray_that_does_not_start_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ClusterError("No Ray cluster answers.")
 
     monkeypatch.setattr(doctor, "check_local_cluster", refuse)
-    monkeypatch.setattr(doctor, "available_backends", lambda: ())
+    monkeypatch.setattr(operator_doctor, "available_backends", lambda: ())
     result = examine("--json")
     assert result.exit_code == 1
     assert "FAILED  Ray: No Ray cluster answers." in result.stdout
@@ -92,5 +93,5 @@ def test_gpu_without_cuda_kernels_is_reported(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Mock 100")
     monkeypatch.setitem(BACKENDS, "cuda", replace(BACKENDS["cuda"], unavailable_reason=lambda: reason))
-    monkeypatch.setattr(doctor, "available_backends", lambda: ())
+    monkeypatch.setattr(operator_doctor, "available_backends", lambda: ())
     assert message in examine().stdout

@@ -87,11 +87,25 @@ def test_runs_shared_with_another_experiment_are_listed(tmp_path: Path) -> None:
     assert resolved.describe_shared_runs() == [f"shared with experiment demo: {', '.join(demo.run_ids[:2])}"]
 
 
+def test_plan_says_why_a_run_that_seems_to_be_there_is_trained(study: Study, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    add(store, study, 0, "completed")
+    longer = resolve_study(StudyRequest(experiment="demo", smoke=True, assignments=["train.epochs=7"]))
+    planned = plan_sweep(longer, store, "local", None)
+    assert planned.runs[0].as_dict()["differs"] == ["train.epochs is 1 there and 7 here"]
+    sentence = f"1 run of other settings than in the store, such as {study.run_ids[0]}: train.epochs is 1 there and 7"
+    assert sentence in shown(planned)
+    measured = resolve_study(StudyRequest(experiment="demo", smoke=True, assignments=["measure.rhos=0.3"]))
+    again = plan_sweep(measured, store, "local", None)
+    assert [run.resolved.state for run in again.runs] == ["completed", "to do", "to do", "to do"]
+    assert [run.needs_training for run in again.runs] == [False, True, True, True]
+
+
 def test_plan_is_available_as_json(study: Study, tmp_path: Path) -> None:
     answer = json.loads(json.dumps(plan_sweep(study, Store(tmp_path), "local", None).as_dict()))
     assert {"runs", "fits", "at_once", "estimated_hours", "estimated_from", "price"} <= set(answer)
     run = answer["runs"][0]
-    promised = "run_id key varied batch_size rates resources state estimated_hours computed_by attempts"
+    promised = "run_id key varied batch_size rates resources state estimated_hours computed_by attempts differs"
     assert set(promised.split()) == set(run)
     assert run["key"] == run_key(study.configs[0])
     assert run["varied"] == {"model.rho": 1.0}

@@ -15,6 +15,8 @@ from rhobench.config.experiment import Axis, Experiment, Sampling
 from rhobench.config.paths import with_values
 from rhobench.measure.flops import count_flops
 from rhobench.model import build_model
+from rhobench.preflight import questions
+from rhobench.preflight.images import training_images
 from rhobench.results import Point, Record
 from rhobench.study.estimate import (
     count_training_gflops,
@@ -22,7 +24,6 @@ from rhobench.study.estimate import (
     speed_from_experiment,
     speed_from_records,
     training_gflops,
-    training_images,
 )
 from rhobench.study.grid import expand_runs
 
@@ -70,18 +71,29 @@ def test_gflops_of_a_model_with_more_queries_than_tokens_are_unknown() -> None:
     assert training_gflops(with_values(CONFIG, {"model.num_queries": 10_000})) is None
 
 
-def test_runs_that_differ_only_in_their_seed_are_counted_once() -> None:
-    messages: list[str] = []
-    gflops_by_run = count_training_gflops([replace(CONFIG, seed=seed) for seed in range(5)], messages.append)
-    assert len(set(gflops_by_run)) == len(messages) == 1
+def test_a_backbone_is_run_once_for_all_runs_with_images_of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    answer = {"problems": [], "gflops": 1.0, "channels": [8, 8, 8], "shapes": [[8, 12], [4, 6], [2, 3]]}
+    monkeypatch.setattr(questions, "_known", {})
+    monkeypatch.setattr(questions, "_read", lambda text: None)
+    monkeypatch.setattr(questions, "_write", lambda text, answer: None)
+    monkeypatch.setattr(questions, "_answer", lambda texts: asked.extend(texts) or [answer] * len(texts))
+    runs = [with_values(CONFIG, {"model.enc_layers": 1 + i % 50, "seed": i}) for i in range(100)]
+    assert len(set(count_training_gflops(runs))) == 50
+    assert len(asked) == 1
 
 
 def test_images_of_a_folder_come_from_its_annotations(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     sizes = [(480, 640), (480, 640), (100, 100), (1000, 1000)]
     images = [{"id": i, "file_name": f"{i}.jpg", "height": h, "width": w} for i, (h, w) in enumerate(sizes)]
-    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 4, "name": "b"}]}
-    (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    box = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+    content = {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "a"}, {"id": 4, "name": "b"}]}
+    (tmp_path / "images").mkdir()
+    for number in range(len(sizes)):
+        (tmp_path / "images" / f"{number}.jpg").touch()
+    for split in ("train", "val"):
+        (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     known = training_images(DataConfig(dir=str(tmp_path)))
     assert (known.count, known.height, known.width, known.num_classes) == (4, 800, 1066, 2)
     smaller = training_images(DataConfig(dir=str(tmp_path), scales_px=(200, 240, 280)))

@@ -82,10 +82,17 @@ def test_a_smoke_run_and_an_experiment_without_expectations_have_no_scope() -> N
 
 @pytest.mark.parametrize("images", [2, 3])
 def test_other_data_are_recognized_by_their_size(tmp_path: Path, images: int) -> None:
-    (tmp_path / "annotations").mkdir()
-    content = {"images": [{"id": i} for i in range(images)], "annotations": [], "categories": [{"id": 1}]}
-    (tmp_path / "annotations" / "instances_val.json").write_text(json.dumps(content))
-    size = DataSize(images=2, annotations=0, categories=1)
+    for folder in ("annotations", "images"):
+        (tmp_path / folder).mkdir()
+    box = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+    for split, count in (("train", 1), ("val", images)):
+        names = [f"{split}{i}.jpg" for i in range(count)]
+        entries = [{"id": i, "file_name": name, "height": 64, "width": 64} for i, name in enumerate(names)]
+        content = {"images": entries, "annotations": [box], "categories": [{"id": 1, "name": "a"}]}
+        (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+        for name in names:
+            (tmp_path / "images" / name).touch()
+    size = DataSize(images=2, annotations=1, categories=1)
     original = replace(changed(data__dir="placeholder"), data_size=size)
     scope = expectation_scope(study_of(changed(data__dir=str(tmp_path)), original))
     if images == 2:

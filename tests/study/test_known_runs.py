@@ -6,20 +6,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
 from rhobench.config.paths import run_id, run_key, with_values
-from rhobench.results import Record, Store, write_record
-from rhobench.study.known_runs import KnownRuns
+from rhobench.config.protocols import PROTOCOLS
+from rhobench.results import Point, Record, Store, write_record
+from rhobench.study.known_runs import TO_MEASURE, KnownRuns, lacks_points
 
 OWN, OTHER = RunConfig(experiment="own"), RunConfig(experiment="other")
 PATHS = ("model.rho",)
 
 
-def add(store: Store, config: RunConfig, status: Any = "completed", name: str | None = None, **fields: Any) -> str:
-    name = name or run_id(config, PATHS)
+TIMED = Point(
+    rho=0.3, precision="fp32", height=32, width=32, batch_size=1, protocol=PROTOCOLS["latency"].id, latency_ms=2.0
+)
+
+
+def add(store: Store, config: RunConfig, status: Any = "completed", points: Any = ()) -> str:
+    name = run_id(config, PATHS)
     record = Record(
-        run_id=name, experiment=config.experiment, status=status, config=to_dict(config) | fields, reason=None
+        run_id=name,
+        experiment=config.experiment,
+        status=status,
+        config=to_dict(config),
+        points=list(points),
     )
     write_record(store.run_dir(name), record)
     return name
@@ -53,11 +65,45 @@ def test_execution_settings_may_differ_and_the_new_ones_are_kept(tmp_path: Path)
     assert (resolved.run_id, resolved.config.train.num_workers) == (shared, 2)
 
 
-def test_run_with_other_measurements_is_another_run(tmp_path: Path) -> None:
+def test_run_that_lacks_a_requested_point_is_measured_again_and_not_trained(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    add(store, OTHER)
+    trained = add(store, OTHER, points=[TIMED])
     at_more = with_values(OWN, {"measure.rhos": (0.1, 1.0)})
-    assert KnownRuns.from_store(store).resolve(at_more, PATHS).run_id == run_id(at_more, PATHS)
+    known = KnownRuns.from_store(store)
+    assert (known.resolve(OWN, PATHS).run_id, known.resolve(OWN, PATHS).state) == (trained, "completed")
+    assert (known.resolve(at_more, PATHS).run_id, known.resolve(at_more, PATHS).state) == (trained, TO_MEASURE)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"measure.rhos": (0.1,)}, {"measure.precision": "bf16"}, {"measure.batch_size": 4}, {"measure.compiled": True},
+        {"measure.protocol": "paper"}, {"measure.resolution": (64, 64)}, {"measure.rounds": 20},
+    ],
+)  # fmt: skip
+def test_every_way_of_measuring_is_a_point_of_its_own(setting: dict[str, Any]) -> None:
+    record = Record(run_id="r", experiment="own", status="completed", config=to_dict(OWN), points=[TIMED])
+    assert not lacks_points(record, OWN)
+    assert lacks_points(record, with_values(OWN, setting))
+    assert not lacks_points(record, with_values(OWN, {"measure.precision": "auto"})), "fp32 may be what it means"
+    assert lacks_points(replace(record, points=[replace(TIMED, protocol="latency-detector/1")]), OWN)
+    assert lacks_points(replace(record, points=[replace(TIMED, latency_ms=None)]), OWN)
+    assert not lacks_points(replace(record, points=[]), with_values(OWN, setting)), "nothing to measure it with"
+
+
+def test_a_new_run_names_what_makes_it_another_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    add(store, replace(OTHER, seed=1))
+    add(store, with_values(OTHER, {"model.rho": 0.5}))
+    near = add(store, with_values(OTHER, {"train.epochs": 12, "measure.rhos": (0.1,)}))
+    add(store, with_values(OTHER, {"train.epochs": 12, "train.lr": 1e-3}))
+    resolved = KnownRuns.from_store(store).resolve(OWN, PATHS)
+    assert resolved.record is None
+    assert resolved.similar is not None
+    assert resolved.similar.run_id == near
+    assert resolved.similar.describe() == "train.epochs is 12 there and 50 here"
+    other = KnownRuns.from_store(store).resolve(with_values(OWN, {"model.rho": 0.9}), PATHS)
+    assert other.similar is None, "that it varies rho is the point of the experiment"
 
 
 def test_record_with_the_best_status_counts_and_then_the_own_one(tmp_path: Path) -> None:

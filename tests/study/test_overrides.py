@@ -30,7 +30,7 @@ EXPERIMENT = Experiment(
         ("model.mask_head=true,false", "model.mask_head", (True, False)),
         ("data.resize_px=160,160;320,320", "data.resize_px", ((160, 160), (320, 320))),
         ("model.rho_choices=;0.1,1", "model.rho_choices", ((), (0.1, 1.0))),
-        ("measure.rhos=0.1,1", "measure.rhos", ((0.1, 1.0),)),
+        ("data.scales_px=320,480", "data.scales_px", ((320, 480),)),
     ],
 )
 def test_axis_values_are_parsed_as_the_type_of_the_field(text: str, path: str, values: tuple[Any, ...]) -> None:

@@ -1,7 +1,8 @@
 """One of two data-parallel workers: python data_parallel_worker.py RANK CONFIG.json FOLDER STOP.
 
-It trains in FOLDER/interrupted for STOP steps, copies this folder to FOLDER/left, and resumes the training. Then it
-trains in FOLDER/whole without interruption, and writes the results of both to FOLDER/rankRANK.pt.
+It trains in FOLDER/interrupted until the second worker asks for an end after STOP steps, copies this folder to
+FOLDER/left, and resumes the training. Then it trains in FOLDER/whole without interruption, and writes the results of
+both to FOLDER/rankRANK.pt.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from rhobench.config import RunConfig
 from rhobench.config.conversion import from_dict
 from rhobench.training.loop import train
 from rhobench.training.meter import MEASURED
+from rhobench.training.status import TrainingInterruptedError
 from rhobench.training.step import OptimizerStep, StepResult
+from rhobench.training.workers import worker_rank
 
 
 def watched_training(config: RunConfig, folder: Path, stop: int | None = None) -> dict[str, Any]:
     """Train; return the losses of each step, the gradients of the first, the history, weights and warnings.
 
     Raises:
-        InterruptedError: ``stop`` steps are done.
+        TrainingInterruptedError: ``stop`` steps are done, which only the last worker knows.
     """
     gradients: list[dict[str, torch.Tensor]] = []
     losses: list[float] = []
@@ -34,8 +37,6 @@ def watched_training(config: RunConfig, folder: Path, stop: int | None = None) -
     original_call = OptimizerStep.__call__
 
     def watched(self: OptimizerStep, batch: Any) -> StepResult:
-        if len(losses) == stop:
-            raise InterruptedError
         result = original_call(self, batch)
         named = self.state.model.named_parameters()
         gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
@@ -45,7 +46,14 @@ def watched_training(config: RunConfig, folder: Path, stop: int | None = None) -
     folder.mkdir(exist_ok=True)
     OptimizerStep.__call__ = watched  # type: ignore[method-assign]
     try:
-        trained = train(config, folder, lambda status: warnings.append(status.warning), torch.device("cpu"))
+        rank, workers = worker_rank()
+        trained = train(
+            config,
+            folder,
+            lambda status: warnings.append(status.warning),
+            torch.device("cpu"),
+            lambda: len(losses) == stop and rank == workers - 1,
+        )
     finally:
         OptimizerStep.__call__ = original_call  # type: ignore[method-assign]
     clocked = {"seconds", *MEASURED}
@@ -67,7 +75,7 @@ def main(rank: int, config_file: Path, folder: Path, stop: int) -> None:
     config = from_dict(RunConfig, json.loads(config_file.read_text()))
     try:
         watched_training(config, folder / "interrupted", stop)
-    except InterruptedError:
+    except TrainingInterruptedError:
         dist.barrier()
         if rank == 0:
             shutil.copytree(folder / "interrupted", folder / "left")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -118,10 +119,36 @@ def test_a_new_mask_head_keeps_its_initial_weights_and_is_named(
     (warning,) = fork.progress.warnings
     assert warning in warnings
     assert warning.endswith(
-        f"has no weights for a new head; these parameters keep their initial values: {', '.join(new)}"
+        "has no weights for these parameters of new heads or other categories, which keep their initial values: "
+        f"{', '.join(new)}"
     )
     assert fork.progress.forked_from is not None
     assert fork.progress.forked_from["fresh"] == new
+
+
+def test_class_heads_for_other_categories_keep_their_initial_weights_and_are_named(
+    first: tuple[RunConfig, Path, TrainingResult], tmp_path: Path
+) -> None:
+    config, folder, trained = first
+    artifact = save_artifact(folder, trained.model, config, trained.categories)
+    for file in Path(str(config.data.dir)).glob("annotations/*.json"):
+        content = json.loads(file.read_text())
+        content["categories"].append({"id": 9, "name": "green"})
+        file.write_text(json.dumps(content))
+    more = forked(config, artifact)
+    fork = run(more, tmp_path / "fork")
+    assert len(fork.categories) == 3
+    old, weights = trained.model.state_dict(), fork.model.state_dict()
+    seed_all(config.seed)
+    initial = build_detector(more, fork.categories).state_dict()
+    heads = sorted(name for name in weights if ".classify." in name)
+    assert heads
+    for name in weights:
+        expected = initial if name in heads else old
+        torch.testing.assert_close(weights[name], expected[name], rtol=2e-3, atol=1e-5)
+    assert fork.progress.forked_from is not None
+    assert fork.progress.forked_from["fresh"] == heads
+    assert ", ".join(heads) in fork.progress.warnings[0]
 
 
 def test_a_partial_or_surplus_head_is_rejected(first: tuple[RunConfig, Path, TrainingResult], tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ from rhobench.data import Flip
 from rhobench.model import build_model
 from rhobench.model.criterion import losses
 from rhobench.model.matcher import matching_cost
+from rhobench.model.precision import AUTOCAST, autocast
 from rhobench.training.batches import TrainBatch, to_objects
 from rhobench.training.checkpoint import find_checkpoint, read_checkpoint
 from rhobench.training.loaders import open_images, open_training_data
 from rhobench.training.loop import TrainingResult, train
 from rhobench.training.objective import run_model
-from rhobench.training.precision import AUTOCAST, autocast
 from rhobench.training.step import OptimizerStep, StepResult
 
 Write = Callable[..., Path]

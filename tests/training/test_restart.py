@@ -28,7 +28,7 @@ from rhobench.training.loop import TrainingResult, train
 from rhobench.training.meter import MEASURED
 from rhobench.training.progress import Progress
 from rhobench.training.random_states import random_states, restore_random_states
-from rhobench.training.status import Status
+from rhobench.training.status import Status, TrainingInterruptedError
 
 CLOCKED = (
     "seconds",
@@ -130,6 +130,42 @@ def finish(config: RunConfig, folder: Path) -> tuple[TrainingResult, list[str]]:
     folder.mkdir(exist_ok=True)
     trained = train(config, folder, lambda status: warnings.append(status.warning), CPU)
     return trained, [warning for warning in warnings if warning]
+
+
+@pytest.mark.parametrize("steps", [1, 5, 7])  # within an epoch, at the end of one, and within the next
+def test_an_interrupted_training_loses_no_step(config: RunConfig, tmp_path: Path, steps: int) -> None:
+    config = replace(config, train=replace(config.train, checkpoint_every_seconds=3600.0))
+    calls = iter(range(1, 100))
+    (tmp_path / "stopped").mkdir()
+    with pytest.raises(TrainingInterruptedError):
+        train(config, tmp_path / "stopped", lambda status: None, CPU, lambda: next(calls) == steps)
+    file, _ = find_checkpoint(tmp_path / "stopped")
+    assert file is not None
+    assert file.name.startswith(f"checkpoint-{steps:09d}-")
+    finish(config, tmp_path / "stopped")
+    finish(config, tmp_path / "whole")
+    assert_same_end(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_the_steps_of_an_epoch_are_saved_before_its_evaluation(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An evaluation takes minutes on many images, longer than a machine waits that is about to be shut down."""
+
+    def killed(*arguments: object) -> None:
+        raise Interrupted
+
+    config = replace(config, train=replace(config.train, checkpoint_every_seconds=3600.0, eval_every_epochs=1))
+    (tmp_path / "stopped").mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "evaluate", killed)
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / "stopped", lambda status: None, CPU)
+    progress = progress_of(tmp_path / "stopped")
+    assert (progress.epoch, progress.step) == (0, 5)
+    finish(config, tmp_path / "stopped")
+    finish(config, tmp_path / "whole")
+    assert_same_end(tmp_path / "stopped", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("change", [{"precision": "fp16"}, {"micro_batch_size": 1}])

@@ -60,7 +60,7 @@ def test_two_workers_train_and_evaluate_as_one_and_resume_with_another_number(
     root = write_coco(train=8, val=3)
     without_some_objects(root)
     masked = {"rho": 1.0, "mask_head": True}
-    config = small(root, model=masked, epochs=2, batch_size=4, checkpoint_every_seconds=0.0)
+    config = small(root, model=masked, epochs=2, batch_size=4, checkpoint_every_seconds=3600.0)
     shared = tmp_path / "shared"
     written = two_workers(with_value(config, "train.num_workers", 2), shared, stop=3)
     first, second = (worker["whole"] for worker in written)

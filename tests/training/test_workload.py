@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from rhobench.config import OFFICIAL_AUGMENTATION, BackboneConfig, DataConfig, RunConfig
+from rhobench.config.image_size import scaled_size
 from rhobench.data import CocoDetection, Key
 from rhobench.data.augmentation import largest_sides, sample_view
-from rhobench.data.transforms import Flip, scaled_size
+from rhobench.data.transforms import Flip
 from rhobench.training.probe_step import available_memory, probe_step
 from rhobench.training.workload import BatchShape, estimate_workload
 
@@ -34,7 +35,7 @@ def test_the_largest_batch_of_the_official_training_is_a_square_of_the_longest_s
 def test_no_draw_exceeds_the_largest_sides(size: tuple[int, int], changes: dict) -> None:
     config = replace(DataConfig(**OFFICIAL_AUGMENTATION), **changes)
     tallest, widest = largest_sides(config, [size])
-    drawn = [sample_view(config, *size, seed, image_id=1).size for seed in range(500)]
+    drawn = [sample_view(config, *size, seed, image="1.png").size for seed in range(500)]
     # A crop between the flattest and the steepest may be rounded up where these are not.
     assert max(height for height, _ in drawn) <= tallest + 2
     assert max(width for _, width in drawn) <= widest + 2

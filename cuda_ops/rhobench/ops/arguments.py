@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rhobench.ops.levels import SpatialShapes
+
 _POINTS_AXES, _WEIGHTS_AXES = "N, Q, H, L, P, 2", "N, Q, H, L, P"
 
 
-def check_plain(tensors: dict[str, Tensor], spatial_shapes: Sequence[tuple[int, int]]) -> None:
+def check_plain(tensors: dict[str, Tensor], spatial_shapes: SpatialShapes) -> None:
     """Check the shapes of value, sampling_locations and attention_weights, in this order.
 
     Raises:
@@ -22,9 +24,7 @@ def check_plain(tensors: dict[str, Tensor], spatial_shapes: Sequence[tuple[int, 
     _check_samples("sampling_locations", locations, "attention_weights", weights, value, spatial_shapes)
 
 
-def check_fused(
-    tensors: dict[str, Tensor], spatial_shapes: Sequence[tuple[int, int]], query_index: Tensor | None
-) -> None:
+def check_fused(tensors: dict[str, Tensor], spatial_shapes: SpatialShapes, query_index: Tensor | None) -> None:
     """Check the shapes of value, reference_points, sampling_offsets, attention_logits, in this order, and of the index.
 
     Raises:
@@ -81,12 +81,24 @@ def _check_axes(tensors: dict[str, Tensor], axes: Sequence[str]) -> None:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}: deformable attention needs ({names}).")
 
 
-def _check_value(value: Tensor, spatial_shapes: Sequence[tuple[int, int]]) -> None:
-    if min(value.shape[2:]) < 1 or not spatial_shapes or any(min(shape) < 1 for shape in spatial_shapes):
+def _check_value(value: Tensor, spatial_shapes: SpatialShapes) -> None:
+    if min(value.shape[2:]) < 1 or len(spatial_shapes) < 1:
         raise ValueError(
             f"Deformable attention got value {tuple(value.shape)} and spatial_shapes {list(spatial_shapes)}: it needs "
-            "at least one level, head and channel, and every height and width at least 1."
+            "at least one level, head and channel."
         )
+    if not isinstance(spatial_shapes, Tensor):  # a traced tensor has no values yet: the operator checks them
+        check_areas(value, spatial_shapes)
+
+
+def check_areas(value: Tensor, spatial_shapes: Sequence[tuple[int, int]]) -> None:
+    """Check that the levels have pixels, and as many as the value.
+
+    Raises:
+        ValueError: a height or width is below 1, or the areas do not sum to the pixels of the value.
+    """
+    if any(min(shape) < 1 for shape in spatial_shapes):
+        raise ValueError(f"spatial_shapes is {list(spatial_shapes)}: every height and width must be at least 1.")
     pixels = sum(height * width for height, width in spatial_shapes)
     if value.shape[1] != pixels:
         raise ValueError(
@@ -101,7 +113,7 @@ def _check_samples(
     weights_name: str,
     weights: Tensor,
     value: Tensor,
-    spatial_shapes: Sequence[tuple[int, int]],
+    spatial_shapes: SpatialShapes,
 ) -> None:
     num_images, _, num_heads, _ = value.shape
     expected = (num_images, points.shape[1], num_heads, len(spatial_shapes), points.shape[4], 2)

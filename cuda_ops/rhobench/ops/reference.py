@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rhobench.ops.levels import SpatialShapes, level_pairs
+
 
 def deformable_attention(
     value: Tensor,
-    spatial_shapes: Sequence[tuple[int, int]],
+    spatial_shapes: SpatialShapes,
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
@@ -20,14 +20,15 @@ def deformable_attention(
     Arguments, result and coordinates are those of ``rhobench.ops.deformable_attention``. The arithmetic is float64 if
     an argument is float64, and float32 otherwise; the result has the dtype of ``value``.
     """
+    shapes = level_pairs(spatial_shapes)
     num_images, _, num_heads, head_dim = value.shape
     num_queries, num_levels, num_points = sampling_locations.shape[1], *sampling_locations.shape[3:5]
     dtype = _arithmetic_dtype(value, sampling_locations, attention_weights)
 
-    levels = value.to(dtype).split([height * width for height, width in spatial_shapes], dim=1)
+    levels = value.to(dtype).split([height * width for height, width in shapes], dim=1)
     grids = 2 * sampling_locations.to(dtype) - 1  # grid_sample puts the edges of the map at -1 and 1
     samples = []
-    for index, (height, width) in enumerate(spatial_shapes):
+    for index, (height, width) in enumerate(shapes):
         pixels = levels[index].permute(0, 2, 3, 1).reshape(num_images * num_heads, head_dim, height, width)
         grid = grids[:, :, :, index].transpose(1, 2).flatten(0, 1)  # (N*H, Q, P, 2)
         # align_corners=False puts the centre of pixel i at (i + 0.5) / size, as the official kernels do.
@@ -42,7 +43,7 @@ def deformable_attention(
 
 
 def sampling_points(
-    spatial_shapes: Sequence[tuple[int, int]],
+    spatial_shapes: SpatialShapes,
     reference_points: Tensor,
     sampling_offsets: Tensor,
     attention_logits: Tensor,
@@ -68,14 +69,15 @@ def sampling_points(
         scaled = offsets * (references[..., 2:] * (0.5 / num_points))
     else:
         # Coordinates are (x, y), but shapes are (height, width).
-        scaled = offsets * offsets.new_tensor([(1 / width, 1 / height) for height, width in spatial_shapes])[:, None]
+        pixels = [(1 / width, 1 / height) for height, width in level_pairs(spatial_shapes)]
+        scaled = offsets * offsets.new_tensor(pixels)[:, None]
     weights = attention_logits.to(dtype).flatten(-2).softmax(-1).view(attention_logits.shape)
     return references[..., :2] + scaled, weights
 
 
 def fused_deformable_attention(
     value: Tensor,
-    spatial_shapes: Sequence[tuple[int, int]],
+    spatial_shapes: SpatialShapes,
     reference_points: Tensor,
     sampling_offsets: Tensor,
     attention_logits: Tensor,

@@ -12,12 +12,6 @@ def escaped(value: object) -> str:
     return html.escape(str(value))
 
 
-def script_safe(json_text: str) -> str:
-    """JSON that can be embedded in a script element: it cannot contain "</script>"."""
-    # In JSON \u003c is the same character. Every "<", because "<!--" also changes where a script ends.
-    return json_text.replace("<", "\\u003c")
-
-
 def run_link(run_id: str) -> str:
     """Link that opens the details of a run on the page."""
     return f"<a href='#run={quote(run_id, safe='')}'>{escaped(run_id)}</a>"

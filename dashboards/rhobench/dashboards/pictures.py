@@ -64,7 +64,7 @@ def draw(
     large = _with_masks(large, strongest_last)
     _draw_boxes(large, strongest_last, scale)
     rows = -(-len(levels) // 2)
-    half = (large.width // 2, large.height // 2)
+    half = _scaled(large.size, 0.5)
     width = large.width + 2 * MARGIN_PX + (2 * (half[0] + MARGIN_PX) if levels else 0)
     top = MARGIN_PX + LINE_PX
     height = top + max(large.height, rows * (half[1] + LINE_PX + MARGIN_PX)) + MARGIN_PX

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -12,32 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from rhobench.dashboards.grid import Grid, latex, markdown
 from rhobench.results.reproduction import Comparison, CostRow, CostTable
-
-_LATEX_ESCAPES = {
-    "&": r"\&",
-    "%": r"\%",
-    "_": r"\_",
-    "#": r"\#",
-    "ρ": r"$\rho$",
-    "×": r"$\times$",
-    "−": "$-$",
-    "±": r"$\pm$",
-}
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of formatted cells, independent of the output format."""
-
-    title: str
-    """Title above the table."""
-    header: tuple[str, ...]
-    """Headers of the columns."""
-    rows: list[tuple[str, ...]]
-    """Cells of each row."""
-    texts: tuple[int, ...]
-    """Indices of the columns that hold text; the others hold numbers and are aligned right."""
 
 
 def render(table: CostTable, form: str) -> RenderableType:
@@ -110,28 +85,12 @@ def _column(grid: Grid, index: int) -> list[str]:
 
 
 def _markdown(table: CostTable) -> str:
-    blocks = []
-    for grid in grids(table):
-        rule = ["---" if i in grid.texts else "---:" for i in range(len(grid.header))]
-        lines = [f"| {' | '.join(cells)} |" for cells in (grid.header, rule, *grid.rows)]
-        blocks.append("\n".join([f"**{grid.title}**", "", *lines]))
-    return "\n\n".join([*blocks, "\n".join(f"- {note}" for note in table.notes)])
+    return "\n\n".join([*map(markdown, grids(table)), "\n".join(f"- {note}" for note in table.notes)])
 
 
 def _latex(table: CostTable) -> str:
     """Tables for a LaTeX document that loads booktabs."""
-    blocks = []
-    for grid in grids(table):
-        columns = "".join("l" if i in grid.texts else "r" for i in range(len(grid.header)))
-        header, *rows = (" & ".join(map(_latex_text, cells)) + r" \\" for cells in (grid.header, *grid.rows))
-        caption, begin = rf"\caption{{{_latex_text(grid.title)}}}", rf"\begin{{tabular}}{{{columns}}}"
-        body = [begin, r"\toprule", header, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
-        blocks.append("\n".join([r"\begin{table}", caption, *body, r"\end{table}"]))
-    return "\n\n".join([*blocks, "\n".join(f"% {note}" for note in table.notes)])
-
-
-def _latex_text(cell: str) -> str:
-    return "".join(_LATEX_ESCAPES.get(character, character) for character in cell)
+    return "\n\n".join([*map(latex, grids(table)), "\n".join(f"% {note}" for note in table.notes)])
 
 
 def _json(table: CostTable) -> str:

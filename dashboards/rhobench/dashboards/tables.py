@@ -8,17 +8,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from rhobench.config.metrics import metric
-from rhobench.results import ENDED_EARLY, MAX_BUSY_CORES, by_configuration, printable
+from rhobench.results import ENDED_EARLY, by_configuration, describe_left_out, printable
 
 DISTURBED_MARK = " *"
-"""Suffix of a time that was measured while other processes used the machine."""
+"""Suffix of a time that may not enter the front."""
 
 
 def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
     """Table of all configurations in order of increasing cost, with those on the front marked by "●".
 
     Each setting (device, protocol, dataset) has its own front; if there are several, the model column names the
-    setting. Times that were measured while other processes used the machine are marked by "*".
+    setting. Times that may not enter the front are marked by "*" and their status.
 
     Args:
         frame: rows of ``Store.frame()``.
@@ -31,7 +31,7 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
     table = Table(
         title=f"{value.label} against {cost.noun}"
         + ("" if several or rows.empty else f" · {_shown(rows['series'][0])}"),
-        caption=_caption(frame, rows, timed=cost.timed or value.timed),
+        caption=_caption(frame, rows),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
@@ -45,8 +45,8 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
     table.add_column("seeds", justify="right")
     timed = (cost.timed, value.timed)
     for row in rows.to_dict("records"):
-        disturbed = row["busy_cores"] > MAX_BUSY_CORES
-        marks = [DISTURBED_MARK if m and disturbed else "" for m in timed]
+        status = row["timing_status"]
+        marks = [f"{DISTURBED_MARK} {status.replace('_', ' ')}" if m and status != "ok" else "" for m in timed]
         spread = f" ± {value.format(row[f'{y}_sd'])}" if row["n"] > 1 else ""
         cells = ["●" if row["on_front"] else " ", row["label"], *[row["series"]] * several]
         cells += [cost.format(row[x]) + marks[0], value.format(row[y]) + spread + marks[1], str(row["n"])]
@@ -59,7 +59,7 @@ def _shown(text: object) -> str:
     return escape(printable(text))
 
 
-def _caption(frame: pd.DataFrame, rows: pd.DataFrame, *, timed: bool) -> str:
+def _caption(frame: pd.DataFrame, rows: pd.DataFrame) -> str:
     status = frame.drop_duplicates("run_id")["status"]
     unmeasured = len(status) - len({run for runs in rows["run_ids"] for run in runs})
     parts = [f"● {int(rows['on_front'].sum())} of {len(rows)} configurations on the front"]
@@ -69,6 +69,6 @@ def _caption(frame: pd.DataFrame, rows: pd.DataFrame, *, timed: bool) -> str:
             unmeasured -= count
     if unmeasured:
         parts.append(f"{unmeasured} not measured")
-    if timed and (rows["busy_cores"] > MAX_BUSY_CORES).any():
-        parts.append(f"* measured while other processes used more than {MAX_BUSY_CORES:g} cores")
+    if left_out := describe_left_out(rows):
+        parts.append(f"* {left_out}")
     return ", ".join(parts) + "."

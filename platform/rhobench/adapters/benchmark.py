@@ -20,7 +20,7 @@ from rhobench.adapters.foreign_detector import (
     package_versions,
 )
 from rhobench.adapters.kinds import load_detector
-from rhobench.adapters.timing import PROTOCOLS, time_detector
+from rhobench.adapters.timing import PROTOCOL, time_detector
 from rhobench.config import DataConfig, MeasureConfig
 from rhobench.config.cache import cache_dir
 from rhobench.config.conversion import from_dict, to_dict
@@ -123,7 +123,7 @@ def benchmark(request: BenchmarkRequest, notify: Notify) -> Record:
             environment=describe_environment(),
             categories=images.categories.as_records(),
             points=points,
-            protocols=PROTOCOLS,
+            protocols={PROTOCOL.id: PROTOCOL.describe()},
             started_at=started,
             finished_at=utc_now(),
         )

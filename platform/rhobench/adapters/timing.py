@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,13 @@ import pandas as pd
 import torch
 
 from rhobench.adapters.foreign_detector import ForeignDetector
-from rhobench.config import MeasureConfig
-from rhobench.measure.host import HostLoadSampler
-from rhobench.measure.latency import PROTOCOL, PROTOCOL_TEXT, Latency, measure_calls
+from rhobench.config.protocols import PROTOCOLS as NAMED
+from rhobench.measure.latency import Latency, measure_calls
+from rhobench.measure.timed_calls import TimedCall
 from rhobench.results.environment import cpu_model, usable_cores
 
-PROTOCOLS = {PROTOCOL: PROTOCOL_TEXT}
-"""Description of the protocol of every latency of a foreign detector."""
+PROTOCOL = NAMED["latency"]
+"""Protocol of every latency of a foreign detector, that of our own runs."""
 
 SAMPLES_FILE = "samples.parquet"
 """Name of the file with every timed call, in the folder of its record."""
@@ -42,48 +41,24 @@ def time_detector(
     Returns:
         Fields of ``rhobench.results.Point`` by rho.
     """
-    sampler = HostLoadSampler()
     calls = {rho: _call(detector, prepared, rho, device) for rho in rhos}
     with torch.inference_mode():
-        measured = measure_calls(calls, MeasureConfig())
-    load = sampler.sample()
+        measured = measure_calls(calls, PROTOCOL)
     samples = pd.concat([_samples(rho, latency) for rho, latency in measured.items()])
-    samples.assign(protocol=PROTOCOL).to_parquet(folder / SAMPLES_FILE)
+    samples.assign(protocol=PROTOCOL.id).to_parquet(folder / SAMPLES_FILE)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cpu_model()}, {usable_cores()} cores"
-    common = {
-        "protocol": PROTOCOL,
-        "device": name,
-        "backend": detector.engine,
-        "threads": torch.get_num_threads(),
-        "load_average": os.getloadavg()[0],
-        "busy_cores": load.cores,
-        "co_running": load.programs,
-        "samples_file": SAMPLES_FILE,
-    }
-    return {rho: common | _statistics(latency) for rho, latency in measured.items()}
+    common = {"device": name, "backend": detector.engine, "samples_file": SAMPLES_FILE}
+    return {rho: latency.point_fields() | common for rho, latency in measured.items()}
 
 
-def _call(
-    detector: ForeignDetector, prepared: Sequence[Any], rho: float | None, device: torch.device
-) -> Callable[[int], None]:
+def _call(detector: ForeignDetector, prepared: Sequence[Any], rho: float | None, device: torch.device) -> TimedCall:
     def call(i: int) -> None:
         detector.rho = rho
         detector.detect(prepared[i % len(prepared)])
         if device.type == "cuda":  # kernels run asynchronously
             torch.cuda.synchronize(device)
 
-    return call
-
-
-def _statistics(latency: Latency) -> dict[str, Any]:
-    return {
-        "batch_size": latency.batch_size,
-        "latency_ms": latency.median_ms,
-        "latency_p10_ms": latency.percentile_ms(10),
-        "latency_p90_ms": latency.percentile_ms(90),
-        "latency_samples": latency.samples_ms.size,
-        "fps": latency.fps,
-    }
+    return TimedCall(run=call, device=device, batch_size=1, inputs=len(prepared))
 
 
 def _samples(rho: float | None, latency: Latency) -> pd.DataFrame:

@@ -10,19 +10,23 @@ import typer
 
 from rhobench.cli import cluster, data, weights
 from rhobench.cli.benchmark import benchmark
+from rhobench.cli.compare import compare
 from rhobench.cli.doctor import doctor
+from rhobench.cli.evaluate import evaluate
+from rhobench.cli.measure import measure
 from rhobench.cli.model import cost, predict
-from rhobench.cli.options import WRONG_REQUEST
+from rhobench.cli.options import INTERRUPTED, WRONG_REQUEST
 from rhobench.cli.results import pareto, report, reproduce
 from rhobench.cli.run import experiments, run
+from rhobench.cli.runs import dashboard, export, runs, show
 
 EXPERIMENTS, RESULTS, MODELS, SETUP = "Experiments", "Results", "Models", "Data and machines"
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich", invoke_without_command=True)
 for panel, commands in {
     EXPERIMENTS: (run, experiments),
-    RESULTS: (pareto, report, reproduce),
-    MODELS: (predict, cost, benchmark),
+    RESULTS: (pareto, compare, report, dashboard, runs, show, export, reproduce),
+    MODELS: (measure, evaluate, predict, cost, benchmark),
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
@@ -61,6 +65,8 @@ def main() -> None:
         status = app(standalone_mode=False)
     except typer.TyperException as error:  # an unknown command or option, a missing argument
         sys.exit(_refuse(_usage_sentence(error)))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(INTERRUPTED)
     except ValueError as error:  # the base of all errors that a user can correct
         sys.exit(_refuse(str(error)))
     sys.exit(status)
@@ -81,6 +87,7 @@ def _field_hint(option: str) -> str:
     return f"It is a field of the configuration: --set {paths[0]}=VALUE. " if paths else ""
 
 
-def _refuse(sentence: str) -> int:
-    print(f"rhobench: {sentence}", file=sys.stderr)
+def _refuse(message: str) -> int:
+    for sentence in message.splitlines():  # a plan may have several problems, one a line
+        print(f"rhobench: {sentence}", file=sys.stderr)
     return WRONG_REQUEST

@@ -1,4 +1,4 @@
-"""``rhobench data``: check a data set, or generate one."""
+"""``rhobench data``: check, show or convert a data set, or generate one."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import typer
 
 from rhobench.cli.options import FAILED, AsJson, command_group
 
-app = command_group("Check a data set, or generate one.")
+app = command_group("Check, show or convert a data set, or generate one.")
 
-SHOWN_PROBLEMS = 100
-"""Problems printed as text at most; one mistake in a converter can cause one for every object."""
+LAYOUTS = "COCO, Roboflow, YOLO, Pascal VOC or CSV"
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help=f"Folder of a data set: {LAYOUTS}.")]
+SplitOption = Annotated[list[str] | None, typer.Option(help="Split to read; repeatable. Default: all splits.")]
 
 
 @app.command("check")
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with images/ and annotations/.")],
-    split: Annotated[list[str] | None, typer.Option(help="Split to check; repeatable. Default: all splits.")] = None,
+    folder: FolderArgument,
+    split: SplitOption = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Read only image headers, which misses truncated images and duplicates.")
     ] = False,
@@ -29,33 +30,77 @@ def check(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check the annotations and image files of a COCO-format data set before training on it."""
+    """Check the annotations and image files of a data set before training on it."""
     from rich.console import Console
 
-    from rhobench.data import check_dataset
+    from rhobench.data import check_dataset, find_layout
 
-    found = sorted(p.stem.removeprefix("instances_") for p in folder.glob("annotations/instances_*.json"))
+    layout = find_layout(folder)
+    splits = split or list(layout.splits)
     with Console(stderr=True).status("reading annotations") as status:
         problems = check_dataset(
             folder,
-            split or found or ["train"],  # without annotation files, the check reports that of "train" as missing
+            splits,
             depth="headers" if quick else "pixels",
             num_queries=num_queries,
             masks=masks,
             on_progress=lambda done, files: status.update(f"checking images: {done:,} of {files:,}"),
         )
     problems.sort(key=lambda problem: ("error", "warning", "note").index(problem.level))
-    for problem in problems[:SHOWN_PROBLEMS]:
+    for problem in problems:
         print(f"{problem.level}: {problem.message}")
-    if len(problems) > SHOWN_PROBLEMS:
-        print(f"... and {len(problems) - SHOWN_PROBLEMS:,} more; --json lists all of them")
     counts = {level: sum(problem.level == level for problem in problems) for level in ("error", "warning", "note")}
     summary = ", ".join(f"{count:,} {level}{'' if count == 1 else 's'}" for level, count in counts.items())
-    print(f"{folder}: {summary} in {', '.join(split or found) or 'no split'}")
+    print(f"{folder} ({layout.name}): {summary} in {', '.join(splits)}")
     if as_json:
         totals = {f"{level}s": count for level, count in counts.items()}
-        print(json.dumps({**totals, "problems": [vars(problem) for problem in problems]}))
+        listed = [vars(problem) for problem in problems]
+        print(json.dumps({"layout": layout.name, "splits": splits, **totals, "problems": listed}))
     raise typer.Exit(FAILED if counts["error"] else 0)
+
+
+@app.command("convert")
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help=f"Folder of a data set: {LAYOUTS}.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to create, in COCO's layout.")],
+    split: SplitOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a data set in COCO's layout, with copies of its images."""
+    from rhobench.data import convert_dataset
+
+    layout, counts, notes = convert_dataset(source, out, split)
+    for line in notes:
+        print(f"note: {line}")
+    for name, (images, objects) in counts.items():
+        print(f"{name}: {images:,} images, {objects:,} objects")
+    print(f"{source} ({layout}) is written to {out}")
+    if as_json:
+        splits = {name: {"images": images, "objects": objects} for name, (images, objects) in counts.items()}
+        print(json.dumps({"layout": layout, "dir": str(out), "splits": splits, "notes": notes}))
+
+
+@app.command("show")
+def show(
+    folder: FolderArgument,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("data.html"),
+    split: SplitOption = None,
+    images: Annotated[int, typer.Option(min=1, help="Images of each split that are drawn.")] = 12,
+    rho: Annotated[float, typer.Option(help="Share of tokens that an encoder would update, in (0, 1].")] = 0.3,
+    short_side: Annotated[int, typer.Option(min=32, help="Shorter side of an image in the model, in pixels.")] = 800,
+    as_json: AsJson = False,
+) -> None:
+    """Write a page of images with their boxes, sizes, classes and objects, to look at before training."""
+    from rhobench.runner.show_data import show_data
+
+    if not 0 < rho <= 1:
+        raise ValueError(f"--rho {rho:g} is not allowed: it must be greater than 0 and at most 1.")
+    page = show_data(folder, split, out, pictures=images, rho=rho, short_side_px=short_side)
+    for line in page.notes:
+        print(line)
+    print(f"page: {out}")
+    if as_json:
+        print(json.dumps({"page": str(out), **page.as_dict()}))
 
 
 @app.command("scenes")

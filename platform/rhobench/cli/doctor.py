@@ -20,7 +20,7 @@ def doctor(as_json: AsJson = False) -> None:
         for finding in examine():
             findings.append(finding)
             # Flushed, because the next test may take seconds or crash the process.
-            print(f"{finding.verdict:<7} {finding.name}: {finding.message}", flush=True)
+            print(finding.line, flush=True)
     failed = any(finding.required and not finding.works for finding in findings)
     if as_json:
         print(json.dumps({"works": not failed, "findings": [finding.as_dict() for finding in findings]}))

@@ -8,26 +8,36 @@ from typing import Annotated
 
 import typer
 
-from rhobench.cli.options import ArtifactArgument, AsJson
+from rhobench.cli.options import FAILED, ArtifactArgument, AsJson, report_problems
 
 
 def predict(
     artifact: ArtifactArgument,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, and folders of which all images are taken.")
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the annotated images.")],
     rho: Annotated[float | None, typer.Option(help="Share of the tokens to update. Default: as trained.")] = None,
     threshold: Annotated[float, typer.Option(help="Minimum score of the objects shown.")] = 0.4,
+    precision: Annotated[str, typer.Option(help="fp32, bf16, fp16 or auto.")] = "fp32",
     as_json: AsJson = False,
 ) -> None:
     """Draw the detections of a model, and the tokens that its encoder updates at each level."""
+    from rhobench.inference.predict import FailedImage
     from rhobench.inference.predict import predict as predict_images
 
-    predicted = []
-    for one in predict_images(artifact, images, out, rho, threshold):
-        predicted.append(one.as_dict())
-        print(f"{one.picture}: {len(one.objects)} objects, {one.updated:,} of {one.tokens:,} tokens updated")
+    predicted, failed = [], []
+    for one in predict_images(artifact, images, out, rho, threshold, precision):
+        if isinstance(one, FailedImage):
+            failed.append(one.as_dict())
+            report_problems([one.reason])
+        else:
+            predicted.append(one.as_dict())
+            print(f"{one.picture}: {len(one.objects)} objects, {one.updated:,} of {one.tokens:,} tokens updated")
     if as_json:
-        print(json.dumps({"images": predicted}))
+        print(json.dumps({"images": predicted, "failed": failed}))
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 def cost(
@@ -47,10 +57,13 @@ def cost(
     """Count the parameters and operations of a model, without weights."""
     from rich.console import Console
 
-    from rhobench.measure.model_cost import mean_cost, model_cost
+    from rhobench.config.model_zoo import find_model
 
     if first is not None and not val2017:
         raise ValueError("--first limits the images of --val2017: add --val2017.")
+    find_model(model)  # raises for an unknown model, before torch is imported
+    from rhobench.measure.model_cost import mean_cost, model_cost
+
     with Console(stderr=True).status(f"counting {model}"):
         counted = mean_cost(model, rho, first, count) if val2017 else model_cost(model, rho, size, count)
     Console(highlight=False).print(counted.card())

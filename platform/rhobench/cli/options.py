@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-FAILED, WRONG_REQUEST = 1, 2
-"""Exit statuses: the work failed; the request was wrong and the message says what to change."""
+FAILED, WRONG_REQUEST, INTERRUPTED = 1, 2, 130
+"""Exit statuses: the work failed; the request was wrong and the message says what to change; Ctrl-C was pressed."""
 
 OUTPUT = "Output"
 """Help panel of the options that change what is printed or written."""
@@ -23,7 +23,10 @@ ExperimentArgument = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="Name of an experiment; `rhobench experiments` lists them.")
 ]
 ArtifactArgument = Annotated[
-    Path, typer.Argument(metavar="ARTIFACT", help="model.safetensors of a run or of `rhobench weights import`.")
+    Path,
+    typer.Argument(
+        metavar="ARTIFACT", help="Folder of a run, or a model.safetensors of a run or of `rhobench weights import`."
+    ),
 ]
 
 
@@ -47,4 +50,7 @@ def report_problems(problems: Sequence[str]) -> None:
 
 def absolute_place(store: str) -> str:
     """The URL of a store, or the absolute path of its folder, by which other nodes may know it."""
-    return store if "://" in store else str(Path(store).absolute())
+    from rhobench.results.open_files import parse_place  # the package needs pandas
+
+    place = parse_place(store)
+    return place if isinstance(place, str) else str(place.absolute())

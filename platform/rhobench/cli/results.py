@@ -17,32 +17,37 @@ def pareto(
     y: Annotated[str, typer.Option(help="Metric of accuracy: ap, ap50, ap75, ap_s, ...")] = "ap",
     as_json: AsJson = False,
 ) -> None:
-    """Print the Pareto front of a store: accuracy against cost."""
+    """Print the Pareto front of a store: accuracy against cost, and how certain it is."""
     from rich.console import Console
 
-    from rhobench.dashboards.tables import front_table
+    from rhobench.cli.front_table import uncertain_front
     from rhobench.results import Store, by_configuration
+    from rhobench.results.uncertainty import with_uncertainty
 
     opened = Store(store)
     frame = opened.frame()
+    rows = with_uncertainty(by_configuration(frame, x, y), frame, x, y, opened)
     report_problems(opened.problems)
-    Console().print(front_table(frame, x, y))
+    Console().print(uncertain_front(frame, rows, x, y))
     if as_json:
         # Through the JSON of pandas, which writes NaN as null; json.dumps would write NaN, which is not JSON.
-        print(json.dumps({"front": json.loads(by_configuration(frame, x, y).to_json(orient="records"))}))
+        print(json.dumps({"front": json.loads(rows.to_json(orient="records"))}))
 
 
 def report(
     store: StoreArgument,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file to write.")] = Path("report.html"),
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="HTML file to write. Default: report.html in the store; for a bucket, here."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the report of a store as one HTML file that opens offline."""
-    from rhobench.dashboards import write_report
+    from rhobench.dashboards.report import report_path, write_report
     from rhobench.results import Store
 
     opened = Store(store)
-    page = write_report(opened, out)
+    page = write_report(opened, out or report_path(opened))
     report_problems(opened.problems)
     print(page)
     if as_json:
@@ -61,7 +66,7 @@ def reproduce(
     from rich.console import Console
 
     from rhobench.dashboards.reproduction import FORMATS, render
-    from rhobench.reproduction.cost import published_rows, reproduce_cost
+    from rhobench.experiments.published import published_rows
 
     if form not in FORMATS:
         raise ValueError(f"There is no format {form!r}: choose one of {', '.join(FORMATS)}.")
@@ -71,6 +76,8 @@ def reproduce(
             f"The accuracy of {table} needs trained models, which cannot be compared with it yet: "
             f"`rhobench reproduce {table} --cost-only` reproduces its parameters and GFLOPs."
         )
+    from rhobench.reproduction.cost import reproduce_cost  # imports torch, which no wrong request waits for
+
     with Console(stderr=True).status("") as status:
         reproduced = reproduce_cost(table, lambda model: status.update(f"counting {model}"))
     rendered = render(reproduced, form)

@@ -35,7 +35,8 @@ def experiments(as_json: AsJson = False) -> None:
         }
         rows.append(row)
         cost = f"{experiment.gpu_hours:g} GPU h" if experiment.gpu_hours else f"{experiment.cpu_hours:g} CPU core h"
-        print(f"{name:<15} {experiment.summary}  [{row['runs']} runs, about {cost}]")
+        cost = "as long as the data takes" if experiment.follows_data else f"about {cost}"
+        print(f"{name:<15} {experiment.summary}  [{row['runs']} runs, {cost}]")
     if as_json:
         print(json.dumps({"experiments": rows}))
 
@@ -64,6 +65,8 @@ def run(
     price_per_hour: of_run.PriceOption = None,
     log_to: of_run.LogToOption = None,
     require_expected: of_run.RequireExpectedOption = False,
+    timings: of_run.TimingsOption = False,
+    yes: of_run.YesOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment: train, evaluate, measure, record, report.
@@ -73,6 +76,7 @@ def run(
     Examples:
       rhobench run demo --smoke
       rhobench run demo --axis model.rho=0.1,0.3,1 --seeds 0,1,2
+      rhobench run finetune --data DIR
       rhobench run bccd --data DIR --address auto --store s3://bucket/bccd
       rhobench run encoder_depth --stop asha --retries 5
       rhobench run official_50ep --data COCO --fit --price-per-hour 2.5
@@ -88,6 +92,7 @@ def run(
         seeds=seeds,
         order=order,
         stop=stop,
+        confirmed=yes,
     )
     options = SweepOptions(
         address=address,
@@ -107,12 +112,27 @@ def run(
             experiment=experiment, assignments=set_ or (), data=data, smoke=smoke, fork=fork, overrides=overrides
         )
     )
+    report_problems(study.data_notes)
+    study = _with_precision(study, address)
     place = absolute_place(store or f"rhobench-store/{experiment}{'-smoke' if smoke else ''}")
+    _check(study, options.address, confirmed=yes or dry_run or fit)
     if dry_run:
         raise typer.Exit(_plan(study, place, options, price_per_hour, as_json))
     if fit:
         raise typer.Exit(_fit(study, price_per_hour, as_json))
-    raise typer.Exit(_run(study, place, options, require_expected, as_json))
+    raise typer.Exit(_run(study, place, options, require_expected, timings, as_json))
+
+
+def _check(study: Study, address: str, *, confirmed: bool) -> None:
+    """Refuse a study that cannot work or that is very long, before anything starts, and print warnings."""
+    from rich.console import Console
+
+    from rhobench.runner.preflight import check_study, require_confirmed_hours
+
+    with Console(stderr=True).status("checking the plan") as status:
+        warnings = check_study(study, address, status.update)
+        require_confirmed_hours(study, confirmed=confirmed)
+    report_problems(warnings)
 
 
 def _require_price(price_per_hour: float | None, *, estimating: bool) -> None:
@@ -124,7 +144,17 @@ def _require_price(price_per_hour: float | None, *, estimating: bool) -> None:
         raise ValueError(f"--price-per-hour {price_per_hour:g} is not a price: give a number of at least 0.")
 
 
-def _run(study: Study, place: str, options: SweepOptions, require_expected: bool, as_json: bool) -> int:
+def _with_precision(study: Study, address: str) -> Study:
+    """The study without "auto" as a precision; what it means on this machine is printed."""
+    from rhobench.study.precision import resolve_precision
+
+    resolved, choice = resolve_precision(study, address)
+    if choice is not None:
+        print(f"train.{choice}")
+    return resolved
+
+
+def _run(study: Study, place: str, options: SweepOptions, require_expected: bool, timings: bool, as_json: bool) -> int:
     """Run the study -> exit status."""
     from rich.console import Console
 
@@ -132,7 +162,7 @@ def _run(study: Study, place: str, options: SweepOptions, require_expected: bool
 
     if require_expected:
         _require_expectations(study)
-    outcome = run_study(study, place, options, Console())
+    outcome = run_study(study, place, options, Console(), show_timings=timings)
     if as_json:
         print(json.dumps(outcome.as_dict()))
     if require_expected and not outcome.meets_expectations:

@@ -69,13 +69,17 @@ OrderOption = Annotated[
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Folder of a COCO-format data set: --data coco.", rich_help_panel=WHAT),
+    typer.Option(
+        metavar="DIR",
+        help="Folder of a data set in COCO's, Roboflow's, YOLO's, Pascal VOC's or a CSV layout: --data coco.",
+        rich_help_panel=WHAT,
+    ),
 ]
 ForkOption = Annotated[
     Path | None,
     typer.Option(
         metavar="RUN",
-        help="Start every run from the weights of this run: --fork STORE/runs/RUN_ID.",
+        help="Start every run from the weights of this run or artifact: --fork STORE/runs/RUN_ID.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -159,11 +163,20 @@ PriceOption = Annotated[
         rich_help_panel=ESTIMATES,
     ),
 ]
+YesOption = Annotated[
+    bool,
+    typer.Option(
+        "--yes",
+        help="Start a plan of more than 10,000 runs or a year of compute.",
+        rich_help_panel=ESTIMATES,
+    ),
+]
 LogToOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TRACKER",
-        help="Also log to mlflow or wandb: --log-to mlflow. TensorBoard files are always written.",
+        help="Also log to mlflow or wandb: --log-to mlflow. TensorBoard files are always written; the viewer is "
+        "installed by pip install 'rhobench[[tensorboard]]'.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -174,4 +187,8 @@ RequireExpectedOption = Annotated[
         help="Exit with status 1 unless every expectation of the experiment is met.",
         rich_help_panel=OUTPUT,
     ),
+]
+TimingsOption = Annotated[
+    bool,
+    typer.Option("--timings", help="Print where the time of the command went.", rich_help_panel=OUTPUT),
 ]

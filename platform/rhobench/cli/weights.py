@@ -12,6 +12,9 @@ from rhobench.cli.options import FAILED, ArtifactArgument, AsJson, command_group
 
 app = command_group("Import checkpoints of other code, or export to the official format.")
 
+MAX_LISTED = 5
+"""Unused tensors that are listed without ``--verbose``."""
+
 
 @app.command("import")
 def import_(
@@ -50,6 +53,7 @@ def backbone(
     prefix: Annotated[
         str | None, typer.Option(help="Prefix of the backbone's parameter names, if several networks in the file fit.")
     ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="List every tensor that is not used.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Report which tensors of a file fit a backbone; train from them with --set model.backbone.weights=FILE."""
@@ -57,8 +61,11 @@ def backbone(
 
     loaded = backbone_weights(file, name, prefix)
     print(f"{file}: all {len(loaded.used)} tensors of {name}, with {loaded.names} after {loaded.prefix!r}")
-    for key in loaded.unused:
+    listed = loaded.unused if verbose else loaded.unused[:MAX_LISTED]
+    for key in listed:
         print(f"  not used: {key}")
+    if len(listed) < len(loaded.unused):
+        print(f"  not used: {len(loaded.unused) - len(listed)} more; --verbose or --json lists them")
     if as_json:
         print(json.dumps(vars(loaded)))
 

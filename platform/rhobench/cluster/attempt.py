@@ -55,6 +55,8 @@ class ActiveAttempt:
     # Not the pid, which recurs over time and on other nodes.
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Unique identifier of the attempt."""
+    driver: str = ""
+    """Token of the command that executes it, see ``DriverLease``; empty if it was written by an earlier version."""
     past: list[Attempt] = field(default_factory=list)
     """Failed attempts at the run before this one."""
 
@@ -64,17 +66,39 @@ class ActiveAttempt:
         return [*self.past, failed]
 
 
-def begin_attempt(store: Store, run_id: str, config: RunConfig, node: str | None) -> ActiveAttempt:
-    """Start an attempt in this process, which supersedes every other attempt at the run."""
-    attempt = ActiveAttempt(run_id=run_id, config=to_dict(config), node=node, past=past_attempts(store, run_id))
-    store.files.write(_path(run_id), json.dumps(asdict(attempt), indent=1).encode())
+def begin_attempt(
+    store: Store, run_id: str, config: RunConfig, node: str | None, driver: str = "", dead: str | None = None
+) -> ActiveAttempt | None:
+    """Start an attempt in this process; None if another command executes the run or has finished it.
+
+    Args:
+        store: of the run.
+        run_id: id of the run.
+        config: resolved configuration of the run.
+        node: Ray's id of the node.
+        driver: token of this command.
+        dead: token of an attempt that is superseded because its command is dead.
+    """
+    past = past_attempts(store, run_id)
+    attempt = ActiveAttempt(run_id=run_id, config=to_dict(config), node=node, driver=driver, past=past)
+    content = json.dumps(asdict(attempt), indent=1).encode()
+    # Of commands that start at the same time, one creates the file.
+    if not store.files.create(attempt_path(run_id), content):
+        other = active_attempt(store, run_id)
+        if other is not None and other.token != dead and other.driver not in ("", driver):
+            return None
+        store.files.write(attempt_path(run_id), content)
+    record = readable_record(store, run_id)
+    if record is not None and record.status in FINISHED:
+        end_attempt(store, attempt)
+        return None
     return attempt
 
 
 def active_attempt(store: Store, run_id: str) -> ActiveAttempt | None:
     """Read the attempt file of a run; None if there is none or it is damaged. Its process may be gone."""
     try:
-        attempt = from_dict(ActiveAttempt, json.loads(store.files.read(_path(run_id))))
+        attempt = from_dict(ActiveAttempt, json.loads(store.files.read(attempt_path(run_id))))
     except (FileNotFoundError, ValueError, RecursionError):  # no file, or a damaged one
         return None
     # The run id names files that are written: a file that was copied from another folder must not decide that.
@@ -136,7 +160,7 @@ def failure_reason(error: BaseException) -> str:
 
 def end_attempt(store: Store, attempt: ActiveAttempt) -> None:
     """Delete the attempt file, after the record of the run has been written."""
-    store.files.delete(_path(attempt.run_id))
+    store.files.delete(attempt_path(attempt.run_id))
 
 
 def runs_with_attempt_file(store: Store) -> list[str]:
@@ -153,8 +177,9 @@ def clean_up_finished(store: Store, run_id: str) -> None:
     for path in store.files.list(f"runs/{run_id}"):
         if path.startswith(f"runs/{run_id}/{CHECKPOINT}"):  # in a bucket
             store.files.delete(path)
-    store.files.delete(_path(run_id))
+    store.files.delete(attempt_path(run_id))
 
 
-def _path(run_id: str) -> str:
+def attempt_path(run_id: str) -> str:
+    """Path of the attempt file of a run in its store."""
     return f"runs/{run_id}/{ATTEMPT_FILE}"

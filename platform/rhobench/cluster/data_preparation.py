@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from rhobench.training.process import configure_process
 
 
 def prepare(config: dict[str, Any], threads: int) -> str | None:
-    """Fill the cache folder of this node for a run; return None, or the message of an error.
+    """Fill the cache folder of this node for a run; return None, or the traceback of an error, which is never empty.
 
     An error does not end the sweep: each run that meets it again records it as the reason of its failure.
     """
@@ -26,6 +27,6 @@ def prepare(config: dict[str, Any], threads: int) -> str | None:
         if run.train.cache_features:
             torch.manual_seed(run.seed)  # cached features depend on the weights, which may be random
             open_training_data(run, images, build_detector(run, images[0].categories), lambda note: None)
-    except Exception as error:
-        return str(error)
+    except Exception:
+        return traceback.format_exc()  # its last line has the type of an error without words, too
     return None

@@ -13,20 +13,23 @@ import pandas as pd
 from rhobench.cluster.attempt import ERROR_FILE
 from rhobench.cluster.early_stopping import StoppedEarlyError
 from rhobench.cluster.run_task import RunTask
+from rhobench.cluster.token_pictures import write_pictures
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
-from rhobench.data import Flip
+from rhobench.data import Flip, describe_source
 from rhobench.measure.accuracy import Accuracy, Detection
 from rhobench.measure.artifact import save_artifact
 from rhobench.measure.flops import count_flops
 from rhobench.ops import resolve_backend
+from rhobench.results.atomic_write import write_atomically
 from rhobench.results.environment import describe_environment, utc_now
 from rhobench.results.record import Point, Record, write_record
 from rhobench.results.record import Status as RunStatus
+from rhobench.statistics.evaluation import Evaluation
 from rhobench.training.checkpoint import remove_checkpoints
 from rhobench.training.device import training_device
 from rhobench.training.evaluation import evaluate
-from rhobench.training.loaders import image_loader
+from rhobench.training.loaders import EVAL_BATCH, image_loader
 from rhobench.training.loop import TrainingResult, train
 from rhobench.training.meter import SPIKE, WINDOW
 from rhobench.training.process import configure_process
@@ -39,7 +42,7 @@ DETECTIONS_FILE = "detections.parquet"
 """Name of the file with all detections, in the folder of its run."""
 
 
-def execute(task: RunTask, report: Report) -> None:
+def execute(task: RunTask, report: Report, import_seconds: float = 0.0) -> None:
     """Train a run and write its artifact, its detections and, last, its record with status "trained" or "stopped".
 
     Every worker of the run calls this function: all train and evaluate, and the first one writes the files.
@@ -47,30 +50,45 @@ def execute(task: RunTask, report: Report) -> None:
     Args:
         task: the run.
         report: called equally often on every worker. It may raise StoppedEarlyError at the end of an epoch.
+        import_seconds: time in which this process has imported PyTorch and rhobench.
+
+    Raises:
+        TrainingInterruptedError: ``task.interrupted`` asked for it. A checkpoint is written, but no record.
     """
-    started, config, folder = utc_now(), task.config, task.folder
+    started, began, config, folder = utc_now(), time.perf_counter(), task.config, task.folder
     folder.mkdir(parents=True, exist_ok=True)
     configure_process(config.train.cpus_per_worker)
     rank, _ = worker_rank()
     try:
-        trained = train(config, folder, report, training_device(config.train))
+        trained = train(config, folder, report, training_device(config.train), task.interrupted)
     except StoppedEarlyError as stop:
         if rank == 0:
             write_record(folder, _stopped_record(task, str(stop), started))
         return
     evaluated = _evaluate_at_rhos(config, trained, report)
+    evaluated_at = time.perf_counter()
     if rank != 0:
         return
     _write_detections(folder, {rho: detections for rho, (detections, _) in evaluated.items()})
     save_artifact(folder, trained.model, config, trained.categories)
+    write_pictures(folder, trained.model, trained.val_images, list(evaluated), config.data)
     record = _record(task, trained.progress, "trained", started)
     record = replace(
         record,
-        environment=record.environment | _backbone_weights(trained),
+        environment=record.environment | _backbone_weights(trained) | _data_source(trained),
         categories=trained.categories.as_records(),
-        points=[_point(trained, rho, accuracy) for rho, (_, accuracy) in evaluated.items()],
+        points=[_point(folder, trained, rho, accuracy) for rho, (_, accuracy) in evaluated.items()],
         training=record.training | {"loss_scale": trained.loss_scale},
     )
+    steps, evaluations = trained.progress.train_seconds, trained.progress.eval_seconds
+    seconds = {
+        "imports": import_seconds,
+        "data, model and checkpoints": max(evaluated_at - began - steps - evaluations, 0.0),  # resumed: may be below 0
+        "steps": steps,
+        "evaluations": evaluations,
+        "operations and files": time.perf_counter() - evaluated_at,
+    }
+    record = replace(record, training=record.training | {"seconds": seconds})
     # Written after all other files, because a record marks the run as trained.
     write_record(folder, record)
     remove_checkpoints(folder)
@@ -140,7 +158,11 @@ def _write_detections(folder: Path, by_rho: Mapping[float | None, list[Detection
     frame.to_parquet(folder / DETECTIONS_FILE)
 
 
-def _point(trained: TrainingResult, rho: float | None, accuracy: Accuracy) -> Point:
+def _point(folder: Path, trained: TrainingResult, rho: float | None, accuracy: Accuracy) -> Point:
+    """Point of one rho; writes its matches into the folder of the run."""
+    evaluation = Evaluation.of(accuracy.matches)
+    file = "matches-dense.npz" if rho is None else f"matches-rho{rho:g}.npz"
+    write_atomically(folder / file, evaluation.to_bytes())
     height, width = trained.val_images[0, Flip.NONE].image.shape[1:]
     cost = count_flops(trained.model, height, width, rho=rho)
     return Point(
@@ -149,8 +171,13 @@ def _point(trained: TrainingResult, rho: float | None, accuracy: Accuracy) -> Po
         height=height,
         width=width,
         accuracy=accuracy.metrics,
+        ap_by_class=accuracy.per_class,
+        accuracy_batch_size=EVAL_BATCH,
+        accuracy_bounds=evaluation.bounds(accuracy.metrics),
+        matches_file=file,
         gflops=cost.gflops,
         flops_count=cost.count,
+        gflops_by_part=dict(cost.parts),
         params_m=cost.params_m,
     )
 
@@ -158,6 +185,12 @@ def _point(trained: TrainingResult, rho: float | None, accuracy: Accuracy) -> Po
 def _backbone_weights(trained: TrainingResult) -> dict[str, dict[str, Any]]:
     loaded = trained.model.backbone.loaded
     return {} if loaded is None else {"backbone_weights": loaded.as_record()}
+
+
+def _data_source(trained: TrainingResult) -> dict[str, dict[str, Any]]:
+    """Layout and notes of a data set that was converted; empty if its own files were read."""
+    source = describe_source(trained.val_images.annotation_files[0].parents[1])
+    return {"data": {key: source[key] for key in ("layout", "notes")}} if source else {}
 
 
 def _cost(progress: Progress) -> dict[str, float | None]:

@@ -16,6 +16,8 @@ from rhobench.cluster.placement import Resources, living_nodes
 from rhobench.cluster.progress_table import ProgressTable
 from rhobench.cluster.run_queue import Run
 from rhobench.cluster.session import last_line
+from rhobench.config.points import MeasureRequest, requested_points
+from rhobench.config.protocols import Protocol
 from rhobench.results import Store
 
 WAIT_NOTICE_SECONDS = 60.0
@@ -41,24 +43,28 @@ class MeasurementNode:
 
 
 def measure_trained(runs: Sequence[Run], store: Store, progress: ProgressTable) -> None:
-    """Measure the latency of trained runs, grouped by device; every group gets a new process on a reserved node.
+    """Measure the points that trained runs lack, grouped by device; every group gets a new process on a reserved node.
 
     The artifacts of a group are measured in turns. A run that cannot be measured keeps the status "trained", and the
     next command measures it.
     """
-    for gpu in (False, True):
-        on_device = [run for run in runs if (run.config.train.gpus_per_worker > 0) == gpu]
-        for start in range(0, len(on_device), GROUP_SIZE):
-            _measure_group(on_device[start : start + GROUP_SIZE], gpu, store, progress)
+    groups: dict[tuple[bool, Protocol], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.config.train.gpus_per_worker > 0, run.config.measure.timing), []).append(run)
+    for gpu, protocol in sorted(groups, key=lambda key: (key[0], key[1].id)):
+        group = groups[gpu, protocol]
+        for start in range(0, len(group), GROUP_SIZE):
+            _measure_group(group[start : start + GROUP_SIZE], gpu, protocol, store, progress)
 
 
-def _measure_group(group: Sequence[Run], gpu: bool, store: Store, progress: ProgressTable) -> None:
+def _measure_group(group: Sequence[Run], gpu: bool, protocol: Protocol, store: Store, progress: ProgressTable) -> None:
     runs = f"{len(group)} run{'' if len(group) == 1 else 's'}"
     progress.set_headline(f"measuring latency of {runs} with exclusive access to a node")
+    requests = {run.run_id: MeasureRequest(points=requested_points(run.config), again=False) for run in group}
     problem = f"no node has a {'GPU' if gpu else 'CPU'}"
     for node in _eligible_nodes(gpu):
         task = ray.remote(**node.task_options(1 if gpu else 0))(measure_runs)
-        reference = task.remote(store.place, [run.run_id for run in group], int(node.resources.cpus))
+        reference = task.remote(store.place, requests, protocol, int(node.resources.cpus))
         try:
             _wait_for(reference, node, progress)
         except RayError as error:  # the node may have died, so another one is tried

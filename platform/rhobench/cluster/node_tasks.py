@@ -6,9 +6,12 @@ torch: it starts four seconds earlier and holds a gigabyte less.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from rhobench.cluster.run_task import RunTask
+from rhobench.config.points import MeasureRequest
+from rhobench.config.protocols import Protocol
 from rhobench.training.status import Report
 
 
@@ -21,13 +24,14 @@ def prepare(config: dict[str, Any], threads: int) -> str | None:
 
 def execute(task: RunTask, report: Report) -> None:
     """Call ``rhobench.cluster.execute.execute``."""
+    started = time.perf_counter()
     from rhobench.cluster import execute as implementation
 
-    implementation.execute(task, report)
+    implementation.execute(task, report, time.perf_counter() - started)
 
 
-def measure_runs(place: str, run_ids: list[str], threads: int) -> None:
+def measure_runs(place: str, requests: dict[str, MeasureRequest], protocol: Protocol, threads: int) -> None:
     """Call ``rhobench.cluster.measure_runs.measure_runs``."""
     from rhobench.cluster import measure_runs as implementation
 
-    implementation.measure_runs(place, run_ids, threads)
+    implementation.measure_runs(place, requests, protocol, threads)

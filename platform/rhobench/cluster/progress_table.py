@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -53,11 +53,19 @@ class ProgressTable:
     Attributes:
         rows: by run id, in the order of the runs.
         headline: what the sweep as a whole is doing.
+        on_phase: called with the name of each phase of the sweep when it begins.
     """
 
-    def __init__(self, run_ids: list[str], console: Console, title: str) -> None:
+    def __init__(
+        self,
+        run_ids: list[str],
+        console: Console,
+        title: str,
+        on_phase: Callable[[str], None] = lambda phase: None,
+    ) -> None:
         self.rows = {run_id: Row() for run_id in run_ids}
         self.console, self.title, self.headline = console, title, ""
+        self.on_phase = on_phase
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -73,6 +81,11 @@ class ProgressTable:
         if text != self.headline:
             self.headline = text
             self._line(text)
+
+    def begin_phase(self, name: str, headline: str = "") -> None:
+        """Note the begin of a phase of the sweep, and show it."""
+        self.on_phase(name)
+        self.set_headline(headline or name)
 
     def set_state(self, run_id: str, state: str, note: str = "") -> None:
         """Show a new state of a run."""

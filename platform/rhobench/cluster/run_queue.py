@@ -15,10 +15,12 @@ from rhobench.cluster.attempt import (
     VANISHED,
     ActiveAttempt,
     active_attempt,
+    attempt_path,
     clean_up_finished,
     fail_attempt,
     readable_record,
 )
+from rhobench.cluster.driver_lease import DriverLease
 from rhobench.cluster.placement import Resources, living_nodes, remove_orphaned_placement_groups
 from rhobench.cluster.progress_table import ProgressTable
 from rhobench.config import RunConfig
@@ -29,6 +31,9 @@ from rhobench.training.status import Status
 
 MAX_NODE_FAILURES = 3
 """Failed attempts after which a node gets no more runs, as long as there is another node."""
+
+HELD_SECONDS = 2.0
+"""Time between two looks at a run that another command executes."""
 
 NOT_STARTED = "no process could be started for it"
 """Reason of a failed attempt that left neither a record nor an attempt file."""
@@ -82,6 +87,8 @@ class RunQueue(Searcher):
         proposed: runs that the searcher has proposed.
         attempts: number of attempts of this command at each run, by its id.
         node_failures: number of attempts that failed because of the machine, by node.
+        held: time of the next look at each run that another command executes, by its id.
+        stopping: whether no further run is started, because the sweep is being interrupted.
     """
 
     def __init__(
@@ -92,6 +99,7 @@ class RunQueue(Searcher):
         progress: ProgressTable,
         retries: int,
         searcher: RunSearcher | None = None,
+        lease: DriverLease | None = None,
     ) -> None:
         """
         Args:
@@ -101,6 +109,7 @@ class RunQueue(Searcher):
             progress: shows the state of every run.
             retries: maximum number of further attempts after a failure of the machine.
             searcher: proposes further runs when no given one waits.
+            lease: tells which other commands on this store are alive; None: there are none.
         """
         super().__init__()
         self.waiting, self.active = list(runs), dict[str, ActiveTrial]()
@@ -109,6 +118,8 @@ class RunQueue(Searcher):
         self.proposed: list[Run] = []
         self.attempts: Counter[str] = Counter()
         self.node_failures: Counter[str] = Counter()
+        self.held: dict[str, float] = {}
+        self.lease, self.stopping = lease, False
 
     def __getstate__(self) -> dict[str, Any]:
         """Empty: Ray pickles searchers to restore a sweep, which rhobench never does."""
@@ -120,15 +131,18 @@ class RunQueue(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Parameters of the next trial; None if no run can start now, FINISHED if all have ended."""
+        if self.stopping:
+            return Searcher.FINISHED
         run = self._take_next()
         if run is None:
             return None if self.waiting or self.active else Searcher.FINISHED
+        dead = None if self.lease is None else self.lease.dead_attempt(run.run_id)
         self.active[trial_id] = ActiveTrial(run, previous_record=readable_record(self.store, run.run_id))
         self.attempts[run.run_id] += 1
         self.progress.set_state(run.run_id, "starting")
         # Only the differences, since Tune keeps the parameters of every trial until the end of the sweep.
         values = {difference.path: difference.second for difference in differences(self.base, run.config)}
-        return {"run_id": run.run_id, "values": values, "avoid": self._nodes_to_avoid()}
+        return {"run_id": run.run_id, "values": values, "avoid": self._nodes_to_avoid(), "dead": dead}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Show a report of a trial."""
@@ -153,9 +167,16 @@ class RunQueue(Searcher):
             remove_orphaned_placement_groups(any(t.run.config.train.num_workers > 1 for t in self.active.values()))
         left, record = active_attempt(self.store, run.run_id), readable_record(self.store, run.run_id)
         finished = record is not None and record.status in FINISHED
+        if self.stopping and left is None and record == trial.previous_record:
+            self.progress.set_state(run.run_id, "waiting", "interrupted; its checkpoint is kept")
+            return
         # A trial that returns has deleted its attempt file, so a file that exists now belongs to another command.
         if left is not None and not error and not finished:
-            self.progress.set_state(run.run_id, "waiting", "another command is running it; this command skips it")
+            if self._is_held(run):
+                self.attempts[run.run_id] -= 1
+                self.waiting.append(run)
+            else:
+                self.progress.set_state(run.run_id, "waiting", "another command is running it; this command skips it")
             return
         record = self._final_record(trial, left, record)
         last = record.attempts[-1] if record.status == "failed" and record.attempts else None
@@ -170,6 +191,20 @@ class RunQueue(Searcher):
         self.progress.set_state(run.run_id, record.status, _describe_result(record))
         if self.run_searcher is not None:
             self.run_searcher.on_run_complete(run, record)
+
+    def stop(self, reason: str) -> None:
+        """Start no further run; the active ones are expected to end."""
+        self.stopping = True
+        self.progress.set_headline(
+            f"{reason}: trainings write a checkpoint and end; a second signal ends this command at once"
+        )
+
+    def end_active_attempts(self) -> None:
+        """Delete the attempt files of trials that did not end in time, so that no failure is recorded for them."""
+        for trial in self.active.values():
+            left = active_attempt(self.store, trial.run.run_id)
+            if left is not None and self.lease is not None and left.driver == self.lease.token:
+                self.store.files.delete(attempt_path(trial.run.run_id))
 
     def resources_in_use(self) -> Resources:
         """Total resources of the active trials."""
@@ -195,11 +230,40 @@ class RunQueue(Searcher):
                 self.proposed.append(proposal)
         # A suggested run that does not fit would stay pending and keep smaller runs from starting.
         free = Resources.of_cluster() - self.resources_in_use()
-        for run in self.waiting:
-            if resources_needed(run).fits(free):
+        for run in list(self.waiting):
+            if resources_needed(run).fits(free) and not self._is_held(run) and not self._is_finished(run):
                 self.waiting.remove(run)
                 return run
         return None
+
+    def _is_held(self, run: Run) -> bool:
+        """Whether another living command executes a run."""
+        if self.lease is None:
+            return False
+        if time.monotonic() < self.held.get(run.run_id, 0.0):
+            return True
+        holder = self.lease.holder(run.run_id)
+        if holder is None:
+            return False
+        if run.run_id not in self.held:
+            self.progress.set_state(run.run_id, "waiting", f"for another command, {holder}, which trains it")
+        self.held[run.run_id] = time.monotonic() + HELD_SECONDS
+        return True
+
+    def _is_finished(self, run: Run) -> bool:
+        """Whether another command has finished a waiting run in the meantime, which is then taken off the queue."""
+        was_held = self.held.pop(run.run_id, None) is not None
+        record = readable_record(self.store, run.run_id) if self.lease is not None else None
+        # A failure counts if it is that of the command that was waited for: a retry is the user's decision.
+        if record is None or not (record.status in FINISHED or (was_held and record.status in ("failed", "stopped"))):
+            if was_held:
+                self.progress.set_state(run.run_id, "waiting", "the other command has ended; this one takes over")
+            return False
+        self.waiting.remove(run)
+        self.progress.set_state(run.run_id, record.status, f"by another command, {_describe_result(record)}")
+        if self.run_searcher is not None:
+            self.run_searcher.on_run_complete(run, record)
+        return True
 
     def _final_record(self, trial: ActiveTrial, left: ActiveAttempt | None, record: Record | None) -> Record:
         """The record that a trial has written, or a new record of its failure if it died before that.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rhobench.config import RunConfig
 from rhobench.results.record import Attempt
-from rhobench.training.status import Report
+from rhobench.training.status import Interrupted, Report, never
 
 SCRATCH_DIR = "scratch"
 """Folder in the cache for the files of runs whose store is in a bucket."""
@@ -26,6 +26,8 @@ class RunTask:
     """Folder for all its files; training resumes from a checkpoint in it."""
     past: Sequence[Attempt] = ()
     """Failed attempts before this one."""
+    interrupted: Interrupted = never
+    """Whether the training shall write a checkpoint and end."""
 
 
 Execute = Callable[[RunTask, Report], None]

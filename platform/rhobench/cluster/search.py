@@ -6,6 +6,7 @@ and runs of other experiments that lie on its axes count as results.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -22,12 +23,14 @@ from rhobench.config.conversion import from_dict
 from rhobench.config.experiment import Axis, Experiment, Range, Sampling
 from rhobench.config.metrics import METRICS
 from rhobench.config.paths import number_at, value_at
-from rhobench.results import Record, Store
+from rhobench.results import Point, Record, Store
 from rhobench.study.grid import chosen_run, values_on_axes, varied_paths
 from rhobench.study.known_runs import KnownRuns
 
-TIMED = ("latency_ms", "latency_p10_ms", "latency_p90_ms", "fps")
-"""Metrics that are measured only after all runs are trained."""
+TIMED = tuple(
+    field.name for field in dataclasses.fields(Point) if field.name.startswith(("latency_", "fps", "device_ms"))
+)
+"""Values that are measured only after all runs are trained."""
 
 MAX_PROPOSALS = 100
 """Proposals without a new run after which the axes are considered exhausted."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 
 from rhobench.cluster.access import cluster_access, make_probe
 from rhobench.cluster.address import ClusterError, read_address
@@ -19,6 +17,7 @@ from rhobench.results.environment import cpu_model, usable_cores
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # otherwise Ray reports usage to a server
     "RAY_DEDUP_LOGS": "1",
+    "RAY_worker_niceness": "0",  # Ray's 15 would starve trainings, and distort latencies, beside any other program
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # tasks without a GPU keep the user's CUDA_VISIBLE_DEVICES
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results are stored in records only
@@ -68,17 +67,19 @@ def ray_session(address: str, *, without_token: bool = False) -> Iterator[Cluste
     import ray
 
     from rhobench.cluster.placement import Resources
+    from rhobench.cluster.signal_isolation import signal_isolation
 
     with cluster_access(where, without_token=without_token) as access:
         # Nothing here uses the dashboard, which would open one more port.
         options = {"include_dashboard": False} if where is None else {}
         try:
-            ray.init(
-                address="local" if where is None else str(where),
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **options,
-            )
+            with signal_isolation():
+                ray.init(
+                    address="local" if where is None else str(where),
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    **options,
+                )
         except (ConnectionError, RuntimeError, ValueError) as error:
             problem = (
                 "Ray cannot be started on this machine"
@@ -140,34 +141,6 @@ def last_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[-1]
 
 
-@contextmanager
-def persistent_interrupt() -> Iterator[Callable[[], None]]:
-    """Remember Ctrl-C: yields a function that raises KeyboardInterrupt if Ctrl-C was pressed earlier in the block.
-
-    Ctrl-C also raises KeyboardInterrupt at once, as usual, but some calls of Ray swallow it. Nothing changes outside
-    the main thread, which gets no signals, and where Ctrl-C is ignored or has another handler.
-    """
-    pressed = threading.Event()
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        pressed.set()
-        raise KeyboardInterrupt
-
-    def raise_if_interrupted() -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
-
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield raise_if_interrupted
-        return
-    signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield raise_if_interrupted
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def check_local_cluster() -> dict[str, str]:
     """Start a cluster on this machine, import rhobench in a worker, and stop the cluster.
 
@@ -207,13 +180,22 @@ def cluster_capacity(address: str, *, without_token: bool = False) -> Cluster:
     if address != "local":
         with ray_session(address, without_token=without_token) as cluster:
             return cluster
-    import torch
-
-    return Cluster(cpus=usable_cores() or 1, gpus=torch.cuda.device_count(), nodes=1)
+    return Cluster(cpus=usable_cores() or 1, gpus=_gpu_count(), nodes=1)
 
 
 def local_device(*, gpu: bool) -> str:
     """Name of the GPU or CPU of this machine, as records of runs on it contain it."""
+    if not gpu or not _gpu_count():
+        return cpu_model()
     import torch
 
-    return torch.cuda.get_device_name() if gpu and torch.cuda.is_available() else cpu_model()
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_model()
+
+
+def _gpu_count() -> int:
+    """Number of GPUs that torch can use, which is not imported on a machine without NVIDIA's driver."""
+    if sys.platform == "linux" and not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 from ray.exceptions import RayError
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from rhobench.cluster.attempt import FINISHED, clean_up_finished, runs_with_attempt_file
+from rhobench.cluster.driver_lease import DriverLease
 from rhobench.cluster.early_stopping import EarlyStoppingScheduler, run_id_of, start_stop_decisions
+from rhobench.cluster.interruption import forget_interruption, interrupt_trainings
 from rhobench.cluster.measurement import measure_trained
 from rhobench.cluster.node_tasks import execute, prepare
 from rhobench.cluster.placement import Resources
@@ -18,16 +24,22 @@ from rhobench.cluster.progress_table import ProgressTable
 from rhobench.cluster.ray_folder import ray_folder
 from rhobench.cluster.run_queue import Run, RunQueue, RunSearcher, resources_needed
 from rhobench.cluster.run_task import Execute
-from rhobench.cluster.session import Cluster, ClusterError, last_line, persistent_interrupt
+from rhobench.cluster.session import Cluster, ClusterError
+from rhobench.cluster.stop_signals import StopRequested, StopSignals
 from rhobench.cluster.trackers import tracker_callbacks
 from rhobench.cluster.trial import TrialContext, resources_of, trial
+from rhobench.cluster.turns import measuring_turn
 from rhobench.cluster.watchdog import Watchdog
-from rhobench.config import RunConfig
+from rhobench.config import DataConfig, RunConfig
 from rhobench.config.conversion import to_dict
 from rhobench.config.experiment import EarlyStopping
 from rhobench.config.paths import config_hash, with_values
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Store
+from rhobench.study.known_runs import lacks_points
+
+FEW_IMAGES = 100
+"""Number of images up to which a process of its own is not worth it to prepare them."""
 
 
 def run_sweep(
@@ -38,6 +50,7 @@ def run_sweep(
     *,
     base: RunConfig,
     options: SweepOptions,
+    stop: StopSignals,
     early_stopping: EarlyStopping | None = None,
     searcher: RunSearcher | None = None,
     execute: Execute = execute,
@@ -53,12 +66,14 @@ def run_sweep(
         progress: shows the state of every run.
         base: configuration of the experiment, from which the runs differ.
         options: retries, trackers and the time after which a run without reports is considered stuck.
+        stop: signals that interrupt the sweep.
         early_stopping: rule by which runs are stopped early; None trains every run to its last epoch.
         searcher: proposes further runs from the results of finished ones.
         execute: executes one run; tests replace it.
 
     Raises:
         ClusterError: the cluster is too small for every run that is not finished.
+        StopRequested: a stop signal was received; trainings have written checkpoints.
     """
     known = store.statuses()
     for run_id in runs_with_attempt_file(store):
@@ -71,14 +86,20 @@ def run_sweep(
             progress.set_state(run.run_id, known[run.run_id], "found in the store")
     waiting = [run for run in runs if known.get(run.run_id) not in done]
     _require_capacity(waiting, cluster)
-    if waiting or searcher:
-        _prepare(waiting, cluster, progress)
-        queue = RunQueue(waiting, base, store, progress, options.retries, searcher)
-        _train(queue, early_stopping, options, execute)
-        runs = [*runs, *queue.proposed]
-    # Latency is measured last, because it needs a node on which nothing else is running.
-    statuses = store.statuses()
-    measure_trained([run for run in runs if statuses.get(run.run_id) == "trained"], store, progress)
+    with DriverLease(store) as lease:
+        if waiting or searcher:
+            _prepare(waiting, store, cluster, progress)
+            queue = RunQueue(waiting, base, store, progress, options.retries, searcher, lease)
+            stop.raise_if_received()
+            _train(queue, early_stopping, options, stop, execute)
+            stop.raise_if_received()
+            runs = [*runs, *queue.proposed]
+        # Latency is measured last, because it needs a node on which nothing else is running.
+        progress.on_phase("measuring")
+        with measuring_turn(lease, progress.set_headline):
+            records = {record.run_id: record for record in store.records()}
+            unmeasured = [run for run in runs if lacks_points(records.get(run.run_id), run.config)]
+            measure_trained(unmeasured, store, progress)
 
 
 def _require_capacity(runs: Sequence[Run], cluster: Cluster) -> None:
@@ -94,47 +115,75 @@ def _require_capacity(runs: Sequence[Run], cluster: Cluster) -> None:
         )
 
 
-def _prepare(runs: Sequence[Run], cluster: Cluster, progress: ProgressTable) -> None:
+def _prepare(runs: Sequence[Run], store: Store, cluster: Cluster, progress: ProgressTable) -> None:
     """Prepare data that several runs share, and backbone features, with all cores of a node."""
     # Cached features depend on both.
     keys = [config_hash(run.config.data) + config_hash(run.config.model.backbone) for run in runs]
     shared = {
         key: run.config
         for key, run in zip(keys, runs, strict=True)
-        # The data of a single run are prepared by its own process, which saves the start of another one.
-        if keys.count(key) > 1 or run.config.train.cache_features
+        # The data of a single run, and few images, are prepared by the runs' own processes, of which one does it while
+        # the others wait. That saves the start of another process, six seconds on two cores.
+        if (keys.count(key) > 1 or run.config.train.cache_features) and _has_many_images(run.config.data)
     }
     if not shared:
         return
-    progress.set_headline("preparing data and backbone features")
+    progress.begin_phase("preparing data and backbone features")
     # max_calls=1 ends the process, and with it the memory of the data and its number of threads.
     task = ray.remote(num_cpus=cluster.cores_per_node, max_calls=1)(prepare)
     for config in shared.values():
         try:
             problem = ray.get(task.remote(to_dict(config), cluster.cores_per_node))
         except RayError as error:
-            problem = last_line(error)
-        if problem:  # not fatal here: each run that meets the problem records it
-            progress.set_headline(f"preparation failed: {problem}")
+            problem = str(error)
+        if problem is not None:  # not fatal here: each run that meets the problem records it
+            path = f"experiments/{config.experiment}-preparation-error.txt"
+            store.files.write(path, problem.encode(errors="replace"))
+            line = (problem.strip().splitlines() or ["no message"])[-1]
+            progress.warn(f"preparation failed: {line}; see {store.files.display_path(path)}")
 
 
-def _train(queue: RunQueue, early_stopping: EarlyStopping | None, options: SweepOptions, execute: Execute) -> None:
-    """Execute the runs of ``queue`` until it is empty and no trial is active."""
-    queue.progress.set_headline("training")
+def _has_many_images(data: DataConfig) -> bool:
+    """Whether a data set has more than ``FEW_IMAGES``; so is assumed of a folder that this machine does not see."""
+    if data.dir is None:
+        return data.scenes.train_images + data.scenes.val_images > FEW_IMAGES
+    files = (path for path in Path(data.dir).rglob("*") if path.is_file())
+    return not Path(data.dir).is_dir() or sum(1 for _ in islice(files, FEW_IMAGES + 1)) > FEW_IMAGES
+
+
+def _train(
+    queue: RunQueue,
+    early_stopping: EarlyStopping | None,
+    options: SweepOptions,
+    stop: StopSignals,
+    execute: Execute,
+) -> None:
+    """Execute the runs of ``queue`` until it is empty and no trial is active, or a stop signal ends them."""
+    queue.progress.begin_phase("training")
     store, base = queue.store, queue.base
     scheduler = None if early_stopping is None else _make_scheduler(early_stopping, queue)
-    with ray_folder(store) as folder, persistent_interrupt() as raise_if_interrupted:
+    with ray_folder(store) as folder, stop.deferred():
         context = TrialContext(
             store=store.place,
+            sweep=uuid.uuid4().hex,
+            driver="" if queue.lease is None else queue.lease.token,
             base=to_dict(base),
             ray_storage=folder,
             decisions=None if scheduler is None else scheduler.decisions,
             execute=execute,
         )
-        callbacks = [_TuneHooks(raise_if_interrupted), *tracker_callbacks(options.trackers, store, base.experiment)]
+        callbacks = [
+            _TuneHooks(stop, queue, context.sweep),
+            _SilentProgress(),
+            *tracker_callbacks(options.trackers, store, base.experiment),
+        ]
         tuner = _make_tuner(queue, context, scheduler, callbacks)
-        with Watchdog(queue, store, queue.progress.warn, options.stuck_seconds):
-            tuner.fit()
+        try:
+            with Watchdog(queue, store, queue.progress.warn, options.stuck_seconds):
+                tuner.fit()
+        finally:
+            queue.end_active_attempts()
+            forget_interruption(context.sweep)
 
 
 def _make_scheduler(early_stopping: EarlyStopping, queue: RunQueue) -> EarlyStoppingScheduler:
@@ -174,21 +223,35 @@ def _folder_name(trial: Any) -> str:
     return f"{run_id_of(trial)}-{trial.trial_id}"
 
 
+class _SilentProgress(TrialProgressCallback):
+    """Replaces Tune's own, which prints a line for each trial that ends without a report, in spite of verbose=0."""
+
+    def _print(self, msg: str) -> None:
+        pass
+
+
 class _TuneHooks(tune.Callback):
-    """Raises a swallowed Ctrl-C again in Tune's event loop, and frees the statistics of ended trials.
+    """Ends the trainings when a stop signal was received, and frees the statistics of ended trials.
 
     Tune keeps means and a history of every metric that a trial reports, 30 kB per trial, in the driver.
     """
 
-    def __init__(self, raise_if_interrupted: Callable[[], None]) -> None:
-        self.raise_if_interrupted = raise_if_interrupted
+    def __init__(self, stop: StopSignals, queue: RunQueue, sweep: str) -> None:
+        self.stop, self.queue, self.sweep = stop, queue, sweep
 
     def __getstate__(self) -> dict[str, Any]:
         """Empty: Ray pickles callbacks to restore a sweep, which rhobench never does."""
         return {}
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.raise_if_interrupted()
+        self.stop.install()  # Tune has replaced the handler of SIGUSR1
+        if self.stop.received is None:
+            return
+        if not self.queue.stopping:
+            self.queue.stop(self.stop.received.name)
+            interrupt_trainings(self.sweep)
+        if self.stop.grace_is_over:
+            raise StopRequested
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial.run_metadata.metric_analysis.clear()

@@ -24,6 +24,7 @@ from rhobench.cluster.attempt import (
     is_superseded,
 )
 from rhobench.cluster.early_stopping import StoppedEarlyError
+from rhobench.cluster.interruption import InterruptionCheck
 from rhobench.cluster.node_tasks import execute
 from rhobench.cluster.run_task import SCRATCH_DIR, Execute, RunTask
 from rhobench.config import RunConfig, TrainConfig
@@ -33,7 +34,7 @@ from rhobench.config.paths import with_values
 from rhobench.results import Store
 from rhobench.results.mirror import mirrored
 from rhobench.results.record import Cause
-from rhobench.training.status import Report, Status
+from rhobench.training.status import Report, Status, TrainingInterruptedError
 
 HEAD_NODE_RESOURCE = {"node:__internal_head__": 0.001}
 """Resources of a trial that only waits for its workers. It reserves no CPU, which its workers may need to start."""
@@ -48,10 +49,14 @@ class TrialContext:
 
     store: str
     """Path or URL of the store."""
+    sweep: str
+    """Unique identifier of the sweep, by which its trainings are interrupted."""
     base: dict[str, Any]
     """``RunConfig`` of the experiment, which the parameters of a trial change."""
     ray_storage: str
     """Folder for the state of Ray, which is never read."""
+    driver: str = ""
+    """Token of the command, by which others tell that its attempts are alive."""
     decisions: Any = None
     """Handle of the actor ``early_stopping.StopDecisions``; None without early stopping."""
     execute: Execute = execute
@@ -86,7 +91,10 @@ def trial(parameters: dict[str, Any], context: TrialContext) -> None:
     """
     config = with_values(from_dict(RunConfig, context.base), parameters["values"])
     store, run_id = Store(context.store), parameters["run_id"]
-    attempt = begin_attempt(store, run_id, config, ray.get_runtime_context().get_node_id())
+    node = ray.get_runtime_context().get_node_id()
+    attempt = begin_attempt(store, run_id, config, node, context.driver, parameters["dead"])
+    if attempt is None:
+        return
     try:
         if config.train.num_workers > 1:
             _train_with_workers(parameters, attempt, config.train, context)
@@ -96,6 +104,9 @@ def trial(parameters: dict[str, Any], context: TrialContext) -> None:
     except Exception as error:
         root = _root_cause(error)
         if isinstance(root, SupersededError):
+            return
+        if isinstance(root, TrainingInterruptedError):  # no failure: the next command continues from the checkpoint
+            end_attempt(store, attempt)
             return
         # Our exceptions are permanent failures of the run; anything else may be transient and is retried.
         cause: Cause = "run" if isinstance(root, (ValueError, ArithmeticError)) else "machine"
@@ -139,7 +150,14 @@ def _run_task(
 
     config = from_dict(RunConfig, attempt.config)
     with mirrored(store, attempt.run_id, cache_dir() / SCRATCH_DIR) as folder:
-        context.execute(RunTask(run_id=attempt.run_id, config=config, folder=folder, past=attempt.past), report)
+        task = RunTask(
+            run_id=attempt.run_id,
+            config=config,
+            folder=folder,
+            past=attempt.past,
+            interrupted=InterruptionCheck(context.sweep),
+        )
+        context.execute(task, report)
 
 
 def _train_with_workers(
@@ -172,7 +190,10 @@ def _worker(parameters: dict[str, Any]) -> None:
     from rhobench.training.workers import broadcast, worker_rank  # imports torch, which single workers may not need yet
 
     attempt, (rank, _) = from_dict(ActiveAttempt, parameters["attempt"]), worker_rank()
-    _run_task(attempt, parameters["context"], lambda status: ray.train.report(_metrics(status)), rank, broadcast)
+    try:
+        _run_task(attempt, parameters["context"], lambda status: ray.train.report(_metrics(status)), rank, broadcast)
+    except TrainingInterruptedError:
+        return  # every worker ends at this step, which Ray Train need not take for a failure
 
 
 def _metrics(status: Status) -> dict[str, Any]:

@@ -186,13 +186,14 @@ class Watchdog:
     def _take_snapshot(self) -> SweepSnapshot:
         # Copied, here and below, because the event loop of Tune changes both in its own thread.
         now, active = time.monotonic(), list(self.queue.active.values())
-        if active or not self.queue.waiting:
+        waiting = [run for run in list(self.queue.waiting) if run.run_id not in self.queue.held]
+        if active or not waiting:
             self.idle_since = now
         alive = frozenset(living_nodes())
         # Lost nodes stay known, so that the problem lasts until they come back.
         lost, self.known_nodes = self.known_nodes - alive, self.known_nodes | alive
         return SweepSnapshot(
-            waiting=[resources_needed(run) for run in list(self.queue.waiting)],
+            waiting=[resources_needed(run) for run in waiting],
             trials=[
                 TrialSnapshot(
                     run_id=trial.run.run_id,

@@ -39,16 +39,22 @@ class ScenesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """A data set in COCO format, and how its images are resized and augmented."""
+    """A data set, and how its images are resized and augmented."""
 
     dir: str | None = None
-    """Folder with annotations/instances_SPLIT.json and images/. None: generate ``scenes`` into the cache folder."""
+    """Folder of a data set in COCO's, Roboflow's, YOLO's, Pascal VOC's or a CSV layout. None: generate ``scenes`` into
+    the cache folder."""
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
     """The generated data set, used when ``dir`` is None."""
     train_splits: tuple[str, ...] = ("train",)
     """Splits that are concatenated for training."""
     val_split: str = "val"
     """Split on which the model is evaluated."""
+    val_share: float = 0.0
+    """Share of the training images that become the split "val" of a data set that has none, in [0, 1). 0: a split that
+    is missing is an error."""
+    val_seed: int = 0
+    """Seed by which the images of ``val_share`` are chosen; independent of the seed of the training."""
     resize_px: tuple[int, int] | None = None
     """(height, width) in pixels that every image is resized to. None: resize by ``short_side_px`` and ``max_side_px``,
     which keeps the aspect ratio."""
@@ -95,7 +101,8 @@ class DataConfig:
             values = getattr(self, name)
             require(values is None or min(values) > 0, f"data.{name}", values, "every value must be positive")
         require_at_least(1, "data", self, "short_side_px", "max_side_px")
-        require_at_least(0, "data", self, "loader_workers")
+        require_at_least(0, "data", self, "loader_workers", "val_seed")
+        require(0 <= self.val_share < 1, "data.val_share", self.val_share, "it must be at least 0 and below 1")
         require(bool(self.train_splits), "data.train_splits", self.train_splits, "name at least one split")
         for split in (*self.train_splits, self.val_split):
             rule = "a split is the part of a file name between instances_ and .json"

@@ -145,6 +145,9 @@ class Experiment:
     """Expected results of the full size."""
     data_size: DataSize | None = None
     """Size of the validation split for which ``expected`` holds. None: it holds for any data set."""
+    follows_data: bool = False
+    """Whether splits, sizes, queries, batch and epochs follow the data set, where the user does not set them, and the
+    model follows the run of ``--fork``."""
     cpu_hours: float = 0.0
     """Estimated CPU core hours of all runs, if the experiment is designed for CPUs."""
     gpu_hours: float = 0.0

@@ -48,7 +48,9 @@ class Metric:
     distinguishes: tuple[str, ...] = ()
     """Columns whose values are different configurations on one front, such as the engine that runs a model."""
     interval: tuple[str, str] | None = None
-    """Columns with a low and a high percentile of the repeated measurement; None: the metric has no such columns."""
+    """Columns with the ends of an interval around the value, see ``interval_text``; None: it has no such columns."""
+    interval_text: str = ""
+    """What the interval is, as figures call it."""
     timed: bool = False
     """Whether it is a wall-clock measurement, which other processes on the host disturb."""
     in_runs_table: bool = True
@@ -81,6 +83,9 @@ def _accuracy(name: str, label: str, iou_type: IouType, index: int, *, in_runs_t
         better="higher",
         scale=100,
         must_agree=("dataset",),
+        # Resampling knows average precisions, which are the first six values of COCOeval.
+        interval=(f"{name}_low", f"{name}_high") if index < 6 else None,
+        interval_text="95 % over images",
         in_runs_table=in_runs_table,
         coco=CocoStat(iou_type, index),
     )
@@ -108,8 +113,9 @@ METRICS: dict[str, Metric] = {
             unit="ms",
             better="lower",
             must_agree=_TIMING,
+            interval=("latency_low_ms", "latency_high_ms"),
+            interval_text="95 % over rounds",
             distinguishes=("backend",),
-            interval=("latency_p10_ms", "latency_p90_ms"),
             timed=True,
         ),
         Metric(
@@ -118,6 +124,8 @@ METRICS: dict[str, Metric] = {
             unit="images/s",
             better="higher",
             must_agree=_TIMING,
+            interval=("fps_low", "fps_high"),
+            interval_text="95 % over rounds",
             distinguishes=("backend",),
             timed=True,
         ),
@@ -140,3 +148,8 @@ def metric(name: str) -> Metric:
 def accuracy_metrics(*iou_types: IouType) -> list[str]:
     """Names of the accuracy metrics of these kinds of evaluation, of all kinds without arguments."""
     return [m.name for m in METRICS.values() if m.coco and (not iou_types or m.coco.iou_type in iou_types)]
+
+
+def accuracy_bounds() -> list[str]:
+    """Columns with the ends of the intervals of the accuracy metrics."""
+    return [column for name in accuracy_metrics() for column in METRICS[name].interval or ()]

@@ -129,7 +129,7 @@ class ModelConfig:
             rule = "model.rho=none updates every token, so none is selected; set model.rho to a number"
             require(self.rho is not None or value == dense, f"model.{name}", value, rule)
         counts = ("num_queries", "num_heads", "num_feature_levels", "num_points", "enc_layers", "dec_layers")
-        require_at_least(1, "model", self, "hidden_dim", *counts)
+        require_at_least(1, "model", self, "hidden_dim", "ffn_dim", "num_classes", *counts)
         rule = "it must be divisible by 32 (group norm) and by model.num_heads"
         require(
             self.hidden_dim % 32 == 0 and self.hidden_dim % self.num_heads == 0,

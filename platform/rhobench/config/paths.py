@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from rhobench.config.conversion import alternatives, describe_type, field_types, read_as, to_dict
 from rhobench.config.errors import ConfigError
-from rhobench.config.run import EXECUTION, RunConfig
+from rhobench.config.run import CHANGEABLE, RunConfig
 
 T = TypeVar("T")
 
@@ -160,19 +160,18 @@ def run_id(config: RunConfig, axes: tuple[str, ...]) -> str:
 def run_key(config: RunConfig) -> str:
     """Return the identity of a run: a hash of everything that decides its result, as eight hexadecimal digits.
 
-    The fields in ``EXECUTION`` and the name of the experiment are not part of it, so runs of two experiments with the
-    same settings are one run. ``measure`` is part of it: a record that lacks the requested points cannot be reused.
-    Only values that differ from the defaults are hashed, so that a field which is added later leaves all ids as they
-    are; in turn, a default must never change.
+    The fields in ``CHANGEABLE`` and the name of the experiment are not part of it: runs of two experiments with the
+    same settings are one run, and another way of measuring adds points to it. Only values that differ from the defaults
+    are hashed, so that a field which is added later leaves all ids as they are; in turn, a default must never change.
     """
     own = dataclasses.replace(without_execution(config), experiment="")
     return _hash({change.path: change.second for change in differences(RunConfig(experiment=""), own)})
 
 
 def without_execution(config: RunConfig) -> RunConfig:
-    """Return a copy of ``config`` in which the fields in ``EXECUTION`` have their defaults."""
+    """Return a copy of ``config`` in which the fields in ``CHANGEABLE``, on execution and measuring, are defaults."""
     defaults = RunConfig(experiment=config.experiment)
-    return with_values(config, {path: value_at(defaults, path) for path in EXECUTION})
+    return with_values(config, {path: value_at(defaults, path) for path in CHANGEABLE})
 
 
 def _slug(path: str, value: Any) -> str:

@@ -8,7 +8,7 @@ Only crops and multi-scale images are off by default: ``OFFICIAL_AUGMENTATION`` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from rhobench.config.data import DataConfig
 from rhobench.config.errors import require
@@ -33,7 +33,7 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     """Optimisation, precision and workers of the training."""
     measure: MeasureConfig = field(default_factory=MeasureConfig)
-    """Measurement of accuracy and cost after the training."""
+    """Points at which the trained model is measured. No part of the identity of the run (``MEASURING``)."""
 
     def __post_init__(self) -> None:
         # NumPy's global generator takes no larger seed.
@@ -64,3 +64,10 @@ EXECUTION = frozenset(
 )
 """Paths of the fields of ``RunConfig`` that control how a run is executed. They change results only by rounding and
 random sampling and are not part of the identity of a run, so that it can be resumed on another number of machines."""
+
+MEASURING = frozenset(f"measure.{each.name}" for each in fields(MeasureConfig))
+"""Paths of the fields of ``RunConfig`` that say at which points the trained model is measured, and how. They are not
+part of the identity of a run: another way of measuring adds points to it."""
+
+CHANGEABLE = EXECUTION | MEASURING
+"""Paths of all fields that may change between two commands without making another run."""

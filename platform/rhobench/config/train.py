@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from rhobench.config.errors import require, require_at_least, require_shares
+from rhobench.config.protocols import PROTOCOLS, Precision, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,10 @@ class TrainConfig:
     """Share of all steps over which the learning rates grow linearly from zero, in [0, 1)."""
     clip_norm: float = 0.1
     """Total gradient norm to which gradients are clipped."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     """Numerical precision. "bf16" and "fp16" run the model under autocast, "fp16" with a loss scale; sampling
-    locations, losses, matching and weights stay in fp32. Both need hardware support to be fast."""
+    locations, losses, matching and weights stay in fp32. Both need hardware support to be fast: "auto" times a matrix
+    product on this machine before the runs start and takes bf16 if it is at least 1.5 times as fast, else fp32."""
     micro_batch_size: int | None = None
     """Images per forward and backward pass of a worker; gradients are accumulated over its share of the batch. None:
     the whole share at once. If the only worker of a training runs out of GPU memory, it lowers the value for the
@@ -90,21 +92,50 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureConfig:
-    """Measurement of the trained artifact: the values of rho, and the latency protocol."""
+    """Points at which the trained artifact is measured, and the protocol of their latency.
+
+    No field decides a training: a run that lacks a requested point is measured, not trained, again.
+    """
 
     rhos: tuple[float, ...] = ()
     """Values of rho, besides ``model.rho``, at which AP, operations and latency of the artifact are measured."""
-    batch_size: int = 1
-    """Images per call of the model."""
-    warmup_iterations: int = 10
-    """Calls before the first timed call."""
-    iterations: int = 60
-    """Number of timed calls of each artifact."""
-    rounds: int = 3
-    """Number of rounds into which the timed calls are divided; the artifacts take turns in each round."""
+    protocol: str = "latency"
+    """Protocol of the latency: "latency", "throughput", "deploy" or "paper"; see ``rhobench measure --help``."""
+    precision: Precision = "fp32"
+    """Numerical precision of AP and latency. "bf16" and "fp16" run the model under autocast; "auto" is bf16 on machines
+    where it is fast, fp32 on others."""
+    resolution: tuple[int, int] | None = None
+    """Height and width in pixels to which images are resized for AP, operations and latency. None: as trained."""
+    compiled: bool = False
+    """Whether the latency is that of the model compiled by ``torch.compile``."""
+    batch_size: int | None = None
+    """Images per call. None: the batch sizes of the protocol."""
+    warmup_iterations: int | None = None
+    """Smallest number of calls before the first timed one. None: that of the protocol."""
+    iterations: int | None = None
+    """Smallest number of timed calls of each point. None: that of the protocol."""
+    rounds: int | None = None
+    """Number of rounds into which the timed calls are divided; the points take turns in each. None: that of the
+    protocol."""
 
     def __post_init__(self) -> None:
         require_at_least(1, "measure", self, "batch_size", "iterations", "rounds")
         require_at_least(0, "measure", self, "warmup_iterations")
+        rule = f"it must be one of {', '.join(PROTOCOLS)}"
+        require(self.protocol in PROTOCOLS, "measure.protocol", self.protocol, rule)
+        rule = "both sides must be positive"
+        require(min(self.resolution or (1,)) > 0, "measure.resolution", self.resolution, rule)
         require_shares("measure.rhos", self.rhos)
         require(len(set(self.rhos)) == len(self.rhos), "measure.rhos", self.rhos, "every value must be listed once")
+
+    @property
+    def timing(self) -> Protocol:
+        """The protocol with the numbers of calls and rounds that are set here, which its id then shows."""
+        own, changes = PROTOCOLS[self.protocol], dict[str, Any]()
+        if self.warmup_iterations is not None:
+            changes |= {"warmup_calls": self.warmup_iterations, "warmup_seconds": 0.0, "stable_warmup": False}
+        if self.iterations is not None:
+            changes |= {"min_calls": self.iterations, "min_seconds": 0.0, "target": 0.0}
+        if self.rounds is not None:
+            changes |= {"rounds": self.rounds, "target": 0.0}
+        return replace(own, **changes)

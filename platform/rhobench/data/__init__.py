@@ -2,9 +2,18 @@
 
 from rhobench.data.annotations import Categories, DatasetError, UnreadableImageError, annotation_file
 from rhobench.data.cache import build_once
-from rhobench.data.check import Problem, check_dataset, require_valid
+from rhobench.data.check import check_dataset
 from rhobench.data.coco import Batch, CocoDetection, Key, Sample, Target, collate
-from rhobench.data.scenes import generate_scenes, prepare_data
+from rhobench.data.layouts import find_layout
+from rhobench.data.preparation import (
+    PreparedFolder,
+    convert_dataset,
+    describe_source,
+    prepare_data,
+    prepare_folder,
+)
+from rhobench.data.problem import Problem
+from rhobench.data.scenes import generate_scenes
 from rhobench.data.transforms import Flip, flips
 
 __all__ = [
@@ -14,6 +23,7 @@ __all__ = [
     "DatasetError",
     "Flip",
     "Key",
+    "PreparedFolder",
     "Problem",
     "Sample",
     "Target",
@@ -22,8 +32,11 @@ __all__ = [
     "build_once",
     "check_dataset",
     "collate",
+    "convert_dataset",
+    "describe_source",
+    "find_layout",
     "flips",
     "generate_scenes",
     "prepare_data",
-    "require_valid",
+    "prepare_folder",
 ]

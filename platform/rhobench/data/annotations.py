@@ -1,6 +1,7 @@
 """COCO annotations: file layout, and the arrays that training reads.
 
 Layout: ``DIR/annotations/instances_SPLIT.json`` with the images in ``DIR/images/``, or in ``DIR/SPLIT/`` as COCO ships.
+Other layouts are converted to this one (``rhobench.data.layouts``).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,11 @@ class Categories:
         return [{"label": label, "id": self.ids[label], "name": self.names[label]} for label in range(len(self))]
 
 
+def file_order(name: str) -> str:
+    """Sort key of an image: the name of its file, then its folder, so that the order does not depend on the layout."""
+    return f"{PurePosixPath(name).name}\0{name}"
+
+
 def annotation_file(root: Path, split: str) -> Path:
     """Return the path of the COCO annotations of a split."""
     return root / "annotations" / f"instances_{split}.json"
@@ -75,10 +81,24 @@ def read_annotations(file: Path, *, segmentations: bool = False) -> Any:
     return json.loads(content if segmentations else _SEGMENTATION.sub(rb"\1 0", content))
 
 
-def image_folder(root: Path, split: str) -> Path:
-    """Return the folder of the images of a split: ``images`` if it exists, otherwise one named like the split."""
-    shared = root / "images"
-    return shared if shared.is_dir() else root / split
+def image_folder(root: Path, split: str, content: Any = None) -> Path:
+    """Return the folder of the images of a split: the first of the usual ones that holds its first image.
+
+    Args:
+        root: folder of the data set.
+        split: name of the split; COCO's "train2017" may have its images in "train", and the reverse.
+        content: parsed annotations of the split. None: the first usual folder that exists.
+    """
+    bare = re.sub(r"20\d\d$", "", split)
+    years = sorted(path.name for place in (root, root / "images") for path in place.glob(f"{bare}20[0-9][0-9]"))
+    names = dict.fromkeys((split, bare, *years))
+    folders = [root / "images", *(root / name for name in names), *(root / "images" / name for name in names)]
+    images = content.get("images") if isinstance(content, dict) else None
+    first = images[0].get("file_name") if isinstance(images, list) and images and isinstance(images[0], dict) else None
+    # File names may also start from the folder of the data set.
+    holding = [folder for folder in (*folders, root) if isinstance(first, str) and (folder / first).is_file()]
+    existing = [folder for folder in folders if folder.is_dir()]
+    return next(iter([*holding, *existing, root / split]))
 
 
 @dataclass(frozen=True)
@@ -88,7 +108,7 @@ class Annotations:
     categories: Categories
     """Categories of the data set."""
     files: list[Path]
-    """Image files by ascending image id, as in all arrays below."""
+    """Image files by name, as in all arrays below, so that ids and their order have no effect on a training."""
     image_ids: NDArray[np.int64]
     """(images,): COCO ids of the images."""
     sizes: NDArray[np.int64]
@@ -112,7 +132,7 @@ def read_split(root: Path, split: str, masks: bool) -> Annotations:
     file = annotation_file(root, split)
     try:
         content = read_annotations(file, segmentations=masks)
-        return _parse(content, image_folder(root, split), _encoded(content, file) if masks else None)
+        return _parse(content, image_folder(root, split, content), _encoded(content, file) if masks else None)
     except DatasetError:  # is a ValueError, which the last clause would wrap again
         raise
     except FileNotFoundError:
@@ -145,7 +165,7 @@ def _encoded(content: dict[str, Any], file: Path) -> list[bytes]:
 def _parse(content: dict[str, Any], folder: Path, rles: list[bytes] | None) -> Annotations:
     names = {category["id"]: category["name"] for category in content["categories"]}
     categories = Categories(tuple(sorted(names)), tuple(names[category_id] for category_id in sorted(names)))
-    images = sorted(content["images"], key=lambda image: image["id"])
+    images = sorted(content["images"], key=lambda image: file_order(image["file_name"]))
     position = {image["id"]: index for index, image in enumerate(images)}
     label_of = {category_id: label for label, category_id in enumerate(categories.ids)}
     # Reshaped, because an empty list gives an array of shape (0,).

@@ -1,7 +1,7 @@
 """Random augmentation of training images: crop, size and colour (spec section 15).
 
-The sampled parameters depend only on the seed of the epoch and the id of the image. torchvision applies them to uint8
-tensors: each step equals Pillow's antialiased bilinear filter to one level of 255, in a fraction of its time.
+The sampled parameters depend only on the seed of the epoch and the name of the image file. torchvision applies them to
+uint8 tensors: each step equals Pillow's antialiased bilinear filter to one level of 255, in a fraction of its time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from rhobench.config import DataConfig
+from rhobench.config.image_size import resized_size, scaled_size
 from rhobench.data.masks import Window
-from rhobench.data.transforms import Flip, resized_size, scaled_size
+from rhobench.data.transforms import Flip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class View:
     """Factor on the difference of each pixel to its own grey value."""
 
 
-def sample_view(config: DataConfig, height: int, width: int, seed: int, image_id: int) -> View:
+def sample_view(config: DataConfig, height: int, width: int, seed: int, image: str) -> View:
     """Sample the augmentation of an image.
 
     Args:
@@ -61,10 +62,10 @@ def sample_view(config: DataConfig, height: int, width: int, seed: int, image_id
         height: height of the image in pixels.
         width: width of the image in pixels.
         seed: seed of the epoch.
-        image_id: COCO id of the image.
+        image: name of the image file, which no layout or numbering of the images changes.
     """
     # Python's generator: it takes text as a seed, and no release of another library changes its sequence.
-    rng = random.Random(f"{seed} {image_id}")
+    rng = random.Random(f"{seed} {image}")
     # Drawn first and always, so that crops and sizes do not depend on the colour settings.
     brightness, contrast, saturation = (
         rng.uniform(1 - share, 1 + share) for share in (config.brightness, config.contrast, config.saturation)

@@ -15,10 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rhobench.config import DataConfig
+from rhobench.config.image_size import resized_size
 from rhobench.data.annotations import DatasetError, UnreadableImageError, annotation_file, read_split
 from rhobench.data.augmentation import View, augment, largest_sides, sample_view, view_window
 from rhobench.data.masks import PackedMasks, cell_coverage, decode_masks
-from rhobench.data.transforms import PILLOW_ERRORS, Flip, decode, flips, resized_size, transform
+from rhobench.data.pixels import PILLOW_ERRORS, decode
+from rhobench.data.transforms import Flip, flips, transform
 
 
 class Key(NamedTuple):
@@ -85,7 +87,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 class CocoDetection(Dataset[Sample]):
-    """Samples of one or more splits, concatenated and ordered by image id within each.
+    """Samples of one or more splits, concatenated and ordered by file name within each.
 
     ``dataset[index, flip]`` and ``dataset[index, flip, seed]`` are functions of their key, which the sampler of the
     caller chooses: an epoch does not depend on the number of loader processes, and features can be cached by (index,
@@ -169,7 +171,7 @@ class CocoDetection(Dataset[Sample]):
         if seed is None or not self.config.augmentation:
             return None
         height, width = self._sizes[index].tolist()
-        return sample_view(self.config, height, width, seed, self.image_ids[index])
+        return sample_view(self.config, height, width, seed, self.files[index].name)
 
     def size_of(self, key: Key | tuple[int, Flip]) -> tuple[int, int]:
         """Return (height, width) of the sample of a key without opening its file."""
@@ -187,6 +189,16 @@ class CocoDetection(Dataset[Sample]):
         )
 
     @property
+    def sizes(self) -> NDArray[np.int64]:
+        """(images, 2): height and width of each image file in pixels."""
+        return self._sizes
+
+    @property
+    def object_sides(self) -> NDArray[np.float64]:
+        """(objects,): square root of the area of each box in pixels of the image file."""
+        return np.sqrt((self._boxes[:, 2:] - self._boxes[:, :2]).prod(axis=1, dtype=np.float64))
+
+    @property
     def objects(self) -> NDArray[np.int64]:
         """(images,): number of objects in each image."""
         return np.diff(self._starts)
@@ -200,7 +212,7 @@ class CocoDetection(Dataset[Sample]):
         """
         file, (height, width) = self.files[index], self._sizes[index].tolist()
         try:
-            image = decode(file)
+            image = decode(file, (width, height))
         except FileNotFoundError:
             raise UnreadableImageError(
                 f"{file} is missing; restore it or remove the image from the annotations."

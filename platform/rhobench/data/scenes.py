@@ -8,7 +8,6 @@ their run-length encoding. Every image has its own random stream, seeded by (see
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,11 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rhobench.config import DataConfig, ScenesConfig
-from rhobench.config.cache import cache_dir
+from rhobench.config import ScenesConfig
 from rhobench.data.annotations import DatasetError, annotation_file
-from rhobench.data.cache import build_once
-from rhobench.data.check import require_valid
 from rhobench.data.masks import encode_mask
 
 GENERATOR_VERSION = 2
@@ -42,21 +38,6 @@ MIN_DIAMETER_PX = 10.0
 """Smallest diameter in pixels at which the shapes can be distinguished."""
 
 Field = NDArray[np.floating[Any]]
-
-
-def prepare_data(config: DataConfig) -> Path:
-    """Return the validated folder of the data set; generated scenes are written to the cache folder on first use.
-
-    Raises:
-        DatasetError: ``config.dir`` is not a valid data set.
-    """
-    if config.dir is not None:
-        root = Path(config.dir).expanduser()
-        require_valid(root, list(dict.fromkeys((*config.train_splits, config.val_split))))
-        return root
-    recipe = json.dumps([GENERATOR_VERSION, asdict(config.scenes)], sort_keys=True)
-    name = f"scenes-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    return build_once(cache_dir() / name, partial(generate_scenes, config.scenes))
 
 
 def generate_scenes(config: ScenesConfig, out: Path) -> None:

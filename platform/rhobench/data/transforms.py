@@ -1,4 +1,4 @@
-"""Transforms of the evaluation: decode an image, resize and flip it with its boxes, and normalise it.
+"""Transforms of the evaluation: resize and flip an image with its boxes, and normalise it.
 
 Resizing follows the official evaluation (spec section 15) with Pillow's antialiased bilinear filter, as the official
 code and timm's backbones expect.
@@ -7,9 +7,7 @@ code and timm's backbones expect.
 from __future__ import annotations
 
 import enum
-import math
 from itertools import product
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -19,9 +17,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from rhobench.config import DataConfig
-
-PILLOW_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""Exceptions that Pillow raises on damaged files; the last one if a damaged header declares a gigantic image."""
+from rhobench.config.image_size import resized_size
 
 
 class Flip(enum.IntFlag):
@@ -37,36 +33,6 @@ def flips(config: DataConfig) -> tuple[Flip, ...]:
     horizontal = (Flip.NONE, Flip.HORIZONTAL) if config.hflip else (Flip.NONE,)
     vertical = (Flip.NONE, Flip.VERTICAL) if config.vflip else (Flip.NONE,)
     return tuple(h | v for v, h in product(vertical, horizontal))
-
-
-def decode(file: Path) -> Image.Image:
-    """Read an image as RGB; raises one of ``PILLOW_ERRORS`` if the file is damaged.
-
-    The EXIF orientation is ignored, as in the COCO tools: boxes refer to the pixels as stored.
-    """
-    with Image.open(file) as image:
-        image.load()  # Image.open reads only the header, and the file is closed below
-        return image if image.mode == "RGB" else image.convert("RGB")  # convert() would copy
-
-
-def resized_size(height: int, width: int, config: DataConfig) -> tuple[int, int]:
-    """Return (height, width) after resizing to ``resize_px`` or, if it is None, by the side lengths of the config."""
-    return config.resize_px or scaled_size(height, width, config.short_side_px, config.max_side_px)
-
-
-def scaled_size(height: int, width: int, short_side_px: int, max_side_px: float = math.inf) -> tuple[int, int]:
-    """Return (height, width) after resizing by the official rule (spec section 15).
-
-    The shorter side becomes ``short_side_px``, or less if the longer side would exceed ``max_side_px``, which rounding
-    can still exceed by a pixel; the longer side is truncated. An image of 640x480 pixels (width x height) becomes
-    1066x800.
-    """
-    short, long = min(height, width), max(height, width)
-    new_short = short_side_px
-    if long / short * new_short > max_side_px:
-        new_short = round(max_side_px * short / long)
-    new_long = int(new_short * long / short)
-    return (new_short, new_long) if height <= width else (new_long, new_short)
 
 
 def transform(image: Image.Image, boxes: Tensor, flip: Flip, config: DataConfig) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import csv
 from importlib.resources import files
 
 from rhobench.config import DataConfig
-from rhobench.data.transforms import resized_size
+from rhobench.config.image_size import resized_size
 
 SIZES_FILE = "coco_val2017_sizes.csv"
 """Package data with id, width and height of every image by ascending id, the order in which COCO loaders read them."""

@@ -21,8 +21,22 @@ workers."""
 USER = 1000
 """User id of the containers; the rayproject/ray images have a user with this id."""
 
-ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+GRACE_SECONDS = 60
+"""Time that a pod gets to end: a sweep needs up to 30 seconds after the signal for its checkpoints."""
+
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # as for a local cluster
+    "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_SECONDS),  # Ray kills a stopped job after 3 seconds otherwise
+}
 """Environment variables of every container."""
+
+WAIT_FOR_CHECKPOINTS = f"sleep {GRACE_SECONDS // 2}"
+"""What every pod does before it ends. Ray stops with its pod, so the workers must outlast the sweep."""
+
+STOP_SWEEP = f"pkill -TERM -f '[r]hobench run' && {WAIT_FOR_CHECKPOINTS}; true"
+"""What the head pod does before it ends: Kubernetes signals only Ray, not the command that Ray has started."""
 
 
 def kuberay(plan: LaunchPlan, image: str, volumes: Sequence[str], secret: str | None) -> str:
@@ -63,8 +77,17 @@ def kuberay(plan: LaunchPlan, image: str, volumes: Sequence[str], secret: str | 
 def rayjob(plan: LaunchPlan, image: str, mounts: dict[str, str], secret: str | None) -> dict[str, Any]:
     """Return the RayJob (ray.io/v1) as a dictionary; ``mounts`` are mount paths by claim."""
     nodes = plan.nodes
-    head = _pod(plan, "ray-head", image, mounts, cpus=HEAD_CPUS, gpus=0, memory_gib=HEAD_GIB)
-    worker = _pod(plan, "ray-worker", image, mounts, cpus=nodes.cpus, gpus=nodes.gpus, memory_gib=nodes.memory_gib)
+    head = _pod(plan, "ray-head", image, mounts, STOP_SWEEP, cpus=HEAD_CPUS, gpus=0, memory_gib=HEAD_GIB)
+    worker = _pod(
+        plan,
+        "ray-worker",
+        image,
+        mounts,
+        WAIT_FOR_CHECKPOINTS,
+        cpus=nodes.cpus,
+        gpus=nodes.gpus,
+        memory_gib=nodes.memory_gib,
+    )
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
@@ -121,9 +144,20 @@ def _labels(plan: LaunchPlan) -> dict[str, str]:
 
 
 def _pod(
-    plan: LaunchPlan, name: str, image: str, mounts: dict[str, str], *, cpus: int, gpus: int, memory_gib: float
+    plan: LaunchPlan,
+    name: str,
+    image: str,
+    mounts: dict[str, str],
+    before_end: str,
+    *,
+    cpus: int,
+    gpus: int,
+    memory_gib: float,
 ) -> dict[str, Any]:
-    """Template of an unprivileged pod: no root user, no capabilities, no service account."""
+    """Template of an unprivileged pod: no root user, no capabilities, no service account.
+
+    ``before_end`` is a shell command that Kubernetes runs before it ends the pod.
+    """
     amounts = {"cpu": str(cpus), "memory": f"{math.ceil(memory_gib * 1024)}Mi"}
     amounts |= {"nvidia.com/gpu": str(gpus)} if gpus else {}
     container: dict[str, Any] = {
@@ -134,6 +168,7 @@ def _pod(
         # alias for the same object.
         "resources": {"requests": amounts, "limits": dict(amounts)},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "lifecycle": {"preStop": {"exec": {"command": ["bash", "-c", before_end]}}},
     }
     spec: dict[str, Any] = {
         "automountServiceAccountToken": False,
@@ -144,6 +179,7 @@ def _pod(
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container],
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
     }
     if mounts:
         container["volumeMounts"] = [{"name": claim, "mountPath": path} for claim, path in mounts.items()]

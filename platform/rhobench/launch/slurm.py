@@ -8,6 +8,9 @@ import shlex
 from rhobench.config import ConfigError
 from rhobench.launch.resources import LaunchPlan
 
+SECONDS_BEFORE_LIMIT = 120
+"""Time before the limit of the job at which SLURM sends SIGUSR1; a sweep ends within 30 seconds of it."""
+
 
 def slurm(plan: LaunchPlan, hours: float) -> str:
     """Return the script for ``sbatch`` as text.
@@ -31,6 +34,7 @@ def slurm(plan: LaunchPlan, hours: float) -> str:
         f"--mem={math.ceil(nodes.memory_gib * 1024)}M",
         f"--time={math.ceil(hours * 60)}",
         "--requeue",
+        f"--signal=B:USR1@{SECONDS_BEFORE_LIMIT}",  # to the script (B), not to the processes of Ray
         "--open-mode=append",  # a requeued job would otherwise overwrite its log
         "--output=%x-%j.log",
     ]
@@ -38,7 +42,8 @@ def slurm(plan: LaunchPlan, hours: float) -> str:
     comments = [
         *plan.header(),
         "Submit it with `sbatch --partition=PARTITION --account=ACCOUNT FILE`. Submitting or requeueing it again",
-        "continues the experiment: finished runs in the store are not repeated.",
+        "continues the experiment: finished runs in the store are not repeated. Before its time limit, the job has its",
+        "trainings write checkpoints and requeues itself.",
         "Add --exclusive, because other jobs on a node change the measured latency.",
         "ray and rhobench must be on the PATH of the submitting shell, and installed there on every node.",
     ]
@@ -50,7 +55,7 @@ def slurm(plan: LaunchPlan, hours: float) -> str:
 set -euo pipefail
 
 # A token for this job only, in a file that every node can access and only its owner can read.
-export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0
 export RAY_AUTH_TOKEN_PATH="$HOME/.ray/slurm-$SLURM_JOB_ID.token"
 unset RAY_AUTH_TOKEN
 rm -f "$RAY_AUTH_TOKEN_PATH"
@@ -85,5 +90,18 @@ if ((${{#nodes[@]}} > 1)); then
 fi
 rhobench cluster wait "${{#nodes[@]}}" --address "$address"
 
-{run}
+{run} &
+driver=$!
+requeue=0
+trap 'requeue=1; kill -USR1 "$driver"' USR1
+trap 'kill -TERM "$driver"' TERM
+while true; do  # a signal ends `wait`, but not yet the command
+    status=0
+    wait "$driver" || status=$?
+    kill -0 "$driver" 2>/dev/null || break
+done
+if ((requeue && status == 128 + $(kill -l USR1))); then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"
 """

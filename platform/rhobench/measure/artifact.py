@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from rhobench.config import RunConfig
 from rhobench.config.conversion import from_dict, to_dict
 from rhobench.data import Categories
+from rhobench.measure.file_kind import IMPORT, file_kind
 from rhobench.model import Detector, build_model
 
 FILE_NAME = "model.safetensors"
@@ -72,30 +72,56 @@ def atomic_replace(file: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)  # already renamed on success
 
 
-def load_artifact(file: Path) -> Artifact:
+def load_artifact(path: Path) -> Artifact:
     """Load an artifact written by ``save_artifact``; ``model.backbone.weights`` of its run need not exist any more.
+
+    Args:
+        path: the file, or the folder of a run that holds it.
 
     Raises:
         ArtifactError: the file is missing or damaged, or is not an artifact of this version.
     """
+    file = path / FILE_NAME if path.is_dir() else path
+    metadata = _read_metadata(file)
+    try:
+        config = from_dict(RunConfig, json.loads(metadata["config"]))
+        records, classes = json.loads(metadata["categories"]), int(metadata["num_classes"])
+        categories = Categories(tuple(r["id"] for r in records), tuple(r["name"] for r in records))
+        # The artifact includes the backbone's weights, so none are loaded from elsewhere.
+        backbone = replace(config.model.backbone, weights=None)
+        model = build_model(replace(config.model, backbone=backbone, num_classes=classes))
+        model.load_state_dict(load_file(file))
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ArtifactError(f"{file} is a damaged model of rhobench ({reason}): restore it from a copy.") from error
+    return Artifact(model=model.eval(), config=config, categories=categories, sha256=sha256_of(file))
+
+
+def _read_metadata(file: Path) -> dict[str, str]:
+    """Read the metadata of an artifact; ArtifactError says what the file is instead."""
     if not file.is_file():
-        raise ArtifactError(f"There is no model at {file}: give the path of a {FILE_NAME}.")
+        runs = file.parent if file.name == FILE_NAME and file.parent.is_dir() else None
+        where = f"The folder {runs} has no {FILE_NAME}" if runs else f"There is no model at {file}"
+        raise ArtifactError(f"{where}: give a {FILE_NAME}, or the folder of a finished run, STORE/runs/RUN_ID.")
+    if kind := file_kind(file):
+        raise ArtifactError(f"{file} is not a model of rhobench but {kind}.")
     try:
         with safe_open(file, "pt") as opened:
-            metadata: dict[str, Any] = opened.metadata() or {}
+            metadata: dict[str, str] = opened.metadata() or {}
     except SafetensorError as error:
-        raise ArtifactError(f"{file} is damaged or not a safetensors file ({error}): train the run again.") from error
-    if metadata.get("format") != FORMAT:
-        found = metadata.get("format", "none")
-        raise ArtifactError(f"{file} is not a model of this version of rhobench: its format is {found}, not {FORMAT}.")
-    config = from_dict(RunConfig, json.loads(metadata["config"]))
-    # The artifact includes the backbone's weights, so none are loaded from elsewhere.
-    backbone = replace(config.model.backbone, weights=None)
-    model = build_model(replace(config.model, backbone=backbone, num_classes=int(metadata["num_classes"])))
-    model.load_state_dict(load_file(file))
-    records = json.loads(metadata["categories"])
-    categories = Categories(tuple(r["id"] for r in records), tuple(r["name"] for r in records))
-    return Artifact(model=model.eval(), config=config, categories=categories, sha256=sha256_of(file))
+        raise ArtifactError(
+            f"{file} is not a safetensors file, or it is incomplete ({error}): copy it again."
+        ) from error
+    found = metadata.get("format", "")
+    if not found.startswith("rhobench/"):
+        raise ArtifactError(
+            f"{file} has the weights of another program, not a model of rhobench: {IMPORT} if it is a DETR."
+        )
+    if found != FORMAT:
+        raise ArtifactError(
+            f"{file} is a model of another version of rhobench: its format is {found}, and this version reads {FORMAT}."
+        )
+    return metadata
 
 
 def sha256_of(file: Path) -> str:

@@ -34,6 +34,8 @@ class ModelCost:
     """Share of the encoder tokens that are updated; None: the encoder is dense."""
     cost: FlopCount
     """Operations and parameters."""
+    published_gmacs: float
+    """10^9 operations by the convention "official", 1 for each multiply-add, as published tables call GFLOPs."""
 
     def as_dict(self) -> dict[str, Any]:
         """Fields of the ``--json`` output."""
@@ -48,6 +50,7 @@ class ModelCost:
             "trainable_params_m": cost.parameters.trainable / 1e6,
             "published_params_m": cost.parameters.published / 1e6,
             "gflops": cost.gflops,
+            "published_gmacs": self.published_gmacs,
             "parts": cost.parts,
             "own_rules": list(cost.own_rules),
             "tokens": cost.tokens,
@@ -59,7 +62,7 @@ class ModelCost:
         cost, parameters = self.cost, self.cost.parameters
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("part")
-        for name in ("GFLOPs", "share"):
+        for name in (_unit(cost.count), "share"):
             table.add_column(name, justify="right")
         for part, gflops in cost.parts.items():
             table.add_row(part, f"{gflops:.3f}", f"{gflops / cost.gflops:.1%}")
@@ -72,6 +75,8 @@ class ModelCost:
             f"{parameters.total / 1e6:.2f} M parameters, {parameters.trainable / 1e6:.2f} M of them trainable, "
             f"{parameters.encoder_aux / 1e6:.2f} M of these used only by auxiliary losses of the encoder",
             table,
+            f"{self.published_gmacs:.3f} GMACs as published: the official code counts 1 for each multiply-add, and its "
+            "tables call the result GFLOPs",
             f"{cost.count}: {CONVENTIONS[cost.count].description}{rules}",
         )
 
@@ -104,8 +109,8 @@ class MeanCost:
     def card(self) -> RenderableType:
         """Text and table for the terminal."""
         return (
-            f"{self.model}{_rho_suffix(self.rho)}: {self.gflops:.3f} GFLOPs, mean of {self.images:,} images of val2017 "
-            f"in {self.different_sizes} sizes (exact, from {self.passes} counted passes)\n"
+            f"{self.model}{_rho_suffix(self.rho)}: {self.gflops:.3f} {_unit(self.count)}, mean of {self.images:,} "
+            f"images of val2017 in {self.different_sizes} sizes (exact, from {self.passes} counted passes)\n"
             f"{self.params_m:.2f} M parameters\n"
             f"{self.count}: {CONVENTIONS[self.count].description}"
         )
@@ -124,7 +129,10 @@ def model_cost(name: str, rho: float | None, size: str, count: str) -> ModelCost
         ValueError: an argument is invalid.
     """
     config, (height, width) = _model_config(name, rho), parse_size(size)
-    return ModelCost(model=name, rho=config.rho, cost=count_flops(_build(config), height, width, count=count))
+    model = _build(config)
+    cost = count_flops(model, height, width, count=count)
+    published = cost if cost.count == "official" else count_flops(model, height, width, count="official")
+    return ModelCost(model=name, rho=config.rho, cost=cost, published_gmacs=published.gflops)
 
 
 def mean_cost(name: str, rho: float | None, first: int | None, count: str) -> MeanCost:
@@ -181,6 +189,11 @@ def parse_size(size: str) -> tuple[int, int]:
     if sides is None:
         raise CostRequestError(f"--size {size!r} is not a size: use HEIGHTxWIDTH in pixels, such as 800x1066.")
     return int(sides[1]), int(sides[2])
+
+
+def _unit(count: str) -> str:
+    """Unit of 10^9 operations of a convention, with what a multiply-add counts."""
+    return f"GFLOPs ({CONVENTIONS[count].per_multiply_add} per multiply-add)"
 
 
 def _rho_suffix(rho: float | None) -> str:

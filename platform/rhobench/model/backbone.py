@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -211,10 +212,11 @@ def _accepts_size(meta_body: Any, height: int, width: int) -> bool:
 def _create_body(config: BackboneConfig, strides: Sequence[int]) -> tuple[Any, LoadedWeights | None]:
     """Create the feature extractor with the weights of ``config``; also return what was loaded from a file."""
     if not timm.is_model(config.name):
-        near = timm.list_models(f"*{config.name.split('.')[0].split('_')[0]}*")[:5]
-        hint = f" Similar names: {', '.join(near)}." if near else ""
-        known = f"`timm.list_models()` lists all models; short names are {', '.join(BACKBONES)}."
-        raise BackboneError(f"timm has no model {config.name!r}.{hint} {known}")
+        near = difflib.get_close_matches(config.name, timm.list_models(), n=3, cutoff=0.5) or [*BACKBONES.values()]
+        raise BackboneError(
+            f"timm has no model {config.name!r}. Similar names: {', '.join(near)}. `timm.list_models()` lists all "
+            f"models; short names are {', '.join(BACKBONES)}."
+        )
     swin = is_swin(config.name)
     if swin and config.dilation:
         raise _dilation_error(config.name)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from rhobench.config import ModelConfig
 from rhobench.model.attention import Sampling
 from rhobench.model.boxes import inverse_sigmoid
+from rhobench.model.dropout import Dropout
 from rhobench.model.heads import Prediction, PredictionHead
 from rhobench.model.layers import FeedForward, build_memory_attention
 from rhobench.model.queries import Queries
@@ -39,7 +40,7 @@ class DecoderLayer(nn.Module):
         self.self_attn = nn.MultiheadAttention(dim, config.num_heads, config.dropout, batch_first=True)
         self.cross_attn = build_memory_attention(config)
         self.self_norm, self.cross_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.ffn = FeedForward(config)
 
     def forward(

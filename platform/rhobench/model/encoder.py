@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from rhobench.config import ModelConfig
+from rhobench.model.dropout import Dropout
 from rhobench.model.heads import Prediction, PredictionHead
 from rhobench.model.layers import FeedForward, build_memory_attention
 from rhobench.model.sparsity import TokenSelection
@@ -20,7 +21,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.attention = build_memory_attention(config)
         self.norm = nn.LayerNorm(config.hidden_dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.ffn = FeedForward(config)
 
     def forward(

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from rhobench.config import ModelConfig
 from rhobench.model.attention import DeformableAttention, DenseAttention
+from rhobench.model.dropout import Dropout
 
 CPU_CHUNK_TOKENS = 2048
 """Tokens that a feed-forward block processes at once on a CPU without gradient: few enough that their hidden features
@@ -22,7 +23,7 @@ class FeedForward(nn.Module):
         dim = config.hidden_dim
         self.linear1, self.linear2 = nn.Linear(dim, config.ffn_dim), nn.Linear(config.ffn_dim, dim)
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Update tokens (B, n, C) -> (B, n, C)."""

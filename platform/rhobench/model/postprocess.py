@@ -46,6 +46,8 @@ def detections(prediction: Prediction, sizes: Tensor) -> Detections:
         prediction: predictions of the last decoder layer.
         sizes: (B, 2) height and width of the original images in pixels.
     """
+    # In fp32 also after autocast: bf16 has too few digits for pixels, and makes ties of different scores.
+    prediction = prediction._replace(logits=prediction.logits.float(), boxes=prediction.boxes.float())
     probabilities = prediction.probabilities  # (B, n, classes)
     classes = probabilities.shape[-1]
     if prediction.softmax:

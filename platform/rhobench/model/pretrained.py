@@ -90,14 +90,7 @@ def load_weights(body: nn.Module, config: BackboneConfig) -> LoadedWeights:
     """
     file = weights_file(config.weights or "")
     state, own = _read(file), body.state_dict()
-    # Norms are frozen, so their counters are not needed; the final norm of a Swin is replaced by one for each map.
-    unneeded = ("norm.weight", "norm.bias") if is_swin(config.name) else ()
-    wanted = {key: tensor for key, tensor in own.items() if not key.endswith(_COUNTER_SUFFIX) and key not in unneeded}
-    matches = list(_candidate_matches(body, wanted, state, config))
-    fitting = [match for match in matches if not match.mismatched] or list(_match_by_order(wanted, state, config))
-    if not fitting:
-        raise BackboneError(_mismatch_message(file, config, len(wanted), matches))
-    match = _select_match(fitting, file)
+    match = _find_match(body, state, config, file)
     # ``own`` fills in what the file need not contain, so that loading can be strict.
     body.load_state_dict(own | {key: state[name] for key, name in match.sources.items()})
     with file.open("rb") as stream:
@@ -113,11 +106,59 @@ def load_weights(body: nn.Module, config: BackboneConfig) -> LoadedWeights:
     )
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    """Read all tensors of a file, nested ones under their path such as "online_network_state_dict.encoder.0"."""
+def require_fitting_weights(body: nn.Module, config: BackboneConfig) -> None:
+    """Check that the weights ``config.weights`` can be loaded into ``body``, by names and shapes alone.
+
+    Neither the values in the file nor those of ``body``, which may be on the meta device, are read or changed. Nothing
+    is checked for weights that timm would download, except that it has some.
+
+    Raises:
+        BackboneError: as in ``load_weights``, or timm has no weights for this model.
+    """
+    if config.weights == "timm" and not _has_pretrained(config.name):
+        raise BackboneError(
+            f"model.backbone.weights='timm' is not allowed: timm has no pretrained weights for {config.name!r}; give a "
+            "file, or none for random weights."
+        )
+    if config.weights not in (None, "timm"):
+        file = weights_file(config.weights or "")
+        with torch.device("meta"):  # a complete timm model may be built to compare with
+            _find_match(body, _read(file, device="meta"), config, file)
+
+
+def _has_pretrained(name: str) -> bool:
+    cfg = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    return cfg is not None and bool(cfg.has_weights)
+
+
+def _find_match(body: nn.Module, state: Mapping[str, Tensor], config: BackboneConfig, file: Path) -> _KeyMatch:
+    """Find the assignment of the tensors of a file to those of ``body``.
+
+    Raises:
+        BackboneError: a tensor is missing or has another shape, or several networks in the file fit.
+    """
+    # Norms are frozen, so their counters are not needed; the final norm of a Swin is replaced by one for each map.
+    unneeded = ("norm.weight", "norm.bias") if is_swin(config.name) else ()
+    own = body.state_dict()
+    wanted = {key: tensor for key, tensor in own.items() if not key.endswith(_COUNTER_SUFFIX) and key not in unneeded}
+    matches = list(_candidate_matches(body, wanted, state, config))
+    fitting = [match for match in matches if not match.mismatched] or list(_match_by_order(wanted, state, config))
+    if not fitting:
+        raise BackboneError(_mismatch_message(file, config, len(wanted), matches))
+    return _select_match(fitting, file)
+
+
+def _read(file: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """Read all tensors of a file, nested ones under their path such as "online_network_state_dict.encoder.0".
+
+    On the device "meta" the tensors have shapes but no values, and a file of torch.save is hardly read.
+    """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # official checkpoints store their args in one
-            content = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+            if file.suffix == ".safetensors":
+                content = {name: tensor.to(device) for name, tensor in load_file(file).items()}
+            else:
+                content = torch.load(file, device, weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
         problem = "is damaged or not a weights file: download it again"
         if unsafe := re.search(r"GLOBAL ([\w.]+)", str(error)):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rhobench.config.model_zoo import find_model
 from rhobench.data.val2017 import val2017_sizes
-from rhobench.experiments.published import FIRST_IMAGES, TABLES, PublishedRow
+from rhobench.experiments.published import FIRST_IMAGES, PublishedRow, published_rows
 from rhobench.measure.flop_rules import OFFICIAL
 from rhobench.measure.flops import count_parameters
 from rhobench.measure.sizes import SizeCosts
@@ -41,10 +40,6 @@ _NOTES = (
 )
 
 
-class ReproductionError(ValueError):
-    """A published table that does not exist."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Costs:
     """Cost of one of our models."""
@@ -63,7 +58,7 @@ def reproduce_cost(name: str, on_progress: Callable[[str], None] = lambda _: Non
         on_progress: called with the name of each model before it is counted, which takes seconds.
 
     Raises:
-        ReproductionError: there is no such table.
+        PublishedTableError: there is no such table.
     """
     rows, sizes = published_rows(name), val2017_sizes()
     costs: dict[str, _Costs] = {}
@@ -85,15 +80,6 @@ def reproduce_cost(name: str, on_progress: Callable[[str], None] = lambda _: Non
         all_images=len(sizes),
         notes=_NOTES,
     )
-
-
-def published_rows(name: str) -> list[PublishedRow]:
-    """Return the rows of a published table; ReproductionError, with the closest name, if there is none."""
-    if name not in TABLES:
-        near = difflib.get_close_matches(name, TABLES, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Choose one of {', '.join(TABLES)}."
-        raise ReproductionError(f"There is no published table {name!r}. {hint}")
-    return TABLES[name]()
 
 
 def _count(name: str, sizes: Sequence[tuple[int, int]]) -> _Costs:

@@ -8,10 +8,13 @@ from rhobench.results.pareto import (
     MAX_BUSY_CORES,
     by_configuration,
     configuration_labels,
+    describe_left_out,
     front_mask,
     rho_label,
     samples_rho,
+    timing_statuses,
     trained_here,
+    varied_fields,
 )
 from rhobench.results.record import SCHEMA, Attempt, ForeignModel, Point, Record, RecordError, read_record, write_record
 from rhobench.results.store import Store
@@ -33,11 +36,14 @@ __all__ = [
     "by_configuration",
     "configuration_labels",
     "describe_environment",
+    "describe_left_out",
     "front_mask",
     "printable",
     "read_record",
     "rho_label",
     "samples_rho",
+    "timing_statuses",
     "trained_here",
+    "varied_fields",
     "write_record",
 ]

@@ -28,7 +28,7 @@ def claim_experiment(files: Files, experiment: Experiment) -> None:
     assert is_file_name(name), name
     path = f"experiments/{name}.json"
     try:
-        # One step in a folder, so that of two sweeps that start together only one defines the base
+        # One step, so that of two sweeps that start together only one defines the base
         created = files.create(path, json.dumps({"base": to_dict(experiment.base)}, indent=1).encode())
     except OSError as error:
         raise StoreAccessError(

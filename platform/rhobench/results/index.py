@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rhobench.config import conversion, data, errors, metrics, model, paths, run, train
-from rhobench.results import record, table, upgrade
+from rhobench.results import record, sound_decoder, table, text, upgrade
 from rhobench.results.files import Files, StoreAccessError, StoreNotFoundError
 from rhobench.results.table import SCHEMA
 
@@ -47,5 +47,5 @@ def write_index(files: Files, rows: pa.Table) -> None:
 
 def _code() -> bytes:
     """Hash of the source code that converts records to rows."""
-    modules = (conversion, data, errors, metrics, model, paths, run, train, record, table, upgrade)
+    modules = (conversion, data, errors, metrics, model, paths, run, train, record, sound_decoder, table, text, upgrade)
     return hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in modules)).hexdigest().encode()

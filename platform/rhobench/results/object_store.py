@@ -1,19 +1,21 @@
-"""Files of a store in an object store, through PyArrow: S3 and compatible servers, and Google Cloud Storage."""
+"""Files of a store in an object store, through obstore: S3 and compatible servers, Google Cloud Storage and Azure."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-import pyarrow as pa
-from pyarrow import fs
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import AzureStore, GCSStore, S3Store
 
 from rhobench.results.atomic_write import write_atomically
 from rhobench.results.files import (
@@ -28,46 +30,56 @@ from rhobench.results.files import (
 from rhobench.results.secrets import is_secret
 from rhobench.results.text import is_file_name, printable
 
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
 CONCURRENT_READS = 32
 """Read requests in flight at a time; each waits for the network, not for a processor."""
 
 PART_BYTES = 2**24
 """Size in bytes of the parts in which a large file is downloaded."""
 
-CONNECT_TIMEOUT_SECONDS, REQUEST_TIMEOUT_SECONDS, MAX_ATTEMPTS = 3, 20, 3
-"""Timeouts and attempts of a request, chosen so that a mistyped address is reported within seconds."""
+CLIENT_OPTIONS = {"connect_timeout": "3s", "read_timeout": "20s", "timeout": "2m"}
+"""Time limits of connecting, of waiting for the next bytes, and of a request for at most ``PART_BYTES``."""
 
-OPTIONS = {"s3": ("region", "endpoint_override", "scheme"), "gs": ("endpoint_override", "scheme")}
+RETRIES = {"max_retries": 2, "retry_timeout": timedelta(minutes=1)}
+"""Few retries, so that a mistyped address is reported within seconds."""
+
+OPTIONS = {
+    "s3": ("region", "endpoint_override", "scheme"),
+    "gs": ("endpoint_override", "scheme"),
+    "az": ("account_name", "endpoint_override", "scheme"),
+}
 """Options that the query of a URL may set, by scheme."""
 
 CREDENTIALS = {
     "s3": "the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or as a profile in ~/.aws (AWS_PROFILE)",
     "gs": "a file that the variable GOOGLE_APPLICATION_CREDENTIALS names",
+    "az": "the variables AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
 """Where credentials belong, by scheme, as the end of a sentence."""
 
 
 class _KnownError(NamedTuple):
-    """An error of PyArrow and its plain description."""
+    """An error of obstore and its plain description."""
 
     pattern: str
-    """Regular expression that its message matches."""
+    """Regular expression that its type or message matches."""
     description: str
     kind: type[ValueError] = StoreAccessError
 
 
+MISSING_BUCKET = "NoSuchBucket|bucket does not exist|ContainerNotFound"
+"""Regular expression that the message matches if a bucket is missing, not a file in it."""
+
 _KNOWN_ERRORS = (
+    _KnownError(MISSING_BUCKET, "there is no such bucket; create it or correct the URL", StoreNotFoundError),
     _KnownError(
-        "NO_SUCH_BUCKET|bucket does not exist|RESOURCE_NOT_FOUND during Put",
-        "there is no such bucket; create it or correct the URL",
-        StoreNotFoundError,
-    ),
-    _KnownError(
-        "ACCESS_DENIED|INVALID_ACCESS_KEY|InvalidAccessKeyId|SIGNATURE|HTTP status 40[13]|Forbidden|credentials",
+        f"{PermissionDeniedError.__name__}|{UnauthenticatedError.__name__}|40[13] |InvalidAccessKeyId|credential",
         "access is denied; give credentials as {credentials}",
     ),
     _KnownError(
-        "NETWORK_CONNECTION|curlCode|timed? ?out|resolve",
+        "error sending request|timed? ?out|dns error|PermanentRedirect|bare redirect",
         "it cannot be reached; check region, endpoint_override and scheme in the URL, and the network",
     ),
 )
@@ -80,18 +92,16 @@ class ObjectStoreFiles(Files):
     """
 
     def __init__(self, url: str) -> None:
-        parts, options = _split_url(url)
-        self.place = url
-        self.scheme = parts.scheme
-        self.bucket, self.root = parts.netloc, f"{parts.netloc}{parts.path}".rstrip("/")
-        self.name = self.root.rpartition("/")[2]
-        self._options = options
-        self._filesystem: Any = None
+        parts, self._options = _split_url(url)
+        self.place, self.scheme = url, parts.scheme
+        self.bucket, self.prefix = parts.netloc, parts.path.strip("/")
+        self.name = self.prefix.rpartition("/")[2] or self.bucket
+        self._opened: ObjectStore | None = None
 
     def read(self, path: str) -> bytes:
         """Return the content of a file with one request."""
-        with self._translated_errors("read"), self._system.open_input_file(self._path(path)) as file:
-            return file.read()
+        with self._translated_errors("read"):
+            return bytes(obstore.get(self._store, checked_path(path)).bytes())
 
     def read_all(self, paths: Iterable[str]) -> Iterator[bytes | OSError | StoreAccessError]:
         """Read the files in order, ``CONCURRENT_READS`` at a time."""
@@ -108,33 +118,29 @@ class ObjectStoreFiles(Files):
 
     def write(self, path: str, content: bytes) -> None:
         """Create or replace a file by one PUT, or by a multipart upload if it has many megabytes."""
-        # One write call: if the block failed between two, PyArrow would create a file with the part written so far.
-        with self._translated_errors("written"), self._system.open_output_stream(self._path(path)) as stream:
-            stream.write(content)
+        with self._translated_errors("written"):
+            obstore.put(self._store, checked_path(path), content)
 
     def create(self, path: str, content: bytes) -> bool:
-        """Create a file unless it exists; of two concurrent callers both may get True.
-
-        PyArrow has no conditional PUT.
-        """
-        with self._translated_errors("read"):
-            if self._system.get_file_info(self._path(path)).type == fs.FileType.File:
+        """Create a file by a conditional PUT, of which only one succeeds, also when several machines try at once."""
+        with self._translated_errors("written"):
+            try:
+                obstore.put(self._store, checked_path(path), content, mode="create", use_multipart=False)
+            except AlreadyExistsError:
                 return False
-        self.write(path, content)
         return True
 
     def list(self, folder: str) -> dict[str, FileInfo]:
         """Return every file below ``folder`` by its path, with one request per thousand files."""
-        selector = fs.FileSelector(self._path(folder), recursive=True, allow_not_found=True)
         with self._translated_errors("read"):
-            infos = self._system.get_file_info(selector)
-        # Size and time instead of the ETag, which PyArrow does not report
+            found = obstore.list(self._store, checked_path(folder)).collect()
         return {
-            info.path[len(self.root) + 1 :]: FileInfo(
-                size=info.size, modified=info.mtime.timestamp(), version=f"{info.size} {info.mtime_ns}"
+            file["path"]: FileInfo(
+                size=file["size"],
+                modified=file["last_modified"].timestamp(),
+                version=f"{file['size']} {file['last_modified'].timestamp()} {file['e_tag']}",
             )
-            for info in infos
-            if info.type == fs.FileType.File
+            for file in found
         }
 
     def subfolders(self, folder: str, name: str) -> FolderListing:
@@ -156,31 +162,26 @@ class ObjectStoreFiles(Files):
 
     def delete(self, path: str) -> None:
         """Remove a file if it exists, with one request."""
-        with self._translated_errors("written"):
-            try:
-                self._system.delete_file(self._path(path))
-            except FileNotFoundError:
-                return
+        with self._translated_errors("written"), suppress(FileNotFoundError):
+            obstore.delete(self._store, checked_path(path))
 
     def upload(self, source: Path, path: str) -> None:
-        """Create or replace a file from a memory map of ``source``, which need not fit into memory."""
-        if not source.stat().st_size:  # an empty file cannot be mapped
-            return self.write(path, b"")
-        with pa.memory_map(str(source)) as content:
-            return self.write(path, content.read_buffer())
+        """Create or replace a file with the content of ``source``, which need not fit into memory."""
+        with self._translated_errors("written"):
+            obstore.put(self._store, checked_path(path), source)
 
     def download(self, path: str, target: Path) -> None:
         """Copy a file to ``target`` in parts of ``PART_BYTES``."""
-        with self._translated_errors("read"), self._system.open_input_file(self._path(path)) as file:
-            write_atomically(target, iter(lambda: file.read(PART_BYTES), b""))
+        with self._translated_errors("read"):
+            size = obstore.head(self._store, checked_path(path))["size"]
+            write_atomically(target, self._parts(path, size))
+
+    def _parts(self, path: str, size: int) -> Iterator[bytes]:
+        for start in range(0, size, PART_BYTES):
+            yield bytes(obstore.get_range(self._store, path, start=start, end=min(start + PART_BYTES, size)))
 
     def require_store(self) -> None:
         """Raise StoreNotFoundError if the bucket is missing, or has neither runs/ nor experiments/ at the prefix."""
-        with self._translated_errors("read"):
-            exists = self._system.get_file_info(self.bucket).type != fs.FileType.NotFound
-        if not exists:
-            bucket = printable(self.bucket)
-            raise StoreNotFoundError(f"{self._display_url}: there is no bucket {bucket}; correct the URL.")
         if not self.list("runs") and not self.list("experiments"):
             raise StoreNotFoundError(
                 f"There is no store at {self._display_url}. Give the URL that `rhobench run` wrote to."
@@ -191,31 +192,32 @@ class ObjectStoreFiles(Files):
         return printable(self.place.partition("?")[0])
 
     @property
-    def _system(self) -> Any:
-        """File system of PyArrow, created at first use: creating it may query the network, and it cannot be pickled."""
-        if self._filesystem is None:
+    def _store(self) -> ObjectStore:
+        """Client of obstore, created at first use: it may read credentials, and it cannot be pickled with them."""
+        if self._opened is None:
             with self._translated_errors("opened"):
-                create = {"s3": _s3, "gs": _gs}[self.scheme]
-                self._filesystem = create(self._options)
-        return self._filesystem
+                self._opened = _open_store(self.scheme, self.bucket, self.prefix, self._options)
+        return self._opened
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_filesystem": None}
-
-    def _path(self, path: str) -> str:
-        return f"{self.root}/{checked_path(path)}"
+        return vars(self) | {"_opened": None}
 
     @contextmanager
     def _translated_errors(self, action: str) -> Iterator[None]:
-        """Replace PyArrow's errors by one sentence: the store cannot be ``action``. FileNotFoundError passes."""
+        """Replace obstore's errors by one sentence: the store cannot be ``action``. FileNotFoundError passes."""
         try:
             yield
-        except FileNotFoundError:
+        except (StoreAccessError, StoreNotFoundError):  # of a block within this one
             raise
-        except (OSError, pa.ArrowException) as error:
-            known = next((e for e in _KNOWN_ERRORS if re.search(e.pattern, str(error), re.IGNORECASE)), None)
+        except (OSError, ValueError, BaseError) as error:
+            if isinstance(error, FileNotFoundError) and not re.search(MISSING_BUCKET, str(error)):
+                raise
+            text = f"{type(error).__name__}: {error}"
+            known = next((e for e in _KNOWN_ERRORS if re.search(e.pattern, text, re.IGNORECASE)), None)
             if known is None:
-                raise StoreAccessError(f"{self._display_url} cannot be {action}: {printable(error)}.") from error
+                # Without the debugging output that follows the first line.
+                summary = printable(str(error).splitlines()[0] if str(error) else text)
+                raise StoreAccessError(f"{self._display_url} cannot be {action}: {summary}.") from error
             reason = known.description.format(credentials=CREDENTIALS[self.scheme])
             raise known.kind(f"{self._display_url} cannot be {action}: {reason}.") from error
 
@@ -226,7 +228,7 @@ def _split_url(url: str) -> tuple[SplitResult, dict[str, str]]:
     scheme, query = parts.scheme, parse_qsl(parts.query, keep_blank_values=True)
     if scheme not in OPTIONS:
         raise StoreAccessError(
-            f"A store cannot be at {printable(scheme)}://. Give a folder, or a URL that starts with s3:// or gs://."
+            f"A store cannot be at {printable(scheme)}://. Give a folder, or a URL that starts with s3://, gs:// or az://."
         )
     if "@" in parts.netloc or any(is_secret(name) for name, _ in query):
         raise StoreAccessError(
@@ -244,16 +246,38 @@ def _split_url(url: str) -> tuple[SplitResult, dict[str, str]]:
     return parts, dict(query)
 
 
-def _s3(options: dict[str, str]) -> fs.FileSystem:
-    return fs.S3FileSystem(
-        **options,
-        connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        request_timeout=REQUEST_TIMEOUT_SECONDS,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=MAX_ATTEMPTS),
-        # A small file is one PUT; without this it is a multipart upload, which some servers refuse for small files.
-        allow_delayed_open=True,
-    )
+def _open_store(scheme: str, bucket: str, prefix: str, options: Mapping[str, str]) -> ObjectStore:
+    """Client for a prefix in a bucket, with credentials from the environment; nothing is requested yet."""
+    protocol, server = options.get("scheme", "https"), options.get("endpoint_override")
+    settings: dict[str, Any] = {
+        "prefix": prefix or None,
+        "client_options": CLIENT_OPTIONS | {"allow_http": protocol == "http"},
+        "retry_config": RETRIES,
+    }
+    if server:
+        settings["base_url" if scheme == "gs" else "endpoint"] = f"{protocol}://{server}"
+    settings |= {name: options[name] for name in ("region", "account_name") if name in options}
+    if scheme == "gs":
+        return GCSStore(bucket, **settings)
+    if scheme == "az":
+        return AzureStore(bucket, **settings)
+    return S3Store(bucket, **(_aws_profile() | settings))
 
 
-def _gs(options: dict[str, str]) -> fs.FileSystem:
-    return fs.GcsFileSystem(**options, retry_time_limit=timedelta(seconds=REQUEST_TIMEOUT_SECONDS))
+def _aws_profile() -> dict[str, Any]:
+    """Credentials and region of the AWS profile in use; empty if variables hold the keys or there is no profile.
+
+    obstore itself finds variables and the roles of cloud machines and containers.
+    """
+    files = (os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), "~/.aws/config")
+    has_profile = "AWS_PROFILE" in os.environ or any(Path(file).expanduser().exists() for file in files)
+    if "AWS_ACCESS_KEY_ID" in os.environ or not has_profile:
+        return {}
+    import boto3  # takes 0.3 s
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    session = boto3.Session()
+    if session.get_credentials() is None:
+        return {}
+    region = {"region": session.region_name} if session.region_name else {}
+    return {"credential_provider": Boto3CredentialProvider(session)} | region

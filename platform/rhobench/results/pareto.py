@@ -7,21 +7,24 @@ front.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from rhobench.config import MEASURING
 from rhobench.config.metrics import Better, metric
+from rhobench.config.protocols import TIMING_STATUSES
 
-CONFIGURATION_COLUMNS = ("configuration", "rho_infer", "precision", "height", "width")
+CONFIGURATION_COLUMNS = ("configuration", "rho_infer", "precision", "height", "width", "compiled")
 """Columns that distinguish configurations on the same front."""
 
 ENDED_EARLY = ("failed", "stopped")
 """Statuses of runs that are excluded from fronts, whatever they reached."""
 
 MAX_BUSY_CORES = 0.2
-"""Mean cores used by other processes from which a time is marked as disturbed."""
+"""Mean cores used by other processes above which a time of an old record, which has no status, counts as "shared"."""
 
 
 def front_mask(x: np.ndarray, y: np.ndarray, x_better: Better, y_better: Better) -> np.ndarray:
@@ -60,42 +63,74 @@ def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> p
     Returns:
         Columns: ``CONFIGURATION_COLUMNS``; ``Metric.distinguishes`` and ``Metric.must_agree`` of both metrics; for each
         metric its mean under its name, the standard deviation under ``*_sd`` (NaN for one seed) and the means of its
-        interval columns; ``n`` (seeds); ``run_ids``; experiment, model, backbone and rho; ``busy_cores`` and
-        ``co_running`` of the seed that was disturbed most; ``setting`` (text, empty if there is only one); ``series``
-        (model, backbone and setting); ``label`` (how the configuration differs from the others); ``on_front``, within
-        its setting.
+        interval columns; ``n`` (seeds); ``run_ids``; experiment, model, backbone and rho; ``timing_status`` and
+        ``timing_reason`` of the worst time ("ok" where neither metric is timed; times that are not are averaged only
+        if there is no other); ``setting`` (text, empty if there is only one); ``series`` (model, backbone and setting);
+        ``label`` (how the configuration differs from the others); ``on_front``, within its setting and never with
+        another ``timing_status`` than "ok".
     """
     metrics = [metric(x), metric(y)]
+    values = list(dict.fromkeys(c for m in metrics for c in (m.name, *(m.interval or ()))))
+    frame = _with_columns(frame, (*CONFIGURATION_COLUMNS, *values, *_JUDGEMENT))
     settings = list(dict.fromkeys(column for m in metrics for column in m.must_agree))
     keys = [*CONFIGURATION_COLUMNS, *dict.fromkeys(column for m in metrics for column in m.distinguishes), *settings]
     known = frame[~frame["status"].isin(ENDED_EARLY) & frame[[x, y]].notna().all(axis=1)].copy()
+    known["timing_status"] = timing_statuses(known) if any(m.timed for m in metrics) else "ok"
     known["setting"] = _join_values(known, _varying(known, settings))
     known["series"] = [" · ".join(filter(None, row)) for row in known[["model", "backbone", "setting"]].to_numpy()]
     known["label"] = configuration_labels(known)
-    values = list(dict.fromkeys(c for m in metrics for c in (m.name, *(m.interval or ()))))
     carried = ["experiment", "model", "backbone", "rho", "setting", "series", "label"]
 
-    rows: list[dict[Any, Any]] = []
     # dropna=False, because the rho of a dense encoder is NaN
-    for key, group in known.groupby(keys, dropna=False, sort=False):
-        # A run that was measured twice in one setting still counts as one seed.
-        runs = group.groupby("run_id")[values].mean().astype(float)
-        row = dict(zip(keys, key, strict=True)) | group.iloc[0][carried].to_dict() | runs.mean().to_dict()
-        row |= {f"{m.name}_sd": runs[m.name].std(ddof=1) for m in metrics}
-        row |= group.sort_values("busy_cores", ascending=False).iloc[0][_DISTURBANCE].to_dict()
-        rows.append(row | {"n": len(runs), "run_ids": list(runs.index)})
-    columns = [*keys, *carried, *_DISTURBANCE, *values, *(f"{m.name}_sd" for m in metrics), "n", "run_ids"]
-    table = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
-    table["busy_cores"] = table["busy_cores"].astype(float)  # a column of only None would not be numeric
+    groups = known.groupby(keys, dropna=False, sort=False)
+    known["group"] = groups.ngroup()
+    # Times that are not "ok" are averaged only where there is no other.
+    eligible = known["timing_status"] == "ok"
+    known = known[eligible | ~eligible.groupby(known["group"]).transform("any")]
+    # A run that was measured twice in one setting still counts as one seed.
+    runs = known.groupby(["group", "run_id"], sort=True)[values].mean().astype(float)
+    by_group = runs.groupby(level="group")
+    first = known.drop_duplicates("group").set_index("group")[[*keys, *carried]]
+    severity = known["timing_status"].map(TIMING_STATUSES.index)
+    worst = known.iloc[severity.argsort(kind="stable")[::-1]].drop_duplicates("group")
+    table = first.join(worst.set_index("group")[_JUDGEMENT]).join(by_group.mean())
+    spreads = by_group[[m.name for m in metrics]].std(ddof=1)
+    table = table.join(spreads.rename(columns=lambda name: f"{name}_sd"))
+    table["n"] = by_group.size()
+    ids = runs.index.get_level_values("run_id").to_numpy()
+    table["run_ids"] = [list(part) for part in np.split(ids, table["n"].cumsum().to_numpy()[:-1])][: len(table)]
     table["on_front"] = False
-    for _, group in table.groupby("setting"):
+    for _, group in table[table["timing_status"] == "ok"].groupby("setting"):
         table.loc[group.index, "on_front"] = front_mask(
             group[x].to_numpy(), group[y].to_numpy(), metrics[0].better, metrics[1].better
         )
     return table.sort_values([x, y], ascending=[metrics[0].better == "lower", False], ignore_index=True)
 
 
-_DISTURBANCE = ["busy_cores", "co_running"]
+_JUDGEMENT = ["timing_status", "timing_reason"]
+
+
+def timing_statuses(frame: pd.DataFrame) -> pd.Series:
+    """``TimingStatus`` of each row of ``Store.frame()``; that of an old record follows from ``busy_cores``."""
+    frame = _with_columns(frame, ("timing_status", "busy_cores"))
+    busy = frame["busy_cores"].astype(float) > MAX_BUSY_CORES
+    judged = frame["timing_status"].notna()
+    return frame["timing_status"].astype(object).where(judged, busy.map({True: "shared", False: "ok"}))
+
+
+def describe_left_out(rows: pd.DataFrame) -> str | None:
+    """Which configurations of ``by_configuration`` may not enter the front because of their times; None: all may."""
+    statuses = rows.loc[rows["timing_status"] != "ok", "timing_status"]
+    if statuses.empty:
+        return None
+    counts = statuses.value_counts()
+    kinds = ", ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in TIMING_STATUSES if name in counts)
+    return f"{len(statuses)} not eligible for the front because of their time: {kinds}"
+
+
+def _with_columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """``frame`` with empty columns for those that it lacks, such as one that was written by an older version."""
+    return frame.reindex(columns=[*frame.columns, *(name for name in names if name not in frame)])
 
 
 def _varying(frame: pd.DataFrame, columns: list[str]) -> list[str]:
@@ -111,25 +146,62 @@ def _join_values(frame: pd.DataFrame, columns: list[str]) -> list[str]:
 
 
 def configuration_labels(frame: pd.DataFrame) -> list[str]:
-    """Label of each row: rho, then every other setting that varies between our runs; a foreign model has its name."""
-    own = trained_here(frame)
-    labels = pd.Series(index=frame.index, dtype=object)
-    labels[own] = _labels_of_runs(frame[own])
-    labels[~own] = [
+    """Label of each row: rho, then every other setting that varies between the rows of its experiment.
+
+    A foreign model has its name.
+
+    Settings in which only experiments differ would fill the label of every row. The name of the experiment precedes a
+    label that several experiments have.
+    """
+    labels = pd.Series("", index=range(len(frame)), dtype=object)
+    experiments = pd.Series(frame["experiment"].to_numpy(), index=labels.index)
+    own = pd.Series(trained_here(frame).to_numpy(bool), index=labels.index)
+    foreign = frame[~own.to_numpy()]
+    names = [
         name if pd.isna(rho) else f"{name} · {rho_label(rho, rho)}"
-        for name, rho in zip(frame.loc[~own, "model"], frame.loc[~own, "rho_infer"], strict=True)
+        for name, rho in zip(foreign["model"], foreign["rho_infer"], strict=True)
     ]
-    return labels.tolist()
+    labels[~own] = np.array(names, dtype=object)
+    for positions in labels[own].groupby(experiments[own], sort=False).groups.values():
+        labels[positions] = np.array(_labels_within(frame.iloc[positions]), dtype=object)
+    shared = own & (experiments.groupby(labels).transform("nunique") > 1)
+    return labels.mask(shared, experiments.astype(str) + ": " + labels.astype(str)).tolist()
 
 
-def _labels_of_runs(frame: pd.DataFrame) -> list[str]:
+def varied_fields(frame: pd.DataFrame) -> list[str]:
+    """Paths of the settings that vary within an experiment, without rho, the model and the backbone.
+
+    Args:
+        frame: rows of ``Store.frame()``.
+
+    Returns:
+        Columns of ``frame``, in its order; ``rho`` and ``rho_infer``, ``model`` and ``backbone`` have columns of their
+        own.
+    """
+    counts = frame.groupby("experiment")[_fields(frame, _OWN_COLUMN)].nunique(dropna=False)
+    return [str(path) for path in counts.columns[(counts > 1).any()]]
+
+
+_OWN_COLUMN = {"model.name", "model.backbone.name", "model.rho", *MEASURING}
+"""Fields that are columns under a short name, or whose values are the rows of a run."""
+
+
+def _fields(frame: pd.DataFrame, excluded: set[str]) -> list[str]:
+    return [str(path) for path in frame.columns if "." in str(path) and path not in excluded]
+
+
+def _labels_within(frame: pd.DataFrame) -> list[str]:
     sampled = samples_rho(frame)
-    named_elsewhere = {"model.name", "model.backbone.name", "model.rho", "measure.rhos"}
+    named_elsewhere = set(_OWN_COLUMN)
     # The label says "sampled"; the values are needed only to tell several such trainings apart.
     if _CHOICES in frame and frame.loc[sampled, _CHOICES].nunique() <= 1:
         named_elsewhere.add(_CHOICES)
-    fields = [str(path) for path in frame.columns if "." in str(path) and path not in named_elsewhere]
-    varying = _varying(frame, [*fields, *(c for c in _LABELLED if c in frame)])
+    frame = _with_columns(frame, CONFIGURATION_COLUMNS)
+    frame = frame.assign(compiled=frame["compiled"].map({True: "compiled", False: "eager"}))
+    varying = _varying(frame, _fields(frame, named_elsewhere))
+    # A run that was not measured has none of these, which does not distinguish it.
+    varying += [column for column in _LABELLED if column in frame and frame[column].nunique() > 1]
+    varying.sort(key=lambda path: pd.api.types.is_bool_dtype(frame[path]))  # switches have the longest names
     others = frame[varying].rename(columns=lambda path: str(path).rsplit(".", 1)[-1])
     parts = pd.DataFrame({"others": _join_values(others, [str(name) for name in others.columns])}, index=frame.index)
     if not varying or _varying(frame, ["rho", "rho_infer"]) or sampled.nunique() > 1:
@@ -139,7 +211,7 @@ def _labels_of_runs(frame: pd.DataFrame) -> list[str]:
 
 
 _CHOICES = "model.rho_choices"
-_LABELLED = ("precision", "height", "width", "backend")
+_LABELLED = ("precision", "height", "width", "compiled", "backend")
 
 
 def samples_rho(frame: pd.DataFrame) -> pd.Series:

@@ -17,11 +17,14 @@ import msgspec
 
 from rhobench.config import ConfigError
 from rhobench.config.conversion import from_dict
+from rhobench.config.metrics import accuracy_metrics
+from rhobench.config.protocols import TimingStatus
 from rhobench.results.atomic_write import write_atomically
-from rhobench.results.text import is_file_name, printable
+from rhobench.results.sound_decoder import json_object, sound_decoder
+from rhobench.results.text import is_file_name, json_has_bidi, printable, without_bidi
 from rhobench.results.upgrade import upgrade
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the file format, incremented when a reader of the previous version would misread the file."""
 
 FILE_NAME = "record.json"
@@ -36,11 +39,16 @@ MAX_DEPTH = 8
 LARGEST = 2**53
 """Whole numbers up to this one are exact in JSON, in data frames and in a browser."""
 
-Count = Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
-"""A whole number whose size is checked when a record is read."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
+"""A whole number from 0, checked when a record is read."""
 
-Number = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
-"""A number whose size is checked when a record is read."""
+Number = Annotated[float, msgspec.Meta(ge=0, le=LARGEST)]
+"""An amount from 0, checked when a record is read."""
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+"""A number in [0, 1], checked when a record is read."""
+
+_ACCURACY = accuracy_metrics()
 
 Status = Literal["trained", "completed", "stopped", "failed"]
 """Progress of a run.
@@ -57,11 +65,15 @@ class RecordError(ValueError):
     """A file that is not a record, or not one that this version can read."""
 
 
+BREAKDOWNS = ("ap_by_class", "gflops_by_part")
+"""Fields of a point with one value per class or part; they are no columns of ``Store.frame()``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """One way of running a trained model and the values measured that way; None: not measured."""
 
-    rho: Number | None
+    rho: Annotated[float, msgspec.Meta(gt=0, le=1)] | None
     """Share of the encoder tokens updated at inference; None: the dense encoder."""
     protocol: str | None = None
     """Name and version of the measurement protocol, described in ``Record.protocols``."""
@@ -84,40 +96,94 @@ class Point:
     """Images per call."""
     precision: str | None = None
     """"fp32", "bf16" or "fp16"."""
+    compiled: bool | None = None
+    """Whether the timed model was compiled by ``torch.compile``."""
     height: Count | None = None
     """Height of the input in pixels; None: it varies between images."""
     width: Count | None = None
     """Width of the input in pixels; None: it varies between images."""
-    accuracy: dict[str, Number | None] = field(default_factory=dict)
+    accuracy: dict[str, Share | None] = field(default_factory=dict)
     """Accuracy metrics by name (``rhobench.config.metrics``), in [0, 1].
 
     None where there are no objects to average over. Mask metrics only for a model with a mask head.
     """
+    ap_by_class: dict[str, Number | None] = field(default_factory=dict)
+    """Box AP of each class by name, in [0, 1]; None for a class without objects."""
+    accuracy_batch_size: Count | None = None
+    """Images per batch of the evaluation; images of different sizes are padded, which can change AP."""
+    ap_difference: Number | None = None
+    """AP minus that of the same weights in fp32 at the same point, in [-1, 1]; None in fp32."""
+    accuracy_bounds: dict[str, Number | None] = field(default_factory=dict)
+    """Ends of the 95 % intervals of the accuracy over images, as ``ap_low`` and ``ap_high``; empty: not computed.
+
+    They hold for this trained model on other images of the kind, not for another training.
+    """
+    matches_file: str | None = None
+    """File in the folder of the run with the matches of the evaluation, for statistics; None: there is none."""
     gflops: Number | None = None
     """Operations per image in units of 10^9, counted by the rules ``flops_count``."""
     flops_count: Literal["standard", "official"] | None = None
     """Counting rules. "standard": 2 operations per multiply-add. "official": those of the official Sparse DETR code."""
+    gflops_by_part: dict[str, Number | None] = field(default_factory=dict)
+    """``gflops`` by part of the model ("backbone", "encoder", ...), in the same unit."""
     params_m: Number | None = None
     """Millions of parameters."""
     latency_ms: Number | None = None
-    """Median duration of the timed calls in milliseconds."""
+    """Duration of a call in milliseconds: the median or the mean of the timed calls, as the protocol says."""
+    latency_low_ms: Number | None = None
+    """Lower end of its 95 % interval, by bootstrap over the rounds, in milliseconds."""
+    latency_high_ms: Number | None = None
+    """Upper end of that interval in milliseconds."""
     latency_p10_ms: Number | None = None
-    """10th percentile of the timed calls in milliseconds."""
+    """10th percentile of the timed calls in milliseconds; None with fewer than 100 calls."""
+    latency_p25_ms: Number | None = None
+    """25th percentile of the timed calls in milliseconds."""
+    latency_p75_ms: Number | None = None
+    """75th percentile of the timed calls in milliseconds."""
     latency_p90_ms: Number | None = None
-    """90th percentile of the timed calls in milliseconds."""
+    """90th percentile of the timed calls in milliseconds; None with fewer than 100 calls."""
+    latency_p99_ms: Number | None = None
+    """99th percentile of the timed calls in milliseconds; None with fewer than 1,000 calls."""
     latency_samples: Count | None = None
     """Number of timed calls."""
+    latency_rounds: Count | None = None
+    """Number of rounds of these calls."""
+    device_ms: Number | None = None
+    """Median time of a call between two events on the GPU, in milliseconds."""
+    first_call_s: Number | None = None
+    """Duration of the first call in seconds, which compiles, tunes and allocates; no part of the latency."""
     fps: Number | None = None
     """Images per second at ``batch_size``."""
+    fps_low: Number | None = None
+    """Lower end of its 95 % interval."""
+    fps_high: Number | None = None
+    """Upper end of that interval."""
+    timing_status: TimingStatus | None = None
+    """Whether the latency may be compared; None: not judged, as before protocol version 2."""
+    timing_reason: str | None = None
+    """Why the status is not "ok"."""
+    peak_memory_mib: Number | None = None
+    """Peak GPU memory that torch allocated in the timed calls, in MiB."""
+    reserved_memory_mib: Number | None = None
+    """Peak GPU memory that torch reserved, in MiB."""
+    energy_j: Number | None = None
+    """Energy that the whole GPU used per image in joules, by its own counter; not that of the system."""
+    measured_at: str | None = None
+    """Time when the latency was recorded: UTC, ISO 8601."""
+    artifact_sha256: str | None = None
+    """SHA-256 of the file of the model that was measured."""
     samples_file: str | None = None
     """File in the folder of the run with every timed call."""
+    manifest_file: str | None = None
+    """File in the folder of the run with everything else that is known about the measurement."""
 
     def flat(self) -> dict[str, Any]:
-        """Every field by name, with each accuracy metric under its own name."""
+        """Every field with a single value by name, with each accuracy metric and each end of its interval."""
         return {
             key: item
             for name, value in vars(self).items()
-            for key, item in (value.items() if name == "accuracy" else ((name, value),))
+            if name not in BREAKDOWNS
+            for key, item in (value.items() if name in ("accuracy", "accuracy_bounds") else ((name, value),))
         }
 
 
@@ -207,6 +273,11 @@ class Record:
         """The record as JSON text."""
         return json.dumps(_nulls_for_nan(dataclasses.asdict(self)), indent=1, allow_nan=False, ensure_ascii=False)
 
+    def _repr_html_(self) -> str:
+        from rhobench.results.notebook import record_html  # late, because it needs pandas
+
+        return record_html(self)
+
     def to_bytes(self) -> bytes:
         """The record as the content of its file; RecordError if it is larger than ``MAX_BYTES``."""
         # A path in a reason may contain bytes that are not valid UTF-8, which must not prevent the record of a failure.
@@ -222,7 +293,8 @@ class Record:
     def from_json(cls, content: str | bytes, source: str = "the record") -> Record:
         """Parse a record, the inverse of ``to_json``.
 
-        The file is untrusted: every field is checked for its type and for deep nesting.
+        The file is untrusted: every field is checked for its type, its range and for deep nesting, and text loses its
+        bidirectional controls.
 
         Args:
             content: the JSON text.
@@ -231,37 +303,10 @@ class Record:
         Raises:
             RecordError: the text is not a sound record, or has a newer schema.
         """
-        data = _parsed(content, source)
-        schema = data.get("schema") if isinstance(data, dict) else None
-        if type(schema) is not int:  # isinstance would accept true
-            raise RecordError(
-                f"{source} is not a record of rhobench: it has no schema number. Move it out of the store."
-            )
-        if schema > SCHEMA:
-            raise RecordError(
-                f"{source} has schema {schema}, but this version of rhobench reads up to {SCHEMA}. Upgrade rhobench."
-            )
-        status = data.get("status")
-        if status not in get_args(Status):
-            raise RecordError(
-                f"{source} has status {printable(repr(status))}, which is none of {', '.join(get_args(Status))}."
-            )
-        try:
-            record = from_dict(cls, upgrade(data, SCHEMA))
-        except (ConfigError, TypeError) as error:  # TypeError: points that cannot be upgraded
-            raise RecordError(
-                f"{source} does not fit schema {schema}: {printable(error)} Delete it to repeat the run."
-            ) from error
-        for name in ("config", "environment", "training"):
-            if not _is_shallow(getattr(record, name)):
-                raise RecordError(
-                    f"{source} does not fit schema {schema}: {name} is nested more than {MAX_DEPTH} levels deep. "
-                    "Delete it to repeat the run."
-                )
-        for point in record.points:
-            if point.samples_file is not None and not is_file_name(point.samples_file):
-                name = printable(repr(point.samples_file))
-                raise RecordError(f"{source} names the samples file {name}, which is not a file name.")
+        record = None if json_has_bidi(content) else _read_sound(content)
+        if record is None:
+            record = _read_unsound(content, source)
+        _require_ranges(record, source)
         return record
 
 
@@ -275,6 +320,66 @@ def write_record(run_dir: Path, record: Record) -> Path:
 def read_record(path: Path) -> Record:
     """Return the record in the file ``path``; RecordError if it cannot be read."""
     return Record.from_json(path.read_bytes(), source=str(path))
+
+
+_SHALLOW = json_object(MAX_DEPTH)
+
+_read_sound = sound_decoder(
+    Record,
+    {"schema": Literal[3], "config": _SHALLOW, "environment": _SHALLOW, "training": _SHALLOW},
+    required="schema",
+)
+"""Reads a record of the current schema; None if anything is wrong with it."""
+
+assert SCHEMA == 3  # a Literal takes no variable
+
+
+def _read_unsound(content: str | bytes, source: str) -> Record:
+    """Read a record of an earlier schema or with bidirectional controls, or raise RecordError with what is wrong."""
+    data = _parsed(content, source)
+    if json_has_bidi(content):
+        data = without_bidi(data)
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if type(schema) is not int:  # isinstance would accept true
+        raise RecordError(f"{source} is not a record of rhobench: it has no schema number. Move it out of the store.")
+    if schema > SCHEMA:
+        raise RecordError(
+            f"{source} has schema {schema}, but this version of rhobench reads up to {SCHEMA}. Upgrade rhobench."
+        )
+    status = data.get("status")
+    if status not in get_args(Status):
+        raise RecordError(
+            f"{source} has status {printable(repr(status))}, which is none of {', '.join(get_args(Status))}."
+        )
+    try:
+        record = from_dict(Record, upgrade(data, SCHEMA))
+    except (ConfigError, TypeError) as error:  # TypeError: points that cannot be upgraded
+        raise RecordError(
+            f"{source} does not fit schema {schema}: {printable(error)} Delete it to repeat the run."
+        ) from error
+    for name in ("config", "environment", "training"):
+        if not _is_shallow(getattr(record, name)):
+            raise RecordError(
+                f"{source} does not fit schema {schema}: {name} is nested more than {MAX_DEPTH} levels deep. "
+                "Delete it to repeat the run."
+            )
+    return record
+
+
+def _require_ranges(record: Record, source: str) -> None:
+    """Raise RecordError for numbers and names that the types of the fields do not rule out."""
+    for entry in record.history:
+        for name in _ACCURACY:
+            if name in entry and isinstance(value := entry[name], int | float) and not 0 <= value <= 1:
+                raise RecordError(
+                    f"{source} does not fit schema {SCHEMA}: its history has {name}={value:g}, which is not between "
+                    "0 and 1. Delete it to repeat the run."
+                )
+    for point in record.points:
+        for kind in ("samples", "manifest", "matches"):
+            name = getattr(point, f"{kind}_file")
+            if name is not None and not is_file_name(name):
+                raise RecordError(f"{source} names the {kind} file {printable(repr(name))}, which is not a file name.")
 
 
 def _parsed(content: str | bytes, source: str) -> Any:

@@ -6,9 +6,11 @@ that all runs of an experiment in this store share. ``<store>/index`` can be del
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +40,13 @@ from rhobench.results.table import (
     rows_of,
     table_of,
 )
-from rhobench.results.text import is_file_name, printable
+from rhobench.results.text import is_file_name, printable, without_bidi
+
+ACTIVE_FILE = "attempt.json"
+"""Name of the file of the active attempt, in the folder of its run."""
+
+SAMPLES_FILE = "samples.parquet"
+"""Name of the file with every timed call, in the folder of its run."""
 
 VERDICTS_SUFFIX = "-expectations.json"
 """End of the names of files with verdicts; names of experiments have no hyphen."""
@@ -122,7 +130,9 @@ class Store:
             if not path.endswith(VERDICTS_SUFFIX):
                 continue
             try:
-                read = [from_dict(Verdict, entry) for entry in json.loads(self.files.read(path))["verdicts"]]
+                read = [
+                    from_dict(Verdict, entry) for entry in without_bidi(json.loads(self.files.read(path)))["verdicts"]
+                ]
                 for verdict in read:
                     metric(verdict.metric)  # raises MetricError, a ValueError, if there is no such metric
                 verdicts += read
@@ -155,6 +165,30 @@ class Store:
         """Ids of runs that have a folder but no record, because they are running or were killed."""
         return self.files.subfolders("runs", FILE_NAME).missing
 
+    def active(self) -> dict[str, dict[str, Any]]:
+        """The file of the active attempt of every run without a record, by run id.
+
+        It tells when and on which node the attempt began; its process may be gone. Empty for a run whose file cannot be
+        read.
+        """
+        attempts = {}
+        for run_id in self.unrecorded():
+            try:
+                content = json.loads(self.files.read(f"{_folder_of(run_id)}/{ACTIVE_FILE}"))
+            except (OSError, ValueError, RecursionError):
+                content = None
+            attempts[run_id] = content if isinstance(content, dict) else {}
+        return attempts
+
+    def version(self) -> str:
+        """Text that changes whenever a run appears, disappears or changes; it takes no reading of records."""
+        listing = self.files.subfolders("runs", FILE_NAME)
+        state = [
+            sorted((name, file.version, file.size) for name, file in listing.found.items()),
+            sorted(listing.missing),
+        ]
+        return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
     def statuses(self) -> dict[str, Status]:
         """Return the status of every recorded run by run id."""
         rows = self._readable_rows()
@@ -184,6 +218,29 @@ class Store:
                     f"{source} has a history with entries other than numbers by epoch; its learning curve is not drawn."
                 )
         return pd.DataFrame(rows, columns=None if rows else ["run_id", "epoch", "loss", "ap", "ap50", "seconds"])
+
+    def _repr_html_(self) -> str:
+        from rhobench.results.notebook import store_html
+
+        return store_html(self.place, self.frame(), self.problems)
+
+    def timed_calls(self, run_ids: Iterable[str]) -> pd.DataFrame:
+        """Return one row per timed call of these runs, with the columns run_id, rho_infer and latency_ms.
+
+        Runs without a file of timed calls have no rows; files that cannot be read are added to ``problems``.
+        """
+        tables = [pd.DataFrame({"run_id": [], "rho_infer": [], "latency_ms": []}).astype({"run_id": object})]
+        for run_id in run_ids:
+            path = f"{_folder_of(run_id)}/{SAMPLES_FILE}"
+            try:
+                samples = pd.read_parquet(BytesIO(self.files.read(path)), columns=["rho", "latency_ms"]).astype(float)
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+                self.problems.append(f"{self.files.display_path(path)} cannot be read: {printable(error)}.")
+                continue
+            tables.append(samples.rename(columns={"rho": "rho_infer"}).assign(run_id=run_id))
+        return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
     def _listing(self) -> FolderListing:
         listing = self.files.subfolders("runs", FILE_NAME)

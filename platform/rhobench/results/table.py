@@ -20,22 +20,22 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from rhobench.config import EXECUTION, ConfigError, DataConfig, RunConfig
+from rhobench.config import CHANGEABLE, ConfigError, DataConfig, RunConfig
 from rhobench.config.conversion import alternatives, from_dict, to_dict
-from rhobench.config.metrics import accuracy_metrics
+from rhobench.config.metrics import accuracy_bounds, accuracy_metrics
 from rhobench.config.paths import config_hash, leaves
-from rhobench.results.record import LARGEST, Point, Record, RecordError
+from rhobench.results.record import BREAKDOWNS, LARGEST, Point, Record, RecordError
 from rhobench.results.text import printable
 
 COSTS = ("train_seconds", "eval_seconds", "cpu_seconds", "gpu_seconds")
 """Entries of ``Record.cost`` that are columns."""
 
 SAME_CONFIGURATION = frozenset({"experiment", "seed"})
-"""Fields in which runs of one configuration may differ, in addition to ``EXECUTION``."""
+"""Fields in which runs of one configuration may differ, in addition to ``CHANGEABLE``."""
 
-_ACCURACY = accuracy_metrics()
+_ACCURACY, _BOUNDS = accuracy_metrics(), accuracy_bounds()
 
-_POINT = [field.name for field in dataclasses.fields(Point)]
+_POINT = [field.name for field in dataclasses.fields(Point) if field.name not in {*BREAKDOWNS, "accuracy_bounds"}]
 _AT = _POINT.index("accuracy")
 _BEFORE, _AFTER = _POINT[1:_AT], _POINT[_AT + 1 :]  # rho, the first field, stands elsewhere among the columns
 _before_accuracy, _after_accuracy = operator.attrgetter(*_BEFORE), operator.attrgetter(*_AFTER)
@@ -109,7 +109,7 @@ def rows_of(record: Record, settings: Settings, version: str) -> Iterator[tuple[
     first = (record.run_id, record.experiment, record.status, record.reason, *identity)
     last = (*map(cost.get, COSTS), record.started_at, record.finished_at, *columns, version, None)
     for point in record.points or [Point(rho=model.rho if foreign is None else None)]:
-        accuracy = map(point.accuracy.get, _ACCURACY)
+        accuracy = (*map(point.accuracy.get, _ACCURACY), *map(point.accuracy_bounds.get, _BOUNDS))
         rhos = (model.rho if foreign is None else point.rho, point.rho)
         measured = (*_before_accuracy(point), *accuracy, *_after_accuracy(point))
         yield (*first, *rhos, config.seed, *switches, *measured, *last)
@@ -149,7 +149,7 @@ def _section(name: str, text: bytes) -> _Section:
     columns, identity = [], []
     for path, value in leaves(config):
         _require_exact(path, value)
-        if f"{name}.{path}" not in EXECUTION:
+        if f"{name}.{path}" not in CHANGEABLE:
             identity.append(value)
         # pandas would take a tuple for a sequence of values.
         columns.append(str(value) if isinstance(value, tuple) else value)
@@ -188,7 +188,7 @@ def _columns() -> dict[str, Any]:
         "enc_layers": int,
         "use_enc_aux_loss": bool,
         **{name: point[name] for name in _BEFORE},
-        **dict.fromkeys(_ACCURACY, float),
+        **dict.fromkeys((*_ACCURACY, *_BOUNDS), float),
         **{name: point[name] for name in _AFTER},
         **dict.fromkeys(COSTS, float),
         "started_at": str,

@@ -11,14 +11,15 @@ _SCHEMA_1_METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l", "segm_ap", "s
 def upgrade(data: dict[str, Any], schema: int) -> dict[str, Any]:
     """The content of a record file as ``schema`` describes it.
 
-    Schema 1 had each accuracy metric as a field of a point; schema 2 has them in the mapping ``accuracy``.
+    Schema 1 had each accuracy metric as a field of a point; schema 2 has them in the mapping ``accuracy``. Schema 3
+    adds intervals of the accuracy, which older records do not have.
 
     Raises:
         TypeError: the points are not a list, or one has fields of both schemas.
     """
-    if data["schema"] >= schema:
-        return data
-    return data | {"schema": schema, "points": [_with_accuracy(point) for point in data.get("points", [])]}
+    if data["schema"] < 2:
+        data = data | {"points": [_with_accuracy(point) for point in data.get("points", [])]}
+    return data | {"schema": schema}
 
 
 def _with_accuracy(point: Any) -> Any:

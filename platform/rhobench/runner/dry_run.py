@@ -13,6 +13,7 @@ from rhobench.config import RunConfig, TrainConfig
 from rhobench.config.conversion import from_dict
 from rhobench.config.paths import run_key, value_at
 from rhobench.results import Record, Store
+from rhobench.results.uncertainty import seed_deviation
 from rhobench.runner.plan_report import PlannedRun, SearchPlan, SweepPlan, describe_step
 from rhobench.study.estimate import (
     UNKNOWN_SPEED,
@@ -23,7 +24,7 @@ from rhobench.study.estimate import (
     speed_from_records,
 )
 from rhobench.study.grid import values_on_axes, varied_paths
-from rhobench.study.known_runs import KnownRuns, ResolvedRun
+from rhobench.study.known_runs import TO_MEASURE, KnownRuns, ResolvedRun
 from rhobench.study.study import Study
 
 UNCOUNTABLE = (
@@ -75,6 +76,8 @@ def plan_sweep(
         steps=list(dict.fromkeys(describe_step(config.train) for config in planned)),
         estimated_from=UNCOUNTABLE if speed is not UNKNOWN_SPEED and None in hours else speed.source,
         price_per_hour=price_per_hour,
+        seeds=len(study.experiment.seeds),
+        seed_deviation=seed_deviation(store.frame()) if known.records else None,
     )
 
 
@@ -94,7 +97,7 @@ def _plan_run(study: Study, run: ResolvedRun, cluster: Cluster, hours: float | N
         resolved=run,
         varied={path: value_at(run.config, path) for path in (*varied_paths(study.experiment), *seed)},
         computed_by=other if other != study.experiment.base.experiment else None,
-        needs_training=run.state not in ("trained", *study.finished_statuses),
+        needs_training=run.state not in ("trained", TO_MEASURE, *study.finished_statuses),
         at_once=runs_at_once(run.config.train, cluster),
         hours=hours,
     )

@@ -143,7 +143,11 @@ class FitReport:
             return
         if any((train.micro_batch_size or train.batch_size // train.num_workers) != size for train in trains):
             yield f"The largest micro-batch that fits all runs: --set train.micro_batch_size={size}"
-        money = "" if self.price is None else f", {self.price:.4g} at {self.price_per_hour:g} per worker-hour"
+        money = (
+            ""
+            if self.price is None
+            else f", {self.price:.4g} at {self.price_per_hour:g} per worker-hour, in the currency of your price"
+        )
         runs = sum(len(fit.run_ids) for fit in self.configurations)
         yield (
             f"{'One run' if runs == 1 else f'All {runs} runs'}: about {hours:.3g} worker-hours{money}. "

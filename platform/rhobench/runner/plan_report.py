@@ -15,7 +15,13 @@ from rhobench.cluster.session import Cluster
 from rhobench.config import TrainConfig
 from rhobench.config.experiment import Sampling
 from rhobench.config.paths import run_key
+from rhobench.runner.preflight import HOURS_OF_A_YEAR, describe_years
+from rhobench.statistics.difference import MIN_SEEDS
+from rhobench.statistics.power import POWER, smallest_difference
 from rhobench.study.known_runs import ResolvedRun
+
+MAX_STEPS = 3
+"""Kinds of optimizer steps that are described; a sampled learning rate makes one of every run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +66,7 @@ class PlannedRun:
                 "gpus_per_worker": train.gpus_per_worker,
             },
             "state": self.resolved.state,
+            "differs": [] if self.resolved.similar is None else [str(d) for d in self.resolved.similar.differences],
             "attempts": self.attempts,
             "computed_by": self.computed_by,
             "estimated_hours": self.hours,
@@ -137,6 +144,10 @@ class SweepPlan:
     """Origin of the estimated hours, or why there are none."""
     price_per_hour: float | None
     """Price of the device of one worker per hour, in any currency; None: not given."""
+    seeds: int
+    """Number of seeds of every configuration."""
+    seed_deviation: float | None
+    """Standard deviation of AP between seeds of runs in the store; None: unknown."""
 
     @property
     def remaining(self) -> list[tuple[TrainConfig, int, float | None]]:
@@ -178,6 +189,9 @@ class SweepPlan:
             "estimated_hours": self.hours,
             "estimated_from": self.estimated_from,
             "price": self.price,
+            "seeds": self.seeds,
+            "seed_deviation": self.seed_deviation,
+            "smallest_difference_sd": smallest_difference(self.seeds),
         }
 
     def card(self) -> Group:
@@ -199,7 +213,11 @@ class SweepPlan:
             yield f"{_plural(len(self.runs), 'run')}: {', '.join(f'{n} {state}' for state, n in states.items())}."
         if self.search:
             yield self.search.summary()
-        yield from self.steps
+        yield from self._describe_repetitions()
+        yield from self.steps[:MAX_STEPS]
+        if len(self.steps) > MAX_STEPS:
+            yield f"{len(self.steps) - MAX_STEPS} more kinds of steps, with other batches or rates; --json lists all."
+        yield self._describe_seeds()
         if not self.remaining:
             yield "No run remains to be trained."
             return
@@ -213,11 +231,39 @@ class SweepPlan:
         else:
             yield f"{has[0].upper()}{has[1:]}: {_plural(self.at_once, 'run')} at once."
         yield self._describe_cost()
+        if self.hours is not None and self.hours > HOURS_OF_A_YEAR:
+            yield f"{describe_years(self.hours)}: to start it, add --yes."
+
+    def _describe_repetitions(self) -> Iterator[str]:
+        """Yield why runs are trained although the store has runs with the same varied values."""
+        similar = [run.resolved.similar for run in self.runs if run.resolved.similar is not None]
+        reasons = Counter(each.describe() for each in similar)
+        for reason, count in reasons.items():
+            example = next(each.run_id for each in similar if each.describe() == reason)
+            yield f"{_plural(count, 'run')} of other settings than in the store, such as {example}: {reason}."
+
+    def _describe_seeds(self) -> str:
+        """What differences between configurations the seeds can show."""
+        smallest = smallest_difference(self.seeds)
+        if smallest is None:
+            return (
+                f"{_plural(self.seeds, 'seed')} per configuration: no difference between trainings can be shown, only "
+                f"between the trained models; that needs at least {MIN_SEEDS} seeds."
+            )
+        known = "" if self.seed_deviation is None else f": {100 * smallest * self.seed_deviation:.1f} AP in this store"
+        return (
+            f"{self.seeds} seeds per configuration show differences from {smallest:.1f} standard deviations between "
+            f"seeds{known} (probability {POWER * 100:.0f} %, two configurations)."
+        )
 
     def _describe_cost(self) -> str:
         if self.hours is None:
             return f"The training time is unknown: {self.estimated_from}."
-        money = "" if self.price is None else f", {self.price:.4g} at {self.price_per_hour:g} per worker-hour"
+        money = (
+            ""
+            if self.price is None
+            else f", {self.price:.4g} at {self.price_per_hour:g} per worker-hour, in the currency of your price"
+        )
         sequential, parallel = _format_hours(self.hours), _format_hours(self.hours / max(self.at_once, 1))
         faster = f", {parallel} with {self.at_once} runs at once" if self.at_once > 1 else ""
         return f"About {sequential} of training{faster}{money}; estimated {self.estimated_from}."

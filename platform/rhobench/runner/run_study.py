@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +12,21 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
+from rhobench.config import RunConfig
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Record, Store, printable
 from rhobench.results.expectations import Verdict, compare_with_expectations
+from rhobench.runner.timings import Timings, training_parts
+from rhobench.study.known_runs import lacks_points
 from rhobench.study.study import Study
 
 if TYPE_CHECKING:
     from rhobench.cluster.progress_table import ProgressTable
     from rhobench.cluster.search import OptunaSearch
+    from rhobench.cluster.stop_signals import StopSignals
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
-"""Exit statuses of a study that was started; 130 is what shells return for Ctrl-C."""
+DONE, FAILED = 0, 1
+"""Exit statuses of a study that ended by itself; one that a signal has ended has 128 and the number of the signal."""
 
 MAX_LISTED = 20
 """Runs of one status that are listed at the end; the report has all of them."""
@@ -39,6 +44,8 @@ class Outcome:
     """run_id, status, reason and number of failed attempts of each run of the study."""
     verdicts: list[Verdict]
     """What the experiment expects of its results, and whether they meet it."""
+    timings: dict[str, float]
+    """Seconds by phase, see ``Timings``."""
     exit_status: int
     """0 if every run is completed, or was stopped by early stopping."""
 
@@ -54,13 +61,16 @@ class Outcome:
             "report": str(self.report),
             "runs": self.runs,
             "expected": [verdict.as_dict() for verdict in self.verdicts],
+            "timings": self.timings,
         }
 
 
-def run_study(study: Study, place: str, options: SweepOptions, console: Console) -> Outcome:
+def run_study(
+    study: Study, place: str, options: SweepOptions, console: Console, *, show_timings: bool = False
+) -> Outcome:
     """Run what the store at ``place`` lacks, print the front and the verdicts, write the report.
 
-    Ctrl-C keeps every finished run, and the report shows those.
+    Ctrl-C and the other signals of ``stop_signals`` keep every finished run, which the report shows, and checkpoints.
 
     Raises:
         StoreOccupiedError: the store holds the experiment with other settings.
@@ -69,6 +79,7 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
     # Modules that import Ray, torch or Optuna are imported when they are needed, so that a command answers at once.
     from rhobench.cluster.address import read_address
     from rhobench.cluster.progress_table import ProgressTable
+    from rhobench.cluster.stop_signals import StopSignals
 
     read_address(options.address)  # only to refuse a wrong one before the store is claimed
     store = Store(place)
@@ -83,27 +94,39 @@ def run_study(study: Study, place: str, options: SweepOptions, console: Console)
         search = OptunaSearch.from_store(study.experiment, store)
     if search is not None:
         study = study.with_runs(search.configs)
-    progress = ProgressTable(study.run_ids, console, study.experiment.base.experiment)
-    interrupted = False
-    try:
-        statuses = store.statuses()
-        incomplete = any(statuses.get(i) not in study.finished_statuses for i in study.run_ids)
-        if incomplete or (search is not None and not search.has_enough):
-            with progress.shown():
-                _sweep(study, store, options, search, progress)
-    except KeyboardInterrupt:
-        interrupted = True
-    # Also those that were proposed during the sweep.
-    if search is not None:
-        study = study.with_runs(search.configs)
-    return _conclude(study, store, interrupted, console)
+    timings = Timings()
+    progress = ProgressTable(study.run_ids, console, study.experiment.base.experiment, timings.begin)
+    with StopSignals() as stop:
+        interrupted_by = None
+        try:
+            records = {record.run_id: record for record in store.records()}
+            incomplete = any(_is_unfinished(records.get(i), c, study) for i, c in study.configs_by_id.items())
+            if incomplete or (search is not None and not search.has_enough):
+                with progress.shown():
+                    _sweep(study, store, options, search, progress, stop)
+        except KeyboardInterrupt:
+            interrupted_by = stop.received or signal.SIGINT
+        with stop.deferred():
+            # Also those that were proposed during the sweep.
+            if search is not None:
+                study = study.with_runs(search.configs)
+            timings.begin("front and report")
+            outcome = _conclude(study, store, interrupted_by, timings, console)
+            if show_timings:
+                console.print(timings.table())
+            return outcome
 
 
 def _sweep(
-    study: Study, store: Store, options: SweepOptions, search: OptunaSearch | None, progress: ProgressTable
+    study: Study,
+    store: Store,
+    options: SweepOptions,
+    search: OptunaSearch | None,
+    progress: ProgressTable,
+    stop: StopSignals,
 ) -> None:
     """Execute the missing runs in a Ray session."""
-    progress.set_headline("starting Ray")
+    progress.begin_phase("starting Ray")
     from rhobench.cluster.run_queue import Run
     from rhobench.cluster.session import ray_session
     from rhobench.cluster.sweep import run_sweep
@@ -117,13 +140,18 @@ def _sweep(
             progress,
             base=study.experiment.base,
             options=options,
+            stop=stop,
             early_stopping=study.experiment.early_stopping,
             searcher=search,
         )
+        progress.on_phase("stopping Ray")
 
 
-def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -> Outcome:
-    from rhobench.dashboards import front_table, write_report
+def _conclude(
+    study: Study, store: Store, interrupted_by: signal.Signals | None, timings: Timings, console: Console
+) -> Outcome:
+    """Print and write what the store has, after a sweep that has ended by itself or by a signal."""
+    from rhobench.dashboards import front_table, report_path, write_report
 
     records = {record.run_id: record for record in store.records()}
     runs = [_summary_of(i, records.get(i)) for i in study.run_ids]
@@ -135,16 +163,35 @@ def _conclude(study: Study, store: Store, interrupted: bool, console: Console) -
     verdicts = _judge(study, store, frame, console)
     for line in _describe_exceptions(runs):
         console.print(line, highlight=False, soft_wrap=True)
-    unfinished = sum(run["status"] not in study.finished_statuses for run in runs)
-    if interrupted:
-        console.print(f"\nInterrupted: {len(runs) - unfinished} of {len(runs)} runs are finished and kept.")
+    unfinished = sum(_is_unfinished(records.get(i), config, study) for i, config in study.configs_by_id.items())
+    if interrupted_by is not None:
+        trained = sum(run["status"] == "trained" for run in runs)
+        only_measured = f"{trained} more only need to be measured, " if trained else ""
+        console.print(
+            f"\nInterrupted by {interrupted_by.name}: {len(runs) - unfinished} of {len(runs)} runs are finished, "
+            f"{only_measured}and the checkpoints of the others are kept.",
+            highlight=False,
+            soft_wrap=True,
+        )
     if unfinished:
         console.print("Run the same command again to continue; finished runs are not repeated.", highlight=False)
-    # The report of a store in a bucket is written to this machine, where a browser can open it.
-    report = write_report(store, store.path / "report.html" if store.is_local else Path(f"{store.name}.html"))
+    report = write_report(store, report_path(store))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
-    status = INTERRUPTED if interrupted else FAILED if unfinished else DONE
-    return Outcome(store=store.place, report=report, runs=runs, verdicts=verdicts, exit_status=status)
+    status = 128 + interrupted_by if interrupted_by is not None else FAILED if unfinished else DONE
+    timings.add_parts("training", training_parts(records[i] for i in study.run_ids if i in records))
+    return Outcome(
+        store=store.place,
+        report=report,
+        runs=runs,
+        verdicts=verdicts,
+        timings=timings.seconds(),
+        exit_status=status,
+    )
+
+
+def _is_unfinished(record: Record | None, config: RunConfig, study: Study) -> bool:
+    """Whether a run is still to be trained, or to be measured at points that its record lacks."""
+    return record is None or record.status not in study.finished_statuses or lacks_points(record, config)
 
 
 def _judge(study: Study, store: Store, frame: pd.DataFrame, console: Console) -> list[Verdict]:

@@ -10,20 +10,17 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from rhobench.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from rhobench.config.conversion import from_dict
 from rhobench.config.experiment import Experiment
+from rhobench.preflight.images import TrainingImages, training_images
+from rhobench.preflight.questions import ask, cost_question
+from rhobench.preflight.transformer_cost import TransformerCost, level_shapes, token_count
 from rhobench.study.grid import expand_runs
 
-# Data, measure and model import torch, which takes seconds; the functions below import them when they count.
-if TYPE_CHECKING:
-    from rhobench.model import Detector
+if TYPE_CHECKING:  # a store needs pandas and pyarrow
     from rhobench.results import Record
 
 BACKWARD_COST = 2
@@ -31,23 +28,6 @@ BACKWARD_COST = 2
 
 MAX_RECORDS = 30
 """Finished runs that a speed is computed from, the latest ones."""
-
-LOW_RHO = 0.1
-"""The smaller of the two rho at which operations are counted."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingImages:
-    """Number and typical size of the images that a model is trained on."""
-
-    count: int
-    """Number of images."""
-    height: int
-    """Height of the typical image in pixels, after resizing."""
-    width: int
-    """Width of the typical image in pixels, after resizing."""
-    num_classes: int
-    """Number of categories."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,40 +53,11 @@ UNKNOWN_SPEED = SpeedEstimate(
 )
 
 
-@lru_cache
-def training_images(data: DataConfig) -> TrainingImages:
-    """Describe the training images of a data set; those of a folder come from its annotations.
-
-    Raises:
-        OSError: an annotation file cannot be read.
-        ValueError: an annotation file is not valid JSON.
-        KeyError: an annotation file lacks a field.
-    """
-    from rhobench.data.annotations import annotation_file, read_annotations
-    from rhobench.data.transforms import scaled_size
-
-    if data.dir is None:
-        scenes = data.scenes
-        sizes, classes = np.full((scenes.train_images, 2), scenes.size_px), scenes.num_classes
-    else:
-        contents = [read_annotations(annotation_file(Path(data.dir), split)) for split in data.train_splits]
-        sizes = np.array([(image["height"], image["width"]) for content in contents for image in content["images"]])
-        classes = len(contents[0]["categories"])
-    # The typical image is the median by area; with ``scales_px``, at the median of the sizes that are drawn.
-    # A stable sort gives the same image on every machine, also where several have the same area.
-    typical = sizes[np.argsort(sizes.prod(axis=1), kind="stable")[len(sizes) // 2]]
-    height, width = data.resize_px or (int(typical[0]), int(typical[1]))
-    if data.scales_px or data.resize_px is None:
-        short = int(statistics.median(data.scales_px)) if data.scales_px else data.short_side_px
-        height, width = scaled_size(height, width, short, data.max_side_px)
-    return TrainingImages(count=len(sizes), height=height, width=width, num_classes=classes)
-
-
 def training_gflops(config: RunConfig) -> float | None:
     """Count the operations of a training in 10^9; None: its images have fewer tokens than the model has queries."""
     model, train, images = config.model, config.train, training_images(config.data)
     classes = model.num_classes or images.num_classes
-    forward = _forward_gflops(replace(model, num_classes=classes), images.height, images.width)
+    forward = _forward_gflops(replace(model, num_classes=classes), images)
     if forward is None:
         return None
     backbone, rest = forward
@@ -117,14 +68,9 @@ def training_gflops(config: RunConfig) -> float | None:
 def count_training_gflops(
     configs: Sequence[RunConfig], on_progress: Callable[[str], None] = lambda text: None
 ) -> list[float | None]:
-    """Count ``training_gflops`` of every run; runs that differ only in their seed are counted once."""
-    counted: dict[RunConfig, float | None] = {}
-    for config in configs:
-        configuration = replace(config, seed=0)
-        if configuration not in counted:
-            on_progress(f"counting operations: {len(counted)} configurations")
-            counted[configuration] = training_gflops(config)
-    return [counted[replace(config, seed=0)] for config in configs]
+    """Count ``training_gflops`` of every run; each backbone is run once for every size of its images."""
+    ask([cost_question(config.model, training_images(config.data)) for config in configs], on_progress)  # all at once
+    return [training_gflops(config) for config in configs]
 
 
 def speed_from_records(records: Iterable[Record], device: str | None, train: TrainConfig) -> SpeedEstimate | None:
@@ -165,7 +111,7 @@ def speed_from_experiment(original: Experiment, data: DataConfig, train: TrainCo
 
     Args:
         original: the experiment as its module defines it.
-        data: data of the runs whose speed is estimated; its folder stands in for the experiment's own.
+        data: data of the runs whose speed is estimated; its folder and splits stand in for the experiment's own.
         train: training of the same runs. Estimated GPU hours do not apply to CPUs, nor the reverse.
     """
     base, on_gpu = original.base, original.gpu_hours > 0
@@ -175,7 +121,8 @@ def speed_from_experiment(original: Experiment, data: DataConfig, train: TrainCo
     if base.data.dir is not None:
         if data.dir is None:
             return None
-        original = replace(original, base=replace(base, data=replace(base.data, dir=data.dir)))
+        own = replace(base.data, dir=data.dir, train_splits=data.train_splits, val_split=data.val_split)
+        original = replace(original, base=replace(base, data=own))
     gflops = count_training_gflops(runs_to_estimate(original))
     if not total or not gflops or None in gflops:
         return None
@@ -208,37 +155,15 @@ def _worker_resources(train: TrainConfig) -> tuple[int, int, float]:
     return train.num_workers, train.cpus_per_worker, train.gpus_per_worker
 
 
-def _forward_gflops(model: ModelConfig, height: int, width: int) -> tuple[float, float] | None:
+def _forward_gflops(model: ModelConfig, images: TrainingImages) -> tuple[float, float] | None:
     """10^9 operations of the backbone and of the rest for one image, at the mean rho of the training; None: unknown."""
-    if model.rho is None:
-        return _count_gflops(model, None, height, width)
-    # Operations are linear in the updated tokens, so two counts give those of every rho.
-    shape = replace(model, rho=1.0, rho_choices=())
-    low, full = (_count_gflops(shape, rho, height, width) for rho in (LOW_RHO, 1.0))
-    if low is None or full is None:
+    (backbone,) = ask([cost_question(model, images)])
+    shapes = level_shapes(model, images.height, images.width, backbone.get("shapes"))
+    tokens = token_count(shapes)
+    if backbone["problems"] or (model.two_stage and tokens < model.num_queries):  # the run fails with this message
         return None
-    rho = statistics.mean(model.rho_choices or (model.rho,))
-    share = (rho - LOW_RHO) / (1.0 - LOW_RHO)
-    return full[0], low[1] + share * (full[1] - low[1])
-
-
-@lru_cache
-def _count_gflops(model: ModelConfig, rho: float | None, height: int, width: int) -> tuple[float, float] | None:
-    """10^9 operations of the backbone and of the rest for one image; None: fewer tokens than queries."""
-    from rhobench.measure.flops import count_flops
-
-    try:
-        counted = count_flops(_build_untrained(model), height, width, rho=rho)
-    except ValueError:  # fewer tokens than queries: the run itself fails with this message
-        return None
-    backbone = counted.parts.get("backbone", 0.0)
-    return backbone, counted.gflops - backbone
-
-
-@lru_cache(maxsize=1)  # the two counts of a model follow each other, and more models would fill the memory
-def _build_untrained(model: ModelConfig) -> Detector:
-    """Build a model without loading weights: neither they nor what is frozen changes the count."""
-    from rhobench.model import build_model
-
-    backbone = replace(model.backbone, weights=None, weights_prefix=None, frozen="none")
-    return build_model(replace(model, backbone=backbone))
+    updated = None
+    if model.rho is not None:
+        updated = tokens * statistics.mean(model.rho_choices or (model.rho,))
+    rest = TransformerCost(model=model, channels=backbone["channels"]).operations(shapes, updated)
+    return backbone["gflops"], rest / 1e9

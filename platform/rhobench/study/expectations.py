@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from rhobench.config import MeasureConfig, RunConfig
+from rhobench.config import RunConfig
 from rhobench.config.paths import differences, without_execution
 from rhobench.study.grid import expand_runs
 from rhobench.study.study import Study
@@ -53,7 +52,7 @@ def expectation_scope(study: Study) -> ExpectationScope:
 def _result_settings(config: RunConfig) -> RunConfig:
     """The configuration without what may differ; folders of data sets are compared by ``_with_data``."""
     data = replace(config.data, dir=None if config.data.dir is None else "")
-    return replace(without_execution(config), experiment="", seed=0, data=data, measure=MeasureConfig())
+    return replace(without_execution(config), experiment="", seed=0, data=data)
 
 
 def _changed_paths(settings: RunConfig, original: Iterable[RunConfig]) -> list[str]:
@@ -67,9 +66,10 @@ def _with_data(study: Study, run_ids: list[str]) -> ExpectationScope:
     if expected is None or data.dir is None:
         return ExpectationScope(run_ids=run_ids)
     # Imported late: the module needs torch, which an experiment on generated images does not.
-    from rhobench.data.annotations import annotation_file, read_annotations
+    from rhobench.data import annotation_file, prepare_data
+    from rhobench.data.annotations import read_annotations
 
-    content = read_annotations(annotation_file(Path(data.dir), data.val_split))
+    content = read_annotations(annotation_file(prepare_data(data), data.val_split))
     sizes = {name: len(content[name]) for name in ("images", "annotations", "categories")}
     if sizes != vars(expected):
         found, stated = (", ".join(f"{count} {name}" for name, count in s.items()) for s in (sizes, vars(expected)))

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from rhobench.config import EXECUTION, ConfigError, RunConfig
+from rhobench.config import EXECUTION, MEASURING, ConfigError, RunConfig
 from rhobench.config.experiment import Axis, Experiment, Range, Sampling
-from rhobench.config.paths import number_at, read_value, run_key, value_at, with_values
+from rhobench.config.paths import differences, number_at, read_value, run_key, value_at, with_values
 from rhobench.study.ordering import informative_order
 from rhobench.study.sampling import check_range, round_to_field, sample_points
 
@@ -43,6 +43,7 @@ def expand_runs(experiment: Experiment) -> list[RunConfig]:
         )
     # Different settings can give the same configuration, for example where one equals the base.
     configs = list(dict.fromkeys(with_values(experiment.base, setting) for setting in kept))
+    _require_one_measurement(configs)
     if experiment.order == "informative":
         paths = varied_paths(experiment)
         order = informative_order([{path: value_at(config, path) for path in paths} for config in configs])
@@ -56,6 +57,13 @@ def expand_runs(experiment: Experiment) -> list[RunConfig]:
 def run_count(experiment: Experiment) -> int:
     """Count the runs of an experiment, including those that Optuna will choose."""
     return len(expand_runs(experiment)) + (experiment.search.count if experiment.search else 0)
+
+
+def largest_run_count(experiment: Experiment) -> int:
+    """Count the runs that an experiment has at most, without listing them: exclusions and equal runs count as well."""
+    sizes = [len(axis.values) for axis in experiment.axes if isinstance(axis, Axis)]
+    configurations = math.prod(sizes) if experiment.sampling is None else experiment.sampling.count
+    return (configurations + len(experiment.also)) * len(experiment.seeds)
 
 
 def chosen_run(experiment: Experiment, values: Mapping[str, Any]) -> RunConfig:
@@ -134,7 +142,9 @@ def _validate(experiment: Experiment) -> None:
         raise ConfigError(f"{name} has no axis to sample from: add one with --axis or --range.")
     if experiment.search is not None and len(experiment.seeds) > 1:
         raise ConfigError("Optuna chooses each run from the results of earlier ones: give a single seed.")
-    for path in {path for setting in (*experiment.exclude, *experiment.also) for path in setting}:
+    for path in {path for setting in experiment.exclude for path in setting}:
+        _require_variable(path)
+    for path in {path for setting in experiment.also for path in setting} - MEASURING:
         _require_variable(path)
     for exclusion in experiment.exclude:
         if not exclusion:
@@ -143,12 +153,27 @@ def _validate(experiment: Experiment) -> None:
             raise ConfigError(f"No run of {name} has {format_values(exclusion)}: this exclusion excludes nothing.")
 
 
+def _require_one_measurement(configs: list[RunConfig]) -> None:
+    """Raise ConfigError if two configurations differ only in how they are measured: they would be one run."""
+    seen: dict[str, RunConfig] = {}
+    for config in configs:
+        other = seen.setdefault(run_key(config), config)
+        if other is not config:
+            changed = ", ".join(str(difference) for difference in differences(other, config))
+            raise ConfigError(f"Two runs differ only in how they are measured ({changed}): list the points in one.")
+
+
 def _require_variable(path: str) -> None:
     """Raise ConfigError unless runs may differ in ``path``."""
     if path == "seed":
         raise ConfigError("seed cannot be an axis or an exclusion: every configuration runs with each of --seeds N,N.")
     if path in EXECUTION or path == "experiment":
         raise ConfigError(f"{path} cannot be an axis or an exclusion: runs that differ only in it are the same run.")
+    if path in MEASURING:
+        raise ConfigError(
+            f"{path} cannot be an axis or an exclusion: it is a way of measuring one trained run. Set it for all runs, "
+            "or add points to the trained runs with `rhobench measure`."
+        )
 
 
 def _expand_settings(experiment: Experiment) -> list[GridSettings]:

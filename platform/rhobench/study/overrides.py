@@ -10,7 +10,10 @@ from typing import Any, Literal
 from rhobench.config import ConfigError
 from rhobench.config.experiment import Axis, EarlyStopping, Experiment, Range, Sampling
 from rhobench.config.paths import is_tuple_at, number_at, read_value
-from rhobench.study.grid import excludes_something
+from rhobench.study.grid import excludes_something, largest_run_count
+
+MAX_RUNS = 10_000
+"""Runs of a plan from which the user must confirm it."""
 
 Sampler = Literal["random", "sobol", "optuna"]
 Stop = Literal["asha", "median", "none"]
@@ -37,6 +40,8 @@ class Overrides:
     """Order of the runs, one of ``Order``; None: as in the experiment."""
     stop: str | None = None
     """Method of ``EarlyStopping``, or "none" to stop no run early; None: as in the experiment."""
+    confirmed: bool = False
+    """Whether the user has confirmed a plan of more than ``MAX_RUNS`` runs."""
 
     def paths(self) -> set[str]:
         """Return the paths of the axes and ranges."""
@@ -62,6 +67,7 @@ class Overrides:
             order=experiment.order if self.order is None else _parse_choice(self.order, Order, "--order"),
             early_stopping=self._early_stopping(experiment),
         )
+        _require_confirmed(changed, self.confirmed)
         # The user's own exclusions stay, so that one that excludes nothing is reported.
         return replace(changed, exclude=(*effective_exclusions(changed), *map(parse_exclusion, self.exclude)))
 
@@ -86,6 +92,16 @@ class Overrides:
             return Sampling(method=method or "sobol", count=self.samples)
         # The requested number also replaces that of the smoke size.
         return replace(sampling, method=method or sampling.method, count=self.samples, smoke_count=None)
+
+
+def _require_confirmed(experiment: Experiment, confirmed: bool) -> None:
+    """Raise ConfigError if the experiment has very many runs, which are counted without being listed."""
+    runs = largest_run_count(experiment)
+    if runs > MAX_RUNS and not confirmed:
+        raise ConfigError(
+            f"This plan has {runs:,} runs, more than {MAX_RUNS:,}: list fewer values, sample with --samples, or add "
+            "--yes to plan all of them."
+        )
 
 
 def effective_exclusions(experiment: Experiment) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rhobench.config import ConfigError, RunConfig
@@ -14,46 +15,68 @@ from rhobench.config.paths import parse_assignment, run_id, value_at, with_value
 from rhobench.experiments import EXPERIMENTS
 from rhobench.study.grid import expand_runs, varied_paths
 from rhobench.study.overrides import effective_exclusions
+from rhobench.study.own_data import (
+    NOTHING_DERIVED,
+    DerivedSettings,
+    describe_settings,
+    find_splits,
+    settings_from_artifact,
+    settings_from_data,
+)
 from rhobench.study.request import StudyRequest
 from rhobench.study.study import Study
 
 
 def resolve_study(request: StudyRequest) -> Study:
-    """Expand a request to its runs, and check the files of this machine that the runs read.
+    """Expand a request to its runs, and check its data set on this machine.
 
     Raises:
-        ConfigError: the experiment, a field, a value or the run to fork from does not exist.
+        ConfigError: the experiment, a field or a value does not exist or is not allowed.
         DatasetError: the data set cannot be used.
     """
-    study = expand_study(request)
+    from_data, from_fork = _follow_data(request)
+    study = expand_study(request, from_data.values | from_fork.values)
     base = study.experiment.base
-    source = base.train.fork_from
-    if source is not None and not Path(source).is_dir():
-        raise ConfigError(f"There is no run at {source} to fork from: give the folder of a run, STORE/runs/RUN_ID.")
     if base.data.dir is not None:
         folder = Path(base.data.dir)
         # Unchanged, so it may still be the placeholder of the experiment.
         if base.data.dir == study.original.base.data.dir and not folder.is_dir():
-            raise ConfigError(
-                f"{request.experiment} needs a data set: give the folder that holds annotations/ and images/ "
-                "with --data DIR."
-            )
+            raise ConfigError(f"{request.experiment} needs a data set: give its folder with --data DIR.")
         # Imported late: the check needs torch, which generated images do not need at this point.
-        from rhobench.data import require_valid
+        from rhobench.data import prepare_folder
 
-        require_valid(folder, (*base.data.train_splits, base.data.val_split))
+        followed = [describe_settings(from_data, base)] if from_data.values else []
+        forked = [from_fork.facts] if from_fork.values else []
+        study = replace(study, data_notes=(*prepare_folder(base.data).notes, *followed, *forked))
     return study
 
 
-def expand_study(request: StudyRequest) -> Study:
+def _follow_data(request: StudyRequest) -> tuple[DerivedSettings, DerivedSettings]:
+    """Settings that follow from the data set, and from the fork; none unless the experiment follows its data."""
+    experiment = find_experiment(request.experiment)
+    if not experiment.follows_data or request.data is None:
+        return NOTHING_DERIVED, NOTHING_DERIVED
+    assigned = [parse_assignment(text)[0] for text in request.assignments]
+    splits = find_splits(request.data.absolute(), assigned)
+    settings = _collect_settings(request, experiment, splits)
+    from_data = settings_from_data(with_values(experiment.base, settings))
+    from_fork = NOTHING_DERIVED if request.fork is None else settings_from_artifact(request.fork.absolute())
+    return replace(from_data, values=splits | from_data.values), from_fork
+
+
+def expand_study(request: StudyRequest, derived: Mapping[str, Any] = MappingProxyType({})) -> Study:
     """Expand a request to its runs without access to files, as for runs on another machine.
+
+    Args:
+        request: the request.
+        derived: values by path that follow from the data set, weaker than the settings of the user.
 
     Raises:
         ConfigError: the experiment, a field or a value does not exist or is not allowed.
     """
     original = find_experiment(request.experiment)
     experiment = request.overrides.apply(original)
-    experiment = _with_settings(experiment, _collect_settings(request, experiment))
+    experiment = _with_settings(experiment, _collect_settings(request, experiment, derived))
     if request.smoke:
         experiment = _with_smoke_samples(experiment)
     configs = expand_runs(experiment)
@@ -76,8 +99,11 @@ def find_experiment(name: str) -> Experiment:
     raise ConfigError(f"There is no experiment {name!r}. {hint} `rhobench experiments` lists them.")
 
 
-def _collect_settings(request: StudyRequest, experiment: Experiment) -> dict[str, Any]:
-    """Values by path for all runs: of the smoke size, then --data and --fork, then --set; the last one wins."""
+def _collect_settings(request: StudyRequest, experiment: Experiment, derived: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by path for all runs: ``derived``, then of the smoke size, then --data and --fork, then --set.
+
+    The last one wins.
+    """
     name, varied = request.experiment, request.overrides.paths()
     if request.smoke and request.data is not None and "data.dir" in experiment.smoke:
         raise ConfigError(f"A smoke run of {name} generates its own images: remove --data or --smoke.")
@@ -85,7 +111,7 @@ def _collect_settings(request: StudyRequest, experiment: Experiment) -> dict[str
     conflicts = varied | ({"seed"} if request.overrides.seeds is not None else set())
     for path in sorted(conflicts & assigned.keys()):
         raise ConfigError(f"{path} is both set and varied: remove its --set, or the option that varies it.")
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {path: value for path, value in derived.items() if path not in varied}
     if request.smoke:
         settings |= {path: value for path, value in experiment.smoke.items() if path not in varied}
     if request.data is not None:

@@ -29,11 +29,18 @@ class Study:
     """Configurations of the runs, in the order of ``run_ids``."""
     smoke: bool
     """Whether the runs have the smoke size."""
+    data_notes: tuple[str, ...] = ()
+    """How the data set is read, where that is not as its files say; for the user."""
 
     @property
     def finished_statuses(self) -> tuple[str, ...]:
         """Record statuses of runs that need no further work."""
         return ("completed", "stopped") if self.experiment.early_stopping else ("completed",)
+
+    @property
+    def configs_by_id(self) -> dict[str, RunConfig]:
+        """Configurations of the runs by their ids."""
+        return dict(zip(self.run_ids, self.configs, strict=True))
 
     def with_runs(self, runs: Mapping[str, RunConfig]) -> Study:
         """Return a copy with ``runs``, configurations by run id, appended unless the study already has them."""

@@ -8,8 +8,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from rhobench.data import CocoDetection
-from rhobench.measure.accuracy import Accuracy, Detection, batch_detections, score
+from rhobench.measure.accuracy import Accuracy, Detection, batch_detections, quick_score, score
 from rhobench.model import Detector
+from rhobench.model.precision import autocast
 from rhobench.training.batches import to_device
 from rhobench.training.objective import run_model
 from rhobench.training.workers import all_gather
@@ -17,7 +18,13 @@ from rhobench.training.workers import all_gather
 
 @torch.inference_mode()
 def evaluate(
-    model: Detector, loader: DataLoader[Any], images: CocoDetection, device: torch.device
+    model: Detector,
+    loader: DataLoader[Any],
+    images: CocoDetection,
+    device: torch.device,
+    precision: str = "fp32",
+    *,
+    of_record: bool = True,
 ) -> tuple[list[Detection], Accuracy]:
     """Evaluate a model on the validation images; every worker calls this with its share of them.
 
@@ -26,6 +33,8 @@ def evaluate(
         loader: this worker's share of the images, or of their cached features.
         images: all validation images.
         device: device of the model.
+        precision: "fp32", "bf16" or "fp16".
+        of_record: whether pycocotools scores the detections; otherwise hotcoco, for which every epoch has the time.
 
     Returns:
         Detections on all images, gathered from all workers, and their accuracy.
@@ -34,7 +43,8 @@ def evaluate(
     share: list[Detection] = []
     ids: list[int] = []
     for batch in loader:
-        output = run_model(model, to_device(batch, device))
+        with autocast(device, precision):
+            output = run_model(model, to_device(batch, device))
         share += batch_detections(output.prediction, batch.targets, images.categories, output.masks)
         ids += [t.image_id for t in batch.targets]
     # The ids as well: images without detections count, and an image that was evaluated twice is an error.
@@ -42,4 +52,5 @@ def evaluate(
     found = [detection for part, _ in shares for detection in part]
     evaluated = [image_id for _, part in shares for image_id in part]
     # Every worker scores all detections, because each of them reports the AP. Validation has a single split.
-    return found, score(images.annotation_files[0], found, evaluated, masks=model.config.mask_head)
+    scored = score if of_record else quick_score
+    return found, scored(images.annotation_files[0], found, evaluated, masks=model.config.mask_head)

@@ -11,12 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from rhobench.config import RunConfig
 from rhobench.data import CocoDetection, DatasetError, Flip, collate
+from rhobench.measure.accuracy import EVAL_BATCH
 from rhobench.model import Detector
 from rhobench.training.batches import EpochBatchSampler, TrainBatch
 from rhobench.training.features import cached_features, collate_features
-
-EVAL_BATCH = 8
-"""Images per batch in evaluation."""
 
 
 def open_images(config: RunConfig, root: Path) -> tuple[CocoDetection, CocoDetection]:
@@ -65,16 +63,23 @@ class TrainingData:
         return image_loader(self.val_images, rank, workers)
 
 
-def image_loader(images: CocoDetection, rank: int, workers: int) -> DataLoader[Any]:
+def image_loader(
+    images: CocoDetection, rank: int = 0, workers: int = 1, batch_size: int = EVAL_BATCH
+) -> DataLoader[Any]:
     """Loader of every ``workers``-th image, in order and without flips."""
-    return _ordered_loader(images, collate, range(rank, len(images), workers), images.config.loader_workers)
+    share = range(rank, len(images), workers)
+    return _ordered_loader(images, collate, share, images.config.loader_workers, batch_size)
 
 
 def _ordered_loader(
-    dataset: Dataset[Any], collate_fn: Callable[..., TrainBatch], indices: range, loader_workers: int
+    dataset: Dataset[Any],
+    collate_fn: Callable[..., TrainBatch],
+    indices: range,
+    loader_workers: int,
+    batch_size: int = EVAL_BATCH,
 ) -> DataLoader[Any]:
     # Explicit batches, because DataLoader's own samplers yield bare indices, without a flip.
-    batches = [[(i, Flip.NONE) for i in indices[n : n + EVAL_BATCH]] for n in range(0, len(indices), EVAL_BATCH)]
+    batches = [[(i, Flip.NONE) for i in indices[n : n + batch_size]] for n in range(0, len(indices), batch_size)]
     return DataLoader(dataset, batch_sampler=batches, collate_fn=collate_fn, num_workers=loader_workers)
 
 

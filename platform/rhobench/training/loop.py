@@ -29,9 +29,9 @@ from rhobench.training.precision import loss_scaler
 from rhobench.training.progress import Progress
 from rhobench.training.random_states import restore_random_states, seed_all
 from rhobench.training.state import TrainingState, fingerprint
-from rhobench.training.status import Report, Status
+from rhobench.training.status import Interrupted, Report, Status, TrainingInterruptedError, never
 from rhobench.training.step import OptimizerStep, StepResult
-from rhobench.training.workers import all_gather, all_reduce_mean, worker_rank
+from rhobench.training.workers import all_gather, any_worker, worker_rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,9 @@ class TrainingResult:
     """The AP of record: after the last epoch, from images through the whole model, never from cached features."""
 
 
-def train(config: RunConfig, folder: Path, report: Report, device: torch.device) -> TrainingResult:
+def train(
+    config: RunConfig, folder: Path, report: Report, device: torch.device, interrupted: Interrupted = never
+) -> TrainingResult:
     """Train a run to its last epoch and evaluate it; resume from its newest intact checkpoint if there is one.
 
     On one CPU worker, a resumed training gives bitwise the same weights as an uninterrupted one.
@@ -64,8 +66,10 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
         folder: folder of the run, for checkpoints and for the batch and weights of a step that fails.
         report: called with the progress, the same number of times on every worker.
         device: device to train on.
+        interrupted: called after every step; if it returns True on any worker, all write a checkpoint and end.
 
     Raises:
+        TrainingInterruptedError: the training was interrupted.
         DatasetError: the data cannot be read.
         TargetError: an image has a label outside the class head, or a box that is not finite.
         CheckpointError: the folder holds the checkpoint of another run.
@@ -101,7 +105,7 @@ def train(config: RunConfig, folder: Path, report: Report, device: torch.device)
         restore_random_states(random, device)
     step = OptimizerStep(state)
     while state.progress.epoch < epochs:
-        status = _train_epoch(step, data, order, folder, report, random)
+        status = _train_epoch(step, data, order, folder, report, random, interrupted)
         random = None  # only the first epoch resumes
         _finish_epoch(state, data, status)
         # After the evaluation, so that a resumed run does not repeat it.
@@ -178,7 +182,8 @@ def _initialise_from_fork(state: TrainingState) -> None:
     if origin["fresh"]:
         fresh = ", ".join(origin["fresh"])
         state.warn(
-            f"{origin['file']} has no weights for a new head; these parameters keep their initial values: {fresh}"
+            f"{origin['file']} has no weights for these parameters of new heads or other categories, which keep their "
+            f"initial values: {fresh}"
         )
     state.progress.forked_from = origin
 
@@ -197,6 +202,7 @@ def _train_epoch(
     folder: Path,
     report: Report,
     random: dict[str, Any] | None,
+    interrupted: Interrupted,
 ) -> Status:
     """Run the remaining steps of the current epoch.
 
@@ -207,6 +213,7 @@ def _train_epoch(
         folder: folder of the run.
         report: called with the progress.
         random: random states to restore if the training resumes within the epoch.
+        interrupted: whether the training shall end after the current step.
 
     Returns:
         The status at the end of the epoch.
@@ -246,10 +253,15 @@ def _train_epoch(
         # Including the wait for data, during which cores and GPUs are reserved as well.
         progress.add_time(train, training=now - started)
         started = now
+        # An evaluation may take long, and an interruption does not wait for its end.
+        due = now - saved >= train.checkpoint_every_seconds or (progress.step == len(order) and _is_scored(state))
         # Clocks differ between workers, so all save as soon as the interval has passed on one of them.
-        if all_reduce_mean(float(now - saved >= train.checkpoint_every_seconds), state.device) > 0:
+        due, stop = any_worker(due, interrupted(), device=state.device)
+        if due or stop:
             state.save(folder)
             saved = time.perf_counter()
+        if stop:
+            raise TrainingInterruptedError
         step_ended = time.perf_counter()  # after the checkpoint, which is no wait for data
     return meter.status()
 
@@ -277,14 +289,23 @@ def _finish_epoch(state: TrainingState, data: TrainingData, status: Status) -> N
     if state.scaler.is_enabled():
         before = sum(past["skipped_steps"] for past in progress.history)
         entry |= {"skipped_steps": progress.skipped_steps - before, "loss_scale": state.scaler.get_scale()}
-    # The last epoch is evaluated by ``train``, from images also when features are cached.
-    if epoch < train.epochs and epoch % train.eval_every_epochs == 0:
+    if _is_scored(state):
         started = time.perf_counter()
-        _, accuracy = evaluate(state.eval_model, data.val_loader(rank, workers), data.val_images, state.device)
+        loader = data.val_loader(rank, workers)
+        _, accuracy = evaluate(state.eval_model, loader, data.val_images, state.device, of_record=False)
         progress.add_time(train, evaluating=time.perf_counter() - started)
         entry |= accuracy.metrics
     progress.history.append(entry)
     progress.epoch, progress.step, state.sums = epoch, 0, {}
+
+
+def _is_scored(state: TrainingState) -> bool:
+    """Whether the current epoch ends with an evaluation.
+
+    The last epoch is evaluated by ``train``, from images also when features are cached.
+    """
+    epoch, train = state.progress.epoch + 1, state.config.train
+    return epoch < train.epochs and epoch % train.eval_every_epochs == 0
 
 
 def _last_ap(progress: Progress) -> float | None:

@@ -10,8 +10,8 @@ from rhobench.config import LossConfig
 from rhobench.model import Detector, DetectorOutput
 from rhobench.model.criterion import losses
 from rhobench.model.matcher import Objects
+from rhobench.model.precision import autocast
 from rhobench.training.batches import FeatureBatch, TrainBatch
-from rhobench.training.precision import autocast
 
 
 def run_model(model: Detector, batch: TrainBatch) -> DetectorOutput:

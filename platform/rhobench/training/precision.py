@@ -1,4 +1,4 @@
-"""Mixed precision: autocast, and the loss scaling that keeps small fp16 gradients from underflowing.
+"""Loss scaling, which keeps small fp16 gradients from underflowing.
 
 Parameters, optimiser state, sampling locations, matching costs and losses are fp32 in every precision.
 """
@@ -10,15 +10,8 @@ from torch.amp import GradScaler
 
 from rhobench.config import TrainConfig
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""Autocast dtype by ``train.precision``; precisions not listed run without autocast."""
 MIN_LOSS_SCALE = 1.0
 """Gradients that overflow below this loss scale have another cause than fp16, so the training stops."""
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Autocast context of the forward pass."""
-    return torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST)
 
 
 def loss_scaler(device: torch.device, config: TrainConfig) -> GradScaler:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from rhobench.config import EXECUTION, ConfigError, RunConfig
+from rhobench.config import CHANGEABLE, ConfigError, RunConfig
 from rhobench.config.conversion import from_dict, to_dict
 from rhobench.config.paths import differences
 from rhobench.model import Detector
@@ -32,9 +32,6 @@ from rhobench.training.meter import SpikeMonitor
 from rhobench.training.progress import Progress
 from rhobench.training.random_states import random_states
 from rhobench.training.workers import all_gather, broadcast, worker_rank
-
-MEASURE_PREFIX = "measure."
-"""Path prefix of the settings of the measurements after training, which may change when a run is resumed."""
 
 
 @dataclass(kw_only=True)
@@ -200,9 +197,7 @@ class TrainingState:
         except ConfigError as error:
             raise CheckpointError(f"{file} cannot be resumed: {error}") from error
         others = [
-            str(difference)
-            for difference in differences(saved, self.config)
-            if difference.path not in EXECUTION and not difference.path.startswith(MEASURE_PREFIX)
+            str(difference) for difference in differences(saved, self.config) if difference.path not in CHANGEABLE
         ]
         if state["data"] != self.data:
             others.append("the annotations of the data set have changed")

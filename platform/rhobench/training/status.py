@@ -40,3 +40,15 @@ class Status:
 
 Report = Callable[[Status], None]
 """Function that receives the status of a training."""
+
+Interrupted = Callable[[], bool]
+"""Function that tells, after every step, whether the training shall write a checkpoint and end."""
+
+
+class TrainingInterruptedError(Exception):
+    """The training has ended on request after it has written a checkpoint, from which it can be resumed."""
+
+
+def never() -> bool:
+    """The ``Interrupted`` of a training that nobody interrupts."""
+    return False

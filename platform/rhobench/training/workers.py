@@ -33,6 +33,17 @@ def broadcast(value: T) -> T:
     return values[0]
 
 
+def any_worker(*conditions: bool, device: torch.device) -> list[bool]:
+    """Whether each condition holds on at least one worker, for decisions that all must take at the same step."""
+    _, workers = worker_rank()
+    if workers == 1:
+        return list(conditions)
+    # On the device, because NCCL cannot reduce tensors in main memory.
+    flags = torch.tensor(conditions, dtype=torch.int32, device=device)
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return [bool(flag) for flag in flags.tolist()]
+
+
 def all_reduce_mean(value: float, device: torch.device) -> float:
     """Mean of a value over all workers."""
     _, workers = worker_rank()

@@ -13,8 +13,9 @@ from itertools import islice
 
 from rhobench.config import RunConfig
 from rhobench.data import CocoDetection, Flip, Key, prepare_data
+from rhobench.measure.accuracy import EVAL_BATCH
 from rhobench.training.batches import EpochBatchSampler
-from rhobench.training.loaders import EVAL_BATCH, open_images
+from rhobench.training.loaders import open_images
 
 SAMPLED_BATCHES = 100
 """Number of batches of the first epoch whose median by area is the typical batch."""

@@ -12,6 +12,9 @@ from rhobench.dashboards.figures.card import FigureCard
 from rhobench.dashboards.figures.style import MUTED, RAMP, SURFACE, SYMBOLS, canvas, show_empty
 from rhobench.results import configuration_labels
 
+MAX_OTHERS = 500
+"""Number of grey curves that are drawn: those of the best runs; more would be one grey area."""
+
 MAX_TICKS = 12
 """Number of epochs up to which every epoch has a tick."""
 
@@ -46,9 +49,10 @@ def learning_curves(curves: pd.DataFrame, frame: pd.DataFrame, y: str = "ap", hi
         figure.add_trace(
             _curve(known[known["run_id"] == run], run, names.loc[run, "name"], value, color, SYMBOLS[index])
         )
+    left_out = f"; {len(others) - MAX_OTHERS:,} more are not drawn" if len(others) > MAX_OTHERS else ""
     shown = f"best {len(chosen)} configurations of {len(best)} runs in colour" if others else f"{len(best)} runs"
     figure.update_layout(
-        title={"subtitle": {"text": f"{value.label} on the validation split after each epoch; {shown}"}}
+        title={"subtitle": {"text": f"{value.label} on the validation split after each epoch; {shown}{left_out}"}}
     )
     figure.update_xaxes(title_text="Epoch", dtick=1 if known["epoch"].max() <= MAX_TICKS else None)
     figure.update_yaxes(title_text=value.title)
@@ -85,15 +89,17 @@ def _curve(points: pd.DataFrame, run: str, name: str, value: Metric, color: str,
 
 def _background_curves(curves: pd.DataFrame, runs: list[str], value: Metric) -> go.Scatter:
     """All other runs as one trace with gaps between runs, because hundreds of traces would slow down the page."""
-    x: list[float | None] = []
-    y: list[float | None] = []
-    for _, points in curves[curves["run_id"].isin(runs)].groupby("run_id"):
-        x += [*points["epoch"].tolist(), None]
-        y += [*(points[value.name] * value.scale).tolist(), None]
+    shown = curves[curves["run_id"].isin(runs[:MAX_OTHERS])]
+    ends = shown.drop_duplicates("run_id", keep="last").assign(**{"epoch": None, value.name: None})
+    # A stable sort: the gap of a run follows its last epoch.
+    points = pd.concat([shown, ends]).sort_values("run_id", kind="stable")
+    x, y = (
+        [None if pd.isna(v) else v for v in column] for column in (points["epoch"], points[value.name] * value.scale)
+    )
     line = {"color": MUTED, "width": 1}
     return go.Scatter(
         x=x, y=y, mode="lines", line=line, opacity=0.3, hoverinfo="skip", name="other runs", meta="others"
     )
 
 
-CARDS = (FigureCard(name="curves", place=30, build=lambda frame, curves: learning_curves(curves, frame)),)
+CARDS = (FigureCard(name="curves", place=30, build=lambda tables: learning_curves(tables.curves, tables.frame)),)

@@ -9,14 +9,19 @@ import plotly.graph_objects as go
 
 from rhobench.config.metrics import Metric, metric
 from rhobench.dashboards.figures.card import FigureCard
+from rhobench.dashboards.figures.comparable import RHO_FIELDS, settings_besides
 from rhobench.dashboards.figures.style import MUTED, SERIES, SURFACE, SYMBOLS, canvas, seeds_text, show_empty
 from rhobench.results import ENDED_EARLY, configuration_labels, samples_rho, trained_here
 
-_RHO_FIELDS = {"model.rho", "model.rho_choices", "measure.rhos", "train.epochs"}
+_FREE = RHO_FIELDS | {"train.epochs"}
 """Fields in which a training for all rho differs by design from trainings for one rho each.
 
 Cheap steps allow more epochs; if the numbers of epochs differ, the names of the lines contain them.
 """
+
+
+MAX_SETTINGS = 6
+"""Number of settings that are drawn: those with the best values."""
 
 
 def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
@@ -40,19 +45,23 @@ def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
     if rows.empty:
         show_empty(figure, "No run has been measured at several ρ yet.")
         return figure
-    rows = rows.assign(setting=_settings(frame).loc[rows.index])
+    settings = settings_besides(frame, _FREE)
+    rows = _best_settings(rows.assign(setting=settings.loc[rows.index]), value)
     figure.update_layout(title_subtitle_text=_subtitle(rows, value))
     names, epochs = _names(rows), _epochs(frame)
+    separate = dict(list(_separate_trainings(frame, y).groupby(settings)))
     for i, (setting, group) in enumerate(rows.groupby("setting", sort=False)):
         color = SERIES[i % len(SERIES)]
         for k, (configuration, points) in enumerate(group.groupby("configuration", sort=False)):
             name = names[str(configuration)] + epochs[points.index[0]]
             trace = _line(points, value, name, color, SYMBOLS[k % len(SYMBOLS)])
             figure.add_trace(trace.update(meta="one"))
+        if setting not in separate:
+            continue
         others = _other_settings(names[str(group["configuration"].iloc[0])])
-        for _, separate in _separate_trainings(frame[_settings(frame) == setting], y).groupby("train.epochs"):
-            name = "a training for each ρ" + others + epochs[separate.index[0]]
-            trace = _line(separate, value, name, MUTED if rows["setting"].nunique() == 1 else color, "circle-open")
+        for _, trained in separate[setting].groupby("train.epochs"):
+            name = "a training for each ρ" + others + epochs[trained.index[0]]
+            trace = _line(trained, value, name, MUTED if rows["setting"].nunique() == 1 else color, "circle-open")
             figure.add_trace(trace.update(meta="each", line_dash="dash"))
     # A logarithmic axis would place its ticks at other values than the measured ones.
     ticks = sorted({x for trace in figure.data for x in trace.x})
@@ -67,11 +76,11 @@ def _subtitle(rows: pd.DataFrame, value: Metric) -> str:
     return f"{drawn}; {seeds_text(seeds.min(), seeds.max())}{bars}"
 
 
-def _settings(frame: pd.DataFrame) -> pd.Series:
-    """Text of each row with all settings except rho and the seed."""
-    fields = [str(path) for path in frame.columns if "." in str(path) and path not in _RHO_FIELDS]
-    texts = ["|".join(map(str, row)) for row in frame[["dataset", *fields]].to_numpy(dtype=object)]
-    return pd.Series(texts, index=frame.index)
+def _best_settings(rows: pd.DataFrame, value: Metric) -> pd.DataFrame:
+    """Rows of the settings with the best values, as many as can be told apart."""
+    best = rows.groupby("setting")[value.name].agg("max" if value.better == "higher" else "min")
+    chosen = best.sort_values(ascending=value.better == "lower", kind="stable").index[:MAX_SETTINGS]
+    return rows[rows["setting"].isin(chosen)]
 
 
 def _separate_trainings(frame: pd.DataFrame, y: str) -> pd.DataFrame:
@@ -135,4 +144,4 @@ def _line(points: pd.DataFrame, value: Metric, name: str, color: str, symbol: st
     )
 
 
-CARDS = (FigureCard(name="every-rho", place=40, build=lambda frame, curves: one_training(frame), hide_if_empty=True),)
+CARDS = (FigureCard(name="every-rho", place=40, build=lambda tables: one_training(tables.frame), hide_if_empty=True),)

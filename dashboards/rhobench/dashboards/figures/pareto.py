@@ -6,14 +6,14 @@ import html
 from collections.abc import Hashable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from rhobench.config.metrics import Metric, metric
 from rhobench.dashboards.figures.card import FigureCard
+from rhobench.dashboards.figures.labels import place_labels
 from rhobench.dashboards.figures.style import MUTED, SERIES, SURFACE, SYMBOLS, canvas, seeds_text, show_empty
-from rhobench.results import ENDED_EARLY, MAX_BUSY_CORES, by_configuration
+from rhobench.results import ENDED_EARLY, by_configuration, describe_left_out
 
 CORNERS = {
     ("lower", "higher"): ("↖ better", 0),
@@ -27,21 +27,33 @@ CORNERS = {
 MAX_LABELLED = 12
 """Number of configurations up to which dominated ones are labelled as well."""
 
+MAX_PLACED = 100
+"""Number of configurations for whose labels places are sought; more would not have any."""
 
-def pareto(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> go.Figure:
+
+def pareto(
+    frame: pd.DataFrame,
+    x: str = "gflops",
+    y: str = "ap",
+    *,
+    plot_px: tuple[float, float] = (900, 320),
+    font_px: float = 12,
+) -> go.Figure:
     """Plot two metrics against each other, with one marker per configuration and one front per setting.
 
-    The subtitle counts failed and stopped runs. A marker is hollow if one of its metrics is a time that was measured
-    while other processes used the machine. The ``meta`` of a trace is "front", "dominated" or "line"; the last entry of
-    the ``customdata`` of a marker is the id of its first run.
+    The subtitle counts failed and stopped runs. A marker is hollow if one of its metrics is a time that may not enter
+    the front, which the hover text explains. The ``meta`` of a trace is "front", "dominated" or "line"; the last entry
+    of the ``customdata`` of a marker is the id of its first run.
 
     Args:
         frame: rows of ``Store.frame()``.
         x: name of the cost metric.
         y: name of the accuracy metric.
+        plot_px: width and height between the axes in pixels, for which labels are placed without overlaps.
+        font_px: size of the labels in pixels.
     """
     cost, value = metric(x), metric(y)
-    rows = by_configuration(frame, x, y)
+    rows = _with_labels(by_configuration(frame, x, y), cost, value, plot_px, font_px)
     figure = canvas(f"{value.label} against {cost.noun}", _pareto_subtitle(frame, rows, cost, value))
     # Indices into the whole frame, so that a model looks the same in every figure, whatever was measured.
     models = sorted(set(zip(frame["model"], frame["backbone"], strict=True)))
@@ -51,8 +63,7 @@ def pareto(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> go.Figure:
         color = SERIES[index % len(SERIES)]
         symbol = SYMBOLS[(index + len(models) * settings.index(setting)) % len(SYMBOLS)]
         for on_front, part in group.groupby("on_front"):
-            labelled = bool(on_front) or len(rows) <= MAX_LABELLED
-            trace = _markers(part, cost, value, color, symbol, on_front=bool(on_front), labelled=labelled)
+            trace = _markers(part, cost, value, color, symbol, on_front=bool(on_front))
             # Plotly interprets names as HTML, and text of records is untrusted.
             figure.add_trace(trace.update(name=html.escape(str(series)), legendgroup=str(series)))
         # groupby sorts False before True, so the last trace is the one on the front, if there is one.
@@ -79,18 +90,16 @@ def pareto(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> go.Figure:
     return figure
 
 
-def _markers(
-    rows: pd.DataFrame, cost: Metric, value: Metric, color: str, symbol: str, *, on_front: bool, labelled: bool
-) -> go.Scatter:
+def _markers(rows: pd.DataFrame, cost: Metric, value: Metric, color: str, symbol: str, *, on_front: bool) -> go.Scatter:
     x, y = rows[cost.name] * cost.scale, rows[value.name] * value.scale
-    disturbed = _is_disturbed(rows, cost, value)
-    side = "right" if cost.better == "lower" else "left"  # away from the line of the front
+    disturbed = _is_disturbed(rows)
+    labelled = bool((rows["text"] != "").any())
     return go.Scatter(
         x=x.tolist(),
         y=y.tolist(),
         mode="markers+text" if labelled else "markers",
-        text=_sparse_labels(rows, cost) if labelled else None,
-        textposition=f"bottom {side}",
+        text=rows["text"].map(html.escape).tolist() if labelled else None,
+        textposition=rows["place"].tolist() if labelled else None,
         textfont={"size": 12, "color": MUTED},
         cliponaxis=False,
         marker={
@@ -110,8 +119,8 @@ def _markers(
 
 
 def _spread(rows: pd.DataFrame, m: Metric, color: str) -> dict[str, Any] | None:
-    """Error bars: percentiles of the repeated measurement if the metric has them, else the deviation over seeds."""
-    if m.interval:
+    """Error bars: the 95 % interval of the measurement if the metric has one, else the deviation over seeds."""
+    if m.interval and rows[list(m.interval)].notna().any(axis=None):
         above, below = rows[m.interval[1]] - rows[m.name], rows[m.name] - rows[m.interval[0]]
     else:
         above = below = rows[f"{m.name}_sd"]
@@ -140,16 +149,22 @@ def _front_line(rows: pd.DataFrame, cost: Metric, value: Metric, name: str) -> g
     )
 
 
-def _sparse_labels(rows: pd.DataFrame, cost: Metric) -> list[str]:
-    """Labels of the markers; a label that would overlap that of its left neighbour is empty."""
-    reach = max(np.ptp(rows[cost.name]), 1e-12) * 0.08
-    texts, last = [], -np.inf
-    for position, label in zip(rows[cost.name], rows["label"], strict=True):
-        fits = abs(position - last) >= reach
-        # Two parts at most; the hover text has all of them.
-        texts.append(html.escape(" · ".join(label.split(" · ")[:2])) if fits else "")
-        last = position if fits else last
-    return texts
+def _with_labels(
+    rows: pd.DataFrame, cost: Metric, value: Metric, plot_px: tuple[float, float], font_px: float
+) -> pd.DataFrame:
+    """The rows with the columns text and place: labels of the front, and of all configurations if they are few."""
+    rows = rows.assign(text="", place="bottom right")
+    labelled = rows[rows["on_front"] | (len(rows) <= MAX_LABELLED)].head(MAX_PLACED)
+    placed = place_labels(
+        labelled[cost.name].to_numpy(float),
+        labelled[value.name].to_numpy(float),
+        labelled["label"].tolist(),
+        labelled["on_front"].to_numpy(bool),
+        plot_px,
+        font_px,
+    )
+    rows.loc[labelled.index, ["text", "place"]] = pd.DataFrame(placed, labelled.index, ["text", "place"])
+    return rows
 
 
 def _hover(row: dict[Hashable, Any], cost: Metric, value: Metric) -> str:
@@ -158,13 +173,13 @@ def _hover(row: dict[Hashable, Any], cost: Metric, value: Metric) -> str:
         spread = ""
         if m.interval and pd.notna(row[m.interval[0]]):
             low, high = (m.format(row[column]) for column in m.interval)
-            spread = f" [p10 {low}, p90 {high}]"
+            spread = f" [{low} to {high}]"
         elif row["n"] > 1 and row[f"{m.name}_sd"] > 1e-6 * abs(row[m.name]):
             spread = f" ± {m.format(row[f'{m.name}_sd'])}"
         lines.append(f"{m.title} <b>{m.format(row[m.name])}</b>{spread}")
-    if (cost.timed or value.timed) and row["busy_cores"] > MAX_BUSY_CORES:
-        programs = f": {html.escape(row['co_running'])}" if isinstance(row["co_running"], str) else ""
-        lines.append(f"measured while other processes used {row['busy_cores']:.1f} cores{programs}")
+    if row["timing_status"] != "ok":
+        reason = f": {html.escape(row['timing_reason'])}" if isinstance(row["timing_reason"], str) else ""
+        lines.append(f"time is {row['timing_status'].replace('_', ' ')}, not eligible for the front{reason}")
     return "<br>".join([*lines, seeds_text(row["n"], row["n"]), "<i>click for details of the run</i>"])
 
 
@@ -172,18 +187,15 @@ def _pareto_subtitle(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, valu
     parts = [f"{int(rows['on_front'].sum())} of {len(rows)} configurations on the front"]
     if len(rows):
         parts.append(seeds_text(rows["n"].min(), rows["n"].max()))
-    bars = [f"{m.noun} p10 to p90 of the timed calls" for m in (cost, value) if m.interval]
+    bars = [f"{m.noun} 95 % interval of the measurement" for m in (cost, value) if m.interval]
     bars += [f"{m.label} ± sd over seeds" for m in (cost, value) if not m.interval and _varies(rows, m)]
     if len(rows) and bars:
         parts.append("bars: " + ", ".join(bars))
     settings = rows["setting"].nunique()
     if settings > 1:
         parts.append(f"{settings} settings that cannot be compared, one front each")
-    if disturbed := int(_is_disturbed(rows, cost, value).sum()):
-        parts.append(
-            f"hollow: measured while other processes used more than {MAX_BUSY_CORES:g} cores "
-            f"({disturbed} of {len(rows)})"
-        )
+    if left_out := describe_left_out(rows):
+        parts.append(f"hollow: {left_out}")
     counts = frame.drop_duplicates("run_id")["status"].value_counts()
     parts += [
         f"{counts[status]} {status} run{'s' if counts[status] > 1 else ''} not shown"
@@ -193,12 +205,20 @@ def _pareto_subtitle(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, valu
     return "; ".join(parts)
 
 
-def _is_disturbed(rows: pd.DataFrame, cost: Metric, value: Metric) -> pd.Series:
-    """Whether each row has a time that was measured while other processes used the machine."""
-    return (rows["busy_cores"] > MAX_BUSY_CORES) & (cost.timed or value.timed)
+def _is_disturbed(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row has a time that may not enter the front."""
+    return rows["timing_status"] != "ok"
 
 
 CARDS = (
-    FigureCard(name="gflops", place=10, build=lambda frame, curves: pareto(frame, "gflops")),
-    FigureCard(name="latency", place=20, build=lambda frame, curves: pareto(frame, "latency_ms")),
+    FigureCard(
+        name="gflops", place=10, build=lambda tables: pareto(tables.frame, "gflops"), axes=("gflops", "ap"), wide=True
+    ),
+    FigureCard(
+        name="latency",
+        place=20,
+        build=lambda tables: pareto(tables.frame, "latency_ms"),
+        axes=("latency_ms", "ap"),
+        hide_if_empty=True,
+    ),
 )

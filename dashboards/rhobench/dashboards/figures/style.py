@@ -6,7 +6,11 @@ theme; ``DARK`` maps each of them to its counterpart in the dark theme.
 
 from __future__ import annotations
 
+from typing import Any
+
 import plotly.graph_objects as go
+
+from rhobench.config.metrics import Metric
 
 INK, MUTED, GRID, SURFACE = "#1c2431", "#5b6676", "#e4e9ef", "#ffffff"
 
@@ -29,13 +33,59 @@ DARK = {
 }
 """Colour of the dark theme by colour of the light theme."""
 
+PARTS = ("#1f77c9", "#8a6d00", "#b0559b", "#c2570c", "#5b6676", "#0f8a6a", "#6a45b0", "#a23b8f", "#1c2431")
+"""Colours of the parts of a model, in the order of the forward pass."""
+
+HEAT = [[0, "#e8f1fa"], [0.5, "#74add1"], [1, "#1f4e8c"]]
+"""Scale of heat maps from low to high; it differs in lightness, so that it can be read without colours."""
+
+TRAINED_AT = "#d07a00"
+"""Outline of the cells at the rho of the training."""
+
 FONT = "Inter, 'Segoe UI', system-ui, -apple-system, Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
-def canvas(title: str, subtitle: str) -> go.Figure:
+OPTIONS: dict[str, Any] = {
+    "displaylogo": False,
+    "modeBarButtons": [["zoom2d", "pan2d", "resetScale2d"]],
+    "plotlyServerURL": "",
+    "responsive": True,
+}
+"""Options of Plotly for every display of a figure: no button offers to send it to a cloud service."""
+
+
+class Figure(go.Figure):
+    """A figure that is displayed with ``OPTIONS``, in a notebook as well as in a browser."""
+
+    def show(self, *args: Any, **options: Any) -> Any:
+        """Show the figure as ``plotly.graph_objects.Figure.show`` does."""
+        return super().show(*args, **_with_options(options))
+
+    def to_html(self, *args: Any, **options: Any) -> str:
+        """HTML as of ``plotly.graph_objects.Figure.to_html``."""
+        return super().to_html(*args, **_with_options(options))
+
+    def write_html(self, *args: Any, **options: Any) -> None:
+        """Write HTML as ``plotly.graph_objects.Figure.write_html`` does."""
+        super().write_html(*args, **_with_options(options))
+
+    def _repr_mimebundle_(
+        self, include: Any = None, exclude: Any = None, validate: bool = True, **options: Any
+    ) -> dict[str, Any]:
+        return super()._repr_mimebundle_(include, exclude, validate, **_with_options(options))
+
+    def _ipython_display_(self) -> None:
+        self.show()
+
+
+def _with_options(given: dict[str, Any]) -> dict[str, Any]:
+    return given | {"config": OPTIONS | (given.get("config") or {})}
+
+
+def canvas(title: str, subtitle: str) -> Figure:
     """An empty figure in the common look."""
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "title": {"standoff": 10}, "automargin": True}
-    return go.Figure(
+    return Figure(
         layout={
             "template": "none",
             "height": 460,
@@ -70,6 +120,23 @@ def show_empty(figure: go.Figure, text: str) -> None:
     figure.add_annotation(text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"color": MUTED})
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
+
+
+def translucent(color: str) -> str:
+    """A colour with an opacity of a sixth, for areas under lines."""
+    # The dark theme replaces colours of the form "#rrggbb"; a translucent one suits both themes.
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.17)"
+
+
+def interval_words(m: Metric) -> str:
+    """What the interval columns of a metric hold: "10th to 90th percentile of the timed calls"; empty without them."""
+    if m.interval is None:
+        return ""
+    percentiles = [part[1:] for name in m.interval for part in name.split("_") if part[0] == "p" and part[1:].isdigit()]
+    if len(percentiles) == 2:
+        return f"p{percentiles[0]} to p{percentiles[1]} of the timed calls"
+    return "95 % interval of the median" if m.timed else "95 % interval over images"
 
 
 def seeds_text(fewest: int, most: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -69,4 +70,18 @@ def _row(cells: Mapping[str, str]) -> PublishedRow:
 TABLES: Mapping[str, Callable[[], list[PublishedRow]]] = {"table1": table1}
 """Functions that read the published tables, by name on the command line."""
 
-__all__ = ["FIRST_IMAGES", "TABLES", "PublishedRow", "table1"]
+
+class PublishedTableError(ValueError):
+    """A published table that does not exist."""
+
+
+def published_rows(name: str) -> list[PublishedRow]:
+    """Return the rows of a published table; PublishedTableError, with the closest name, if there is none."""
+    if name not in TABLES:
+        near = difflib.get_close_matches(name, TABLES, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Choose one of {', '.join(TABLES)}."
+        raise PublishedTableError(f"There is no published table {name!r}. {hint}")
+    return TABLES[name]()
+
+
+__all__ = ["FIRST_IMAGES", "TABLES", "PublishedRow", "PublishedTableError", "published_rows", "table1"]

@@ -1,6 +1,5 @@
 """Validation of a data set before training and evaluation."""
 
-from rhobench.data.check.dataset import Depth, check_dataset, require_valid
-from rhobench.data.check.problem import Problem
+from rhobench.data.check.dataset import Depth, check_dataset, check_source
 
-__all__ = ["Depth", "Problem", "check_dataset", "require_valid"]
+__all__ = ["Depth", "check_dataset", "check_source"]

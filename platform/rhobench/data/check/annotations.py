@@ -1,18 +1,15 @@
-"""Checks of the annotation file of a split, without opening an image."""
+"""Checks of the annotations of a split, without opening an image."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rhobench.data.check.problem import Problem, error, note, warning
+from rhobench.data.check.boxes import check_boxes
 from rhobench.data.masks import SegmentationError, encode_segmentation
-
-TOLERATED_PX = 1.0
-"""Pixels by which a box may exceed its image, since annotation tools round; it is clipped then."""
+from rhobench.data.problem import Problem, counted, error, listed, note, warning
 
 FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "categories": {"id": int, "name": str},
@@ -43,34 +40,49 @@ def check_fields(file: Path, content: Any) -> Iterator[Problem]:
             continue
         if not records:
             yield error(f'{file}: "{section}" is empty, so there is nothing to train or evaluate on.')
-        for number, record in enumerate(records):
-            for field, kind in fields.items():
-                if not isinstance(record, dict) or field not in record:
-                    yield error(f'{file}: {section}[{number}] has no "{field}"; add it to every record.')
-                # True and False are instances of int, too.
-                elif not isinstance(record[field], kind) or isinstance(record[field], bool):
-                    value = record[field]
-                    yield error(f'{file}: {section}[{number}] has "{field}" = {value!r}, which has the wrong type.')
+        for field, kind in fields.items():
+            yield from _check_field(file, section, records, field, kind)
+
+
+def _check_field(
+    file: Path, section: str, records: list[Any], field: str, kind: type | tuple[type, ...]
+) -> Iterator[Problem]:
+    missing = [number for number, r in enumerate(records) if not isinstance(r, dict) or field not in r]
+    # True and False are instances of int, too.
+    wrong = [
+        (number, r[field])
+        for number, r in enumerate(records)
+        if isinstance(r, dict) and field in r and (not isinstance(r[field], kind) or isinstance(r[field], bool))
+    ]
+    total = f"of {len(records):,} {section}"
+    if missing:
+        named = listed(missing, lambda number: f"{section}[{number}]")
+        yield error(f'{file}: {len(missing):,} {total} have no "{field}": {named}; add it to every record.')
+    if wrong:
+        named = listed(wrong, lambda entry: f"{section}[{entry[0]}] = {entry[1]!r:.40}")
+        yield error(f'{file}: {len(wrong):,} {total} have a "{field}" of the wrong type: {named}; correct them.')
 
 
 def check_content(
     file: Path, content: dict[str, Any], folder: Path, num_queries: int, *, masks: bool = False
 ) -> Iterator[Problem]:
-    """Check the values in an annotation file that has every required field.
+    """Check the values of annotations that have every required field.
 
     Args:
         file: annotation file.
-        content: parsed annotation file; with ``masks`` including the segmentations.
+        content: its content; with ``masks`` including the segmentations.
         folder: folder of the images.
         num_queries: number of object queries of the model.
         masks: whether the model has a mask head.
     """
     for section in FIELDS:
-        for repeated, times in Counter(record["id"] for record in content[section]).items():
-            if times > 1:
-                yield error(f"{file}: {times} {section} have the id {repeated}; every id must be unique.")
+        ids = Counter(record["id"] for record in content[section])
+        if repeated := [number for number, times in ids.items() if times > 1]:
+            named = listed([f"{number} ({ids[number]} times)" for number in repeated])
+            yield error(f"{file}: {len(repeated):,} ids of {section} are repeated: {named}; every id must be unique.")
     yield from _check_images(file, content, folder)
-    yield from _check_annotations(file, content)
+    yield from _check_references(file, content)
+    yield from check_boxes(file, content)
     yield from _check_category_ids(file, content)
     yield from _check_objects(file, content, num_queries)
     if masks:
@@ -81,33 +93,37 @@ def _check_images(file: Path, content: dict[str, Any], folder: Path) -> Iterator
     if not folder.is_dir():
         yield error(f"{folder} is missing; put the images there, or into a folder images/ next to annotations/.")
         return
-    for image in content["images"]:
-        if not (folder / image["file_name"]).is_file():
-            yield error(
-                f"{file}: image {image['id']} has no file {folder / image['file_name']}; "
-                f"add it or remove the image from the annotations."
-            )
-        if image["width"] <= 0 or image["height"] <= 0:
-            yield error(
-                f"{file}: image {image['id']} is {image['width']} x {image['height']} pixels; correct its size."
-            )
+    images = content["images"]
+    absent = [image for image in images if not (folder / image["file_name"]).is_file()]
+    if absent:
+        named = listed(absent, lambda image: f"image {image['id']} has no file {folder / image['file_name']}")
+        guess = " None of the files is there, so the folder is probably another one." * (len(absent) == len(images) > 1)
+        yield error(
+            f"{file}: {counted(len(absent), 'image')} without a file: {named}; add the files or remove the images from "
+            f"the annotations.{guess}"
+        )
+    missing = {image["id"] for image in absent}
+    flat = [i for i in images if (i["width"] <= 0 or i["height"] <= 0) and i["id"] not in missing]
+    if flat:
+        named = listed(flat, lambda image: f"image {image['id']} is {image['width']} x {image['height']} pixels")
+        yield error(
+            f"{file}: {counted(len(flat), 'image')} without a size: {named}; correct it, or the file if it cannot be "
+            "read."
+        )
 
 
-def _check_annotations(file: Path, content: dict[str, Any]) -> Iterator[Problem]:
-    images = {image["id"]: image for image in content["images"]}
-    category_ids = {category["id"] for category in content["categories"]}
-    for annotation in content["annotations"]:
-        where = f"{file}: annotation {annotation['id']}"
-        if annotation["id"] == 0:
-            yield warning(f"{where}: COCO's evaluation reads the id 0 as 'not matched'; number annotations from 1.")
-        if annotation["category_id"] not in category_ids:
-            yield error(f'{where} has the unknown category {annotation["category_id"]}; add it to "categories".')
-        if annotation["image_id"] not in images:
+def _check_references(file: Path, content: dict[str, Any]) -> Iterator[Problem]:
+    annotations = content["annotations"]
+    for section, field in (("images", "image_id"), ("categories", "category_id")):
+        known, what = {record["id"] for record in content[section]}, field.removesuffix("_id")
+        if unknown := [annotation for annotation in annotations if annotation[field] not in known]:
+            named = listed([f"annotation {a['id']} ({what} {a[field]})" for a in unknown])
             yield error(
-                f"{where} has the unknown image {annotation['image_id']}; add the image or remove the annotation."
+                f"{file}: {counted(len(unknown), 'annotation')} of an unknown {what}: {named}; "
+                f'add it to "{section}" or remove the annotations.'
             )
-        else:
-            yield from _check_box(where, annotation, images[annotation["image_id"]])
+    if any(annotation["id"] == 0 for annotation in annotations):
+        yield note(f"{file}: an annotation has the id 0, which other evaluations than ours read as 'not matched'.")
 
 
 def _check_category_ids(file: Path, content: dict[str, Any]) -> Iterator[Problem]:
@@ -119,78 +135,62 @@ def _check_category_ids(file: Path, content: dict[str, Any]) -> Iterator[Problem
             f"{file}: category ids run from {first} to {last} with gaps, the first at {gap}; "
             f"labels are numbered 0 to {len(names) - 1}, and predictions are written with the ids of the file."
         )
-    used = {annotation["category_id"] for annotation in content["annotations"]}
-    unused = [names[category_id] for category_id in sorted(set(names) - used)]
-    if unused:
-        yield note(
-            f"{file}: no object has the category {_first_three(unused)}; AP is averaged over the other categories."
-        )
+    if twice := [name for name, times in Counter(names.values()).items() if times > 1]:
+        yield warning(f"{file}: several categories have the same name: {listed(twice)}; they are trained as different.")
 
 
 def _check_objects(file: Path, content: dict[str, Any], num_queries: int) -> Iterator[Problem]:
     """Check the number of objects in each image."""
     objects = Counter(a["image_id"] for a in content["annotations"] if not a["iscrowd"])
     crowds = {a["image_id"] for a in content["annotations"] if a["iscrowd"]}
+    if crowds and not objects:
+        yield error(
+            f"{file}: all {len(content['annotations']):,} annotations are crowds, so there is nothing to learn and "
+            "nothing to evaluate; set iscrowd to 0 where an annotation is a single object."
+        )
+        return
     images = content["images"]
-    empty = [_describe_image(image) for image in images if image["id"] not in objects and image["id"] not in crowds]
+    empty = [image for image in images if image["id"] not in objects and image["id"] not in crowds]
     if empty:
-        yield note(f"{file}: images without objects: {_first_three(empty)}; training uses them as background.")
-    crowded = [_describe_image(image) for image in images if image["id"] not in objects and image["id"] in crowds]
+        named = listed(empty, _describe_image)
+        yield note(
+            f"{file}: {counted(len(empty), 'image')} without objects: {named}; training uses them as background."
+        )
+    crowded = [image for image in images if image["id"] not in objects and image["id"] in crowds]
     if crowded:
         yield warning(
-            f"{file}: images that contain only crowds: {_first_three(crowded)}; training skips crowds and would treat "
-            f"these images as empty, so annotate single objects or remove the images."
+            f"{file}: {counted(len(crowded), 'image')} with nothing but crowds: {listed(crowded, _describe_image)}; "
+            "training skips crowds and would treat these images as empty, so annotate single objects or remove the "
+            "images."
         )
     full = sorted((i for i in images if objects[i["id"]] > num_queries), key=lambda i: -objects[i["id"]])
     if full:
         most = objects[full[0]["id"]]
-        named = [f"{_describe_image(image)} with {objects[image['id']]}" for image in full]
+        named = listed(full, lambda image: f"{_describe_image(image)} with {objects[image['id']]}")
         yield warning(
-            f"{file}: images with more objects than the {num_queries} queries of the model: {_first_three(named)}; "
-            f"the model cannot find all of them, so set model.num_queries to {most} or more."
+            f"{file}: {counted(len(full), 'image')} with more objects than the {num_queries} queries of the model: "
+            f"{named}; the model cannot find all of them, so set model.num_queries to {most} or more."
         )
 
 
 def _check_segmentations(file: Path, content: dict[str, Any]) -> Iterator[Problem]:
     """Check the segmentations of objects, and those of crowds, which only evaluation reads."""
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    wrong = list[str]()
     for annotation in content["annotations"]:
         if annotation["image_id"] not in sizes:
-            continue  # reported by _check_annotations
+            continue  # reported by _check_references
         try:
             encode_segmentation(annotation.get("segmentation"), *sizes[annotation["image_id"]])
         except SegmentationError as reason:
-            yield error(
-                f"{file}: the segmentation of annotation {annotation['id']} (image {annotation['image_id']}) {reason}; "
-                "a model with masks needs one for every object. Correct it, or omit --masks and model.mask_head."
-            )
+            where = f"annotation {annotation['id']} (image {annotation['image_id']})"
+            wrong.append(f"the segmentation of {where} {reason}")
+    if wrong:
+        yield error(
+            f"{file}: {counted(len(wrong), 'segmentation')} of no use: {listed(wrong)}; a model with masks needs one "
+            "for every object. Correct them, or omit --masks and model.mask_head."
+        )
 
 
 def _describe_image(image: dict[str, Any]) -> str:
     return f"{image['id']} ({image['file_name']})"
-
-
-def _first_three(items: Sequence[object]) -> str:
-    """Join the first three items, and count the others."""
-    more = f" and {len(items) - 3:,} more" if len(items) > 3 else ""
-    return ", ".join(map(str, items[:3])) + more
-
-
-def _check_box(where: str, annotation: dict[str, Any], image: dict[str, Any]) -> Iterator[Problem]:
-    where = f"{where} of image {image['id']} ({image['file_name']})"
-    box, area = annotation["bbox"], annotation["area"]
-    # Python's JSON parser accepts NaN and Infinity.
-    if len(box) != 4 or not all(isinstance(number, int | float) and math.isfinite(number) for number in (*box, area)):
-        yield error(
-            f"{where} has the box {box} and the area {area}; write x, y, width, height and area as finite numbers."
-        )
-        return
-    x, y, width, height = box
-    outside = max(-x, -y, x + width - image["width"], y + height - image["height"])
-    if outside > TOLERATED_PX:
-        yield error(
-            f"{where}: box {box} exceeds the {image['width']} x {image['height']} image by {outside:g} px; "
-            f"clip it, or check that it is x, y, width, height in pixels."
-        )
-    elif width <= 0 or height <= 0:
-        yield warning(f"{where}: box {box} has no area; training drops it, and evaluation counts it as missed.")

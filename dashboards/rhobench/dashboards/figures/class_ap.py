@@ -1,0 +1,74 @@
+"""The figure of AP by class: where a configuration gains and loses."""
+
+from __future__ import annotations
+
+import html
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from rhobench.dashboards.figures.card import FigureCard
+from rhobench.dashboards.figures.style import HEAT, canvas, show_empty
+from rhobench.results import by_configuration
+
+DENSE = -1.0
+"""Stands for the rho of a dense encoder in an index, where NaN cannot be looked up."""
+
+MAX_COLUMNS = 10
+"""Number of configurations that have a column."""
+
+ROW_PX = 18
+"""Height of a row in pixels."""
+
+
+def class_ap(frame: pd.DataFrame, breakdown: pd.DataFrame) -> go.Figure:
+    """Heat map of AP by class (rows) and configuration (columns, cheapest first).
+
+    Args:
+        frame: rows of ``Store.frame()``.
+        breakdown: rows of ``Tables.breakdown``.
+    """
+    figure = canvas("AP by class", "configurations of the front first, then the best others; cheapest at the left")
+    classes = breakdown[breakdown["kind"] == "class"]
+    classes = classes.assign(rho_infer=classes["rho_infer"].fillna(DENSE)).set_index(["run_id", "rho_infer"])
+    rows = by_configuration(frame)
+    rows = rows[[run[0] in classes.index.get_level_values(0) for run in rows["run_ids"]]]
+    if rows.empty:
+        show_empty(figure, "No run has AP by class yet.")
+        return figure
+    best = rows.sort_values(["on_front", "ap"], ascending=False, kind="stable").head(MAX_COLUMNS)
+    best = best.sort_values("gflops", kind="stable")
+    columns = [
+        classes.loc[[key]].set_index("name")["value"]
+        for key in zip(best["run_ids"].str[0], best["rho_infer"].fillna(DENSE), strict=True)
+    ]
+    table = pd.concat(columns, axis=1, keys=range(len(columns))) * 100
+    table = table.loc[table.mean(axis=1).sort_values(kind="stable").index]
+    labels = best["label"].map(lambda text: html.escape(text if len(text) <= 24 else f"{text[:21]}..."))
+    again = labels.groupby(labels).cumcount()
+    names = [label if k == 0 else f"{label} ({k + 1})" for label, k in zip(labels, again, strict=True)]
+    figure.add_trace(
+        go.Heatmap(
+            z=[[None if pd.isna(cell) else cell for cell in row] for row in table.to_numpy()],
+            x=names,
+            y=[html.escape(str(name)) for name in table.index],
+            colorscale=HEAT,
+            xgap=1,
+            ygap=1,
+            texttemplate="%{z:.0f}" if len(table) <= 30 else None,
+            colorbar={"title": {"text": "AP"}, "thickness": 12, "outlinewidth": 0},
+            hovertemplate="%{y}, %{x}: AP <b>%{z:.1f}</b><extra></extra>",
+            hoverongaps=False,
+        )
+    )
+    figure.update_layout(height=max(460, 170 + ROW_PX * len(table)))
+    figure.update_xaxes(type="category", showgrid=False)
+    figure.update_yaxes(type="category", showgrid=False, dtick=1)
+    return figure
+
+
+CARDS = (
+    FigureCard(
+        name="classes", place=70, build=lambda tables: class_ap(tables.frame, tables.breakdown), hide_if_empty=True
+    ),
+)

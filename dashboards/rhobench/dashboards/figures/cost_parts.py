@@ -1,0 +1,74 @@
+"""The figure of cost by part: which part of the model the operations are spent in."""
+
+from __future__ import annotations
+
+import html
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from rhobench.dashboards.figures.card import FigureCard
+from rhobench.dashboards.figures.style import PARTS, SURFACE, canvas, show_empty
+from rhobench.results import configuration_labels
+
+MAX_BARS = 12
+"""Number of configurations that have a bar."""
+
+ORDER = ("backbone", "projections", "scorer", "encoder", "query selection", "decoder", "heads", "masks", "other")
+"""Order of the parts in a bar: that of the forward pass."""
+
+
+def cost_parts(frame: pd.DataFrame, breakdown: pd.DataFrame) -> go.Figure:
+    """Draw the GFLOPs of each configuration as a bar that is divided into the parts of the model.
+
+    Args:
+        frame: rows of ``Store.frame()``.
+        breakdown: rows of ``Tables.breakdown``.
+    """
+    figure = canvas("Cost by part", "GFLOPs per image; one bar per configuration, cheapest first")
+    parts = breakdown[breakdown["kind"] == "part"]
+    rows = frame.assign(label=configuration_labels(frame)).drop_duplicates(["configuration", "rho_infer"])
+    rows = rows[rows["run_id"].isin(parts["run_id"])].sort_values("gflops", kind="stable")
+    if rows.empty:
+        show_empty(figure, "No run has GFLOPs by part yet.")
+        return figure
+    if len(rows) > MAX_BARS:
+        rows = rows.iloc[[round(i * (len(rows) - 1) / (MAX_BARS - 1)) for i in range(MAX_BARS)]]
+    # Text, because NaN, the rho of a dense encoder, cannot be looked up
+    values = parts.assign(rho_infer=parts["rho_infer"].astype(str)).set_index(["run_id", "rho_infer", "name"])["value"]
+    names = _bar_names(rows)
+    for i, part in enumerate([*ORDER, *sorted(set(parts["name"]) - set(ORDER))]):
+        shares = [
+            values.get((run, rho, part)) for run, rho in zip(rows["run_id"], rows["rho_infer"].astype(str), strict=True)
+        ]
+        if any(shares):
+            figure.add_trace(
+                go.Bar(
+                    y=names,
+                    x=shares,
+                    orientation="h",
+                    name=html.escape(part),
+                    marker={"color": PARTS[i % len(PARTS)], "line": {"width": 1, "color": SURFACE}},
+                    customdata=[[run] for run in rows["run_id"]],
+                    hovertemplate=f"<b>%{{y}}</b><br>{html.escape(part)} %{{x:.3g}} GFLOPs<extra></extra>",
+                )
+            )
+    figure.update_layout(barmode="stack", bargap=0.35, legend_traceorder="normal")
+    figure.update_xaxes(title_text="GFLOPs (per image)")
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure
+
+
+def _bar_names(rows: pd.DataFrame) -> list[str]:
+    """Short names, made different where they are equal, because bars of one name would be one bar."""
+    prefix = rows["backbone"] + " · " if rows["backbone"].nunique() > 1 else ""
+    names = (prefix + rows["label"]).map(lambda name: name if len(name) <= 36 else f"{name[:33]}...")
+    again = names.groupby(names).cumcount()
+    return [html.escape(name if k == 0 else f"{name} ({k + 1})") for name, k in zip(names, again, strict=True)]
+
+
+CARDS = (
+    FigureCard(
+        name="parts", place=25, build=lambda tables: cost_parts(tables.frame, tables.breakdown), hide_if_empty=True
+    ),
+)

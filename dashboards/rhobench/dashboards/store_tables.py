@@ -1,0 +1,38 @@
+"""Reading of everything that the figures take from a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from rhobench.dashboards.figures.card import Tables
+from rhobench.results import Record, Store
+
+MAX_TIMED = 24
+"""Number of runs whose timed calls are read: the fastest ones."""
+
+_NO_BREAKDOWN = ["run_id", "rho_infer", "kind", "name", "value"]
+
+
+def read_tables(store: Store, records: list[Record]) -> Tables:
+    """The tables of a store whose ``records`` have been read just before."""
+    frame = store.frame()
+    # In this order, because curves() replaces the problems of the store.
+    curves = store.curves()
+    fastest = frame[frame["latency_ms"].notna()].sort_values("latency_ms")["run_id"].drop_duplicates()
+    calls = store.timed_calls(fastest.head(MAX_TIMED).tolist())
+    return Tables(frame=frame, curves=curves, breakdown=_breakdown(records), calls=calls)
+
+
+def _breakdown(records: list[Record]) -> pd.DataFrame:
+    return pd.DataFrame(list(_breakdown_rows(records)), columns=_NO_BREAKDOWN)
+
+
+def _breakdown_rows(records: list[Record]) -> Iterator[tuple[Any, ...]]:
+    for record in records:
+        for point in record.points:
+            for kind, values in (("class", point.ap_by_class), ("part", point.gflops_by_part)):
+                for name, value in values.items():
+                    yield record.run_id, point.rho, kind, name, value

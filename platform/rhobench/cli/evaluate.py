@@ -1,0 +1,89 @@
+"""``rhobench evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rhobench.cli.options import ArtifactArgument, AsJson
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from rhobench.inference.evaluate import ArtifactEvaluation
+
+
+def evaluate(
+    artifact: ArtifactArgument,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Data set in COCO format.")],
+    split: Annotated[str, typer.Option(help="Split: annotations/instances_SPLIT.json.")] = "val",
+    rho: Annotated[float | None, typer.Option(help="Share of the tokens to update. Default: as trained.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the detections as COCO results.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a model on a data set: all COCO numbers, by class and size, with 95 % intervals over images."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from rhobench.inference.evaluate import evaluate_artifact
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("evaluating", total=None)
+        done = evaluate_artifact(
+            artifact, data, split, rho, lambda finished, total: progress.update(task, completed=finished, total=total)
+        )
+    console = Console(highlight=False)
+    share = "dense encoder" if done.rho is None else f"ρ {done.rho:g}"
+    console.print(f"{done.num_images} images of {done.annotations}, {share}, {len(done.detections):,} detections")
+    console.print(_stats(done))
+    console.print(_classes(done))
+    if out is not None:
+        done.write_detections(out)
+        print(out)
+    if as_json:
+        print(json.dumps(done.as_dict()))
+
+
+def _stats(done: ArtifactEvaluation) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    from rhobench.config.metrics import METRICS
+    from rhobench.inference.evaluate import STATS, value_text
+
+    by_place = {(m.coco.iou_type, m.coco.index): m.name for m in METRICS.values() if m.coco}
+    table = Table(box=box.SIMPLE_HEAD, caption="in brackets: 95 % over images", caption_justify="left")
+    table.add_column("")
+    kinds = done.accuracy.stats
+    for kind in kinds:
+        table.add_column("masks" if kind == "segm" else "boxes", justify="right")
+    values = done.accuracy.metrics | done.bounds
+    for index, label in enumerate(STATS):
+        cells = []
+        for kind, stats in kinds.items():
+            name = by_place.get((kind, index))
+            cells.append(METRICS["ap"].format(stats[index]) if name is None else value_text(name, values))
+        table.add_row(label, *cells)
+    return table
+
+
+def _classes(done: ArtifactEvaluation) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from rhobench.config.metrics import METRICS
+    from rhobench.inference.evaluate import SIZES, value_text
+    from rhobench.results import printable
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("class")
+    for name in SIZES:
+        table.add_column(METRICS[name].label, justify="right")
+    for name, values in done.classes.items():
+        others = [METRICS[size].format(values[size]) for size in SIZES if size != "ap"]
+        table.add_row(escape(printable(name)), value_text("ap", values), *others)
+    return table

@@ -1,0 +1,103 @@
+"""The Pareto front of a store with its uncertainty, as a table for the terminal."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from rhobench.config.metrics import Metric, metric
+from rhobench.dashboards.tables import DISTURBED_MARK
+from rhobench.results import ENDED_EARLY, MAX_BUSY_CORES, printable
+
+MARKS = {"certain": "●", "within noise": "○"}
+"""Marks of configurations on the front."""
+
+
+def uncertain_front(frame: pd.DataFrame, rows: pd.DataFrame, x: str, y: str) -> Table:
+    """Table of all configurations in order of increasing cost, with how certain the front is.
+
+    "●": on the front for certain; "○": within noise. "~": not shown to differ from the best cheaper configuration. Each
+    setting (device, protocol, dataset) has its own front; if there are several, the model column names the setting.
+    Times that were measured while other processes used the machine are marked by "*".
+
+    Args:
+        frame: rows of ``Store.frame()``.
+        rows: ``with_uncertainty(by_configuration(frame, x, y), ...)``.
+        x: name of the cost metric.
+        y: name of the accuracy metric.
+    """
+    cost, value = metric(x), metric(y)
+    several = rows["series"].nunique() > 1
+    table = Table(
+        title=f"{value.label} against {cost.noun}"
+        + ("" if several or rows.empty else f" · {_shown(rows['series'][0])}"),
+        caption=_caption(frame, rows, x, y),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("")
+    table.add_column("configuration", overflow="fold")
+    if several:
+        table.add_column("model", overflow="fold")
+    table.add_column(f"{cost.title} {'↓' if cost.better == 'lower' else '↑'}", justify="right")
+    table.add_column("")
+    table.add_column(f"{value.title} {'↓' if value.better == 'lower' else '↑'}", justify="right")
+    ends = list(value.interval or ())
+    intervals = bool(ends) and bool(rows[ends].notna().all(axis=1).any())
+    if intervals:
+        table.add_column("interval", justify="right")
+    table.add_column("seeds", justify="right")
+    for row in rows.to_dict("records"):
+        disturbed = row["busy_cores"] > MAX_BUSY_CORES
+        marks = [DISTURBED_MARK if m.timed and disturbed else "" for m in (cost, value)]
+        spread = f" ± {value.format(row[f'{y}_sd'])}" if row["n"] > 1 else ""
+        on_front = MARKS.get(row["membership"], " ")
+        cells = [on_front, row["label"], *[row["series"]] * several, cost.format(row[x]) + marks[0]]
+        cells += ["~" if row["not_different"] else " ", value.format(row[y]) + spread + marks[1]]
+        if intervals:
+            cells.append(" to ".join(value.format(row[column]) for column in ends))
+        table.add_row(*map(_shown, (*cells, str(row["n"]))), style="bold" if row["membership"] == "certain" else "dim")
+    return table
+
+
+def _shown(text: object) -> str:
+    """Text of a record without control characters and without markup of rich."""
+    return escape(printable(text))
+
+
+def _caption(frame: pd.DataFrame, rows: pd.DataFrame, x: str, y: str) -> str:
+    cost, value = metric(x), metric(y)
+    status = frame.drop_duplicates("run_id")["status"]
+    unmeasured = len(status) - len({run for runs in rows["run_ids"] for run in runs})
+    parts = [_front_sentence(rows, value)]
+    for ended in ENDED_EARLY:
+        if count := int((status == ended).sum()):
+            parts.append(f"{count} {ended}")
+            unmeasured -= count
+    if unmeasured:
+        parts.append(f"{unmeasured} not measured")
+    if (cost.timed or value.timed) and (rows["busy_cores"] > MAX_BUSY_CORES).any():
+        parts.append(f"* measured while other processes used more than {MAX_BUSY_CORES:g} cores")
+    sentences = [", ".join(parts) + "."]
+    if rows["not_different"].any():
+        sentences.append("~ not shown to differ from the best cheaper configuration.")
+    covers = set(rows["interval_covers"].dropna())
+    if covers == {"images"}:
+        sentences.append("Intervals: 95 % over images, for these trained models and not for other seeds.")
+    elif covers:
+        sentences.append(f"Intervals: 95 % over {' or, for one seed, over '.join(sorted(covers, reverse=True))}.")
+    elif value.coco and len(rows):
+        sentences.append("No intervals: these runs were evaluated by a version that did not store matches.")
+    return " ".join(sentences)
+
+
+def _front_sentence(rows: pd.DataFrame, value: Metric) -> str:
+    count = f"{len(rows)} configurations"
+    if len(rows) > 1 and not rows["on_front"].any():
+        return f"No front: none of the {count} is shown to differ from another in {value.label}"
+    kinds = rows["membership"].value_counts()
+    noise = f", {MARKS['within noise']} {kinds['within noise']} within noise" if "within noise" in kinds else ""
+    return f"{MARKS['certain']} {kinds.get('certain', 0)} of {count} on the front{noise}"

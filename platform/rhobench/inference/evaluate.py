@@ -1,0 +1,164 @@
+"""Evaluation of an artifact on a COCO data set: every number that COCO defines, with intervals, by class and size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rhobench.config.metrics import METRICS
+from rhobench.data import Categories, CocoDetection, DatasetError, Flip, collate
+from rhobench.inference.predict import set_rho
+from rhobench.measure.accuracy import EVAL_BATCH, Accuracy, Detection, batch_detections, score
+from rhobench.measure.artifact import Artifact, ArtifactError, load_artifact
+from rhobench.statistics.evaluation import Evaluation, class_replicates
+from rhobench.statistics.interval import image_interval
+from rhobench.statistics.precision import average_precision, class_values
+
+STATS = (
+    *("AP", "AP50", "AP75", "AP small", "AP medium", "AP large"),
+    *("AR1", "AR10", "AR100", "AR small", "AR medium", "AR large"),
+)
+"""Names of the entries of ``COCOeval.stats``."""
+
+SIZES = {"ap": 0, "ap50": 1, "ap75": 2, "ap_s": 3, "ap_m": 4, "ap_l": 5}
+"""Values of each class, by their index in ``COCOeval.stats``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactEvaluation:
+    """The accuracy of an artifact on a split."""
+
+    artifact: Path
+    """The artifact."""
+    sha256: str
+    """Its hexadecimal SHA-256."""
+    rho: float | None
+    """Share of the tokens that were updated; None: the dense encoder."""
+    annotations: Path
+    """Annotation file of the split."""
+    num_images: int
+    """Number of images, all of the split."""
+    detections: list[Detection]
+    """All detections in the COCO result format."""
+    accuracy: Accuracy
+    """Values of pycocotools."""
+    bounds: dict[str, float | None]
+    """Ends of the 95 % intervals over images by column, such as ``ap_low``."""
+    classes: dict[str, dict[str, float | None]]
+    """Class -> values of ``SIZES`` with ``ap_low`` and ``ap_high``, in the order of the ids; None without objects."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The evaluation as ``--json`` prints it, without the detections."""
+        return {
+            "artifact": str(self.artifact),
+            "sha256": self.sha256,
+            "rho": self.rho,
+            "annotations": str(self.annotations),
+            "images": self.num_images,
+            "detections": len(self.detections),
+            "metrics": self.accuracy.metrics | self.bounds,
+            "stats": {kind: dict(zip(STATS, values, strict=True)) for kind, values in self.accuracy.stats.items()},
+            "classes": self.classes,
+        }
+
+    def write_detections(self, file: Path) -> None:
+        """Write the detections as a COCO result file."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(self.detections))
+
+
+def evaluate_artifact(
+    file: Path, data: Path, split: str, rho: float | None, on_image: Callable[[int, int], None]
+) -> ArtifactEvaluation:
+    """Evaluate an artifact on all images of a split, in fp32 and in the batches of the training.
+
+    Args:
+        file: the artifact.
+        data: folder of a COCO data set.
+        split: the part of the annotation file's name between "instances_" and ".json".
+        rho: share of the tokens to update, in (0, 1]; None: as trained.
+        on_image: called with the number of finished images and of all.
+
+    Raises:
+        ArtifactError: the file is no artifact, or detects other classes than the data set has.
+        DatasetError: the data set cannot be read.
+        ValueError: ``rho`` does not apply.
+    """
+    artifact = load_artifact(file)
+    set_rho(artifact, rho)
+    masks = artifact.config.model.mask_head
+    config = replace(artifact.config.data, dir=str(data), val_split=split)
+    images = CocoDetection(config, data, (split,), train=False, masks=masks)
+    if not len(images):
+        raise DatasetError(f"{images.annotation_files[0]} has no images to evaluate on.")
+    _require_same_classes(artifact, images.categories, images.annotation_files[0])
+    found = _detect(artifact, images, on_image)
+    accuracy = score(images.annotation_files[0], found, images.image_ids, masks=masks)
+    return ArtifactEvaluation(
+        artifact=file,
+        sha256=artifact.sha256,
+        rho=artifact.model.rho,
+        annotations=images.annotation_files[0],
+        num_images=len(images),
+        detections=found,
+        accuracy=accuracy,
+        bounds=Evaluation.of(accuracy.matches).bounds(accuracy.metrics),
+        classes=_classes(accuracy),
+    )
+
+
+@torch.inference_mode()
+def _detect(artifact: Artifact, images: CocoDetection, on_image: Callable[[int, int], None]) -> list[Detection]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = artifact.model.to(device)
+    found: list[Detection] = []
+    for start in range(0, len(images), EVAL_BATCH):
+        batch = collate([images[i, Flip.NONE] for i in range(start, min(start + EVAL_BATCH, len(images)))])
+        mask = None if batch.mask is None else batch.mask.to(device)
+        output = model(batch.images.to(device), mask)
+        found += batch_detections(output.prediction, batch.targets, images.categories, output.masks)
+        on_image(start + len(batch.targets), len(images))
+    return found
+
+
+def _require_same_classes(artifact: Artifact, categories: Categories, file: Path) -> None:
+    """Labels of the class head become category ids of the data set, so both must mean the same."""
+    if artifact.categories == categories:
+        return
+    trained, given = set(artifact.categories.names), set(categories.names)
+    if trained != given:
+        differing = (("model", sorted(trained - given)), ("data", sorted(given - trained)))
+        parts = [f"{', '.join(names[:5])} only in the {where}" for where, names in differing if names]
+        raise ArtifactError(f"{file} has other classes than the model was trained on: {'; '.join(parts)}.")
+    raise ArtifactError(f"{file} has the classes of the model under other ids: renumber its categories.")
+
+
+def _classes(accuracy: Accuracy) -> dict[str, dict[str, float | None]]:
+    matches = accuracy.matches["bbox"]
+    precisions = average_precision(matches)
+    values = {name: class_values(precisions, index) for name, index in SIZES.items()}
+    alone, replicates = class_replicates(matches)
+    classes: dict[str, dict[str, float | None]] = {}
+    for k, name in enumerate(matches.categories):
+        row: dict[str, float | None] = {m: _known(each[0, k]) for m, each in values.items() if each is not None}
+        interval = image_interval(float(alone[k]), replicates[:, k])
+        classes[name] = row | {"ap_low": _known(interval.low), "ap_high": _known(interval.high)}
+    return classes
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def value_text(name: str, values: dict[str, float | None]) -> str:
+    """A metric with its interval, such as "55.9 (53.9 to 57.8)"."""
+    m = METRICS[name]
+    ends = [values.get(column) for column in m.interval or ()]
+    text = m.format(values.get(name))
+    return text if None in ends or not ends else f"{text} ({' to '.join(m.format(end) for end in ends)})"

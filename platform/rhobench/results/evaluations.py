@@ -1,0 +1,48 @@
+"""The evaluations of runs in a store, from the files that their points name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from rhobench.results.files import StoreAccessError
+from rhobench.results.store import Store
+from rhobench.results.text import is_file_name, printable
+from rhobench.statistics.evaluation import Evaluation
+from rhobench.statistics.matches import MatchesError
+
+
+class Evaluations:
+    """Reads each evaluation of a store once."""
+
+    def __init__(self, store: Store, *, with_matches: bool = False) -> None:
+        """
+        Args:
+            store: a file of it that cannot be used is reported in its ``problems``.
+            with_matches: whether the matches are needed, beside the replicates.
+        """
+        self.store, self.with_matches = store, with_matches
+        self._read: dict[str, Evaluation | None] = {}
+
+    def of(self, row: Mapping[Any, Any]) -> Evaluation | None:
+        """Evaluation of a row of ``Store.frame()``; None: the point has none, or it cannot be read."""
+        name = row.get("matches_file")
+        if not isinstance(name, str) or pd.isna(name) or not is_file_name(name):
+            return None
+        path = f"runs/{row['run_id']}/{name}"
+        if path not in self._read:
+            self._read[path] = self._load(path)
+        return self._read[path]
+
+    def _load(self, path: str) -> Evaluation | None:
+        source = self.store.files.display_path(path)
+        try:
+            return Evaluation.from_bytes(self.store.files.read(path), with_matches=self.with_matches)
+        except MatchesError as error:
+            self.store.problems.append(f"{source} cannot be used: {printable(error)}. Evaluate the run again.")
+        except (OSError, StoreAccessError) as error:
+            reason = getattr(error, "strerror", None) or printable(error)
+            self.store.problems.append(f"{source} cannot be read: {reason}.")
+        return None

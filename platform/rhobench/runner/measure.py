@@ -1,0 +1,216 @@
+"""`rhobench measure`: measure trained models again, or at further points, and add the points to their records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from rhobench.config import ConfigError, RunConfig
+from rhobench.config.conversion import from_dict
+from rhobench.config.metrics import METRICS
+from rhobench.config.points import MeasureRequest, product_of_points
+from rhobench.config.protocols import Protocol
+from rhobench.results import Point, Record, Store, printable, rho_label
+
+GROUP_SIZE = 8
+"""Number of models that are held in memory at once and measured in turns."""
+
+MODEL_FILE, RECORD_FILE = "model.safetensors", "record.json"
+
+
+class MeasureTargetError(ValueError):
+    """A target that is neither a store, nor a run, nor a model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """Points and protocol of a measurement, as the command line gives them; what is empty takes its default."""
+
+    protocol: Protocol
+    """Protocol of the latency."""
+    rhos: tuple[float, ...] = ()
+    """Values of rho. Empty: those of the record, or that of the training."""
+    precisions: tuple[str, ...] = ()
+    """Precisions. Empty: fp32."""
+    batch_sizes: tuple[int, ...] = ()
+    """Images per call. Empty: those of the protocol."""
+    resolutions: tuple[tuple[int, int], ...] = ()
+    """Heights and widths in pixels. Empty: as trained."""
+    compiled: bool = False
+    """Whether the model is compiled."""
+    device: str | None = None
+    """"cpu" or "cuda"; None: a GPU for a model that was trained on one, if there is one."""
+    threads: int | None = None
+    """Threads of PyTorch; None: one per usable core."""
+    data: Path | None = None
+    """Folder of the data set, if it is not where it was in the training."""
+
+    def __post_init__(self) -> None:
+        for rho in self.rhos:
+            if not 0 < rho <= 1:
+                raise ConfigError(f"--rho {rho:g} is not allowed: it must be greater than 0 and at most 1.")
+        for size in self.batch_sizes:
+            if size < 1:
+                raise ConfigError(f"--batch {size} is not allowed: it must be at least 1.")
+        for name in self.precisions:
+            if name not in ("fp32", "bf16", "fp16", "auto"):
+                raise ConfigError(f"--precision {name} is not a precision: use fp32, bf16, fp16 or auto.")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"--threads {self.threads} is not allowed: it must be at least 1.")
+
+    def request(self, rhos: Sequence[float | None]) -> MeasureRequest:
+        """The points of a model whose own values of rho are ``rhos``."""
+        return MeasureRequest(
+            points=product_of_points(
+                self.protocol,
+                rhos=self.rhos or rhos,
+                precisions=self.precisions,
+                batch_sizes=self.batch_sizes,
+                resolutions=self.resolutions,
+                compiled=self.compiled,
+            )
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOutcome:
+    """What a measurement found."""
+
+    protocol: Protocol
+    """Protocol of the latency."""
+    points: dict[str, list[Point]]
+    """Measured points by the name of the run or the model."""
+    folders: dict[str, str] = field(default_factory=dict)
+    """Where the record or the files of each are."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the outcome as ``--json`` prints it."""
+        rows = [{"model": name} | point.flat() for name, points in self.points.items() for point in points]
+        return {"protocol": self.protocol.id, "points": rows, "folders": self.folders}
+
+    def card(self) -> Group:
+        """Return the table of the points for the terminal, with the protocol that every number belongs to."""
+        flat = [point for points in self.points.values() for point in points]
+        reduced = any(point.ap_difference is not None for point in flat)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        if len(self.points) > 1:
+            table.add_column("run", overflow="fold")
+        for name in ("ρ", "dtype", "batch", "input"):
+            table.add_column(name, no_wrap=True)
+        # The loss of accuracy comes first: a faster number that is not as accurate is another number.
+        for name in ("ΔAP\nfp32",) * reduced + ("AP", "GFLOPs", "ms", "95 %\ninterval", "FPS", "status"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for name, points in self.points.items():
+            for point in points:
+                table.add_row(*map(escape, self._row(name, point, reduced)))
+        return Group(table, *self._sentences(flat))
+
+    def _row(self, name: str, point: Point, reduced: bool) -> Iterator[str]:
+        if len(self.points) > 1:
+            yield printable(name)
+        yield rho_label(point.rho, point.rho)
+        yield (point.precision or "") + (" compiled" if point.compiled else "")
+        yield str(point.batch_size)
+        yield f"{point.height}x{point.width}"
+        if reduced:
+            yield "" if point.ap_difference is None else f"{100 * point.ap_difference:+.2f}"
+        yield METRICS["ap"].format(point.accuracy.get("ap"))
+        yield METRICS["gflops"].format(point.gflops)
+        yield _milliseconds(point.latency_ms)
+        yield f"{_milliseconds(point.latency_low_ms)}–{_milliseconds(point.latency_high_ms)}"
+        yield METRICS["fps"].format(point.fps)
+        yield (point.timing_status or "").replace("_", " ")
+
+    def _sentences(self, points: Sequence[Point]) -> Iterator[str]:
+        yield f"Protocol {self.protocol.id}: {self.protocol.describe()}"
+        for point in points[:1]:
+            threads = f", {point.threads} threads" if point.threads else ""
+            yield f"Device: {point.device}{threads}, attention backend {point.backend}."
+        reasons: dict[str, None] = dict.fromkeys(p.timing_reason for p in points if p.timing_reason)
+        for reason in reasons:
+            yield f"Not eligible for a front: {reason}."
+        for name, folder in self.folders.items():
+            yield f"{printable(name)}: raw samples and manifest in {printable(folder)}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def measure_target(target: str, options: MeasureOptions, say: Callable[[str], None]) -> MeasureOutcome:
+    """Measure a model, a run, or all trained runs of a store.
+
+    Args:
+        target: file of a model, folder of a run, or folder or URL of a store.
+        options: points and protocol.
+        say: called with a description of the current step.
+
+    Raises:
+        MeasureTargetError: the target is none of these.
+        ValueError: a point does not apply to a model, or its data cannot be read.
+    """
+    from rhobench.results.environment import usable_cores
+
+    threads = options.threads or usable_cores() or os.cpu_count() or 1
+    path = Path(target)
+    if "://" not in target and path.is_file():
+        # A model beside its record is that of a run, whose record gets the points.
+        if not (path.parent / RECORD_FILE).is_file() or path.name != MODEL_FILE:
+            return _measure_file(path, options, threads, say)
+        path = path.parent
+    if "://" not in target and (path / RECORD_FILE).is_file():
+        return _measure_runs(Store(path.parent.parent), [path.name], options, threads, say)
+    return _measure_runs(Store(target), None, options, threads, say)
+
+
+def _measure_runs(
+    store: Store, run_ids: Sequence[str] | None, options: MeasureOptions, threads: int, say: Callable[[str], None]
+) -> MeasureOutcome:
+    from rhobench.cluster.measure_runs import measure_runs
+
+    records = [r for r in store.records() if (r.run_id in run_ids if run_ids else r.status in ("trained", "completed"))]
+    if not records:
+        raise MeasureTargetError(f"{store.place} has no trained run to measure.")
+    found: dict[str, list[Point]] = {}
+    for start in range(0, len(records), GROUP_SIZE):
+        requests = {r.run_id: options.request(_rhos_of(r)) for r in records[start : start + GROUP_SIZE]}
+        found |= measure_runs(
+            store.place,
+            requests,
+            options.protocol,
+            threads,
+            device=options.device,
+            data=None if options.data is None else str(options.data.absolute()),
+            say=say,
+        )
+    folders = {name: f"{store.place}/runs/{name}" for name in found}
+    return MeasureOutcome(protocol=options.protocol, points=found, folders=folders)
+
+
+def _rhos_of(record: Record) -> list[float | None]:
+    """Values of rho at which a run was measured so far; that of its training comes first."""
+    config = from_dict(RunConfig, record.config)
+    return list(dict.fromkeys([config.model.rho, *(point.rho for point in record.points)]))
+
+
+def _measure_file(file: Path, options: MeasureOptions, threads: int, say: Callable[[str], None]) -> MeasureOutcome:
+    import torch
+
+    from rhobench.cluster.measure_artifacts import Subject, choose_device, measure_artifacts
+    from rhobench.measure.artifact import load_artifact
+
+    config = load_artifact(file).config
+    torch.set_num_threads(threads)
+    device = choose_device(options.device, trained_on_gpu=config.train.gpus_per_worker > 0)
+    subject = Subject(file=file, points=options.request([config.model.rho]).points, target=str(file))
+    data = None if options.data is None else str(options.data.absolute())
+    found = measure_artifacts({file.name: subject}, options.protocol, device=device, data=data, say=say)
+    return MeasureOutcome(protocol=options.protocol, points=found, folders={file.name: str(file.parent)})

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from rhobench.config import BackboneConfig, DataConfig, ModelConfig, RunConfig
+from rhobench.data import Categories
+from rhobench.measure.artifact import write_artifact
+from rhobench.model import build_model
+
+CELLS = Categories(ids=(7,), names=("cell",))
+
+
+def artifact(file: Path, categories: Categories = CELLS, rho: float | None = 0.3) -> Path:
+    """A small untrained model, whose class head is biased so that it detects something."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        backbone=BackboneConfig(name="test_resnet"),
+        num_classes=len(categories),
+        num_queries=8,
+        hidden_dim=32,
+        num_heads=4,
+        enc_layers=1,
+        dec_layers=2,
+        ffn_dim=32,
+        rho=rho,
+    )
+    run = RunConfig(experiment="test", model=config, data=DataConfig(resize_px=(64, 64)))
+    return write_artifact(file, build_model(config), run, categories)
+
+
+def test_all_numbers_are_those_of_pycocotools_on_the_written_detections(
+    rhobench: Callable, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "detections.json"
+    done = rhobench(
+        "evaluate", artifact(tmp_path / "x.safetensors"), "--data", dataset, "--rho", 0.5, "--out", out, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    found = done.json
+    truth = COCO(str(dataset / "annotations" / "instances_val.json"))
+    evaluation = COCOeval(truth, truth.loadRes(str(out)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    capsys.readouterr()
+    expected = [None if value < 0 else pytest.approx(value) for value in evaluation.stats]
+    assert list(found["stats"]["bbox"].values()) == expected
+    assert found["images"] == 4
+    assert found["rho"] == 0.5
+    assert found["detections"] == len(json.loads(out.read_text())) == 32
+    assert found["classes"]["cell"]["ap"] == found["metrics"]["ap"]
+    assert found["metrics"]["ap_low"] <= found["metrics"]["ap"] <= found["metrics"]["ap_high"]
+    for word in ("AP small", "AR100", "cell", "95 % over images"):
+        assert word in done.stdout
+
+
+def test_wrong_requests(rhobench: Callable, dataset: Path, tmp_path: Path) -> None:
+    file = artifact(tmp_path / "x.safetensors")
+    others = artifact(tmp_path / "others.safetensors", Categories(ids=(1, 2), names=("cat", "dog")))
+    renumbered = artifact(tmp_path / "ids.safetensors", Categories(ids=(3,), names=("cell",)))
+    dense = artifact(tmp_path / "dense.safetensors", rho=None)
+    for arguments, message in (
+        ((file, "--data", dataset, "--split", "test"), "instances_test.json"),
+        ((file, "--data", tmp_path / "none"), "instances_val.json"),
+        ((tmp_path / "nothing", "--data", dataset), "There is no model at"),
+        ((file, "--data", dataset, "--rho", 2), "--rho 2.0 is not allowed"),
+        ((dense, "--data", dataset, "--rho", 0.5), "dense encoder"),
+        ((others, "--data", dataset), "cat, dog only in the model; cell only in the data"),
+        ((renumbered, "--data", dataset), "under other ids"),
+    ):
+        assert message in rhobench("evaluate", *arguments).refusal()

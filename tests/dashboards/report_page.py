@@ -1,0 +1,27 @@
+"""Reading of a report page without a browser."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+
+def embedded(page: Path) -> dict[str, Any]:
+    """The data that the page shows, as its script unpacks them."""
+    found = re.search(r'<script type="text/plain" id="data">([A-Za-z0-9+/=]*)</script>', page.read_text("utf-8"))
+    assert found, "the data are base64 text and contain no markup"
+    return json.loads(gzip.decompress(base64.b64decode(found[1])))
+
+
+def column(data: dict[str, Any], name: str) -> list[Any]:
+    """Values of a column of the page for every row."""
+    stored = data["data"]["columns"][name]
+    if "values" in stored:
+        return stored["values"]
+    if "codes" in stored:
+        return [None if code < 0 else stored["levels"][code] for code in stored["codes"]]
+    return [stored["same"]] * data["data"]["rows"]

@@ -1,0 +1,119 @@
+"""The figures that compare settings, on a store of five experiments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from five_experiments import CLASSES, PARTS, five_experiments
+
+from rhobench.dashboards.figures.card import Tables
+from rhobench.dashboards.figures.class_ap import class_ap
+from rhobench.dashboards.figures.cost_parts import MAX_BARS, cost_parts
+from rhobench.dashboards.figures.dam_correlation import dam_correlation
+from rhobench.dashboards.figures.encoder_depth import encoder_depth
+from rhobench.dashboards.figures.latency_spread import latency_spread
+from rhobench.dashboards.figures.parallel import parallel
+from rhobench.dashboards.figures.rho_map import rho_map
+from rhobench.dashboards.figures.scoring import scoring
+from rhobench.dashboards.store_tables import read_tables
+from rhobench.results import Store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return five_experiments(tmp_path_factory.mktemp("five"))
+
+
+@pytest.fixture(scope="module")
+def tables(store: Store) -> Tables:
+    return read_tables(store, store.records())
+
+
+def test_rho_at_training_against_rho_at_inference(tables: Tables) -> None:
+    (cells,) = rho_map(tables.frame).data
+    assert cells.x == ("0.1", "0.2", "0.3", "0.4", "0.5", "1")
+    own = tables.frame[(tables.frame["experiment"] == "rho_map") & (tables.frame["rho"] == 0.2)].set_index("rho_infer")
+    row = dict(zip(cells.x, cells.z[cells.y.index("0.2")], strict=True))
+    assert row["0.5"] == pytest.approx(100 * own["ap"][0.5])
+    assert cells.text[cells.y.index("0.2")][cells.x.index("0.4")] == "no result"
+    assert len(rho_map(tables.frame).layout.shapes) == 6, "one outline for each rho of training"
+
+
+def test_encoder_depth_has_a_solid_and_a_dashed_line_and_bands_of_seeds(tables: Tables) -> None:
+    figure = encoder_depth(tables.frame)
+    lines = {trace.name: trace for trace in figure.data if trace.meta != "band"}
+    assert {name: trace.line.dash for name, trace in lines.items()} == {
+        "with auxiliary loss": "solid",
+        "without auxiliary loss": "dash",
+    }
+    assert lines["with auxiliary loss"].x == (2, 3, 4, 6)
+    assert len([trace for trace in figure.data if trace.meta == "band"]) == 2
+    depth = tables.frame[(tables.frame["enc_layers"] == 2) & tables.frame["use_enc_aux_loss"]]
+    assert lines["with auxiliary loss"].y[0] == pytest.approx(100 * depth["ap"].mean())
+
+
+def test_scoring_functions_differ_in_colour_symbol_and_dash(tables: Tables) -> None:
+    lines = [trace for trace in scoring(tables.frame).data if trace.meta != "band"]
+    assert [line.name for line in lines] == ["DAM", "objectness score", "random"]
+    for look in ([line.line.color for line in lines], [line.marker.symbol for line in lines]):
+        assert len(set(look)) == 3
+    assert len({line.line.dash for line in lines}) == 3
+    assert lines[2].y[0] < lines[0].y[0]
+
+
+def test_parts_are_stacked_to_the_whole_cost(tables: Tables) -> None:
+    figure = cost_parts(tables.frame, tables.breakdown)
+    assert [bar.name for bar in figure.data] == list(PARTS)
+    assert len(figure.data[0].y) == len(set(figure.data[0].y)) == MAX_BARS
+    total = [sum(shares) for shares in zip(*(bar.x for bar in figure.data), strict=True)]
+    assert total == sorted(total)
+    assert total[-1] == pytest.approx(tables.frame["gflops"].max())
+
+
+def test_ap_by_class_has_a_row_per_class(tables: Tables) -> None:
+    (cells,) = class_ap(tables.frame, tables.breakdown).data
+    assert set(cells.y) == set(CLASSES)
+    assert len(cells.x) == len(set(cells.x)) == 10
+
+
+def test_parallel_coordinates_have_an_axis_per_varied_setting(tables: Tables) -> None:
+    (lines,) = parallel(tables.frame).data
+    names = [axis.label for axis in lines.dimensions]
+    assert names[0] == "backbone"
+    assert {"scoring", "enc_layers", "num_queries", "GFLOPs (per image)", "AP"} <= set(names)
+    assert {len(axis["values"]) for axis in lines.dimensions} == {len(tables.frame)}
+
+
+def test_dam_correlation_has_a_line_per_configuration(tables: Tables) -> None:
+    lines = dam_correlation(tables.frame, tables.curves).data
+    assert len(lines) == 8
+    assert lines[0].y[0] == pytest.approx(0.35)
+
+
+def test_single_calls_are_boxes_fastest_first(store: Store, tables: Tables, tmp_path: Path) -> None:
+    import pandas as pd
+
+    assert not latency_spread(tables.frame, tables.calls).data, "this store has no timed calls"
+    fastest = tables.frame.sort_values("latency_ms").iloc[:2]
+    calls = pd.DataFrame(
+        [
+            {"run_id": row["run_id"], "rho_infer": row["rho_infer"], "latency_ms": row["latency_ms"] + i}
+            for row in fastest.to_dict("records")
+            for i in range(5)
+        ]
+    )
+    boxes = latency_spread(tables.frame, calls).data
+    assert [box.x[0] for box in boxes] == fastest["latency_ms"].tolist()
+    assert boxes[0].meta["run"] == fastest["run_id"].iloc[0]
+
+
+def test_timed_calls_of_a_damaged_file_are_reported(store: Store) -> None:
+    run = store.frame()["run_id"].iloc[0]
+    file = store.run_dir(run) / "samples.parquet"
+    file.write_bytes(b"PAR1 no")
+    try:
+        assert store.timed_calls([run]).empty
+        assert str(file) in store.problems[-1]
+    finally:
+        file.unlink()

@@ -1,0 +1,66 @@
+"""The sentences at the top of the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rhobench.config import RunConfig
+from rhobench.config.conversion import to_dict
+from rhobench.config.paths import run_id, with_values
+from rhobench.dashboards.headline import headline
+from rhobench.results import Point, Record, Store, write_record
+
+
+def add(store: Store, rho: float | None, ap: float, gflops: float, seed: int = 0, **settings: Any) -> None:
+    values = {"model.rho": rho} | {path.replace("__", "."): value for path, value in settings.items()}
+    config = with_values(RunConfig(experiment="sweep", seed=seed), values)
+    name = run_id(config, tuple(values))
+    point = Point(rho=rho, accuracy={"ap": ap}, gflops=gflops, flops_count="standard")
+    record = Record(run_id=name, experiment="sweep", status="completed", config=to_dict(config), points=[point])
+    write_record(store.run_dir(name), record)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def test_the_cheapest_rho_that_keeps_the_accuracy_is_told(store: Store) -> None:
+    for rho, ap, gflops in ((0.1, 0.40, 50.0), (0.25, 0.485, 58.0), (0.5, 0.49, 70.0), (None, 0.50, 100.0)):
+        for seed in (0, 1, 2):
+            add(store, rho, ap + 0.001 * seed, gflops, seed)
+    (sentence,) = headline(store.frame())
+    assert sentence == (
+        "ρ=0.25 keeps 97 % of the AP of the dense encoder at 58 % of its GFLOPs "
+        "(AP 48.6 ± 0.1 against 50.1 ± 0.1; n = 3 seeds)."
+    )
+
+
+def test_one_seed_is_named_as_one_seed(store: Store) -> None:
+    add(store, 0.1, 0.40, 50.0)
+    add(store, 1.0, 0.50, 100.0)
+    (sentence,) = headline(store.frame())
+    assert "keeps 80 % of the AP of ρ=1 (every token) at 50 % of its GFLOPs" in sentence
+    assert "n = 1 seed, so the variation between seeds is unknown" in sentence
+
+
+def test_it_says_plainly_that_no_saving_is_shown(store: Store) -> None:
+    add(store, 0.1, 0.0, 50.0)
+    assert headline(store.frame()) == ["No saving is shown: no runs differ only in ρ."]
+    add(store, 1.0, 0.0, 100.0)
+    (sentence,) = headline(store.frame())
+    assert sentence == "No saving is shown: ρ=1 (every token) itself reaches an AP of only 0.0."
+
+
+def test_runs_that_differ_in_more_than_rho_are_not_compared(store: Store) -> None:
+    add(store, 0.1, 0.40, 50.0, train__lr=1e-3)
+    add(store, 1.0, 0.50, 100.0, train__lr=1e-4)
+    assert headline(store.frame()) == ["No saving is shown: no runs differ only in ρ."]
+
+
+def test_an_empty_store_has_a_sentence(store: Store) -> None:
+    add(store, 0.1, 0.40, 50.0)
+    assert headline(store.frame().iloc[:0]) == ["No run has both AP and GFLOPs yet."]

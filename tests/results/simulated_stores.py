@@ -1,0 +1,78 @@
+"""Stores of simulated trainings, with the files that comparisons read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from rhobench.config import RunConfig
+from rhobench.config.conversion import to_dict
+from rhobench.config.paths import with_values
+from rhobench.results import Point, Record, Store
+from rhobench.statistics.evaluation import Evaluation
+from rhobench.statistics.precision import coco_stat
+
+
+def write_simulated(
+    folder: Path,
+    simulation: ModuleType,
+    qualities: Mapping[float, float],
+    *,
+    seeds: Sequence[int] = (0,),
+    images: int = 150,
+    draw: int = 0,
+) -> Store:
+    """Store of a run per rho and seed, all evaluated on the same simulated images; with rho, GFLOPs grow.
+
+    Args:
+        folder: folder of the store.
+        simulation: module ``benchmarks/interval_coverage.py``.
+        qualities: rho -> quality of its detector.
+        seeds: seeds of each rho; each changes the quality as ``simulation.train`` does.
+        images: number of images.
+        draw: seed of the images.
+    """
+    store = Store(folder)
+    sample = simulation.draw_images(images, np.random.default_rng(draw))
+    for rho, quality in qualities.items():
+        for seed in seeds:
+            rng = np.random.default_rng([seed, round(100 * rho), draw])
+            (trained,) = simulation.train(simulation.Detector(quality=quality), 1, rng)
+            evaluation = Evaluation.of({"bbox": simulation.detect(trained, sample, rng)})
+            write_run(store, rho, seed, evaluation)
+    return store
+
+
+def write_run(store: Store, rho: float, seed: int, evaluation: Evaluation) -> None:
+    """Write the record and the matches of a run."""
+    values = simulated_accuracy(evaluation)
+    run_id = f"run-rho{rho:g}-seed{seed}"
+    config = with_values(RunConfig(experiment="e", seed=seed), {"model.rho": rho})
+    point = Point(
+        rho=rho,
+        precision="fp32",
+        accuracy=dict(values),
+        accuracy_bounds=evaluation.bounds(values),
+        matches_file="matches.npz",
+        gflops=100 * rho,
+        flops_count="standard",
+    )
+    store.files.write(f"runs/{run_id}/matches.npz", evaluation.to_bytes())
+    store.write(Record(run_id=run_id, experiment="e", status="completed", config=to_dict(config), points=[point]))
+
+
+def simulated_accuracy(evaluation: Evaluation) -> dict[str, float | None]:
+    """The metrics on all images."""
+    from rhobench.config.metrics import METRICS
+    from rhobench.statistics.precision import average_precision
+
+    precisions = average_precision(evaluation.matches["bbox"])
+    values = {}
+    for name in evaluation.replicates:
+        coco = METRICS[name].coco
+        stat = None if coco is None else coco_stat(precisions, coco.index)
+        values[name] = None if stat is None else float(stat[0])
+    return values

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated_stores import write_simulated
+
+from rhobench.results import Store, by_configuration
+from rhobench.results.uncertainty import seed_deviation, with_uncertainty
+
+
+def uncertain(store: Store, *, paired: bool = True) -> pd.DataFrame:
+    frame = store.frame()
+    return with_uncertainty(by_configuration(frame), frame, store=store if paired else None)
+
+
+def test_members_are_certain_or_within_noise(tmp_path: Path, simulation: ModuleType) -> None:
+    rows = uncertain(write_simulated(tmp_path, simulation, {0.1: 0.5, 0.3: 2.0, 0.5: 2.0}))
+    assert rows["membership"].tolist()[:2] == ["certain", "certain"]
+    assert rows["not_different"].tolist() == [False, False, True]
+    assert set(rows["interval_covers"]) == {"images"}
+    assert (rows["band_low"] < rows["ap"].cummax()).all()
+    assert (rows["ap_low"] < rows["ap"]).all()
+    assert (rows["ap"] < rows["ap_high"]).all()
+
+
+def test_pairs_on_the_same_images_are_told_apart_better_than_intervals(tmp_path: Path, simulation: ModuleType) -> None:
+    """Images differ in difficulty for all detectors alike, which cancels in pairs."""
+    store = write_simulated(tmp_path, simulation, {0.1: 1.0, 1.0: 1.4}, images=60, draw=3)
+    paired, alone = (uncertain(store, paired=paired)["front_probability"][1] for paired in (True, False))
+    assert paired >= alone
+
+
+def test_several_seeds_cover_seeds_and_images(tmp_path: Path, simulation: ModuleType) -> None:
+    store = write_simulated(tmp_path, simulation, {0.1: 0.5, 1.0: 2.5}, seeds=(0, 1, 2))
+    rows = uncertain(store)
+    assert set(rows["interval_covers"]) == {"seeds and images"}
+    assert rows["membership"].tolist() == ["certain", "certain"]
+    expected = store.frame().groupby("rho")["ap"].var().mean() ** 0.5
+    assert seed_deviation(store.frame()) == pytest.approx(expected)
+    one = write_simulated(tmp_path / "one", simulation, {0.1: 0.5})
+    assert seed_deviation(one.frame()) is None
+
+
+def test_there_is_no_front_where_nothing_differs(tmp_path: Path, simulation: ModuleType) -> None:
+    rows = uncertain(write_simulated(tmp_path, simulation, {0.1: 1.0, 0.3: 1.0, 1.0: 1.0}, images=40, draw=2))
+    assert not rows["on_front"].any()
+    assert set(rows["membership"]) == {"off"}
+    assert rows["not_different"].tolist() == [False, True, True]
+
+
+def test_models_at_ap_0_are_no_front(tmp_path: Path, simulation: ModuleType) -> None:
+    frame = write_simulated(tmp_path, simulation, {0.1: 1.0, 0.3: 1.0, 1.0: 1.0}).frame()
+    frame[["ap", "ap_low", "ap_high"]] = 0.0
+    for columns in ([], ["ap_low", "ap_high"]):
+        frame[columns] = math.nan  # records of older versions
+        rows = with_uncertainty(by_configuration(frame), frame)
+        assert not rows["on_front"].any()
+
+
+def test_one_configuration_is_a_front(tmp_path: Path, simulation: ModuleType) -> None:
+    assert uncertain(write_simulated(tmp_path, simulation, {0.1: 1.0}))["membership"].tolist() == ["certain"]
+
+
+def test_nothing_measured_gives_an_empty_table(tmp_path: Path, simulation: ModuleType) -> None:
+    frame = write_simulated(tmp_path, simulation, {0.1: 1.0}).frame()
+    assert with_uncertainty(by_configuration(frame, "latency_ms"), frame, "latency_ms").empty
+
+
+def test_a_time_with_an_overlapping_interval_ranks_nobody(tmp_path: Path, simulation: ModuleType) -> None:
+    frame = write_simulated(tmp_path, simulation, {0.1: 0.5, 0.3: 2.5, 1.0: 2.0}).frame()
+    frame = frame.assign(
+        latency_ms=[30.0, 34.5, 34.6], latency_p10_ms=[29.9, 33.0, 33.0], latency_p90_ms=[30.1, 36.0, 36.0]
+    )
+    rows = with_uncertainty(by_configuration(frame, "latency_ms"), frame, "latency_ms")
+    assert rows["membership"].tolist()[0] == "certain"
+    assert 0.05 < rows["front_probability"][2] < 0.95 or rows["membership"][2] == "off"
+    assert rows["front_probability"][1] < 1
+
+
+def test_a_damaged_file_is_reported_and_the_interval_of_the_record_is_used(
+    tmp_path: Path, simulation: ModuleType
+) -> None:
+    store = write_simulated(tmp_path, simulation, {0.1: 0.5, 1.0: 2.0})
+    (tmp_path / "runs" / "run-rho0.1-seed0" / "matches.npz").write_bytes(b"broken")
+    (tmp_path / "runs" / "run-rho1-seed0" / "matches.npz").unlink()
+    frame = store.frame()
+    rows = with_uncertainty(by_configuration(frame), frame, store=store)
+    assert len(store.problems) == 2
+    assert "matches.npz cannot be used: it is not a file of matches" in store.problems[0]
+    assert rows["ap_low"].tolist() == pytest.approx(frame["ap_low"].tolist())
+    assert np.isfinite(rows["front_probability"]).all()
