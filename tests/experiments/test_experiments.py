@@ -124,7 +124,6 @@ def test_a_smoke_run_of_the_search_has_fewer_runs() -> None:
 
 
 def test_the_runs_of_the_demo_are_runs_of_rho_sampled() -> None:
-    """Also the one that rho_sampled measures at more points."""
     demo, sampled = ({run_key(run) for run in expand_runs(EXPERIMENTS[name]())} for name in ("demo", "rho_sampled"))
     assert demo < sampled
 
@@ -132,11 +131,11 @@ def test_the_runs_of_the_demo_are_runs_of_rho_sampled() -> None:
 ADDED = """
 from dataclasses import replace
 
-from rhobench.experiments.demo import demo
+from rhobench.experiments._scenes import small_scenes
 
 
 def added():
-    scenes = demo()
+    scenes = small_scenes()
     return replace(scenes, summary="Added as one file", base=replace(scenes.base, experiment="added"))
 """
 

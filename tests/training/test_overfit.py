@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rhobench.config import DataConfig, RunConfig
-from rhobench.experiments.demo import LITE0_PIXELS, short_training, small_sparse_detr
+from rhobench.experiments._scenes import LITE0_PIXELS, short_training, small_sparse_detr
 from rhobench.training.loop import train
 
 COCO_MINI = Path(__file__).parents[3] / "shared" / "data" / "coco_mini"

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from rhobench.config import DataConfig, RunConfig
 from rhobench.config.experiment import Axis, DataSize, Expectation, Experiment
-from rhobench.experiments.demo import LITE0_PIXELS, short_training, small_sparse_detr
+from rhobench.experiments._scenes import LITE0_PIXELS, short_training, small_sparse_detr
 
 BCCD_TEST = DataSize(images=72, annotations=945, categories=3)
 """Size of the test split of BCCD."""

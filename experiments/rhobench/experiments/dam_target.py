@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rhobench.config.experiment import Axis, Experiment
-from rhobench.experiments.demo import demo
+from rhobench.experiments._scenes import small_scenes
 
 
 def dam_target() -> Experiment:
     """Train with and without each of the two changes at rho 0.1."""
-    scenes = demo()
+    scenes = small_scenes()
     return replace(
         scenes,
         summary="AP with loss warm-up and a soft target for the scoring network at rho 0.1, on generated scenes",

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rhobench.config.experiment import Axis, Experiment
-from rhobench.experiments.demo import demo
+from rhobench.experiments._scenes import small_scenes
 
 
 def encoder_depth() -> Experiment:
     """Train 1, 2 and 4 encoder layers, with and without auxiliary loss, at rho 0.1 and 0.5."""
-    scenes = demo()
+    scenes = small_scenes()
     return replace(
         scenes,
         summary="AP against GFLOPs with 1, 2 and 4 encoder layers, with and without auxiliary loss",

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from rhobench.config import DataConfig, RunConfig
 from rhobench.config.experiment import Axis, Experiment
-from rhobench.experiments.demo import LITE0_PIXELS, short_training, small_sparse_detr
+from rhobench.experiments._scenes import LITE0_PIXELS, short_training, small_sparse_detr
 
 
 def finetune() -> Experiment:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rhobench.config.experiment import Axis, Experiment
-from rhobench.experiments.demo import demo
+from rhobench.experiments._scenes import small_scenes
 
 
 def masks() -> Experiment:
     """Train with and without a mask head at rho 1 and 0.25."""
-    scenes = demo()
+    scenes = small_scenes()
     return replace(
         scenes,
         summary="Box AP, mask AP and cost with and without a mask head, on generated scenes",

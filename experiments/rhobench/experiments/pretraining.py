@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rhobench.config.experiment import Axis, Experiment
-from rhobench.experiments.demo import demo
+from rhobench.experiments._scenes import small_scenes
 
 
 def pretraining() -> Experiment:
     """Train from random and from ImageNet backbone weights at rho 0.25."""
-    scenes = demo()
+    scenes = small_scenes()
     base = scenes.base
     backbone = base.model.backbone
     return replace(

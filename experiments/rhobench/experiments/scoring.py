@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rhobench.config.experiment import Axis, Experiment
-from rhobench.experiments.demo import demo
+from rhobench.experiments._scenes import small_scenes
 
 
 def scoring() -> Experiment:
     """Train with three scoring criteria at rho 0.1 and 0.3."""
-    scenes = demo()
+    scenes = small_scenes()
     return replace(
         scenes,
         summary="AP with tokens selected by attention map, by objectness or at random, on generated scenes",

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rhobench.config.experiment import Experiment, Range, Sampling
-from rhobench.experiments.demo import demo
+from rhobench.experiments._scenes import small_scenes
 
 
 def search() -> Experiment:
     """Sample twelve runs with rho from 0.05 to 1 and one to four layers in encoder and decoder."""
-    scenes = demo()
+    scenes = small_scenes()
     return replace(
         scenes,
         summary="Optuna search over rho and the number of layers: AP against GFLOPs on generated scenes",
