@@ -29,7 +29,7 @@ ALLOWED = {
     "cluster": {"config", "data", "measure", "model", "ops", "results", "statistics", "study", "training"},
     "launch": {"config"},
     "adapters": {"config", "data", "measure", "model", "results"},
-    "inference": {"adapters", "config", "dashboards", "data", "measure", "model", "statistics"},
+    "inference": {"adapters", "config", "dashboards", "data", "measure", "model", "results", "statistics"},
     "reproduction": {"config", "data", "experiments", "measure", "model", "results"},
     "runner": {
         "cluster",

@@ -32,8 +32,9 @@ CATEGORIES = 3
 
 @pytest.fixture(autouse=True)
 def _few_timed_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = MeasureConfig(iterations=3, warmup_iterations=1)
-    monkeypatch.setattr("rhobench.adapters.timing.MeasureConfig", lambda: few)
+    few = MeasureConfig(iterations=3, warmup_iterations=1).timing
+    for part in ("timing", "benchmark"):
+        monkeypatch.setattr(f"rhobench.adapters.{part}.PROTOCOL", few)
     monkeypatch.setattr(module, "usable_cores", lambda: 1)
 
 

@@ -178,7 +178,8 @@ def count_call(call: Callable[[], object], *, count: str = "standard") -> int | 
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter, seen:
         call()
     unknown = {name for name in seen.names if name.partition("::")[0] not in COUNTED_NAMESPACES} - FREE_OPERATORS
-    return None if unknown else convention.total(counter.get_flop_counts()["Global"])
+    # Without any counted operation there is no entry.
+    return None if unknown else convention.total(counter.get_flop_counts().get("Global", {}))
 
 
 class _OperatorRecorder(TorchDispatchMode):

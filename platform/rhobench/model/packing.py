@@ -14,6 +14,7 @@ import torch
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 class FoldedPair(NamedTuple):
@@ -54,9 +55,10 @@ FUSED_ACTIVATIONS: Mapping[type[nn.Module], Fused] = {
 def can_pack(images: Tensor) -> bool:
     """Whether the network may run packed for these images: fp32 on a CPU with oneDNN, without gradient.
 
-    Not while PyTorch traces or compiles the network, which packs by itself, and not under autocast.
+    Not while PyTorch traces or compiles the network, which packs by itself, not while its operators are observed, for
+    example counted, and not under autocast.
     """
-    if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+    if torch.compiler.is_compiling() or torch.compiler.is_exporting() or _get_current_dispatch_mode() is not None:
         return False
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return False
