@@ -108,12 +108,19 @@ def test_single_calls_are_boxes_fastest_first(store: Store, tables: Tables, tmp_
     assert boxes[0].meta["run"] == fastest["run_id"].iloc[0]
 
 
-def test_timed_calls_of_a_damaged_file_are_reported(store: Store) -> None:
-    run = store.frame()["run_id"].iloc[0]
-    file = store.run_dir(run) / "samples.parquet"
-    file.write_bytes(b"PAR1 no")
+def test_timed_calls_are_those_of_the_file_that_a_point_names(store: Store) -> None:
+    import pandas as pd
+
+    frame = store.frame()
+    assert store.timed_calls(frame).empty, "no point names a file"
+    points = frame.iloc[:1].assign(samples_file="samples-1.parquet")
+    file = store.run_dir(points["run_id"].iloc[0]) / "samples-1.parquet"
+    columns = {"phase": ["warm-up", "timed"], "rho": [0.3, 0.3], "latency_ms": [900.0, 20.0]}
     try:
-        assert store.timed_calls([run]).empty
+        pd.DataFrame(columns).to_parquet(file)
+        assert store.timed_calls(points)["latency_ms"].tolist() == [20.0], "without the warm-up"
+        file.write_bytes(b"PAR1 no")
+        assert store.timed_calls(points).empty
         assert str(file) in store.problems[-1]
     finally:
         file.unlink()

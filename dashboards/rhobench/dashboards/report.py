@@ -24,7 +24,7 @@ from plotly.offline import get_plotlyjs
 from rhobench.config.metrics import METRICS, metric
 from rhobench.dashboards.figures import figure_cards
 from rhobench.dashboards.figures.card import FigureCard, Tables
-from rhobench.dashboards.figures.style import DARK, interval_words
+from rhobench.dashboards.figures.style import DARK
 from rhobench.dashboards.headline import headline
 from rhobench.dashboards.markup import escaped, list_card, run_link
 from rhobench.dashboards.page_data import distinct_environments, environment_lines, page_data
@@ -62,7 +62,7 @@ def write_report(store: Store, out: Path) -> Path:
         "figures": {name: json.loads(figure.to_json()) for name, figure in figures.items()},
         "data": page_data(tables, records, verdicts_of_pairs={}) | {"gallery": token_gallery(store, frame)},
         "explorers": {card.name: card.axes for card in shown if card.axes},
-        "intervals": {name: interval_words(m) for name, m in METRICS.items()},
+        "intervals": {name: m.interval_text for name, m in METRICS.items()},
         "published": published_points(frame),
         "dark": DARK,
     }
@@ -252,7 +252,7 @@ def _provenance(records: list[Record], frame: pd.DataFrame) -> str:
     facts = [("AP", f"COCO AP over IoU 0.50:0.95, times 100, on the validation split: {_values(frame['dataset'])}")]
     facts += [(f"Protocol {name}", text) for name, text in sorted(protocols.items())]
     bars = [
-        f"{METRICS[name].label}: {interval_words(m)}"
+        f"{METRICS[name].label}: {m.interval_text}"
         for name, m in METRICS.items()
         if m.interval and frame[name].notna().any()
     ]

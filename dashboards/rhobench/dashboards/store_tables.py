@@ -21,8 +21,8 @@ def read_tables(store: Store, records: list[Record]) -> Tables:
     frame = store.frame()
     # In this order, because curves() replaces the problems of the store.
     curves = store.curves()
-    fastest = frame[frame["latency_ms"].notna()].sort_values("latency_ms")["run_id"].drop_duplicates()
-    calls = store.timed_calls(fastest.head(MAX_TIMED).tolist())
+    timed = frame[frame["latency_ms"].notna()].sort_values("latency_ms")
+    calls = store.timed_calls(timed[timed["run_id"].isin(timed["run_id"].drop_duplicates().head(MAX_TIMED))])
     return Tables(frame=frame, curves=curves, breakdown=_breakdown(records), calls=calls)
 
 

@@ -45,9 +45,6 @@ from rhobench.results.text import is_file_name, printable, without_bidi
 ACTIVE_FILE = "attempt.json"
 """Name of the file of the active attempt, in the folder of its run."""
 
-SAMPLES_FILE = "samples.parquet"
-"""Name of the file with every timed call, in the folder of its run."""
-
 VERDICTS_SUFFIX = "-expectations.json"
 """End of the names of files with verdicts; names of experiments have no hyphen."""
 
@@ -224,22 +221,23 @@ class Store:
 
         return store_html(self.place, self.frame(), self.problems)
 
-    def timed_calls(self, run_ids: Iterable[str]) -> pd.DataFrame:
-        """Return one row per timed call of these runs, with the columns run_id, rho_infer and latency_ms.
+    def timed_calls(self, points: pd.DataFrame) -> pd.DataFrame:
+        """Return one row per timed call, with the columns run_id, rho_infer and latency_ms.
 
-        Runs without a file of timed calls have no rows; files that cannot be read are added to ``problems``.
+        Args:
+            points: rows of ``frame()``, whose files of timed calls are read; those without one have no rows, and files
+                that cannot be read are added to ``problems``.
         """
         tables = [pd.DataFrame({"run_id": [], "rho_infer": [], "latency_ms": []}).astype({"run_id": object})]
-        for run_id in run_ids:
-            path = f"{_folder_of(run_id)}/{SAMPLES_FILE}"
+        files = points.loc[points["samples_file"].notna(), ["run_id", "samples_file"]].drop_duplicates()
+        for run_id, name in files.itertuples(index=False):
+            path = f"{_folder_of(run_id)}/{name}"
             try:
-                samples = pd.read_parquet(BytesIO(self.files.read(path)), columns=["rho", "latency_ms"]).astype(float)
+                tables.append(_timed_calls(self.files.read(path)).assign(run_id=run_id))
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
                 self.problems.append(f"{self.files.display_path(path)} cannot be read: {printable(error)}.")
-                continue
-            tables.append(samples.rename(columns={"rho": "rho_infer"}).assign(run_id=run_id))
         return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
     def _listing(self) -> FolderListing:
@@ -343,6 +341,14 @@ class _Read:
         if self.record is None or self.settings is None:
             return [problem_row(self.run_id, self.version, self.problem or "")]
         return rows_of(self.record, self.settings, self.version)
+
+
+def _timed_calls(content: bytes) -> pd.DataFrame:
+    """Timed calls of a file of samples, without those of the warm-up."""
+    samples = pd.read_parquet(BytesIO(content))
+    if "phase" in samples:  # files of protocol version 1 have only timed calls
+        samples = samples[samples["phase"] == "timed"]
+    return samples[["rho", "latency_ms"]].astype(float).rename(columns={"rho": "rho_infer"})
 
 
 def _folder_of(run_id: str) -> str:

@@ -10,8 +10,6 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from rhobench.config.metrics import Metric
-
 INK, MUTED, GRID, SURFACE = "#1c2431", "#5b6676", "#e4e9ef", "#ffffff"
 
 SERIES = ("#1f77c9", "#c2570c", "#0f8a6a", "#b0559b", "#8a6d00")
@@ -127,16 +125,6 @@ def translucent(color: str) -> str:
     # The dark theme replaces colours of the form "#rrggbb"; a translucent one suits both themes.
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.17)"
-
-
-def interval_words(m: Metric) -> str:
-    """What the interval columns of a metric hold: "10th to 90th percentile of the timed calls"; empty without them."""
-    if m.interval is None:
-        return ""
-    percentiles = [part[1:] for name in m.interval for part in name.split("_") if part[0] == "p" and part[1:].isdigit()]
-    if len(percentiles) == 2:
-        return f"p{percentiles[0]} to p{percentiles[1]} of the timed calls"
-    return "95 % interval of the median" if m.timed else "95 % interval over images"
 
 
 def seeds_text(fewest: int, most: int) -> str:

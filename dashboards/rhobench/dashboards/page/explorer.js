@@ -34,6 +34,19 @@ function configurations(rows, x, y) {
   }
   const found = [...groups.values()];
   for (const group of found) {
+    // Only times with the status "ok" may enter a front; the others count only where there is no such time.
+    const status = (row) => (isTimed(x, y) ? value('timing_status', row) ?? 'ok' : 'ok');
+    const usable = group.rows.filter((row) => status(row) === 'ok');
+    if (usable.length) {
+      group.rows = usable;
+      for (const [run, part] of group.runs) {
+        const kept = part.filter((row) => status(row) === 'ok');
+        if (kept.length) group.runs.set(run, kept);
+        else group.runs.delete(run);
+      }
+    }
+    group.status = status(group.rows[0]);
+    group.invalid = !usable.length;
     const [first] = group.rows;
     group.first = first;
     group.label = value('label', first);
@@ -46,9 +59,6 @@ function configurations(rows, x, y) {
       group[name] = means.length ? mean(means) : null;
       group[name + ':sd'] = deviation(means);
     }
-    // Only times with the status "ok" may enter a front.
-    group.status = isTimed(x, y) ? group.rows.map((row) => value('timing_status', row) ?? 'ok').find((status) => status !== 'ok') : undefined;
-    group.invalid = group.status !== undefined;
   }
   return { found, known };
 }
