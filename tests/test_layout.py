@@ -25,7 +25,7 @@ ALLOWED = {
     "measure": {"config", "data", "model", "ops", "statistics"},
     "training": {"config", "data", "measure", "model"},
     "preflight": {"config", "data", "measure", "model", "ops", "training"},
-    "study": {"config", "data", "experiments", "preflight", "results"},
+    "study": {"config", "data", "experiments", "model", "preflight", "results"},
     "cluster": {"config", "data", "measure", "model", "ops", "results", "statistics", "study", "training"},
     "launch": {"config"},
     "adapters": {"config", "data", "measure", "model", "results"},

@@ -26,7 +26,9 @@ def examine(*options: str) -> Result:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compile nothing and start nothing."""
     monkeypatch.setattr(operator_doctor, "TIMED", "rtdetr")
-    monkeypatch.setattr(doctor, "check_local_cluster", lambda: {"ray": "2", "python": "3"})
+    monkeypatch.setattr(doctor, "check_local_cluster", lambda: {"ray": "2", "python": "3", "access": "local"})
+    choose = doctor.choose_precision
+    monkeypatch.setattr(doctor, "choose_precision", lambda device: choose("cpu"))  # a mocked GPU cannot be timed
 
 
 @pytest.mark.ray

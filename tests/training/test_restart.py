@@ -152,7 +152,7 @@ def test_the_steps_of_an_epoch_are_saved_before_its_evaluation(
 ) -> None:
     """An evaluation takes minutes on many images, longer than a machine waits that is about to be shut down."""
 
-    def killed(*arguments: object) -> None:
+    def killed(*arguments: object, **options: object) -> None:
         raise Interrupted
 
     config = replace(config, train=replace(config.train, checkpoint_every_seconds=3600.0, eval_every_epochs=1))
