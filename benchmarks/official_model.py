@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from rhobench.config import RunConfig, TrainConfig
 from rhobench.config.model_zoo import find_model
 from rhobench.data import Batch, Target
+from rhobench.measure.process import configure_process
 from rhobench.model import build_model
 from rhobench.model.official import official_state
 from rhobench.training.loop import initial_state
 from rhobench.training.precision import autocast
-from rhobench.training.process import configure_process
 from rhobench.training.step import OptimizerStep
 
 CLASSES = 91

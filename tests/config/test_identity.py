@@ -35,7 +35,7 @@ def test_only_values_that_differ_from_the_defaults_are_part_of_the_key() -> None
 @pytest.mark.parametrize(
     ("name", "key", "content"),
     [
-        ("demo", "6731f6b3", "f55ba5ab4f7149ab"),
+        ("demo", "b2eb84e4", "9993de477d00b2f4"),
         ("bccd", "05c9d32d", "f035ffc8f0241e38"),
         ("bccd_finetuned", "bb643aa5", "952e343adb8877b7"),
         ("dam_target", "6aad10f9", "6bc39c4ebe578f33"),

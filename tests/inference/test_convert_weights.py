@@ -356,7 +356,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_tensors_that_a_backbone_loads_are_listed(rhobench: Run, checkpoint: Path, tmp_path: Path) -> None:
     """From the checkpoint of a whole detector; a file without all tensors is an error."""
-    done = rhobench("weights", "backbone", checkpoint, "test_resnet", "--json")
+    done = rhobench("weights", "backbone", checkpoint, "test_resnet", "--verbose", "--json")
     assert done.status == 0
     report = json.loads(done.out[-1])
     assert report["prefix"] == "model.backbone.0.body."

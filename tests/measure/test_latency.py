@@ -85,24 +85,38 @@ def test_every_round_passes_over_all_images() -> None:
     assert [image for _, image in calls[-6:]] == [0, 1, 2, 0, 1, 2]
 
 
+@pytest.fixture
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that only the calls of ``Fake`` advance, so that other processes change no time."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    clock = SimpleNamespace(perf_counter=lambda: now[0], perf_counter_ns=lambda: round(now[0] * 1e9))
+    monkeypatch.setattr("rhobench.measure.latency.time", clock)
+
+
 class Slow(Fake):
     """A detector whose first call compiles, and whose next calls warm up."""
 
     def forward(self, images: Tensor, mask: Tensor) -> Any:
         count = len(self.calls)
-        self.seconds = 0.1 if count == 0 else 0.01 if count < 7 else 0.002
+        self.seconds = 0.1 if count == 0 else 0.01 if count < 4 else 0.002
         return super().forward(images, mask)
 
 
+@pytest.mark.usefixtures("_clock")
 def test_the_first_call_and_the_warm_up_enter_no_statistic() -> None:
     (latency,) = measure_latency({"a": timed(Slow("a", []))}, quick(warmup_calls=3, stable_warmup=True)).values()
-    assert latency.first_call_s >= 0.1
-    assert max(latency.warmup_ms) >= 10
-    assert len(latency.warmup_ms) >= 9, "it goes on until the times are stable"
-    assert latency.samples_ms.max() < 10
+    assert latency.first_call_s == pytest.approx(0.1)
+    assert latency.warmup_ms == pytest.approx([10] * 3 + [2] * 6), "it goes on until the times are stable"
+    assert latency.samples_ms.max() == pytest.approx(2)
     assert latency.conditions.stable_warmup
 
 
+@pytest.mark.usefixtures("_clock")
 def test_a_warm_up_that_never_becomes_stable_ends_and_is_told() -> None:
     class Slower(Fake):
         def forward(self, images: Tensor, mask: Tensor) -> Any:
@@ -115,6 +129,7 @@ def test_a_warm_up_that_never_becomes_stable_ends_and_is_told() -> None:
     assert "did not become stable" in (latency.reason or "")
 
 
+@pytest.mark.usefixtures("_clock")
 def test_rounds_are_added_until_the_interval_is_narrow_but_not_without_end() -> None:
     noise = np.random.default_rng(0)
 

@@ -44,7 +44,8 @@ def test_one_image_as_card_and_json() -> None:
 
 def test_the_mean_of_one_image_is_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     shallow = replace(find_model("detr_test_resnet"), enc_layers=1, dec_layers=1)
-    monkeypatch.setattr("rhobench.measure.model_cost.find_model", lambda _: shallow)
+    for module in ("rhobench.measure.model_cost", "rhobench.config.model_zoo"):
+        monkeypatch.setattr(f"{module}.find_model", lambda _: shallow)
     _, mean = cost("shallow", "--val2017", "--first", "1")
     _, single = cost("shallow", "--size", "800x1201")
     assert mean["gflops"] == pytest.approx(single["gflops"], rel=1e-12)

@@ -74,7 +74,7 @@ def test_nothing_measured_gives_an_empty_table(tmp_path: Path, simulation: Modul
 def test_a_time_with_an_overlapping_interval_ranks_nobody(tmp_path: Path, simulation: ModuleType) -> None:
     frame = write_simulated(tmp_path, simulation, {0.1: 0.5, 0.3: 2.5, 1.0: 2.0}).frame()
     frame = frame.assign(
-        latency_ms=[30.0, 34.5, 34.6], latency_p10_ms=[29.9, 33.0, 33.0], latency_p90_ms=[30.1, 36.0, 36.0]
+        latency_ms=[30.0, 34.5, 34.6], latency_low_ms=[29.9, 33.0, 33.0], latency_high_ms=[30.1, 36.0, 36.0]
     )
     rows = with_uncertainty(by_configuration(frame, "latency_ms"), frame, "latency_ms")
     assert rows["membership"].tolist()[0] == "certain"
@@ -94,3 +94,13 @@ def test_a_damaged_file_is_reported_and_the_interval_of_the_record_is_used(
     assert "matches.npz cannot be used: it is not a file of matches" in store.problems[0]
     assert rows["ap_low"].tolist() == pytest.approx(frame["ap_low"].tolist())
     assert np.isfinite(rows["front_probability"]).all()
+
+
+def test_a_time_that_may_not_be_compared_is_off_the_front(tmp_path: Path, simulation: ModuleType) -> None:
+    frame = write_simulated(tmp_path, simulation, {0.1: 0.5, 0.3: 2.5}).frame()
+    frame = frame.assign(latency_ms=[10.0, 5.0], timing_status=["ok", "shared"], timing_reason=[None, "python 1.0"])
+    rows = with_uncertainty(by_configuration(frame, "latency_ms"), frame, "latency_ms").set_index("rho")
+    assert rows["membership"].to_dict() == {0.1: "certain", 0.3: "off"}
+    assert not rows["not_different"].any()
+    counted = with_uncertainty(by_configuration(frame), frame)
+    assert counted["membership"].tolist()[0] == "certain", "a count of operations does not depend on the time"

@@ -7,11 +7,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from rhobench.config.metrics import metric
+from rhobench.config.metrics import Metric, metric
 from rhobench.results import ENDED_EARLY, by_configuration, describe_left_out, printable
-
-DISTURBED_MARK = " *"
-"""Suffix of a time that may not enter the front."""
 
 
 def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
@@ -43,15 +40,18 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
     for m in (cost, value):
         table.add_column(f"{m.title} {'↓' if m.better == 'lower' else '↑'}", justify="right")
     table.add_column("seeds", justify="right")
-    timed = (cost.timed, value.timed)
     for row in rows.to_dict("records"):
-        status = row["timing_status"]
-        marks = [f"{DISTURBED_MARK} {status.replace('_', ' ')}" if m and status != "ok" else "" for m in timed]
+        marks = [time_mark(m, row["timing_status"]) for m in (cost, value)]
         spread = f" ± {value.format(row[f'{y}_sd'])}" if row["n"] > 1 else ""
         cells = ["●" if row["on_front"] else " ", row["label"], *[row["series"]] * several]
         cells += [cost.format(row[x]) + marks[0], value.format(row[y]) + spread + marks[1], str(row["n"])]
         table.add_row(*map(_shown, cells), style="bold" if row["on_front"] else "dim")
     return table
+
+
+def time_mark(m: Metric, status: str) -> str:
+    """Suffix of a time that may not enter the front, with its status; empty for every other value."""
+    return f" * {status.replace('_', ' ')}" if m.timed and status != "ok" else ""
 
 
 def _shown(text: object) -> str:

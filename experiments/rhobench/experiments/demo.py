@@ -31,11 +31,11 @@ def deep_scenes(experiment: str) -> RunConfig:
             # Objects up to half the image: of larger ones, a tenth of the tokens would be a small part.
             scenes=ScenesConfig(size_px=192, max_diameter=0.5),
             resize_px=(192, 192),
-            hflip=False,  # six epochs show no image often enough for flips to matter
+            hflip=False,  # four epochs show no image often enough for flips to matter
             pixel_mean=LITE0_PIXELS,
             pixel_std=LITE0_PIXELS,
         ),
-        train=short_training(epochs=6),
+        train=short_training(epochs=4),
         measure=MeasureConfig(rhos=RHOS),
     )
 

@@ -28,6 +28,7 @@ from rhobench.data import CocoDetection, prepare_data
 from rhobench.measure.accuracy import Accuracy, Detection, score
 from rhobench.measure.artifact import sha256_of
 from rhobench.measure.flops import count_call
+from rhobench.measure.process import configure_process
 from rhobench.results import ForeignModel, Point, Record, Store, write_record
 from rhobench.results.environment import describe_environment, usable_cores, utc_now
 from rhobench.results.mirror import mirrored
@@ -85,7 +86,7 @@ def benchmark(request: BenchmarkRequest, notify: Notify) -> Record:
         raise AdapterError(f"--name {name!r} cannot be part of a file name: use letters, digits, '-', '_' and '.'.")
     store, device = Store(request.store), _device(request.device)
     data = evaluated_data(request.data or data_of_store(store))
-    torch.set_num_threads(usable_cores() or 1)
+    configure_process(usable_cores() or 1)
     notify(f"loading {request.path}")
     load = LoadRequest(path=request.path, device=device, engine=request.engine)
     kind, detector = load_detector(load, request.kind)

@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from rhobench.config.metrics import Metric, metric
-from rhobench.dashboards.tables import DISTURBED_MARK
-from rhobench.results import ENDED_EARLY, MAX_BUSY_CORES, printable
+from rhobench.dashboards.tables import time_mark
+from rhobench.results import ENDED_EARLY, describe_left_out, printable
 
 MARKS = {"certain": "●", "within noise": "○"}
 """Marks of configurations on the front."""
@@ -20,7 +20,7 @@ def uncertain_front(frame: pd.DataFrame, rows: pd.DataFrame, x: str, y: str) -> 
 
     "●": on the front for certain; "○": within noise. "~": not shown to differ from the best cheaper configuration. Each
     setting (device, protocol, dataset) has its own front; if there are several, the model column names the setting.
-    Times that were measured while other processes used the machine are marked by "*".
+    Times that may not enter the front are marked by "*" and their status.
 
     Args:
         frame: rows of ``Store.frame()``.
@@ -33,7 +33,7 @@ def uncertain_front(frame: pd.DataFrame, rows: pd.DataFrame, x: str, y: str) -> 
     table = Table(
         title=f"{value.label} against {cost.noun}"
         + ("" if several or rows.empty else f" · {_shown(rows['series'][0])}"),
-        caption=_caption(frame, rows, x, y),
+        caption=_caption(frame, rows, value),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
@@ -51,8 +51,7 @@ def uncertain_front(frame: pd.DataFrame, rows: pd.DataFrame, x: str, y: str) -> 
         table.add_column("interval", justify="right")
     table.add_column("seeds", justify="right")
     for row in rows.to_dict("records"):
-        disturbed = row["busy_cores"] > MAX_BUSY_CORES
-        marks = [DISTURBED_MARK if m.timed and disturbed else "" for m in (cost, value)]
+        marks = [time_mark(m, row["timing_status"]) for m in (cost, value)]
         spread = f" ± {value.format(row[f'{y}_sd'])}" if row["n"] > 1 else ""
         on_front = MARKS.get(row["membership"], " ")
         cells = [on_front, row["label"], *[row["series"]] * several, cost.format(row[x]) + marks[0]]
@@ -68,8 +67,7 @@ def _shown(text: object) -> str:
     return escape(printable(text))
 
 
-def _caption(frame: pd.DataFrame, rows: pd.DataFrame, x: str, y: str) -> str:
-    cost, value = metric(x), metric(y)
+def _caption(frame: pd.DataFrame, rows: pd.DataFrame, value: Metric) -> str:
     status = frame.drop_duplicates("run_id")["status"]
     unmeasured = len(status) - len({run for runs in rows["run_ids"] for run in runs})
     parts = [_front_sentence(rows, value)]
@@ -79,8 +77,8 @@ def _caption(frame: pd.DataFrame, rows: pd.DataFrame, x: str, y: str) -> str:
             unmeasured -= count
     if unmeasured:
         parts.append(f"{unmeasured} not measured")
-    if (cost.timed or value.timed) and (rows["busy_cores"] > MAX_BUSY_CORES).any():
-        parts.append(f"* measured while other processes used more than {MAX_BUSY_CORES:g} cores")
+    if left_out := describe_left_out(rows):
+        parts.append(f"* {left_out}")
     sentences = [", ".join(parts) + "."]
     if rows["not_different"].any():
         sentences.append("~ not shown to differ from the best cheaper configuration.")

@@ -10,9 +10,9 @@ import torch
 from rhobench.config import RunConfig
 from rhobench.config.conversion import from_dict
 from rhobench.data import prepare_data
+from rhobench.measure.process import configure_process
 from rhobench.training.loaders import open_images, open_training_data
 from rhobench.training.loop import build_detector
-from rhobench.training.process import configure_process
 
 
 def prepare(config: dict[str, Any], threads: int) -> str | None:

@@ -20,6 +20,7 @@ from rhobench.data import Flip, describe_source
 from rhobench.measure.accuracy import Accuracy, Detection
 from rhobench.measure.artifact import save_artifact
 from rhobench.measure.flops import count_flops
+from rhobench.measure.process import configure_process
 from rhobench.ops import resolve_backend
 from rhobench.results.atomic_write import write_atomically
 from rhobench.results.environment import describe_environment, utc_now
@@ -32,7 +33,6 @@ from rhobench.training.evaluation import evaluate
 from rhobench.training.loaders import EVAL_BATCH, image_loader
 from rhobench.training.loop import TrainingResult, train
 from rhobench.training.meter import SPIKE, WINDOW
-from rhobench.training.process import configure_process
 from rhobench.training.progress import Progress
 from rhobench.training.state import newest_progress
 from rhobench.training.status import Report, Status

@@ -7,8 +7,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from rhobench.cluster.measure_artifacts import Say, Subject, choose_device, measure_artifacts
 from rhobench.cluster.run_task import SCRATCH_DIR
 from rhobench.config import RunConfig
@@ -17,6 +15,7 @@ from rhobench.config.conversion import from_dict
 from rhobench.config.points import MeasureRequest, PointSettings
 from rhobench.config.protocols import Protocol
 from rhobench.measure.artifact import FILE_NAME
+from rhobench.measure.process import configure_process
 from rhobench.results import Point, Record, Store, read_record, write_record
 from rhobench.results.mirror import mirrored
 from rhobench.results.points import merged_points, missing_points
@@ -47,7 +46,7 @@ def measure_runs(
     Returns:
         The measured points by run id.
     """
-    torch.set_num_threads(threads)
+    configure_process(threads)
     store = Store(place)
     # All folders at once, because the models take turns and a folder is uploaded when its block ends.
     with ExitStack() as stack:

@@ -40,7 +40,8 @@ def with_uncertainty(
         ``interval_covers`` ("images", "seeds and images", or None); ``front_probability``; ``membership`` ("certain",
         "within noise" or "off"); ``band_low`` and ``band_high``, between which the best y lies that the cost buys;
         ``not_different``: the best cheaper configuration of the setting is not shown to differ in y (Holm). If no two
-        configurations of a setting differ in y, none of them is on a front.
+        configurations of a setting differ in y, none of them is on a front. A configuration with another
+        ``timing_status`` than "ok" is "off" and not compared.
     """
     table = table.copy()
     rng = np.random.default_rng(0)
@@ -56,7 +57,7 @@ def with_uncertainty(
     table["front_probability"], table["not_different"] = 0.0, False
     table["band_low"] = table["band_high"] = np.nan
     better = metric(x).better, metric(y).better
-    for _, group in table.groupby("setting"):
+    for _, group in table[table["timing_status"] == "ok"].groupby("setting"):
         at = group.index.to_numpy()
         value_draws, uncertain = draws[y][at], [known[y][i] for i in at]
         if len(group) > 1 and not _any_differs(uncertain):

@@ -18,6 +18,7 @@ from rhobench.config.conversion import from_dict
 from rhobench.config.metrics import METRICS
 from rhobench.config.points import MeasureRequest, product_of_points
 from rhobench.config.protocols import Protocol
+from rhobench.measure.process import configure_process
 from rhobench.results import Point, Record, Store, printable, rho_label
 
 GROUP_SIZE = 8
@@ -202,13 +203,12 @@ def _rhos_of(record: Record) -> list[float | None]:
 
 
 def _measure_file(file: Path, options: MeasureOptions, threads: int, say: Callable[[str], None]) -> MeasureOutcome:
-    import torch
 
     from rhobench.cluster.measure_artifacts import Subject, choose_device, measure_artifacts
     from rhobench.measure.artifact import load_artifact
 
     config = load_artifact(file).config
-    torch.set_num_threads(threads)
+    configure_process(threads)
     device = choose_device(options.device, trained_on_gpu=config.train.gpus_per_worker > 0)
     subject = Subject(file=file, points=options.request([config.model.rho]).points, target=str(file))
     data = None if options.data is None else str(options.data.absolute())

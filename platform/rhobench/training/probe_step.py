@@ -22,12 +22,12 @@ import torch
 from rhobench.config import RunConfig
 from rhobench.config.conversion import from_dict
 from rhobench.data import Batch, Target
+from rhobench.measure.process import configure_process
 from rhobench.model import Detector, build_model
 from rhobench.training.batches import FeatureBatch, TrainBatch, to_device
 from rhobench.training.device import peak_memory_gib, training_device
 from rhobench.training.loop import initial_state
 from rhobench.training.objective import run_model
-from rhobench.training.process import configure_process
 from rhobench.training.step import OptimizerStep
 from rhobench.training.workload import BatchShape, Workload
 
