@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -113,3 +114,15 @@ def test_equal_models_are_no_front(rhobench: Callable, tmp_path: Path, simulatio
     store = write_simulated(tmp_path, simulation, {0.1: 1.0, 1.0: 1.0}, images=40, draw=2)
     done = rhobench("pareto", store.path)
     assert "No front: none of the 2 configurations is shown to differ from another in AP" in text(done)
+
+
+def test_disturbed_times_are_marked_and_named(rhobench: Callable, tmp_path: Path, simulation: ModuleType) -> None:
+    store = write_simulated(tmp_path, simulation, {0.1: 0.5, 1.0: 2.5})
+    for record in store.records():
+        (point,) = record.points
+        status = "shared" if point.rho == 1 else "ok"
+        store.write(replace(record, points=[replace(point, latency_ms=30.0 + point.rho, timing_status=status)]))
+    printed = text(rhobench("pareto", store.path, "--x", "latency_ms"))
+    assert "* shared" in printed
+    assert "1 not eligible for the front because of their time: 1 shared" in printed
+    assert "● 1 of 2 configurations on the front" in printed

@@ -82,6 +82,18 @@ def test_a_time_with_an_overlapping_interval_ranks_nobody(tmp_path: Path, simula
     assert rows["front_probability"][1] < 1
 
 
+def test_a_time_that_may_not_be_compared_is_off_the_front(tmp_path: Path, simulation: ModuleType) -> None:
+    frame = write_simulated(tmp_path, simulation, {0.1: 0.5, 0.3: 1.5, 1.0: 2.5}).frame()
+    frame = frame.assign(latency_ms=[30.0, 34.5, 3.0], timing_status=["ok", "ok", "invalid"])
+    rows = with_uncertainty(by_configuration(frame, "latency_ms"), frame, "latency_ms")
+    assert dict(zip(rows["latency_ms"], rows["membership"], strict=True)) == {
+        3.0: "off",
+        30.0: "certain",
+        34.5: "certain",
+    }
+    assert rows["not_different"].sum() == 0
+
+
 def test_a_damaged_file_is_reported_and_the_interval_of_the_record_is_used(
     tmp_path: Path, simulation: ModuleType
 ) -> None:

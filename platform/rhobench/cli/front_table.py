@@ -94,7 +94,7 @@ def _caption(frame: pd.DataFrame, rows: pd.DataFrame, value: Metric) -> str:
 
 def _front_sentence(rows: pd.DataFrame, value: Metric) -> str:
     count = f"{len(rows)} configurations"
-    if len(rows) > 1 and not rows["on_front"].any():
+    if (rows["timing_status"] == "ok").sum() > 1 and not rows["on_front"].any():
         return f"No front: none of the {count} is shown to differ from another in {value.label}"
     kinds = rows["membership"].value_counts()
     noise = f", {MARKS['within noise']} {kinds['within noise']} within noise" if "within noise" in kinds else ""

@@ -62,7 +62,9 @@ def _sides(argument: str, store: str | None, problems: list[str]) -> dict[tuple[
     name, rho = _split_rho(argument)
     opened, wanted = _open(name, store)
     frame = opened.frame()
-    frame = frame[~frame["status"].isin(ENDED_EARLY) & frame["ap"].notna()].drop_duplicates(["run_id", "rho_infer"])
+    frame = frame[~frame["status"].isin(ENDED_EARLY) & frame["ap"].notna()].drop_duplicates(
+        ["run_id", *CONFIGURATION_COLUMNS]
+    )
     frame = frame.assign(label=configuration_labels(frame))
     if wanted is not None:
         frame = frame[(frame[["run_id", "configuration", "label"]] == wanted).any(axis=1)]
@@ -71,7 +73,8 @@ def _sides(argument: str, store: str | None, problems: list[str]) -> dict[tuple[
                 f"{opened.name} has no evaluated run, configuration or label {wanted!r}. "
                 "`rhobench pareto` lists the labels."
             )
-        frame = _at_one_rho(frame, rho, argument)
+        known = frame["matches_file"].notna()  # points in another precision or size have no stored evaluation
+        frame = _at_one_rho(frame[known] if known.any() else frame, rho, argument)
     evaluations = Evaluations(opened, with_matches=True)
     sides = {}
     for key, group in frame.groupby(list(CONFIGURATION_COLUMNS), dropna=False, sort=False):
