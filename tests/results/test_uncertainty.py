@@ -108,7 +108,7 @@ def test_a_damaged_file_is_reported_and_the_interval_of_the_record_is_used(
     assert np.isfinite(rows["front_probability"]).all()
 
 
-def test_a_time_that_may_not_be_compared_is_off_the_front(tmp_path: Path, simulation: ModuleType) -> None:
+def test_a_disturbed_time_does_not_affect_the_front_of_operations(tmp_path: Path, simulation: ModuleType) -> None:
     frame = write_simulated(tmp_path, simulation, {0.1: 0.5, 0.3: 2.5}).frame()
     frame = frame.assign(latency_ms=[10.0, 5.0], timing_status=["ok", "shared"], timing_reason=[None, "python 1.0"])
     rows = with_uncertainty(by_configuration(frame, "latency_ms"), frame, "latency_ms").set_index("rho")

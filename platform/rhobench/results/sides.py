@@ -73,8 +73,8 @@ def _sides(argument: str, store: str | None, problems: list[str]) -> dict[tuple[
                 f"{opened.name} has no evaluated run, configuration or label {wanted!r}. "
                 "`rhobench pareto` lists the labels."
             )
-        known = frame["matches_file"].notna()  # points in another precision or size have no stored evaluation
-        frame = _at_one_rho(frame[known] if known.any() else frame, rho, argument)
+        evaluated = frame["matches_file"].notna()  # points in another precision or size have no stored evaluation
+        frame = _at_one_rho(frame[evaluated] if evaluated.any() else frame, rho, argument)
     evaluations = Evaluations(opened, with_matches=True)
     sides = {}
     for key, group in frame.groupby(list(CONFIGURATION_COLUMNS), dropna=False, sort=False):

@@ -96,7 +96,7 @@ def seed_deviation(frame: pd.DataFrame) -> float | None:
 def _runs(row: Mapping[Any, Any], frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the frame that a row of the table averages, one for each run."""
     mask = frame["run_id"].isin(row["run_ids"]) & ~frame["status"].isin(ENDED_EARLY)
-    for column in frame.columns.intersection(CONFIGURATION_COLUMNS):
+    for column in frame.columns.intersection(list(CONFIGURATION_COLUMNS)):
         mask &= frame[column].isna() if pd.isna(row[column]) else frame[column] == row[column]
     return frame[mask].drop_duplicates("run_id")
 
