@@ -31,8 +31,8 @@ from rhobench.data import Batch, Target
 from rhobench.measure.process import configure_process
 from rhobench.model import build_model
 from rhobench.model.official import official_state
-from rhobench.training.loop import initial_state
 from rhobench.model.precision import autocast
+from rhobench.training.loop import initial_state
 from rhobench.training.step import OptimizerStep
 
 CLASSES = 91
