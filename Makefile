@@ -11,7 +11,7 @@ help:  ## List the targets.
 
 install: $(VENV)/.installed  ## Create .venv and install rhobench into it.
 
-demo: install  ## Train on generated images, measure at four values of rho, write a page. About MINUTES minutes on two cores.
+demo: install  ## Train on generated images, measure at four values of rho, write a page. 5 to 8 minutes on two cores.
 	$(BIN)/rhobench run demo
 
 test: $(VENV)/.installed-dev  ## Install the test dependencies and run the tests. About 10 minutes on two cores.

@@ -169,15 +169,17 @@ def _key_numbers(frame: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
             continue
         enough = rows[rows["ap"] >= best["ap"] - TOLERANCE - 1e-9]  # rounding must not exclude a run at the limit
         least = enough.iloc[enough[x].argmin()]
-        saved = f"{100 * (1 - least[x] / best[x]):.0f} %"
+        # Not those of the best, which may itself be cheap: what a user saves is the end of the dial.
+        most = rows.iloc[rows[x].argmax()]
+        saved = f"{100 * (1 - least[x] / most[x]):.0f} %"
         if saved == "0 %":
-            yield title, "none", f"Nothing cheaper than {best['label']} comes that close"
+            yield title, "none", f"Nothing cheaper than {most['label']} comes that close"
             continue
         yield (
             title,
             saved,
-            f"{least['label']}: {cost.format(least[x])} instead of {cost.format(best[x])} {cost.unit}, "
-            f"AP {ap.format(least['ap'])}",
+            f"{least['label']}: {cost.format(least[x])} {cost.unit}, AP {ap.format(least['ap'])}; "
+            f"{most['label']}: {cost.format(most[x])}, {ap.format(most['ap'])}",
         )
 
 
