@@ -17,8 +17,8 @@ def test_experiments_lists_names_with_json(rhobench: Rhobench) -> None:
     done = rhobench("experiments", "--json")
     assert done.returncode == 0
     listed = json.loads(done.stdout.splitlines()[-1])["experiments"]
-    assert {"demo", "bccd"} <= {row["name"] for row in listed}
-    assert next(row for row in listed if row["name"] == "demo")["runs"] == 4
+    assert {"rho_sweep", "bccd"} <= {row["name"] for row in listed}
+    assert next(row for row in listed if row["name"] == "rho_sweep")["runs"] == 4
 
 
 @pytest.fixture
@@ -43,14 +43,14 @@ def names(plan: dict) -> list[str]:
 
 
 def test_another_family_may_be_set_in_place_of_the_varied_rho(planned: Planned) -> None:
-    plan, _ = planned("demo", "--set", "model.name=efficient_detr", "--set", "model.rho=none")
-    assert names(plan) == ["demo-rhodense"]
+    plan, _ = planned("rho_sweep", "--set", "model.name=efficient_detr", "--set", "model.rho=none")
+    assert names(plan) == ["rho_sweep-rhodense"]
 
 
 def test_dry_run_lists_runs_resources_rates_and_cost(planned: Planned, tmp_path: Path) -> None:
     batch = ["--set", "train.batch_size=32", "--set", "train.lr_rule=linear", "--set", "train.micro_batch_size=4"]
-    plan, shown = planned("demo", *batch, "--price-per-hour", 2, "--store", tmp_path / "new")
-    assert names(plan) == ["demo-rho1.0", "demo-rho0.5", "demo-rho0.25", "demo-rho0.1"]
+    plan, shown = planned("rho_sweep", *batch, "--price-per-hour", 2, "--store", tmp_path / "new")
+    assert names(plan) == ["rho_sweep-rho1.0", "rho_sweep-rho0.5", "rho_sweep-rho0.25", "rho_sweep-rho0.1"]
     for run in plan["runs"]:
         assert run["run_id"].endswith(run["key"])
         assert run["run_id"] in shown
@@ -60,7 +60,7 @@ def test_dry_run_lists_runs_resources_rates_and_cost(planned: Planned, tmp_path:
     assert hours == sorted(hours, reverse=True)
     assert plan["estimated_hours"] == pytest.approx(sum(hours)) == pytest.approx(0.2)
     assert plan["price"] == pytest.approx(0.4)
-    assert "that demo declares" in plan["estimated_from"]
+    assert "that rho_sweep declares" in plan["estimated_from"]
     assert plan["fits"] is True
     assert plan["at_once"] >= 1
     assert (
@@ -71,30 +71,30 @@ def test_dry_run_lists_runs_resources_rates_and_cost(planned: Planned, tmp_path:
 
 
 def test_dry_run_tells_that_no_run_fits(planned: Planned) -> None:
-    plan, shown = planned("demo", "--set", "train.cpus_per_worker=5000", status=1)
+    plan, shown = planned("rho_sweep", "--set", "train.cpus_per_worker=5000", status=1)
     assert (plan["fits"], plan["at_once"]) == (False, 0)
     assert "but a run needs 1 x 5000 CPUs. Lower" in shown
 
 
 def test_setting_a_varied_field_pins_it(planned: Planned) -> None:
-    assert names(planned("demo", "--set", "model.rho=0.2")[0]) == ["demo-rho0.2"]
+    assert names(planned("rho_sweep", "--set", "model.rho=0.2")[0]) == ["rho_sweep-rho0.2"]
 
 
 def test_a_run_beside_the_product_is_listed_and_takes_what_is_set(planned: Planned) -> None:
-    sampled = f"-rho_choices{7 * '0.1_'}1.0-epochs5"
-    each = [f"rho_sampled-rho{rho}-epochs4" for rho in ("1.0", "0.5", "0.1", "0.25")]
+    sampled = f"-rho_choices{7 * '0.1_'}1.0"
+    each = [f"rho_sampled-rho{rho}" for rho in ("1.0", "0.5", "0.25", "0.1")]
     assert names(planned("rho_sampled")[0]) == [*each, f"rho_sampled-rho0.25{sampled}"]
     pinned = names(planned("rho_sampled", "--set", "model.rho=0.3")[0])
-    assert set(pinned) == {"rho_sampled-rho0.3-epochs4", f"rho_sampled-rho0.3{sampled}"}
+    assert set(pinned) == {"rho_sampled-rho0.3", f"rho_sampled-rho0.3{sampled}"}
 
 
 def test_what_varies_can_be_said_on_the_command_line(planned: Planned) -> None:
     grid = ["--axis", "model.rho=0.1,0.5", "--axis", "model.enc_layers=1,2", "--seeds", "3,4"]
-    plan, _ = planned("demo", *grid, "--exclude", "model.rho=0.5,model.enc_layers=2", "--order", "cheapest")
+    plan, _ = planned("rho_sweep", *grid, "--exclude", "model.rho=0.5,model.enc_layers=2", "--order", "cheapest")
     values = [tuple(run["varied"].values()) for run in plan["runs"]]
     assert values == [(0.1, 1, 3), (0.1, 1, 4), (0.1, 2, 3), (0.1, 2, 4), (0.5, 1, 3), (0.5, 1, 4)]
-    drawn, _ = planned("demo", "--range", "train.lr=1e-4:1e-2:log", "--samples", 3)
-    again, _ = planned("demo", "--range", "train.lr=1e-4:1e-2:log", "--samples", 4)
+    drawn, _ = planned("rho_sweep", "--range", "train.lr=1e-4:1e-2:log", "--samples", 3)
+    again, _ = planned("rho_sweep", "--range", "train.lr=1e-4:1e-2:log", "--samples", 4)
     assert [run["run_id"] for run in drawn["runs"]] == [run["run_id"] for run in again["runs"]][:3]
     assert all(1e-4 <= run["varied"]["train.lr"] <= 1e-2 for run in again["runs"])
 
@@ -112,16 +112,16 @@ def test_runs_that_optuna_will_choose_are_counted(planned: Planned) -> None:
     ("arguments", "wanted"),
     [
         (["run", "demoo", "--dry-run"], "Did you mean 'demo'"),
-        (["run", "demo", "--dry-run", "--set", "train.epoch=3"], "Did you mean 'train.epochs'"),
-        (["run", "demo", "--dry-run", "--set", "train.epochs=three"], "takes a whole number"),
-        (["run", "demo", "--dry-run", "--set", "train.epochs"], "PATH=VALUE"),
-        (["run", "demo", "--dry-run", "--set", "model.rho=1.5"], "(0, 1]"),
-        (["run", "demo", "--dry-run", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["run", "rho_sweep", "--dry-run", "--set", "train.epoch=3"], "Did you mean 'train.epochs'"),
+        (["run", "rho_sweep", "--dry-run", "--set", "train.epochs=three"], "takes a whole number"),
+        (["run", "rho_sweep", "--dry-run", "--set", "train.epochs"], "PATH=VALUE"),
+        (["run", "rho_sweep", "--dry-run", "--set", "model.rho=1.5"], "(0, 1]"),
+        (["run", "rho_sweep", "--dry-run", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
         (["run", "bccd", "--dry-run"], "--data DIR"),
-        (["run", "demo", "--dry-run", "--fork", "/nowhere/at/all"], "no run at /nowhere/at/all"),
-        (["run", "demo", "--log-to", "comet"], "--log-to comet is not supported"),
-        (["run", "demo", "--price-per-hour", "2"], "add one of them"),
-        (["run", "demo", "--range", "model.rho=0.1:1", "--dry-run"], "--samples N"),
+        (["run", "rho_sweep", "--dry-run", "--fork", "/nowhere/at/all"], "no run at /nowhere/at/all"),
+        (["run", "rho_sweep", "--log-to", "comet"], "--log-to comet is not supported"),
+        (["run", "rho_sweep", "--price-per-hour", "2"], "add one of them"),
+        (["run", "rho_sweep", "--range", "model.rho=0.1:1", "--dry-run"], "--samples N"),
         (["run", "search", "--fit"], "--sampler sobol"),
         (["pareto", "/nowhere/at/all"], "/nowhere/at/all"),
         (["report", "/nowhere/at/all"], "/nowhere/at/all"),
@@ -136,7 +136,7 @@ def test_box_outside_its_image_is_named(rhobench: Rhobench, dataset: Path) -> No
     content = json.loads(file.read_text())
     content["annotations"][2]["bbox"] = [50, 10, 40, 20]
     file.write_text(json.dumps(content))
-    sentence = rhobench("run", "demo", "--dry-run", "--data", dataset).refusal()
+    sentence = rhobench("run", "rho_sweep", "--dry-run", "--data", dataset).refusal()
     assert "instances_train.json" in sentence
     assert "annotation 3" in sentence
     checked = rhobench("data", "check", dataset)
@@ -190,10 +190,10 @@ def test_occupied_store_is_refused_before_anything_starts(rhobench: Rhobench, tm
     from rhobench.config.conversion import to_dict
     from rhobench.experiments import EXPERIMENTS
 
-    base = to_dict(EXPERIMENTS["demo"]().base)
+    base = to_dict(EXPERIMENTS["rho_sweep"]().base)
     base["train"]["epochs"] = 77
-    (store / "experiments" / "demo.json").write_text(json.dumps({"base": base}))
-    sentence = rhobench("run", "demo", "--store", store).refusal()
+    (store / "experiments" / "rho_sweep.json").write_text(json.dumps({"base": base}))
+    sentence = rhobench("run", "rho_sweep", "--store", store).refusal()
     assert "train.epochs" in sentence
     assert "77" in sentence
     assert "--store" in sentence

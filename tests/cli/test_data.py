@@ -111,7 +111,7 @@ def test_finetune_asks_which_of_several_splits_it_shall_train_on(rhobench: Rhobe
 def test_finetune_takes_the_model_of_a_fork(tmp_path: Path) -> None:
     root = roboflow(tmp_path / "data", drawn_splits())
     values = {"model.hidden_dim": 64, "model.num_queries": 33, "data.pixel_mean": (0.1, 0.2, 0.3)}
-    config = with_values(EXPERIMENTS["demo"]().base, values)
+    config = with_values(EXPERIMENTS["rho_sweep"]().base, values)
     (tmp_path / "run").mkdir()
     model = build_model(with_values(config, {"model.num_classes": 7, "model.backbone.weights": None}).model)
     artifact = save_artifact(tmp_path / "run", model, config, Categories(tuple(range(7)), tuple("abcdefg")))
@@ -125,7 +125,7 @@ def test_finetune_takes_the_model_of_a_fork(tmp_path: Path) -> None:
 
 def test_other_experiments_take_any_layout_and_hold_nothing_out(rhobench: Rhobench, tmp_path: Path) -> None:
     root = yolo(tmp_path / "data", drawn_splits())
-    splits = ["--set", "data.train_splits=train", "--set", "data.val_split=val"]
+    splits = ["--set", "data.train_splits=train", "--set", "data.val_split=val", "--set", "train.batch_size=2"]
     done = rhobench("run", "bccd", "--data", root, *splits, "--dry-run", "--store", tmp_path / "store")
     assert done.returncode == 0
     assert "is read as YOLO with the splits train, val" in done.stderr

@@ -79,7 +79,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 )
 def test_what_cannot_work_is_refused(rhobench: Rhobench, arguments: list[str], wanted: list[str]) -> None:
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    text = "\n".join(sentences(rhobench("run", "demo", "--dry-run", *arguments)))
+    text = "\n".join(sentences(rhobench("run", "rho_sweep", "--dry-run", *arguments)))
     for part in wanted:
         assert part in text
     assert time.perf_counter() - started < MOST_SECONDS
@@ -88,14 +88,14 @@ def test_what_cannot_work_is_refused(rhobench: Rhobench, arguments: list[str], w
 
 def test_all_problems_of_a_plan_are_told_at_once(rhobench: Rhobench) -> None:
     settings_ = ["data.val_split=train", "train.lr=5", "model.num_queries=9999", "model.num_classes=1"]
-    found = sentences(rhobench("run", "demo", *(part for one in settings_ for part in ("--set", one))))
+    found = sentences(rhobench("run", "rho_sweep", *(part for one in settings_ for part in ("--set", one))))
     assert len(found) == len(settings_)
     for setting in settings_:
         assert sum(setting.partition("=")[0] in sentence.partition("is not")[0] for sentence in found) == 1
 
 
 def test_a_plan_beyond_a_year_is_estimated_and_asks_for_confirmation(rhobench: Rhobench, tmp_path: Path) -> None:
-    forever = ["run", "demo", "--set", "train.epochs=99999999999", "--store", tmp_path / "store"]
+    forever = ["run", "rho_sweep", "--set", "train.epochs=99999999999", "--store", tmp_path / "store"]
     planned = rhobench(*forever, "--dry-run")
     assert planned.returncode == 0
     assert "years of compute: to start it, add --yes" in planned.stdout
@@ -110,13 +110,15 @@ def test_a_quoted_tilde_is_the_home_folder(rhobench: Rhobench, tmp_path: Path, m
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AssertionError, match="Ray is started"):
-        rhobench("run", "demo", "--smoke", "--store", "~/x")
-    assert (tmp_path / "home" / "x" / "experiments" / "demo.json").is_file()
+        rhobench("run", "rho_sweep", "--smoke", "--store", "~/x")
+    assert (tmp_path / "home" / "x" / "experiments" / "rho_sweep.json").is_file()
     assert not (tmp_path / "~").exists()
 
 
 def test_images_that_are_also_validated_on_are_refused(rhobench: Rhobench, dataset: Path) -> None:
-    text = "\n".join(sentences(rhobench("run", "demo", "--dry-run", "--data", dataset, "--set", "train.batch_size=2")))
+    text = "\n".join(
+        sentences(rhobench("run", "rho_sweep", "--dry-run", "--data", dataset, "--set", "train.batch_size=2"))
+    )
     assert "4 of the validation images are also in split 'train', such as 1.png" in text
 
 
@@ -144,7 +146,7 @@ TEXTS = st.one_of(
 @given(path=st.sampled_from(PATHS), value=TEXTS)
 def test_any_value_of_any_field_is_refused_or_works(rhobench: Rhobench, path: str, value: str) -> None:
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    done = rhobench("run", "demo", "--smoke", "--dry-run", "--set", f"{path}={value}")
+    done = rhobench("run", "rho_sweep", "--smoke", "--dry-run", "--set", f"{path}={value}")
     if done.returncode == 2:
         sentences(done)
     else:  # 1: the plan is listed, and says that no run fits on this machine
@@ -156,4 +158,4 @@ def test_any_value_of_any_field_is_refused_or_works(rhobench: Rhobench, path: st
 def test_a_missing_tracker_is_refused_by_a_dry_run_too(rhobench: Rhobench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep.importlib.util, "find_spec", lambda name: None)
     for mode in (["--dry-run"], []):
-        assert "pip install wandb" in sentences(rhobench("run", "demo", *mode, "--log-to", "wandb"))[0]
+        assert "pip install wandb" in sentences(rhobench("run", "rho_sweep", *mode, "--log-to", "wandb"))[0]

@@ -135,7 +135,7 @@ def write_data_page(page: DataPage, out: Path) -> Path:
     text = PAGE.substitute(
         title=escaped(f"Data set {Path(page.folder).name}"),
         subtitle=escaped(f"{page.folder} · layout {page.layout} · shorter side {page.short_side_px} px in the model"),
-        css=files("rhobench.dashboards").joinpath("report.css").read_text(encoding="utf-8"),
+        css=files("rhobench.dashboards").joinpath("page", "report.css").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
         numbers="".join(_number_card(page, split) for split in page.splits),
         notes=list_card("Warnings and notes", map(escaped, page.notes)),
