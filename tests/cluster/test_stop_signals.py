@@ -8,12 +8,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from rhobench.cluster.stop_signals import STOP_SIGNALS, StopRequested, StopSignals
+
+
+@pytest.fixture(autouse=True)
+def _default_handlers() -> Iterator[None]:
+    """Undo what a Ray session of an earlier test has installed in this process."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        if handler is not None:  # None: installed by a library in C
+            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
