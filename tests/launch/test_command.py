@@ -30,7 +30,7 @@ def test_every_kind_is_generated_for_the_runs_of_an_experiment(kind: str, tmp_pa
     assert answer["nodes"] == {"count": 2, "cpus": 6, "gpus": 0, "memory_gib": 16}
     assert answer["command"] == ["rhobench", "run", "demo", "--address", "auto", "--store", "/nfs/s", *SETTINGS]
     text = out.read_text()
-    assert "# demo: 4 runs, 2 at once, on 2 nodes with 6 cores, 16 GiB each." in text
+    assert "# demo: 2 runs, 2 at once, on 2 nodes with 6 cores, 16 GiB each." in text
     if kind in ("kuberay", "launcher"):
         assert list(yaml.safe_load_all(text))
     printed = CliRunner().invoke(app, wanted, catch_exceptions=False)
