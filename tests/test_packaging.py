@@ -31,8 +31,8 @@ PARTS = (
     "experiments",
 )
 DATA_FILES = (
-    "rhobench/dashboards/report.css",
-    "rhobench/dashboards/report.js",
+    "rhobench/dashboards/page/report.css",
+    "rhobench/dashboards/page/main.js",
     "rhobench/data/coco_categories.json",
     "rhobench/data/coco_val2017_sizes.csv",
 )

@@ -131,14 +131,14 @@ def test_field_cannot_be_both_set_and_varied() -> None:
     with pytest.raises(ConfigError, match=r"model\.rho is both set and varied"):
         resolve_study(
             StudyRequest(
-                experiment="demo", assignments=["model.rho=1"], overrides=Overrides(axes=["model.rho=0.1,0.2"])
+                experiment="rho_sweep", assignments=["model.rho=1"], overrides=Overrides(axes=["model.rho=0.1,0.2"])
             )
         )
 
 
 def test_axis_wins_over_the_smoke_size() -> None:
     study = resolve_study(
-        StudyRequest(experiment="demo", smoke=True, overrides=Overrides(axes=["train.epochs=2,3", "model.rho=1"]))
+        StudyRequest(experiment="rho_sweep", smoke=True, overrides=Overrides(axes=["train.epochs=2,3", "model.rho=1"]))
     )
     assert [config.train.epochs for config in study.configs] == [2, 3]
     assert {config.data.scenes.train_images for config in study.configs} == {64}
@@ -153,5 +153,5 @@ def test_requested_samples_win_over_those_of_the_smoke_size() -> None:
 
 
 def test_order_cheapest_sorts_by_operations() -> None:
-    study = resolve_study(StudyRequest(experiment="demo", smoke=True, overrides=Overrides(order="cheapest")))
+    study = resolve_study(StudyRequest(experiment="rho_sweep", smoke=True, overrides=Overrides(order="cheapest")))
     assert [config.model.rho for config in study.configs] == [0.1, 0.25, 0.5, 1.0]

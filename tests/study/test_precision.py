@@ -17,7 +17,7 @@ from rhobench.study.study import Study
 
 def study(*assignments: str, axes: tuple[str, ...] = ()) -> Study:
     overrides = Overrides(axes=list(axes))
-    return resolve_study(StudyRequest(experiment="demo", smoke=True, assignments=assignments, overrides=overrides))
+    return resolve_study(StudyRequest(experiment="rho_sweep", smoke=True, assignments=assignments, overrides=overrides))
 
 
 @pytest.fixture(params=["bf16", "fp32"])
