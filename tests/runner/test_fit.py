@@ -114,7 +114,9 @@ def test_sizes_decrease_until_one_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_module, "run_in_subprocess", probe)
     monkeypatch.setattr(fit_module, "estimate_workload", lambda config: WORK)
     study = resolve_study(
-        StudyRequest(experiment="rho_sweep", assignments=["train.batch_size=12", "train.num_workers=2", "model.rho=0.5"])
+        StudyRequest(
+            experiment="rho_sweep", assignments=["train.batch_size=12", "train.num_workers=2", "model.rho=0.5"]
+        )
     )
     report = measure_fit(study, None)
     assert seen == [6, 3]

@@ -118,7 +118,8 @@ EXPECTING = replace(SWEEP, expected=(Expectation(metric="ap", at_least=0.48, sou
 def test_verdicts_are_printed_returned_and_stored(tmp_path: Path, no_ray: None, ap: float, outcome: str) -> None:
     study, store = replace(study_of(EXPECTING), smoke=False), Store(tmp_path)
     for run_id_, config in zip(study.run_ids, study.configs, strict=True):
-        point = Point(rho=config.model.rho, accuracy={"ap": ap}, gflops=1.0)
+        timed = {"precision": "fp32", "protocol": config.measure.timing.id, "batch_size": 1, "latency_ms": 1.0}
+        point = Point(rho=config.model.rho, accuracy={"ap": ap}, gflops=1.0, **timed)
         store.write(replace(record_of(config, run_id_, "completed"), points=[point]))
     text, result = conclusion(study, store)
     (verdict,) = result.verdicts
