@@ -95,7 +95,7 @@ def sweep(
 ) -> tuple[TimedProgress, Store]:
     """Execute runs in a sweep with a new store."""
     progress, store = TimedProgress(runs), Store(Path(tempfile.mkdtemp(prefix="rhobench-scale-")))
-    store.claim(replace(EXPERIMENTS["demo"](), base=base))
+    store.claim(replace(EXPERIMENTS["rho_sweep"](), base=base))
     run_sweep(runs, store, cluster, progress, base=base, options=SweepOptions(), stop=StopSignals(), execute=execute)
     return progress, store
 
@@ -108,7 +108,7 @@ def runs_of(base: RunConfig, count: int) -> list[Run]:
 def measure_empty_runs(count: int, cluster: Cluster) -> dict[str, Any]:
     """Measure a sweep of runs that do nothing."""
     few = {"data.scenes.train_images": 8, "data.scenes.val_images": 2, "train.cache_features": False}
-    base = with_values(EXPERIMENTS["demo"]().base, few)
+    base = with_values(EXPERIMENTS["rho_sweep"]().base, few)
     progress, store = sweep(runs_of(base, count), base, cluster, execute=execute_nothing)
     ended = sorted(progress.ended.values())
     early, late = ended[count // 4], ended[-1]  # the first quarter fills caches
@@ -126,7 +126,7 @@ def measure_empty_runs(count: int, cluster: Cluster) -> dict[str, Any]:
 
 def measure_trainings(count: int, cluster: Cluster) -> dict[str, Any]:
     """Measure short trainings with and without Ray, in seconds per training."""
-    base = with_values(EXPERIMENTS["demo"]().base, SHORT)
+    base = with_values(EXPERIMENTS["rho_sweep"]().base, SHORT)
     runs = runs_of(base, count)
     progress, store = sweep(runs, base, cluster)
     assert set(store.statuses().values()) == {"completed"}

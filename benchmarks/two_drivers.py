@@ -48,7 +48,7 @@ def command(place: str, configs: Sequence[RunConfig], start: float) -> Done:
     """Compute what the store lacks, as one command does; begin at ``start``, in seconds since 1970."""
     store, done = Store(place), Done([], [])
     time.sleep(max(start - time.time(), 0))
-    store.claim(EXPERIMENTS["demo"]())
+    store.claim(EXPERIMENTS["rho_sweep"]())
     with DriverLease(store) as lease:
         waiting = {run_id(config, ()): config for config in configs}
         while waiting:
@@ -81,7 +81,7 @@ def _train(store: Store, lease: DriverLease, name: str, config: RunConfig) -> bo
 
 def problems_of_pairs(place: str, pairs: int, runs: int) -> list[str]:
     """Start pairs of commands, each on a new store below ``place``; describe what was computed twice or never."""
-    base = EXPERIMENTS["demo"]().base
+    base = EXPERIMENTS["rho_sweep"]().base
     configs = [replace(base, seed=seed) for seed in range(runs)]
     names, problems = {run_id(config, ()) for config in configs}, []
     with get_context("spawn").Pool(2) as pool:

@@ -121,7 +121,7 @@ class Driver:
         settings: Mapping[str, str] = TINY,
     ) -> None:
         options = [option for field, value in settings.items() for option in ("--set", f"{field}={value}")]
-        cli = [sys.executable, "-c", "from rhobench.cli import main; main()", "run", "demo", "--json"]
+        cli = [sys.executable, "-c", "from rhobench.cli import main; main()", "run", "rho_sweep", "--json"]
         self.log = store.with_suffix(".log")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(

@@ -43,7 +43,7 @@ def runs_with() -> Callable[..., list[Run]]:
 
     def make(count: int, **values: Any) -> list[Run]:
         few = {"data.scenes.train_images": 8, "data.scenes.val_images": 2, "train.cache_features": False}
-        base = with_values(EXPERIMENTS["demo"]().base, few | {k.replace("__", "."): v for k, v in values.items()})
+        base = with_values(EXPERIMENTS["rho_sweep"]().base, few | {k.replace("__", "."): v for k, v in values.items()})
         return [Run(run_id(c, ()), c) for c in (replace(base, seed=seed) for seed in range(count))]
 
     return make

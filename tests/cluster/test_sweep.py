@@ -62,7 +62,7 @@ def all_processes_end(environment: dict[str, str]) -> bool:
 
 
 def sweep(store: Path | str, environment: dict[str, str], *arguments: str) -> tuple[int, dict, str]:
-    command = [*CLI, "run", "demo", "--store", str(store), "--json", *arguments]
+    command = [*CLI, "run", "rho_sweep", "--store", str(store), "--json", *arguments]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=500)
     last = process.stdout.splitlines()[-1] if process.stdout else ""
     return process.returncode, json.loads(last) if last.startswith("{") else {}, process.stdout + process.stderr
@@ -117,7 +117,7 @@ def test_an_unreadable_image_fails_its_runs_with_a_record(tmp_path: Path, enviro
 def test_interrupt_keeps_finished_runs_and_the_same_command_continues(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    command = [*CLI, "run", "demo", "--store", str(tmp_path), *TINY[:5], "--set=train.epochs=4"]
+    command = [*CLI, "run", "rho_sweep", "--store", str(tmp_path), *TINY[:5], "--set=train.epochs=4"]
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
