@@ -162,7 +162,7 @@ def test_no_button_makes_a_request_or_offers_an_upload(page: Any) -> None:
     for button in page.locator(".modebar-btn").all():
         button.dispatch_event("click")
     settle(page)
-    for words in ("Share", "upload", "cloud"):
+    for words in ("Share chart", "upload", "cloud"):
         assert words not in page.locator("body").inner_text()
     for name in ("log", "front", "dark"):
         if page.locator(f"#{name}").get_attribute("aria-pressed") == "true":

@@ -119,8 +119,8 @@ class TestInBrowser:
         frame = store.frame()
         assert list(rows[0]) == list(frame.columns)
         assert [row["gflops"] for row in rows] == ["0.68", "0.6", "0.55", "0.52"]
-        expected = frame.set_index("run_id")["latency_p10_ms"]
-        assert [float(row["latency_p10_ms"]) for row in rows] == [expected[row["run_id"]] for row in rows]
+        expected = frame.set_index("run_id")["latency_low_ms"]
+        assert [float(row["latency_low_ms"]) for row in rows] == [expected[row["run_id"]] for row in rows]
         assert {row["device"] for row in rows} == {"a CPU"}, "columns in which all agree are saved"
 
     def test_a_phone_needs_no_horizontal_scrolling(self, fresh: Any) -> None:

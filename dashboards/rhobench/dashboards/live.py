@@ -105,7 +105,7 @@ def create_app(store: Store, token: str | None) -> Any:
     except ImportError as error:
         raise LiveError("The live view needs Dash: pip install 'rhobench[live]'.") from error
     results = Results(store)
-    app = dash.Dash(__name__, assets_folder="", title=f"rhobench: {store.name}", update_title="")
+    app = dash.Dash(__name__, include_assets_files=False, title=f"rhobench: {store.name}", update_title="")
     _guard(app.server, token)
     css = (files("rhobench.dashboards") / "page" / "report.css").read_text(encoding="utf-8")
     app.index_string = _INDEX.replace("CSS", css)

@@ -1,7 +1,7 @@
 // ---- details of a run
 
 const POINT = ['protocol', 'device', 'backend', 'threads', 'batch_size', 'precision', 'height', 'width', 'flops_count', 'latency_samples',
-  'load_average', 'busy_cores', 'co_running', 'samples_file', 'manifest_file'];
+  'load_average', 'busy_cores', 'co_running', 'timing_status', 'samples_file', 'manifest_file'];
 const COST = ['train_seconds', 'eval_seconds', 'cpu_seconds', 'gpu_seconds', 'started_at', 'finished_at'];
 
 function definitions(items) {
@@ -19,8 +19,8 @@ function measured(row) {
   });
   const status = value('timing_status', row);
   const reason = 'timing_reason' in DATA.columns && value('timing_reason', row);
-  const note = [['Timing', reason ? `${status}: ${reason}` : status]];
-  return [...(status ? note : []), ...metrics, ...known(POINT, row)];
+  const note = [['Note', `The time may not enter a front: ${reason || status}.`]];
+  return [...(status && status !== 'ok' ? note : []), ...metrics, ...known(POINT, row)];
 }
 
 async function copyAddress(button) {
