@@ -157,7 +157,11 @@ def test_no_button_makes_a_request_or_offers_an_upload(page: Any) -> None:
     page.locator("#plot-gflops").hover()
     titles = page.evaluate("[...document.querySelectorAll('.modebar-btn')].map((b) => b.dataset.title)")
     assert set(titles) == {"Zoom", "Pan", "Reset axes"}
-    page.on("download", lambda download: download.cancel())
+
+    def cancel(download: Any) -> None:
+        download.cancel()
+
+    page.on("download", cancel)
     page.evaluate("document.querySelectorAll('button').forEach((button) => button.click())")
     for button in page.locator(".modebar-btn").all():
         button.dispatch_event("click")
@@ -169,6 +173,7 @@ def test_no_button_makes_a_request_or_offers_an_upload(page: Any) -> None:
             page.click(f"#{name}")
     page.keyboard.press("Escape")
     settle(page)
+    page.remove_listener("download", cancel)  # other tests use the page
 
 
 def test_a_figure_is_saved_as_svg(page: Any, tmp_path: Path) -> None:
