@@ -23,12 +23,13 @@ EXPECTED_FILES = {
     "record.json",
     "model.safetensors",
     "detections.parquet",
+    "pictures.json",
     "tensorboard",
     "error.txt",
 }
 """Files that the folder of a finished run may contain."""
-MEASUREMENT_FILES = ("samples-", "measurement-")
-"""Beginnings of the names of further files, which contain the time of a measurement."""
+MEASUREMENT_FILES = ("samples-", "measurement-", "matches-")
+"""Beginnings of the names of further files, which contain the time of a measurement or the rho of an evaluation."""
 
 
 def result_of(store: Store, record: Record) -> dict[str, Any]:
