@@ -40,6 +40,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("ray"))
 
 
+@pytest.fixture(autouse=True)
+def process_settings() -> Iterator[None]:
+    """Undo what ``configure_process`` changes for good: a run has its own process, tests share one."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def s3_address() -> Iterator[str]:
     """HOST:PORT of an S3 server of its own on this machine, whose credentials are in the environment."""

@@ -80,8 +80,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
             for name, config in (("sampled", CONFIG), ("plain", plain))
         }
         measure_runs(str(folder), requests, TIMING, threads=1)
-    # A run has its own process; the following tests may need denormal numbers.
-    torch.set_flush_denormal(False)
     torch.set_num_threads(threads)
     return store
 

@@ -169,9 +169,10 @@ def test_a_sweep_with_a_store_in_a_bucket_leaves_no_local_files(
     assert record.points[0].latency_ms
     files = {path.partition(f"{record.run_id}/")[2] for path in store.files.list("runs")}
     kept = {file for file in files if not file.startswith("tensorboard/events")}
-    measured = {record.points[0].samples_file, record.points[0].manifest_file}
-    assert kept == {"record.json", "model.safetensors", "detections.parquet", *measured}
-    assert len(files) == 6
+    point = record.points[0]
+    of_the_point = {point.samples_file, point.manifest_file, point.matches_file}
+    assert kept == {"record.json", "model.safetensors", "detections.parquet", "pictures.json", *of_the_point}
+    assert len(files) == len(kept) + 1, "one file of TensorBoard"
     assert not list((Path(environment["RHOBENCH_CACHE"]) / "scratch").rglob("*.safetensors"))
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(record), "keys stay in the environment"
     assert Path(result["report"]).parent in (Path(), tmp_path)
