@@ -212,6 +212,7 @@ def test_measuring_again_adds_points_and_leaves_the_others(copy: Store) -> None:
     assert exact.accuracy == before["sampled"].points[1].accuracy, "images of one size need no padding"
     assert reduced.ap_difference is not None
     assert exact.ap_difference is None
+    assert len({point.matches_file for point in record.points}) == 4, "only the evaluation in bf16 is a new one"
     files = {point.samples_file for point in record.points}
     assert len(files) == 2
     assert all((copy.run_dir("sampled") / str(name)).is_file() for name in files)
@@ -242,6 +243,11 @@ def test_another_resolution_has_its_own_accuracy_and_operations(copy: Store) -> 
     assert (larger.height, larger.width) == (128, 128)
     assert (larger.gflops or 0) > (own.gflops or 0)
     assert larger.accuracy_batch_size == 1
+    assert larger.matches_file != own.matches_file
+    evaluations = Evaluations(copy)
+    for row in copy.frame().query("run_id == 'plain'").to_dict("records"):
+        assert evaluations.of(row) is not None, "every point has its interval, and can be compared image by image"
+    assert larger.accuracy_bounds.keys() == own.accuracy_bounds.keys()
     with pytest.raises(MeasureError, match=r"cannot be run at 32x32.*another --resolution"):
         measure_target(
             str(copy.run_dir("plain")), MeasureOptions(protocol=TIMING, resolutions=((32, 32),), threads=1), quiet

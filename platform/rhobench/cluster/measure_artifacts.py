@@ -22,8 +22,8 @@ from rhobench.model.precision import choose_precision
 from rhobench.ops import resolve_backend
 from rhobench.results import Point
 from rhobench.results.environment import cpu_model, usable_cores, utc_now
+from rhobench.results.evaluations import write_evaluation
 from rhobench.results.points import is_run_like
-from rhobench.statistics.evaluation import Evaluation
 from rhobench.training.evaluation import evaluate
 from rhobench.training.loaders import image_loader
 
@@ -84,10 +84,12 @@ def measure_artifacts(
     """
     started_at = utc_now()
     entries: dict[tuple[str, int], _Entry] = {}
+    files: dict[str, MeasurementFiles] = {}
     for name, subject in subjects.items():
         artifact = load_artifact(subject.file)
         artifact.model.to(device)
-        scorer = _Scorer(artifact=artifact, device=device, data=data, known=list(subject.known), say=say)
+        files[name] = new_files(subject.file.parent, started_at)
+        scorer = _Scorer(artifact=artifact, device=device, data=data, subject=subject, files=files[name])
         for number, settings in enumerate(_resolved(subject.points, artifact, device, protocol, data, say)):
             say(f"accuracy of {name} at {describe_point(settings)}")
             entries[name, number] = _Entry(settings, artifact, scorer.point(settings))
@@ -98,8 +100,8 @@ def measure_artifacts(
     for name, subject in subjects.items():
         own = {key: entry for key, entry in entries.items() if key[0] == name}
         latencies = [(entry.settings, measured[key]) for key, entry in own.items()]
-        files = _write_files(subject, entries[name, 0].artifact, latencies, device, data, started_at)
-        found[name] = [_timed_point(entry, measured[key], device, files) for key, entry in own.items()]
+        _write_files(subject, files[name], entries[name, 0].artifact, latencies, device, data, started_at)
+        found[name] = [_timed_point(entry, measured[key], device, files[name]) for key, entry in own.items()]
     return found
 
 
@@ -193,8 +195,8 @@ class _Scorer:
     artifact: Artifact
     device: torch.device
     data: str | None
-    known: list[Point]
-    say: Say
+    subject: Subject
+    files: MeasurementFiles
     computed: dict[PointSettings, Point] = field(default_factory=dict)
 
     def point(self, settings: PointSettings) -> Point:
@@ -210,8 +212,9 @@ class _Scorer:
         settings = replace(settings, compiled=False)  # which changes no more than the rounding
         data = _data_of(self.artifact, settings, self.data)
         if self.data is None:  # on other data, the accuracy of the record says nothing
-            for point in self.known:
-                if is_run_like(point, settings, self.known) and point.accuracy and _same_padding(point, settings, data):
+            known = self.subject.known
+            for point in known:
+                if is_run_like(point, settings, known) and point.accuracy and _same_padding(point, settings, data):
                     return _only_scores(point)
         if settings not in self.computed:
             self.computed[settings] = self._compute(settings, data)
@@ -243,9 +246,13 @@ class _Scorer:
             precision=settings.precision,
             height=height,
             width=width,
-            accuracy=accuracy.metrics,
+            **write_evaluation(
+                self.subject.file.parent,
+                self.files.evaluation(len(self.computed)),
+                accuracy.metrics,
+                accuracy.matches,
+            ),
             accuracy_batch_size=settings.batch_size,
-            accuracy_bounds=Evaluation.of(accuracy.matches).bounds(accuracy.metrics),
             ap_by_class=accuracy.per_class,
             gflops_by_part=dict(cost.parts),
             gflops=cost.gflops,
@@ -268,14 +275,14 @@ def _only_scores(point: Point) -> Point:
 
 def _write_files(
     subject: Subject,
+    files: MeasurementFiles,
     artifact: Artifact,
     latencies: Sequence[tuple[PointSettings, Latency]],
     device: torch.device,
     data: str | None,
     started_at: str,
-) -> MeasurementFiles:
+) -> None:
     folder, protocol = subject.file.parent, latencies[0][1].protocol
-    files = new_files(folder, started_at)
     write_samples(folder / files.samples, latencies)
     settings = [each for each, _ in latencies]
     annotations = _images(_data_of(artifact, settings[0], data)).annotation_files
@@ -292,7 +299,6 @@ def _write_files(
             "finished_at": utc_now(),
         },
     )
-    return files
 
 
 def _timed_point(entry: _Entry, latency: Latency, device: torch.device, files: MeasurementFiles) -> Point:
