@@ -25,6 +25,7 @@ from rhobench.cluster.measure_runs import measure_runs
 from rhobench.cluster.run_task import RunTask
 from rhobench.config import (
     BackboneConfig,
+    ConfigError,
     DataConfig,
     MeasureConfig,
     ModelConfig,
@@ -35,6 +36,7 @@ from rhobench.config import (
 from rhobench.config.points import MeasureRequest, requested_points
 from rhobench.measure.artifact import load_artifact
 from rhobench.results import Store, by_configuration
+from rhobench.results.environment import cpu_device, usable_cores
 from rhobench.results.evaluations import Evaluations
 from rhobench.results.token_pictures import PictureError, read_pictures
 from rhobench.runner.measure import MeasureOptions, MeasureTargetError, measure_target
@@ -232,6 +234,27 @@ def test_the_same_point_measured_again_takes_its_place(copy: Store) -> None:
     for record in copy.records():
         assert len(record.points) == (3 if record.run_id == "sampled" else 1)
         assert len(list(copy.run_dir(record.run_id).glob("samples-*.parquet"))) == 2, "raw samples are never replaced"
+
+
+@pytest.mark.ray
+def test_every_kind_of_device_of_a_cluster_gets_its_points(copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RHOBENCH_CACHE", str(copy.path / "cache"))
+    outcome = measure_target(str(copy.run_dir("plain")), MeasureOptions(protocol=TIMING, each_device=True), quiet)
+    assert not outcome.problems
+    assert {point.device for point in outcome.points["plain"]} == {cpu_device()}, "there is no GPU here"
+    record = copy.read("plain")
+    assert record is not None
+    assert [(point.device, point.threads) for point in record.points][-1] == (cpu_device(), usable_cores())
+
+
+def test_each_device_applies_to_runs(copy: Store, tmp_path: Path) -> None:
+    file = shutil.copy(copy.run_dir("plain") / "model.safetensors", tmp_path)
+    with pytest.raises(MeasureTargetError, match="belongs to no run"):
+        measure_target(str(file), MeasureOptions(protocol=TIMING, each_device=True), quiet)
+    with pytest.raises(ConfigError, match="omit --device and --threads"):
+        MeasureOptions(protocol=TIMING, each_device=True, threads=1)
+    with pytest.raises(ConfigError, match="give both, or neither"):
+        MeasureOptions(protocol=TIMING, address="auto")
 
 
 def test_another_resolution_has_its_own_accuracy_and_operations(copy: Store) -> None:

@@ -21,7 +21,7 @@ from rhobench.measure.timed_calls import TimedModel
 from rhobench.model.precision import choose_precision
 from rhobench.ops import resolve_backend
 from rhobench.results import Point
-from rhobench.results.environment import cpu_model, usable_cores, utc_now
+from rhobench.results.environment import cpu_device, utc_now
 from rhobench.results.evaluations import write_evaluation
 from rhobench.results.points import is_run_like
 from rhobench.training.evaluation import evaluate
@@ -324,7 +324,7 @@ def device_name(device: torch.device) -> str:
     """Name of a GPU, or of the processor with the number of its cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{cpu_model()}, {usable_cores()} cores"
+    return cpu_device()
 
 
 def choose_device(name: str | None, *, trained_on_gpu: bool) -> torch.device:
