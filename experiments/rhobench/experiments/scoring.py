@@ -12,7 +12,7 @@ from rhobench.experiments._scenes import small_scenes
 
 
 def scoring() -> Experiment:
-    """Train with three scoring criteria at rho 0.1 and 0.3."""
+    """Train with three scoring criteria at rho 0.1 and 0.3, with three seeds."""
     scenes = small_scenes()
     return replace(
         scenes,
@@ -22,6 +22,8 @@ def scoring() -> Experiment:
             Axis(path="model.scoring", values=("dam", "objectness", "random")),
             Axis(path="model.rho", values=(0.3, 0.1)),
         ),
+        seeds=(0, 1, 2),
+        order="informative",
         expected=(),
-        cpu_hours=0.3,
+        cpu_hours=0.5,
     )
