@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rhobench.config.experiment import Axis, Experiment
+from rhobench.config.experiment import Axis, Expectation, Experiment
 from rhobench.experiments._scenes import small_scenes
 
 
@@ -27,6 +27,18 @@ def encoder_depth() -> Experiment:
         exclude=({"model.enc_layers": 1, "model.use_enc_aux_loss": True},),
         seeds=(0, 1, 2),
         order="informative",
-        expected=(),
+        expected=tuple(
+            Expectation(
+                metric="ap",
+                at_least=0.0,
+                where={"enc_layers": 12, "use_enc_aux_loss": True},
+                minus=other,
+                source="paper, figure 6, on COCO",
+            )
+            for other in (
+                {"enc_layers": 12, "use_enc_aux_loss": False},
+                {"enc_layers": 2, "use_enc_aux_loss": True},
+            )
+        ),
         cpu_hours=0.6,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rhobench.config.experiment import Axis, Experiment
+from rhobench.config.experiment import Axis, Expectation, Experiment
 from rhobench.experiments._scenes import small_scenes
 
 
@@ -24,6 +24,16 @@ def scoring() -> Experiment:
         ),
         seeds=(0, 1, 2),
         order="informative",
-        expected=(),
+        expected=tuple(
+            Expectation(
+                metric="ap",
+                at_least=0.0,
+                where={"model.scoring": "dam", "rho": rho},
+                minus={"model.scoring": other, "rho": rho},
+                source="paper, figure 4, on COCO",
+            )
+            for rho in (0.1, 0.3)
+            for other in ("random", "objectness")
+        ),
         cpu_hours=0.5,
     )
