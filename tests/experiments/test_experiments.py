@@ -20,6 +20,7 @@ from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Store
 from rhobench.results.expectations import compare_with_expectations
 from rhobench.study.grid import expand_runs, run_count
+from rhobench.study.overrides import Overrides
 from rhobench.study.request import StudyRequest
 from rhobench.study.resolve import resolve_study
 
@@ -49,12 +50,19 @@ def _shape(run_id: str) -> str:
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if _generates_its_data(name)])
 def test_a_smoke_run_has_the_same_runs_as_the_full_size(name: str) -> None:
     small, full = resolve_study(StudyRequest(experiment=name, smoke=True)), EXPERIMENTS[name]()
-    assert len(small.run_ids) == len(expand_runs(full))
+    seeds = len(full.seeds) if "seed" in full.smoke else 1
+    assert len(small.run_ids) * seeds == len(expand_runs(full))
     assert len(set(small.run_ids)) == len(small.run_ids)
     if full.base.data.dir is None:  # the full size can be resolved without a data set
         resolved = resolve_study(StudyRequest(experiment=name))
-        assert [_shape(i) for i in small.run_ids] == [_shape(i) for i in resolved.run_ids]
+        own = [_shape(i) for i, run in resolved.configs_by_id.items() if run.seed in {c.seed for c in small.configs}]
+        assert [_shape(i) for i in small.run_ids] == own
         assert not set(small.run_ids) & set(resolved.run_ids)
+
+
+def test_a_smoke_run_of_one_seed_takes_the_seeds_of_the_user() -> None:
+    chosen = StudyRequest(experiment="scoring", smoke=True, overrides=Overrides(seeds="4,5"))
+    assert {config.seed for config in resolve_study(chosen).configs} == {4, 5}
 
 
 def test_a_smoke_run_on_generated_images_refuses_a_data_set(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_runs_shared_with_another_experiment_are_listed(tmp_path: Path) -> None:
     assert "completed, shared with demo" in shown(planned)
     # The same is true of the study that runs.
     resolved = sampled.resolved_in(store)
-    assert Counter(config.experiment for config in resolved.configs) == {"rho_sampled": 14, "demo": 1}
+    assert Counter(config.experiment for config in resolved.configs) == {"rho_sampled": 4, "demo": 1}
     assert resolved.describe_shared_runs() == [f"shared with experiment demo: {demo.run_ids[0]}"]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rhobench.config.experiment import Axis, Expectation, Experiment
-from rhobench.experiments._scenes import small_scenes
+from rhobench.experiments._scenes import SMOKE_ONE_SEED, small_scenes
 
 
 def encoder_depth() -> Experiment:
@@ -27,6 +27,7 @@ def encoder_depth() -> Experiment:
         exclude=({"model.enc_layers": 1, "model.use_enc_aux_loss": True},),
         seeds=(0, 1, 2),
         order="informative",
+        smoke=SMOKE_ONE_SEED,
         expected=tuple(
             Expectation(
                 metric="ap",

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from rhobench.config import MeasureConfig
 from rhobench.config.experiment import Axis, Expectation, Experiment
-from rhobench.experiments._scenes import small_scenes
+from rhobench.experiments._scenes import SMOKE_ONE_SEED, small_scenes
 
 RHOS = (0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
 """Values of rho at inference."""
@@ -27,6 +27,7 @@ def rho_at_inference() -> Experiment:
         axes=(Axis(path="model.rho", values=(0.3, 0.1, 1.0, 0.5)),),
         seeds=(0, 1, 2),
         order="informative",
+        smoke=SMOKE_ONE_SEED,
         expected=tuple(
             Expectation(
                 metric="ap",

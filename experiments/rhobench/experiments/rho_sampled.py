@@ -16,7 +16,7 @@ encoder layers) with one seed, among three candidates. Their AP at the four valu
 from __future__ import annotations
 
 from rhobench.config.experiment import Axis, Experiment
-from rhobench.experiments._scenes import SMOKE
+from rhobench.experiments._scenes import SMOKE_ONE_SEED
 from rhobench.experiments.demo import DRAWN, deep_scenes
 
 
@@ -29,6 +29,6 @@ def rho_sampled() -> Experiment:
         also=({"model.rho": 0.25, "model.rho_choices": DRAWN},),
         seeds=(0, 1, 2),
         order="informative",
-        smoke=SMOKE,
+        smoke=SMOKE_ONE_SEED,
         cpu_hours=1.0,
     )

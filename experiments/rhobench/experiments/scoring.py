@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rhobench.config.experiment import Axis, Expectation, Experiment
-from rhobench.experiments._scenes import small_scenes
+from rhobench.experiments._scenes import SMOKE_ONE_SEED, small_scenes
 
 
 def scoring() -> Experiment:
@@ -24,6 +24,7 @@ def scoring() -> Experiment:
         ),
         seeds=(0, 1, 2),
         order="informative",
+        smoke=SMOKE_ONE_SEED,
         expected=tuple(
             Expectation(
                 metric="ap",

@@ -146,8 +146,8 @@ class Experiment:
     early_stopping: EarlyStopping | None = None
     """Early stopping of runs. None: every run completes all epochs."""
     smoke: Mapping[str, Any] = field(default_factory=dict)
-    """Values by path that shrink the experiment to about a minute on two CPU cores. Axes and seeds stay the same;
-    ``Sampling.smoke_count`` limits the number of sampled configurations."""
+    """Values by path that shrink the experiment to about a minute on two CPU cores. The axes stay the same, and so do
+    the seeds unless "seed" sets one; ``Sampling.smoke_count`` limits the number of sampled configurations."""
     expected: tuple[Expectation, ...] = ()
     """Expected results of the full size."""
     data_size: DataSize | None = None
