@@ -100,8 +100,9 @@ def test_dam_correlation_compares_scoring_functions_from_the_smallest_rho(tables
     assert len(lines) == 8
     assert "first 8 of 12 configurations" in figure.layout.title.subtitle.text
     assert lines[0].y[0] == pytest.approx(0.35)
-    smallest = [line.name for line in lines if "0.1" in line.name]
-    assert len([name for name in smallest if "random" in name]) == len(smallest) - 2 == 1
+    assert [line.name for line in lines[:3]] == ["DAM, ρ 0.1", "objectness score, ρ 0.1", "random, ρ 0.1"]
+    looks = {(line.line.color, line.marker.symbol, line.line.dash) for line in lines}
+    assert len(looks) == 8
 
 
 def test_dam_correlation_has_a_line_per_configuration_with_the_range_of_its_seeds(tables: Tables) -> None:

@@ -8,8 +8,9 @@ import plotly.graph_objects as go
 from rhobench.config.metrics import Metric
 from rhobench.dashboards.figures.card import FigureCard
 from rhobench.dashboards.figures.comparable import RHO_FIELDS, widest_comparison
+from rhobench.dashboards.figures.scoring import DASHES, SCORING_NAMES
 from rhobench.dashboards.figures.seed_lines import seed_line
-from rhobench.dashboards.figures.style import RAMP, SYMBOLS, canvas, show_empty
+from rhobench.dashboards.figures.style import RAMP, SERIES, SYMBOLS, canvas, show_empty
 from rhobench.results import configuration_labels
 
 COLUMN = "corr_mask_attn_map_dec_all"
@@ -41,28 +42,51 @@ def dam_correlation(frame: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
         show_empty(figure, "No run has recorded this agreement.")
         return figure
     compared = _scorings(runs)
-    best = (runs if compared.empty else compared).drop_duplicates("configuration")
-    shown = best.head(MAX_CONFIGURATIONS).sort_values(["rho", "label"])
+    drawn = _in_ramp(runs) if compared.empty else compared
     which = "best" if compared.empty else "first"
+    shown = drawn.head(MAX_CONFIGURATIONS)
     figure.update_layout(
         title_subtitle_text="share of the decoder's attention (DAM) that falls on the tokens selected by the encoder, "
         "mean and range over seeds"
-        + (f"; {which} {MAX_CONFIGURATIONS} of {len(best):,} configurations" if len(best) > MAX_CONFIGURATIONS else "")
+        + (f"; {which} {len(shown)} of {len(drawn):,} configurations" if len(drawn) > len(shown) else "")
     )
     points = known.merge(runs[["run_id", "configuration", "seed"]], on="run_id").sort_values(["epoch", "seed"])
-    for i, (configuration, label) in enumerate(zip(shown["configuration"], shown["label"], strict=True)):
-        look = (RAMP[i % len(RAMP)], SYMBOLS[i % len(SYMBOLS)], "solid" if i < len(RAMP) else "dash")
-        figure.add_traces(seed_line(points[points["configuration"] == configuration], "epoch", SHARE, label, *look))
+    for row in shown.sort_values(["rho", "label"]).itertuples():
+        own = points[points["configuration"] == row.configuration]
+        figure.add_traces(seed_line(own, "epoch", SHARE, row.label, row.color, row.symbol, row.dash))
     figure.update_xaxes(title_text="Epoch")
     figure.update_yaxes(title_text=SHARE.title)
     return figure
 
 
+def _in_ramp(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row for each configuration, the best first, with the look of its line; colours follow rho."""
+    best = runs.drop_duplicates("configuration")
+    order = best.head(MAX_CONFIGURATIONS).sort_values(["rho", "label"]).index
+    place = pd.Series(range(len(order)), index=order).reindex(best.index, fill_value=0)
+    return best.assign(
+        color=[RAMP[i % len(RAMP)] for i in place],
+        symbol=[SYMBOLS[i % len(SYMBOLS)] for i in place],
+        dash=["solid" if i < len(RAMP) else "dash" for i in place],
+    )
+
+
 def _scorings(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that differ in nothing but the scoring function at their rho, which several have, smallest rho first."""
+    """One row for each configuration that differs from others in nothing but the scoring function, smallest rho first.
+
+    Colour and symbol follow the scoring function, the dash follows rho.
+    """
     rows = widest_comparison(runs, "model.scoring", RHO_FIELDS | {"model.scoring"})
-    rows = rows[rows.groupby("rho")["model.scoring"].transform("nunique") > 1]
-    return rows.sort_values("rho", kind="stable")
+    rows = rows[rows.groupby("rho")["model.scoring"].transform("nunique") > 1].drop_duplicates("configuration")
+    names = list(SCORING_NAMES)
+    kinds = [names.index(name) for name in rows["model.scoring"]]
+    ranks = rows["rho"].rank(method="dense").astype(int) - 1
+    return rows.assign(
+        label=[f"{SCORING_NAMES[names[k]]}, ρ {rho:g}" for k, rho in zip(kinds, rows["rho"], strict=True)],
+        color=[SERIES[k] for k in kinds],
+        symbol=[SYMBOLS[k] for k in kinds],
+        dash=[DASHES[rank % len(DASHES)] for rank in ranks],
+    ).sort_values(["rho", "label"], kind="stable")
 
 
 CARDS = (
