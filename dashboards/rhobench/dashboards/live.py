@@ -23,6 +23,7 @@ from rhobench.dashboards.figures.card import Tables
 from rhobench.dashboards.figures.pareto import pareto
 from rhobench.dashboards.figures.style import DARK, OPTIONS
 from rhobench.dashboards.headline import headline
+from rhobench.dashboards.live_progress import running_section, table_of
 from rhobench.dashboards.page_data import LABELS
 from rhobench.dashboards.runs_list import select_rows, value_text
 from rhobench.dashboards.store_tables import read_tables
@@ -160,6 +161,7 @@ def _layout(store: Store) -> Any:
             html.Main(
                 [
                     html.Section(id="headline", className="headline"),
+                    html.Section([html.H2("Running"), html.Div(id="running")], className="card"),
                     html.Section(
                         [html.Label(["Only runs with ", condition]), html.P(id="problem", className="failed")],
                         className="card",
@@ -183,7 +185,6 @@ def _layout(store: Store) -> Any:
                         ],
                         className="card",
                     ),
-                    html.Section([html.H2("Running"), html.Div(id="running", className="scroll")], className="card"),
                     html.Section([html.H2("Runs"), html.Div(id="runs", className="scroll")], className="card"),
                 ]
             ),
@@ -210,13 +211,17 @@ def _follow(app: Any, results: Results) -> None:
         version = results.version()
         return no_update if version == shown else version
 
+    @app.callback(Output("running", "children"), Input("clock", "n_intervals"))
+    def follow(_: int | None) -> Any:
+        return running_section(results.store)
+
     everything = [Input(name, "value") for name in ("x", "y", "chosen", "where")]
 
     @app.callback(
         *(Output(name, "figure") for name in ("front", "other")),
         *(
             Output(name, "children")
-            for name in ("front-summary", "other-summary", "headline", "state", "running", "runs", "problem")
+            for name in ("front-summary", "other-summary", "headline", "state", "runs", "problem")
         ),
         Input("version", "data"),
         Input("dark", "data"),
@@ -224,7 +229,7 @@ def _follow(app: Any, results: Results) -> None:
     )
     def draw(version: str | None, dark: bool | None, x: str, y: str, chosen: str, where: str | None) -> Any:
         if version is None:
-            return (no_update,) * 9
+            return (no_update,) * 8
         tables = results.tables()
         frame, problem = tables.frame, ""
         try:
@@ -242,7 +247,6 @@ def _follow(app: Any, results: Results) -> None:
             *texts,
             [_paragraph(sentence) for sentence in headline(frame)],
             _state(results.store, tables.frame),
-            _running(results.store),
             _runs(frame),
             problem,
         )
@@ -271,23 +275,6 @@ def _state(store: Store, frame: pd.DataFrame) -> str:
     return ", ".join(parts) or "No run is finished yet."
 
 
-def _running(store: Store) -> Any:
-    """Runs without a record, with the start and the node of their attempt."""
-    from dash import html
-
-    rows = [
-        [run_id, attempt.get("started_at") or "–", str(attempt.get("node") or "–")[:12], _count(attempt.get("past"))]
-        for run_id, attempt in sorted(store.active().items())
-    ]
-    if not rows:
-        return html.P("Nothing is running.", className="sub")
-    return _table(["Run", "Started (UTC)", "Node", "Failed attempts"], rows)
-
-
-def _count(items: Any) -> int:
-    return len(items) if isinstance(items, list) else 0
-
-
 def _runs(frame: pd.DataFrame) -> Any:
     from dash import html
 
@@ -301,14 +288,7 @@ def _runs(frame: pd.DataFrame) -> Any:
     ]
     heads = [LABELS.get(name, name.rpartition(".")[2]) for name in names]
     note = f"The best {MAX_ROWS} of {len(frame):,} points." if len(frame) > MAX_ROWS else ""
-    return html.Div([html.P(note, className="sub"), _table(heads, cells)])
-
-
-def _table(heads: list[str], rows: list[list[Any]]) -> Any:
-    from dash import html
-
-    head = html.Thead(html.Tr([html.Th(name, scope="col") for name in heads]))
-    return html.Table([head, html.Tbody([html.Tr([html.Td(str(cell)) for cell in row]) for row in rows])])
+    return html.Div([html.P(note, className="sub"), table_of(heads, cells)])
 
 
 _INDEX = """<!doctype html>

@@ -33,6 +33,7 @@ from rhobench.dashboards.store_tables import read_tables
 from rhobench.dashboards.token_gallery import token_gallery
 from rhobench.results import Record, Store, by_configuration, timing_statuses
 from rhobench.results.expectations import Verdict
+from rhobench.results.paired_tests import paired_tests
 
 SCRIPTS = ("dom", "data", "figures", "explorer", "cards", "table", "gallery", "main")
 """Scripts of the page in ``page/``, in the order in which they run."""
@@ -60,7 +61,7 @@ def write_report(store: Store, out: Path) -> Path:
     heads = "".join(_figure_card(card, figures[card.name], wide=card.name in wide) for card in shown)
     data = {
         "figures": {name: json.loads(figure.to_json()) for name, figure in figures.items()},
-        "data": page_data(tables, records, verdicts_of_pairs={}) | {"gallery": token_gallery(store, frame)},
+        "data": page_data(tables, records, paired_tests(store, frame)) | {"gallery": token_gallery(store, frame)},
         "explorers": {card.name: card.axes for card in shown if card.axes},
         "intervals": {name: m.interval_text for name, m in METRICS.items()},
         "published": published_points(frame),
