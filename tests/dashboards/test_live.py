@@ -58,11 +58,8 @@ def ask(client: Any, output: str, inputs: list[tuple[str, str, Any]], state: lis
     def values(items: list[tuple[str, str, Any]]) -> list[dict[str, Any]]:
         return [{"id": name, "property": field, "value": value} for name, field, value in items]
 
-    outputs: Any = {"id": "version", "property": "data"}
-    if output.startswith(".."):
-        outputs = [
-            dict(zip(("id", "property"), part.rsplit(".", 1), strict=True)) for part in output.strip(".").split("...")
-        ]
+    found = [dict(zip(("id", "property"), part.rsplit(".", 1), strict=True)) for part in output.strip(".").split("...")]
+    outputs: Any = found if output.startswith("..") else found[0]
     body = {
         "output": output,
         "outputs": outputs,
