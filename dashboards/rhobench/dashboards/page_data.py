@@ -124,6 +124,7 @@ def page_data(tables: Tables, records: list[Record], paired: dict[str, Any]) -> 
         "environments": _environments(records),
         "classes": _by_point(tables.breakdown, "class"),
         "parts": _by_point(tables.breakdown, "part"),
+        "part_times": _by_point(tables.breakdown, "part_ms"),
         "paired": paired,
     }
 

@@ -31,9 +31,9 @@ def paired_tests(store: Store, frame: pd.DataFrame) -> dict[str, Any]:
         frame: rows of ``Store.frame()``.
 
     Returns:
-        ``points``: [run id, rho at inference or None] of each tested point; ``tests``: [i, j, value, low, high, p] of
-        each pair of them that was evaluated on equal data, the AP of j minus that of i with its interval of 95 %;
-        ``untested``: number of points that the limit leaves out.
+        ``metric``: name of the metric; ``points``: [run id, rho at inference or None] of each tested point; ``tests``:
+        [i, j, value, low, high, p] of each pair of them that was evaluated on equal data, the AP of j minus that of i
+        with its interval of 95 %; ``untested``: number of points that the limit leaves out.
     """
     evaluations = Evaluations(store)
     rows = _first_of_each_configuration(frame)
@@ -46,7 +46,7 @@ def paired_tests(store: Store, frame: pd.DataFrame) -> dict[str, Any]:
             if np.isfinite([d.value, d.low, d.high, d.p]).all():
                 tests.append([i, j, d.value, d.low, d.high, d.p])
     points = [[row["run_id"], None if pd.isna(row["rho_infer"]) else row["rho_infer"]] for row, _ in tested]
-    return {"points": points, "tests": tests, "untested": max(len(rows) - MAX_TESTED, 0)}
+    return {"metric": METRIC, "points": points, "tests": tests, "untested": max(len(rows) - MAX_TESTED, 0)}
 
 
 def _first_of_each_configuration(frame: pd.DataFrame) -> list[dict[Any, Any]]:
