@@ -6,7 +6,6 @@ only requests with the token that it prints, because a store may hold more than 
 
 from __future__ import annotations
 
-import hmac
 import json
 import secrets
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from rhobench.dashboards.figures.card import Tables
 from rhobench.dashboards.figures.pareto import pareto
 from rhobench.dashboards.figures.style import DARK, OPTIONS
 from rhobench.dashboards.headline import headline
+from rhobench.dashboards.live_access import LOOPBACK, guard
 from rhobench.dashboards.live_progress import running_section, table_of
 from rhobench.dashboards.page_data import LABELS
 from rhobench.dashboards.runs_list import select_rows, value_text
@@ -34,11 +34,6 @@ POLL_MS = 2000
 
 MAX_ROWS = 100
 """Number of points in the table: the best ones."""
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-"""Addresses that only this machine can reach."""
-
-COOKIE = "rhobench_token"
 
 
 class LiveError(ValueError):
@@ -107,35 +102,12 @@ def create_app(store: Store, token: str | None) -> Any:
         raise LiveError("The live view needs Dash: pip install 'rhobench[live]'.") from error
     results = Results(store)
     app = dash.Dash(__name__, include_assets_files=False, title=f"rhobench: {store.name}", update_title="")
-    _guard(app.server, token)
+    guard(app.server, token)
     css = (files("rhobench.dashboards") / "page" / "report.css").read_text(encoding="utf-8")
     app.index_string = _INDEX.replace("CSS", css)
     app.layout = _layout(store)
     _follow(app, results)
     return app
-
-
-def _guard(server: Any, token: str | None) -> None:
-    """Refuse requests without the token, or with a foreign host name: a web page could resolve it to this machine."""
-    from flask import abort, request
-
-    @server.before_request
-    def check() -> None:
-        if token is None:
-            if request.host.rsplit(":", 1)[0].strip("[]") not in LOOPBACK:
-                abort(403)
-            return
-        given = request.args.get("token") or request.cookies.get(COOKIE) or ""
-        if not hmac.compare_digest(given.encode(), token.encode()):
-            abort(403)
-
-    @server.after_request
-    def protect(response: Any) -> Any:
-        if token is not None and request.args.get("token") and response.status_code < 400:  # not to a wrong token
-            response.set_cookie(COOKIE, token, httponly=True, samesite="Strict")
-        response.headers["Referrer-Policy"] = "no-referrer"
-        response.headers["X-Frame-Options"] = "DENY"
-        return response
 
 
 def _layout(store: Store) -> Any:
@@ -230,26 +202,40 @@ def _follow(app: Any, results: Results) -> None:
     def draw(version: str | None, dark: bool | None, x: str, y: str, chosen: str, where: str | None) -> Any:
         if version is None:
             return (no_update,) * 8
-        tables = results.tables()
-        frame, problem = tables.frame, ""
-        try:
-            frame = select_rows(frame, [part for part in (where or "").split(",") if part.strip()], None)
-        except ConfigError as error:
-            problem = str(error)
-        curves = tables.curves[tables.curves["run_id"].isin(frame["run_id"])]
-        shown = Tables(frame=frame, curves=curves, breakdown=tables.breakdown, calls=tables.calls)
-        front = pareto(frame, x, y)
-        other = next(card for card in figure_cards() if card.name == chosen).build(shown)
-        texts = [figure.layout.title.subtitle.text for figure in (front, other)]
-        return (
-            _displayed(front, f"{x} {y}", bool(dark)),
-            _displayed(other, chosen, bool(dark)),
-            *texts,
-            [_paragraph(sentence) for sentence in headline(frame)],
-            _state(results.store, tables.frame),
-            _runs(frame),
-            problem,
-        )
+        return redraw(results, x, y, chosen, where or "", dark=bool(dark))
+
+
+def redraw(results: Results, x: str, y: str, chosen: str, where: str, *, dark: bool) -> tuple[Any, ...]:
+    """Everything on the page that depends on the store.
+
+    Args:
+        results: of the store.
+        x: metric of the horizontal axis of the front.
+        y: metric of its vertical axis.
+        chosen: name of the other figure.
+        where: conditions on the runs, separated by commas.
+        dark: whether the figures have the dark colours.
+    """
+    tables = results.tables()
+    frame, problem = tables.frame, ""
+    try:
+        frame = select_rows(frame, [part for part in where.split(",") if part.strip()], None)
+    except ConfigError as error:
+        problem = str(error)
+    curves = tables.curves[tables.curves["run_id"].isin(frame["run_id"])]
+    shown = Tables(frame=frame, curves=curves, breakdown=tables.breakdown, calls=tables.calls)
+    front = pareto(frame, x, y)
+    other = next(card for card in figure_cards() if card.name == chosen).build(shown)
+    texts = [figure.layout.title.subtitle.text for figure in (front, other)]
+    return (
+        _displayed(front, f"{x} {y}", dark),
+        _displayed(other, chosen, dark),
+        *texts,
+        [_paragraph(sentence) for sentence in headline(frame)],
+        _state(results.store, tables.frame),
+        _runs(frame),
+        problem,
+    )
 
 
 def _displayed(figure: go.Figure, revision: str, dark: bool) -> dict[str, Any]:
