@@ -197,6 +197,27 @@ def test_a_figure_is_saved_as_svg(page: Any, tmp_path: Path) -> None:
     assert "Epoch" in text
 
 
+def test_tiles_fill_their_rows_and_a_phone_hints_at_hidden_columns(page: Any) -> None:
+    for width, a_row in ((1440, 4), (820, 2), (390, 2)):
+        page.set_viewport_size({"width": width, "height": 900})
+        tops = page.evaluate(
+            "[...document.querySelectorAll('.numbers > div')].map((t) => t.getBoundingClientRect().top)"
+        )
+        assert [tops.count(top) for top in sorted(set(tops))] == [a_row] * (4 // a_row)
+        assert page.get_by_text("Swipe the table sideways").is_visible() == (width == 390)
+    page.set_viewport_size({"width": 1280, "height": 900})
+    settle(page)
+
+
+def test_the_card_of_a_run_has_words_and_no_paths_outside_its_configuration(page: Any) -> None:
+    page.locator("#runs tbody a").first.click()
+    page.locator("#card").wait_for(state="visible")
+    heads = page.evaluate("[...document.querySelectorAll('#card > dl dt')].map((head) => head.textContent)")
+    assert len(heads) > 5
+    assert [head for head in heads if "." in head or head.endswith(("_seconds", "_ms", "_at"))] == []
+    page.keyboard.press("Escape")
+
+
 def test_the_latex_table_is_that_of_rhobench_export(page: Any, five: Store, tmp_path: Path) -> None:
     with page.expect_download() as download:
         page.click("[data-latex='gflops']")

@@ -49,7 +49,7 @@ function openRun(run) {
   const section = (title, items) => { if (items.length) card.append(element('h3', title), definitions(items)); };
   if (details.warnings) section('Warnings of the training', details.warnings.map((words, i) => [String(i + 1), words]));
   if (details.attempts) section(`${details.attempts.length} attempt${details.attempts.length > 1 ? 's' : ''} failed before`, details.attempts);
-  section('What varies between runs', DATA.varied.map((name) => [name, format(name, value(name, first), first)]));
+  section('What varies between runs', DATA.varied.map((name) => [label(name), format(name, value(name, first), first)]));
   const configuration = value('configuration', first);
   const others = [...new Set(allRows.filter((row) => value('configuration', row) === configuration).map((row) => value('run_id', row)))].filter((other) => other !== run);
   if (others.length) card.append(element('h3', 'Other seeds'), ...others.slice(0, 20).map((other) => element('div', '', [runLink(other)])));
@@ -148,7 +148,7 @@ function drawComparison() {
   const cost = ['train_seconds', 'gpu_seconds'].map((name) =>
     name in DATA.columns ? numberRow(DATA.labels[name], rows.map((row) => value(name, row) || null), (number) => number.toFixed(0), 'lower') : null);
   const body = element('tbody', '', [
-    ...group('What differs', differing.map((name) => comparedRow(DATA.labels[name] ?? name, rows.map((row) => format(name, value(name, row), row)), -1))),
+    ...group('What differs', differing.map((name) => comparedRow(label(name), rows.map((row) => format(name, value(name, row), row)), -1))),
     ...group('What it does', [...metrics, ...cost]),
     ...group('AP by class', breakdownRows(DATA.classes, rows, 100, 1, 'higher')),
     ...group('GFLOPs by part', breakdownRows(DATA.parts, rows, 1, 3, 'lower')),
