@@ -17,6 +17,7 @@ from rhobench.data import Batch, CocoDetection, Flip, collate, prepare_data
 from rhobench.measure.artifact import Artifact, load_artifact, sha256_of
 from rhobench.measure.flops import count_flops
 from rhobench.measure.latency import Latency, measure_latency
+from rhobench.measure.part_times import part_times
 from rhobench.measure.timed_calls import TimedModel
 from rhobench.model.precision import choose_precision
 from rhobench.ops import resolve_backend
@@ -96,12 +97,17 @@ def measure_artifacts(
     say(f"timing {len(entries)} points by protocol {protocol.id}")
     models = {key: _timed_model(entry, protocol, data) for key, entry in entries.items()}
     measured = measure_latency(models, protocol)
+    say(f"timing the parts of the models at {len(entries)} points")
+    parts = {key: part_times(model) for key, model in models.items()}
     found: dict[str, list[Point]] = {}
     for name, subject in subjects.items():
         own = {key: entry for key, entry in entries.items() if key[0] == name}
         latencies = [(entry.settings, measured[key]) for key, entry in own.items()]
         _write_files(subject, files[name], entries[name, 0].artifact, latencies, device, data, started_at)
-        found[name] = [_timed_point(entry, measured[key], device, files[name]) for key, entry in own.items()]
+        found[name] = [
+            replace(_timed_point(entry, measured[key], device, files[name]), ms_by_part=parts[key])
+            for key, entry in own.items()
+        ]
     return found
 
 
