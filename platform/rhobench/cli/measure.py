@@ -20,7 +20,8 @@ def measure(
         str, typer.Argument(metavar="ARTIFACT|STORE", help="model.safetensors, the folder of a run, or a store.")
     ],
     protocol: Annotated[
-        str, typer.Option(metavar="NAME", help="latency, throughput, deploy or paper; docs/measurement.md has them.")
+        str,
+        typer.Option(metavar="NAME", help="latency, throughput, deploy or paper; see docs/explanation/measurement.md."),
     ] = "latency",
     scope: Annotated[
         str | None, typer.Option(help="model, detector or end_to_end. Default: that of the protocol.")
