@@ -20,8 +20,8 @@ from PIL import Image
 from rich.console import Console
 
 from rhobench.cluster.execute import execute
-from rhobench.cluster.measure_artifacts import MeasureError
 from rhobench.cluster.measure_runs import measure_runs
+from rhobench.cluster.point_scores import MeasureError
 from rhobench.cluster.run_task import RunTask
 from rhobench.config import (
     BackboneConfig,

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import torch
 
 from rhobench.cluster.measurement_files import MeasurementFiles, command_line, new_files, write_manifest, write_samples
+from rhobench.cluster.point_scores import MeasureError, Scorer, data_of, images_of
 from rhobench.config import ConfigError, DataConfig
 from rhobench.config.points import PointSettings
 from rhobench.config.protocols import Protocol
-from rhobench.data import Batch, CocoDetection, Flip, collate, prepare_data
+from rhobench.data import Batch, Flip, collate
 from rhobench.measure.artifact import Artifact, load_artifact, sha256_of
-from rhobench.measure.flops import count_flops
 from rhobench.measure.latency import Latency, measure_latency
 from rhobench.measure.part_times import part_times
 from rhobench.measure.timed_calls import TimedModel
@@ -23,25 +23,11 @@ from rhobench.model.precision import choose_precision
 from rhobench.ops import resolve_backend
 from rhobench.results import Point
 from rhobench.results.environment import cpu_device, utc_now
-from rhobench.results.evaluations import write_evaluation
-from rhobench.results.points import is_run_like
-from rhobench.training.evaluation import evaluate
-from rhobench.training.loaders import image_loader
 
 MAX_AP_LOSS = 0.01
 """Loss of AP against fp32 from which a faster precision is not eligible for a front: it buys time with accuracy."""
 
-SCORES = (
-    *("rho", "precision", "height", "width", "accuracy", "accuracy_batch_size", "accuracy_bounds", "matches_file"),
-    *("ap_by_class", "gflops", "gflops_by_part", "flops_count", "params_m"),
-)
-"""Fields of a point that do not depend on how it is timed."""
-
 Say = Callable[[str], None]
-
-
-class MeasureError(ValueError):
-    """A measurement that cannot be made as requested."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +76,14 @@ def measure_artifacts(
         artifact = load_artifact(subject.file)
         artifact.model.to(device)
         files[name] = new_files(subject.file.parent, started_at)
-        scorer = _Scorer(artifact=artifact, device=device, data=data, subject=subject, files=files[name])
+        scorer = Scorer(
+            artifact=artifact,
+            device=device,
+            data=data,
+            known=subject.known,
+            folder=subject.file.parent,
+            files=files[name],
+        )
         for number, settings in enumerate(_resolved(subject.points, artifact, device, protocol, data, say)):
             say(f"accuracy of {name} at {describe_point(settings)}")
             entries[name, number] = _Entry(settings, artifact, scorer.point(settings))
@@ -145,23 +138,12 @@ def _resolved(
             choice = choose_precision(device)
             say(str(choice))
             settings = replace(settings, precision=choice.precision)
-        own_data = _data_of(artifact, settings, data)
+        own_data = data_of(artifact, settings, data)
         if protocol.shapes == "fixed" and own_data.resize_px is None:
-            settings = replace(settings, resolution=_images(own_data).size_of((0, Flip.NONE)))
+            settings = replace(settings, resolution=images_of(own_data).size_of((0, Flip.NONE)))
         if settings not in resolved:  # "auto" may have become another point of the same request
             resolved.append(settings)
     return resolved
-
-
-def _data_of(artifact: Artifact, settings: PointSettings, data: str | None) -> DataConfig:
-    own = artifact.config.data
-    own = own if data is None else replace(own, dir=data)
-    return own if settings.resolution is None else replace(own, resize_px=settings.resolution)
-
-
-@cache
-def _images(data: DataConfig) -> CocoDetection:
-    return CocoDetection(data, prepare_data(data), (data.val_split,), train=False)
 
 
 @cache
@@ -171,18 +153,18 @@ def _batches(data: DataConfig, batch_size: int, count: int, repeat_one: bool) ->
 
 
 def _count(data: DataConfig, count: int) -> int:
-    return min(count, len(_images(data)))
+    return min(count, len(images_of(data)))
 
 
 def _batch(data: DataConfig, batch_size: int, count: int, repeat_one: bool, number: int) -> Batch:
-    images, first, total = _images(data), number * batch_size, _count(data, count)
+    images, first, total = images_of(data), number * batch_size, _count(data, count)
     keys = [first if repeat_one else (first + i) % total for i in range(batch_size)]
     return collate([images[key, Flip.NONE] for key in keys])
 
 
 def _timed_model(entry: _Entry, protocol: Protocol, data: str | None) -> TimedModel:
     settings = entry.settings
-    own = _data_of(entry.artifact, settings, data)
+    own = data_of(entry.artifact, settings, data)
     arguments = (own, settings.batch_size, protocol.images, protocol.repeat_one)
     return TimedModel(
         model=entry.artifact.model,
@@ -192,91 +174,6 @@ def _timed_model(entry: _Entry, protocol: Protocol, data: str | None) -> TimedMo
         precision=settings.precision,
         compiled=settings.compiled,
     )
-
-
-@dataclass(kw_only=True)
-class _Scorer:
-    """Accuracy and operations of one model, computed once for each way of running it."""
-
-    artifact: Artifact
-    device: torch.device
-    data: str | None
-    subject: Subject
-    files: MeasurementFiles
-    computed: dict[PointSettings, Point] = field(default_factory=dict)
-
-    def point(self, settings: PointSettings) -> Point:
-        """The point with its accuracy, operations and parameters, and its difference in AP from fp32."""
-        scored = self._scored(settings)
-        if settings.precision == "fp32":
-            return scored
-        exact = self._scored(replace(settings, precision="fp32"))
-        ap, reference = scored.accuracy.get("ap"), exact.accuracy.get("ap")
-        return replace(scored, ap_difference=None if ap is None or reference is None else ap - reference)
-
-    def _scored(self, settings: PointSettings) -> Point:
-        settings = replace(settings, compiled=False)  # which changes no more than the rounding
-        data = _data_of(self.artifact, settings, self.data)
-        if self.data is None:  # on other data, the accuracy of the record says nothing
-            known = self.subject.known
-            for point in known:
-                if is_run_like(point, settings, known) and point.accuracy and _same_padding(point, settings, data):
-                    return _only_scores(point)
-        if settings not in self.computed:
-            self.computed[settings] = self._compute(settings, data)
-        return self.computed[settings]
-
-    def _compute(self, settings: PointSettings, data: DataConfig) -> Point:
-        model, images = self.artifact.model, _images(data)
-        if images.categories != self.artifact.categories:
-            raise MeasureError(
-                f"{images.annotation_files[0]} has other categories than the model was trained on: give its own data "
-                "set with --data DIR."
-            )
-        height, width = images.size_of((0, Flip.NONE))
-        own_rho, model.rho = model.rho, settings.rho
-        try:
-            loader = image_loader(images, batch_size=settings.batch_size)
-            _, accuracy = evaluate(model, loader, images, self.device, settings.precision)
-            cost = count_flops(model, height, width, rho=settings.rho)
-        except ValueError as error:
-            if settings.resolution is None:
-                raise
-            raise MeasureError(
-                f"The model cannot be run at {height}x{width} ({error}): choose another --resolution."
-            ) from error
-        finally:
-            model.rho = own_rho
-        return Point(
-            rho=settings.rho,
-            precision=settings.precision,
-            height=height,
-            width=width,
-            **write_evaluation(
-                self.subject.file.parent,
-                self.files.evaluation(len(self.computed)),
-                accuracy.metrics,
-                accuracy.matches,
-            ),
-            accuracy_batch_size=settings.batch_size,
-            ap_by_class=accuracy.per_class,
-            gflops_by_part=dict(cost.parts),
-            gflops=cost.gflops,
-            flops_count=cost.count,
-            params_m=cost.params_m,
-        )
-
-
-def _same_padding(point: Point, settings: PointSettings, data: DataConfig) -> bool:
-    """Whether the accuracy of a known point also holds at the batch size of ``settings``.
-
-    Images of one size need no padding. The accuracy of the training, which is not timed yet, is taken as it is.
-    """
-    return data.resize_px is not None or point.protocol is None or point.accuracy_batch_size == settings.batch_size
-
-
-def _only_scores(point: Point) -> Point:
-    return Point(**{name: getattr(point, name) for name in SCORES})
 
 
 def _write_files(
@@ -291,7 +188,7 @@ def _write_files(
     folder, protocol = subject.file.parent, latencies[0][1].protocol
     write_samples(folder / files.samples, latencies)
     settings = [each for each, _ in latencies]
-    annotations = _images(_data_of(artifact, settings[0], data)).annotation_files
+    annotations = images_of(data_of(artifact, settings[0], data)).annotation_files
     write_manifest(
         folder / files.manifest,
         latencies,

@@ -21,7 +21,7 @@ WARM_UP, CALLS = 2, 9
 """Calls before the timed ones, and timed calls."""
 
 
-def part_times(timed: TimedModel) -> dict[str, float]:
+def part_times(timed: TimedModel) -> dict[str, float | None]:
     """Median milliseconds of a call that each part takes; "other" is the rest of the call.
 
     The parts are those of ``count_flops``. Every part begins and ends with a synchronisation of the device, and the
