@@ -61,7 +61,8 @@ def correlation(frame: pd.DataFrame, curves: pd.DataFrame) -> Grid:
 def sections(store: Store, name: str, tables: Tables) -> Iterator[str]:
     """Markdown of one experiment."""
     study = resolve_study(StudyRequest(experiment=name)).resolved_in(store)
-    own = tables.frame[tables.frame["run_id"].isin(study.run_ids)]
+    # A run that several experiments share has the name of one of them, and labels compare runs of one experiment.
+    own = tables.frame[tables.frame["run_id"].isin(study.run_ids)].assign(experiment=name)
     yield f"## {name}\n"
     if own["ap"].notna().sum() == 0:
         yield "not run\n"
