@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rhobench.config.metrics import METRICS
-from rhobench.results import Store
+from rhobench.results import Store, printable
 from rhobench.results.sweep_progress import RunProgress, SweepProgress, read_progress
 
 MAX_LISTED = 40
@@ -36,18 +36,18 @@ def table_of(heads: list[str], rows: list[list[Any]]) -> Any:
     from dash import html
 
     head = html.Thead(html.Tr([html.Th(name, scope="col") for name in heads]))
-    body = html.Tbody([html.Tr([html.Td(str(cell)) for cell in row]) for row in rows])
+    body = html.Tbody([html.Tr([html.Td(printable(cell)) for cell in row]) for row in rows])
     return html.Div(html.Table([head, body]), className="scroll")
 
 
 def _sweep(sweep: SweepProgress) -> Iterator[Any]:
     from dash import html
 
-    yield html.H3(f"{sweep.title}: {sweep.headline}")
+    yield html.H3(printable(f"{sweep.title}: {sweep.headline}"))
     parts = [f"{count:,} {state}" for state, count in sweep.states.items()]
     if sweep.seconds_left is not None:
         parts.append(f"about {duration(sweep.seconds_left)} of training left")
-    yield html.P(", ".join(parts), className="sub")
+    yield html.P(printable(", ".join(parts)), className="sub")
     if sweep.age_seconds > SILENT_SECONDS:
         words = f"No sign of life for {duration(sweep.age_seconds)}: its command was killed, or its machine is gone."
         yield html.P(f"{words} Run the same command again to continue.", className="failed")

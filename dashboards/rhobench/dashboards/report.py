@@ -74,7 +74,7 @@ def write_report(store: Store, out: Path) -> Path:
         title="Sparse DETR: accuracy against cost",
         subtitle=escaped(_subtitle(store, records)),
         css=_asset("report.css"),
-        headline="".join(f"<p>{escaped(sentence)}</p>" for sentence in headline(frame)),
+        headline="".join(f"<p>{escaped(sentence)}</p>" for sentence in headline(frame, store)),
         numbers="".join(_number_card(*number) for number in _key_numbers(frame)),
         problems=list_card("Files that could not be read", map(escaped, store.problems)),
         figures=heads,

@@ -11,7 +11,7 @@ import pandas as pd
 from rhobench.results.evaluations import Evaluations
 from rhobench.results.pareto import CONFIGURATION_COLUMNS, ENDED_EARLY
 from rhobench.results.store import Store
-from rhobench.statistics.difference import difference
+from rhobench.statistics.difference import Difference, difference
 
 MAX_TESTED = 40
 """Points that are tested against each other, 780 pairs; `rhobench compare` tests any others."""
@@ -47,6 +47,27 @@ def paired_tests(store: Store, frame: pd.DataFrame) -> dict[str, Any]:
                 tests.append([i, j, d.value, d.low, d.high, d.p])
     points = [[row["run_id"], None if pd.isna(row["rho_infer"]) else row["rho_infer"]] for row, _ in tested]
     return {"metric": METRIC, "points": points, "tests": tests, "untested": max(len(rows) - MAX_TESTED, 0)}
+
+
+def paired_difference(store: Store, first: pd.DataFrame, second: pd.DataFrame) -> Difference | None:
+    """Difference in AP of two configurations over their seeds, on the same resamples of the validation images.
+
+    Args:
+        store: where the evaluations are read; a file of it that cannot be used is reported in its ``problems``.
+        first: rows of ``Store.frame()`` of the configuration that is compared with, one for each seed.
+        second: rows of the other one.
+
+    Returns:
+        The AP of the second minus that of the first; None: a row has no evaluation, or they are on different data.
+    """
+    evaluations = Evaluations(store)
+    sides = [[(row[METRIC], evaluations.of(row)) for row in rows.to_dict("records")] for rows in (first, second)]
+    known = [e for side in sides for _, e in side if e is not None and METRIC in e.replicates]
+    if len(known) < sum(map(len, sides)) or not all(sides) or len({e.dataset for e in known}) > 1:
+        return None
+    values = [np.array([value for value, _ in side], float) for side in sides]
+    replicates = [np.stack([e.replicates[METRIC] for _, e in side if e is not None]) for side in sides]
+    return difference(values, replicates)
 
 
 def _first_of_each_configuration(frame: pd.DataFrame) -> list[dict[Any, Any]]:
