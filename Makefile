@@ -23,7 +23,7 @@ check: $(VENV)/.installed-dev  ## Run the linter, the formatter and the type che
 	$(BIN)/mypy platform cuda_ops dashboards experiments
 
 docs: $(VENV)/.installed-docs  ## Build the documentation site in build/site, with warnings as errors. About 20 seconds.
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 bench: install  ## Time deformable attention on this machine. About 25 minutes on two cores.
 	$(BIN)/python -m rhobench.ops.bench

@@ -112,7 +112,7 @@ def train_rt_detr(images: CocoDetection, cpu_seconds: float, out: Path) -> None:
 
     names = dict(enumerate(images.categories.names))
     backbone = RTDetrResNetConfig(
-        embedding_size=16,
+        embedding_size=32,  # that of the first stage, whose shortcut would otherwise halve the map
         hidden_sizes=[32, 64, 96, 128],
         depths=[1, 1, 1, 1],
         layer_type="basic",

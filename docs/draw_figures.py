@@ -30,12 +30,16 @@ LOWEST_SCORE = 0.3
 
 def main() -> None:
     """Write both figures."""
-    store = Store(sys.argv[1] if len(sys.argv) > 1 else DOCS / "demo-store")
+    for name, figure in figures(Store(sys.argv[1] if len(sys.argv) > 1 else DOCS / "demo-store")).items():
+        figure.save(DOCS / "images" / f"{name}.png", optimize=True)
+
+
+def figures(store: Store) -> dict[str, Image.Image]:
+    """Both figures by the names of their files."""
     run = min(record.run_id for record in store.records())
     picture = max(read_pictures(store.files, run), key=lambda each: len(visible(by_rho(each)[0])))
     image = Image.open(io.BytesIO(b64decode(picture.jpeg))).convert("RGB").resize((SIDE_PX, SIDE_PX))
-    row(tokens_of(picture, image)).save(DOCS / "images" / "tokens.png", optimize=True)
-    row(attention_of(by_rho(picture)[0], image)).save(DOCS / "images" / "attention.png", optimize=True)
+    return {"tokens": row(tokens_of(picture, image)), "attention": row(attention_of(by_rho(picture)[0], image))}
 
 
 def by_rho(picture: TokenPicture) -> list[PicturePoint]:

@@ -130,7 +130,8 @@ def _command_section(name: str, command: Any) -> list[str]:
     text, _, examples = inspect.cleandoc(command.help or "").partition("Examples:\n")
     arguments = [p for p in command.params if not p.opts[0].startswith("-")]
     options = [p for p in command.params if p.opts[0].startswith("-") and not p.hidden and p.name != "help"]
-    usage = " ".join([name, *(_argument(p) for p in arguments), *(["[OPTIONS]"] if options else [])])
+    required = [f"{p.opts[0]} {_value_name(p)}" for p in options if p.required]
+    usage = " ".join([name, *map(_argument, arguments), *required, *(["[OPTIONS]"] if options else [])])
     lines = [f"## {name.removeprefix('rhobench ')}", "", text.strip(), "", "```", usage, "```", ""]
     if examples:
         lines += ["Examples:", "", "```", textwrap.dedent(examples).strip(), "```", ""]
@@ -153,11 +154,16 @@ def _option(parameter: Any) -> str:
     names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
     if parameter.is_flag:
         return names
-    annotation = parameter.type_descriptor.annotation
-    return f"{names} `{parameter.metavar or VALUE_NAMES.get(annotation, 'TEXT')}`"
+    return f"{names} `{_value_name(parameter)}`"
+
+
+def _value_name(parameter: Any) -> str:
+    return parameter.metavar or VALUE_NAMES.get(parameter.type_descriptor.annotation, "TEXT")
 
 
 def _default(parameter: Any) -> str:
+    if parameter.required:
+        return "required"
     return "" if parameter.default in (None, False, ()) else f"`{_shown(parameter.default)}`"
 
 
