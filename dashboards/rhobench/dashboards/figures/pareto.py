@@ -13,6 +13,7 @@ from rhobench.config.metrics import Metric, metric
 from rhobench.dashboards.figures.card import FigureCard
 from rhobench.dashboards.figures.labels import place_labels
 from rhobench.dashboards.figures.style import MUTED, SERIES, SURFACE, SYMBOLS, canvas, seeds_text, show_empty
+from rhobench.dashboards.published import published_layer
 from rhobench.results import ENDED_EARLY, by_configuration, describe_left_out
 
 CORNERS = {
@@ -59,6 +60,7 @@ def pareto(
     table = by_configuration(frame, x, y) if rows is None else rows
     rows = _with_labels(table, cost, value, plot_px, font_px)
     figure = canvas(f"{value.label} against {cost.noun}", _pareto_subtitle(frame, rows, cost, value))
+    figure.add_traces(published_layer(frame, cost, value))
     # Indices into the whole frame, so that a model looks the same in every figure, whatever was measured.
     models = sorted(set(zip(frame["model"], frame["backbone"], strict=True)))
     settings = sorted(set(rows["setting"]))
