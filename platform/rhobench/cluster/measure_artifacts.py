@@ -103,7 +103,7 @@ def measure_artifacts(
         latencies = [(entry.settings, measured[key]) for key, entry in own.items()]
         files = _write_files(subject, entries[name, 0].artifact, latencies, device, data, started_at)
         found[name] = [
-            replace(_timed_point(entry, measured[key], device, files), ms_by_part=parts[key])
+            replace(_timed_point(entry, measured[key], device, files), ms_by_part=dict(parts[key]))
             for key, entry in own.items()
         ]
     return found

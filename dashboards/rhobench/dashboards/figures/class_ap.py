@@ -50,7 +50,7 @@ def class_ap(frame: pd.DataFrame, breakdown: pd.DataFrame) -> go.Figure:
     labels = best["label"].map(lambda text: html.escape(text if len(text) <= 24 else f"{text[:21]}..."))
     again = labels.groupby(labels).cumcount()
     names = [label if k == 0 else f"{label} ({k + 1})" for label, k in zip(labels, again, strict=True)]
-    texts = "%{z:.0f}" if table.max(axis=None) >= SMALL_AP else "%{z:.1f}"
+    texts = "%{z:.0f}" if classes["value"].astype(float).max() * 100 >= SMALL_AP else "%{z:.1f}"
     figure.add_trace(
         go.Heatmap(
             z=[[None if pd.isna(cell) else cell for cell in row] for row in table.to_numpy()],
