@@ -225,7 +225,8 @@ def test_the_latex_table_is_that_of_rhobench_export(page: Any, five: Store, tmp_
     saved = (tmp_path / "front.tex").read_text(encoding="utf-8").splitlines()
     expected = export_table(five.frame(), "latex", "gflops", "ap").splitlines()
     assert sorted(saved) == sorted(expected), "in an order of their own where the cost is equal"
-    assert [line.split(" & ")[-3] for line in saved[5:-3]] == [line.split(" & ")[-3] for line in expected[5:-3]]
+    costs = [[line.split(" & ")[-3] for line in lines if " & " in line] for lines in (saved, expected)]
+    assert costs[0] == costs[1]
 
 
 def test_where_nothing_differs_there_is_no_front(

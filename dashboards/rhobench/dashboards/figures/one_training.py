@@ -49,7 +49,10 @@ def one_training(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
     rows = _best_settings(rows.assign(setting=settings.loc[rows.index]), value)
     figure.update_layout(title_subtitle_text=_subtitle(rows, value))
     names, epochs = _names(rows), _epochs(frame)
-    separate = dict(list(_separate_trainings(frame, y).groupby(settings)))
+    trainings = _separate_trainings(frame, y)
+    # Only those of the drawn settings: a large store has a setting for every run.
+    trainings = trainings[settings.loc[trainings.index].isin(rows["setting"])]
+    separate = dict(list(trainings.groupby(settings.loc[trainings.index])))
     for i, (setting, group) in enumerate(rows.groupby("setting", sort=False)):
         color = SERIES[i % len(SERIES)]
         for k, (configuration, points) in enumerate(group.groupby("configuration", sort=False)):

@@ -1,6 +1,7 @@
 // ---- figures of two metrics. They are drawn from the points, so that filters and a choice of axes change the front.
 // The rules are those of rhobench.results.by_configuration and of the figure `pareto`; a test compares the results.
 
+const FAINT = '66'; // opacity of the bars of what is not on the front
 const MANY = 5000; // points from which WebGL draws them
 const axesOf = {}; // name of the figure -> { x, y, budget }
 
@@ -133,7 +134,7 @@ function bars(groups, name, color) {
   return { type: 'data', symmetric: false, array: side(1), arrayminus: side(0), thickness: 1.3, width: 4, color };
 }
 
-function markers(groups, x, y, kind, total) {
+function markers(groups, x, y, kind, total, flat) {
   const look = DATA.looks[groups[0].look];
   const color = themed(look.color);
   const onFront = kind === 'front';
@@ -153,11 +154,11 @@ function markers(groups, x, y, kind, total) {
       color,
       symbol: groups.map((group) => (group.invalid ? 'x-thin-open' : look.symbol + (group.near ? '-open' : ''))),
       size: onFront ? 12 : groups.map((group) => (group.near ? 11 : 8)),
-      opacity: onFront ? 1 : groups.map((group) => (group.near ? 0.95 : total > MANY ? 0.35 : 0.5)),
+      opacity: onFront || flat ? 1 : groups.map((group) => (group.near ? 0.95 : total > MANY ? 0.35 : 0.5)),
       line: { width: onFront ? 1.5 : groups.map((group) => (group.near || group.invalid ? 1.5 : 0)), color: onFront ? themed('#ffffff') : color },
     },
     error_x: onFront ? bars(groups, x, color) : undefined,
-    error_y: withBars ? bars(groups, y, color) : undefined,
+    error_y: withBars ? bars(groups, y, onFront || flat ? color : color + FAINT) : undefined,
     customdata: groups.map((group) => [group.label, value('run_id', group.first)]),
     hovertext: groups.map((group) => hoverText(group, x, y)),
     hovertemplate: '%{hovertext}<extra></extra>',
@@ -243,8 +244,8 @@ async function drawExplorer(name) {
       const series = own.filter((group) => group.look === look);
       const front = series.filter((group) => group.front);
       const others = series.filter((group) => !group.front);
-      if (others.length && !view.front) data.push({ ...markers(others, x, y, 'dominated', found.length), showlegend: !front.length });
-      if (front.length) data.push({ ...markers(front, x, y, 'front', found.length), showlegend: true });
+      if (others.length && !view.front) data.push({ ...markers(others, x, y, 'dominated', found.length, flat), showlegend: !front.length });
+      if (front.length) data.push({ ...markers(front, x, y, 'front', found.length, flat), showlegend: true });
     }
     const line = own.filter((group) => group.front);
     if (line.length) data.push(frontLine(line, x, y));

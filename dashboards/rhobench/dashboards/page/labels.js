@@ -2,6 +2,15 @@
 
 const PLACES = [['bottom right', 1, 1], ['top left', -1, -1], ['top right', 1, -1], ['bottom left', -1, 1], ['middle right', 1, 0], ['middle left', -1, 0]];
 
+// The error bars of y, which a label must not cross
+function barBoxes(trace, xaxis, yaxis) {
+  if (!trace.error_y) return [];
+  return trace.x.map((at, i) => {
+    const ends = [trace.y[i] + trace.error_y.array[i], trace.y[i] - trace.error_y.arrayminus[i]].map((y) => yaxis.d2p(y));
+    return { left: xaxis.d2p(at) - 4, right: xaxis.d2p(at) + 4, top: Math.min(...ends), bottom: Math.max(...ends) };
+  });
+}
+
 async function placeLabels(plot) {
   const { xaxis, yaxis } = plot._fullLayout;
   const taken = [];
@@ -9,7 +18,7 @@ async function placeLabels(plot) {
   const traces = plot.data.map((trace, index) => ({ trace, index })).filter(({ trace }) => trace.mode === 'markers+text');
   const points = traces.flatMap(({ trace, index }) =>
     trace.x.map((at, i) => ({ index, i, front: trace.meta === 'front', px: xaxis.d2p(at), py: yaxis.d2p(trace.y[i]), words: trace.customdata[i][0] })));
-  taken.push(...points.map(boxes));
+  taken.push(...points.map(boxes), ...traces.flatMap(({ trace }) => barBoxes(trace, xaxis, yaxis)));
   const texts = new Map(traces.map(({ trace, index }) => [index, { text: trace.x.map(() => ''), textposition: trace.x.map(() => 'bottom right') }]));
   const apart = (a, b) => a.right < b.left || b.right < a.left || a.bottom < b.top || b.bottom < a.top;
   for (const point of [...points].sort((a, b) => b.front - a.front || a.px - b.px)) {
