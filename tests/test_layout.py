@@ -30,7 +30,7 @@ ALLOWED = {
     "launch": {"config"},
     "adapters": {"config", "data", "measure", "model", "results"},
     "inference": {"adapters", "config", "dashboards", "data", "measure", "model", "results", "statistics"},
-    "reproduction": {"config", "data", "experiments", "measure", "model", "results"},
+    "reproduction": {"config", "data", "experiments", "inference", "measure", "model", "results"},
     "runner": {
         "cluster",
         "config",

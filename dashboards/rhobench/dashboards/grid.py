@@ -1,10 +1,17 @@
-"""A table of formatted cells, and its renderings in Markdown and LaTeX."""
+"""A table of formatted cells, and its renderings in Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 
 _LATEX_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
     "&": r"\&",
     "%": r"\%",
     "_": r"\_",
@@ -14,6 +21,9 @@ _LATEX_ESCAPES = {
     "→": r"$\rightarrow$",
     "−": "$-$",
     "±": r"$\pm$",
+    "≥": r"$\geq$",
+    ">": "$>$",
+    "–": "--",
 }
 
 
@@ -49,3 +59,20 @@ def latex(grid: Grid) -> str:
 
 def _latex_text(cell: str) -> str:
     return "".join(_LATEX_ESCAPES.get(character, character) for character in cell)
+
+
+def html_table(grid: Grid) -> str:
+    """The table in HTML with its title as the caption; every text is escaped."""
+
+    def row(cells: tuple[str, ...], tag: str) -> str:
+        marked = "".join(
+            f"<{tag}{'' if i in grid.texts else ' class=number'}>{html.escape(cell)}</{tag}>"
+            for i, cell in enumerate(cells)
+        )
+        return f"<tr>{marked}</tr>"
+
+    body = "\n".join(row(cells, "td") for cells in grid.rows)
+    head = row(grid.header, "th")
+    return (
+        f"<table><caption>{html.escape(grid.title)}</caption>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table>"
+    )

@@ -16,7 +16,8 @@ from rhobench.cli.evaluate import evaluate
 from rhobench.cli.measure import measure
 from rhobench.cli.model import cost, predict
 from rhobench.cli.options import INTERRUPTED, WRONG_REQUEST
-from rhobench.cli.results import pareto, report, reproduce
+from rhobench.cli.reproduce import reproduce
+from rhobench.cli.results import pareto, report
 from rhobench.cli.run import experiments, run
 from rhobench.cli.runs import dashboard, export, runs, show
 

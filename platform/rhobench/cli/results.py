@@ -1,4 +1,4 @@
-"""``rhobench pareto``, ``report`` and ``reproduce``."""
+"""``rhobench pareto`` and ``rhobench report``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rhobench.cli.options import FAILED, AsJson, StoreArgument, report_problems
+from rhobench.cli.options import AsJson, StoreArgument, report_problems
 
 
 def pareto(
@@ -20,7 +20,7 @@ def pareto(
     """Print the Pareto front of a store: accuracy against cost, and how certain it is."""
     from rich.console import Console
 
-    from rhobench.cli.front_table import uncertain_front
+    from rhobench.dashboards import front_table
     from rhobench.results import Store, by_configuration
     from rhobench.results.uncertainty import with_uncertainty
 
@@ -28,7 +28,7 @@ def pareto(
     frame = opened.frame()
     rows = with_uncertainty(by_configuration(frame, x, y), frame, x, y, opened)
     report_problems(opened.problems)
-    Console().print(uncertain_front(frame, rows, x, y))
+    Console().print(front_table(frame, x, y, rows))
     if as_json:
         # Through the JSON of pandas, which writes NaN as null; json.dumps would write NaN, which is not JSON.
         print(json.dumps({"front": json.loads(rows.to_json(orient="records"))}))
@@ -52,39 +52,3 @@ def report(
     print(page)
     if as_json:
         print(json.dumps({"report": str(page)}))
-
-
-def reproduce(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="Published table: table1.")],
-    cost_only: Annotated[
-        bool, typer.Option("--cost-only", help="Compare only parameters and GFLOPs, without weights.")
-    ] = False,
-    form: Annotated[str, typer.Option("--format", help="Output format: text, markdown, latex or json.")] = "text",
-    as_json: AsJson = False,
-) -> None:
-    """Compare a published table with our own numbers, with a verdict for every row."""
-    from rich.console import Console
-
-    from rhobench.dashboards.reproduction import FORMATS, render
-    from rhobench.experiments.published import published_rows
-
-    if form not in FORMATS:
-        raise ValueError(f"There is no format {form!r}: choose one of {', '.join(FORMATS)}.")
-    published_rows(table)  # raises for an unknown table
-    if not cost_only:
-        raise ValueError(
-            f"The accuracy of {table} needs trained models, which cannot be compared with it yet: "
-            f"`rhobench reproduce {table} --cost-only` reproduces its parameters and GFLOPs."
-        )
-    from rhobench.reproduction.cost import reproduce_cost  # imports torch, which no wrong request waits for
-
-    with Console(stderr=True).status("") as status:
-        reproduced = reproduce_cost(table, lambda model: status.update(f"counting {model}"))
-    rendered = render(reproduced, form)
-    if isinstance(rendered, str):
-        print(rendered)
-    else:
-        Console(highlight=False).print(rendered)
-    if as_json:
-        print(json.dumps(reproduced.as_dict()))
-    raise typer.Exit(0 if reproduced.reproduced else FAILED)

@@ -113,18 +113,22 @@ def run(
         )
     )
     report_problems(study.data_notes)
-    study = _with_precision(study, address)
+    study = check(study, options.address, confirmed=yes or dry_run or fit)
     place = absolute_place(store or f"rhobench-store/{experiment}{'-smoke' if smoke else ''}")
-    _check(study, options.address, confirmed=yes or dry_run or fit)
     if dry_run:
-        raise typer.Exit(_plan(study, place, options, price_per_hour, as_json))
+        raise typer.Exit(show_plan(study, place, options, price_per_hour, as_json=as_json))
     if fit:
         raise typer.Exit(_fit(study, price_per_hour, as_json))
-    raise typer.Exit(_run(study, place, options, require_expected, timings, as_json))
+    raise typer.Exit(start(study, place, options, require_expected=require_expected, timings=timings, as_json=as_json))
 
 
-def _check(study: Study, address: str, *, confirmed: bool) -> None:
-    """Refuse a study that cannot work or that is very long, before anything starts, and print warnings."""
+def check(study: Study, address: str, *, confirmed: bool) -> Study:
+    """Refuse a study that cannot work or that is very long, before anything starts, and print warnings.
+
+    Returns:
+        The study, without "auto" as a precision.
+    """
+    study = _with_precision(study, address)
     from rich.console import Console
 
     from rhobench.runner.preflight import check_study, require_confirmed_hours
@@ -133,6 +137,7 @@ def _check(study: Study, address: str, *, confirmed: bool) -> None:
         warnings = check_study(study, address, status.update)
         require_confirmed_hours(study, confirmed=confirmed)
     report_problems(warnings)
+    return study
 
 
 def _require_price(price_per_hour: float | None, *, estimating: bool) -> None:
@@ -154,7 +159,15 @@ def _with_precision(study: Study, address: str) -> Study:
     return resolved
 
 
-def _run(study: Study, place: str, options: SweepOptions, require_expected: bool, timings: bool, as_json: bool) -> int:
+def start(
+    study: Study,
+    place: str,
+    options: SweepOptions,
+    *,
+    require_expected: bool = False,
+    timings: bool = False,
+    as_json: bool = False,
+) -> int:
     """Run the study -> exit status."""
     from rich.console import Console
 
@@ -179,7 +192,9 @@ def _require_expectations(study: Study) -> None:
         raise ValueError(f"--require-expected cannot be met: {reason}.")
 
 
-def _plan(study: Study, place: str, options: SweepOptions, price_per_hour: float | None, as_json: bool) -> int:
+def show_plan(
+    study: Study, place: str, options: SweepOptions, price_per_hour: float | None = None, *, as_json: bool = False
+) -> int:
     """List what would run -> exit status."""
     from rich.console import Console
 

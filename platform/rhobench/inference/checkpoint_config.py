@@ -30,6 +30,9 @@ _FIELDS = {
 }
 """Argument of the official code -> field of ``ModelConfig``."""
 
+UNUSED_CLASS = "N/A"
+"""Name of a class index that is no category, as DETR names the unused ids of COCO."""
+
 
 def resolve_config(
     config: ModelConfig, name: str, checkpoint: ExternalCheckpoint, file: Path, rho: float | None
@@ -69,6 +72,23 @@ def resolve_config(
     config = with_values(config, fields | ({"rho": rho} if rho is not None else {}))
     # Sizes found in the weights depend on the number of layers, hence the second step; args take precedence.
     return with_values(config, _fields_from_weights(config, checkpoint.state) | fields), notes
+
+
+def identify_model(checkpoint: ExternalCheckpoint, file: Path) -> str:
+    """Name of the model in ``rhobench.model.MODELS`` that a checkpoint holds, by the arguments of its training.
+
+    Raises:
+        WeightsError: the checkpoint does not contain them, or no named model has them.
+    """
+    if "backbone" not in checkpoint.args:
+        raise WeightsError(
+            f"{file} does not contain the arguments of its training, so its model is unknown: import it with "
+            "`rhobench weights import --model MODEL` and use the result instead."
+        )
+    known = (name for name, config in MODELS.items() if not any(_contradictions(config, checkpoint.args)))
+    if found := next(known, None):
+        return found
+    raise WeightsError(f"{file} holds none of the models {', '.join(MODELS)} according to its args.")
 
 
 def _fields_from_args(args: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -154,7 +174,7 @@ def resolve_categories(num_classes: int, annotations: Path | None) -> Categories
     elif num_classes == COCO_CLASSES:
         text = importlib.resources.files("rhobench.data").joinpath("coco_categories.json").read_text()
         names = {category["id"]: category["name"] for category in json.loads(text)}
-    placeholder = "N/A" if names else "class {}"  # as DETR names the unused ids of COCO
+    placeholder = UNUSED_CLASS if names else "class {}"
     return Categories(tuple(range(num_classes)), tuple(names.get(i, placeholder.format(i)) for i in range(num_classes)))
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from rhobench.config import DataConfig
 from rhobench.config.metrics import METRICS
 from rhobench.data import Categories, CocoDetection, DatasetError, Flip, collate
+from rhobench.inference.checkpoint_config import UNUSED_CLASS
 from rhobench.inference.predict import set_rho
 from rhobench.measure.accuracy import EVAL_BATCH, Accuracy, Detection, batch_detections, score
 from rhobench.measure.artifact import Artifact, ArtifactError, load_artifact
@@ -74,7 +76,12 @@ class ArtifactEvaluation:
 
 
 def evaluate_artifact(
-    file: Path, data: Path, split: str, rho: float | None, on_image: Callable[[int, int], None]
+    file: Path,
+    data: Path,
+    split: str,
+    rho: float | None,
+    on_image: Callable[[int, int], None],
+    short_side_px: int | None = None,
 ) -> ArtifactEvaluation:
     """Evaluate an artifact on all images of a split, in fp32 and in the batches of the training.
 
@@ -84,6 +91,7 @@ def evaluate_artifact(
         split: the part of the annotation file's name between "instances_" and ".json".
         rho: share of the tokens to update, in (0, 1]; None: as trained.
         on_image: called with the number of finished images and of all.
+        short_side_px: length of the shorter side after resizing, with the longer one in proportion; None: as trained.
 
     Raises:
         ArtifactError: the file is no artifact, or detects other classes than the data set has.
@@ -93,7 +101,7 @@ def evaluate_artifact(
     artifact = load_artifact(file)
     set_rho(artifact, rho)
     masks = artifact.config.model.mask_head
-    config = replace(artifact.config.data, dir=str(data), val_split=split)
+    config = resized_to(replace(artifact.config.data, dir=str(data), val_split=split), short_side_px)
     images = CocoDetection(config, data, (split,), train=False, masks=masks)
     if not len(images):
         raise DatasetError(f"{images.annotation_files[0]} has no images to evaluate on.")
@@ -113,25 +121,37 @@ def evaluate_artifact(
     )
 
 
+def resized_to(config: DataConfig, short_side_px: int | None) -> DataConfig:
+    """The configuration with another length of the shorter side, and the longer one in proportion; None: as it is."""
+    if short_side_px is None:
+        return config
+    longest = round(config.max_side_px * short_side_px / config.short_side_px)
+    return replace(config, resize_px=None, short_side_px=short_side_px, max_side_px=longest)
+
+
 @torch.inference_mode()
 def _detect(artifact: Artifact, images: CocoDetection, on_image: Callable[[int, int], None]) -> list[Detection]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = artifact.model.to(device)
+    known = set(images.categories.ids)
     found: list[Detection] = []
     for start in range(0, len(images), EVAL_BATCH):
         batch = collate([images[i, Flip.NONE] for i in range(start, min(start + EVAL_BATCH, len(images)))])
         mask = None if batch.mask is None else batch.mask.to(device)
         output = model(batch.images.to(device), mask)
-        found += batch_detections(output.prediction, batch.targets, images.categories, output.masks)
+        detected = batch_detections(output.prediction, batch.targets, artifact.categories, output.masks)
+        # Official models have classes without a category, which COCO's own evaluation ignores as well.
+        found += [detection for detection in detected if detection["category_id"] in known]
         on_image(start + len(batch.targets), len(images))
     return found
 
 
 def _require_same_classes(artifact: Artifact, categories: Categories, file: Path) -> None:
-    """Labels of the class head become category ids of the data set, so both must mean the same."""
-    if artifact.categories == categories:
+    """Labels of the class head become category ids, which must be those of the data set, with the same names."""
+    own, other = (dict(zip(each.ids, each.names, strict=True)) for each in (artifact.categories, categories))
+    if {number: name for number, name in own.items() if name != UNUSED_CLASS} == other:
         return
-    trained, given = set(artifact.categories.names), set(categories.names)
+    trained, given = set(own.values()) - {UNUSED_CLASS}, set(other.values())
     if trained != given:
         differing = (("model", sorted(trained - given)), ("data", sorted(given - trained)))
         parts = [f"{', '.join(names[:5])} only in the {where}" for where, names in differing if names]

@@ -97,6 +97,15 @@ def load_artifact(path: Path) -> Artifact:
     return Artifact(model=model.eval(), config=config, categories=categories, sha256=sha256_of(file))
 
 
+def is_artifact(file: Path) -> bool:
+    """Whether a file is an artifact of any version of rhobench, by its metadata alone."""
+    try:
+        with safe_open(file, "pt") as opened:
+            return (opened.metadata() or {}).get("format", "").startswith("rhobench/")
+    except (OSError, SafetensorError):
+        return False
+
+
 def _read_metadata(file: Path) -> dict[str, str]:
     """Read the metadata of an artifact; ArtifactError says what the file is instead."""
     if not file.is_file():

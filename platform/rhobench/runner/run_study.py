@@ -15,6 +15,7 @@ from rich.markup import escape
 from rhobench.config import RunConfig
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Record, Store, printable
+from rhobench.results.evaluations import Evaluations
 from rhobench.results.expectations import Verdict, compare_with_expectations
 from rhobench.runner.timings import Timings, training_parts
 from rhobench.study.known_runs import lacks_points
@@ -152,6 +153,8 @@ def _conclude(
 ) -> Outcome:
     """Print and write what the store has, after a sweep that has ended by itself or by a signal."""
     from rhobench.dashboards import front_table, report_path, write_report
+    from rhobench.results import by_configuration
+    from rhobench.results.uncertainty import with_uncertainty
 
     records = {record.run_id: record for record in store.records()}
     runs = [_summary_of(i, records.get(i)) for i in study.run_ids]
@@ -159,7 +162,8 @@ def _conclude(
     own = frame[frame.run_id.isin(study.run_ids)]
     for x in ("gflops", "latency_ms"):
         if own["ap"].notna().any() and own[x].notna().any():
-            console.print(front_table(own, x=x))
+            rows = with_uncertainty(by_configuration(own, x), own, x, store=store)
+            console.print(front_table(own, x, rows=rows))
     verdicts = _judge(study, store, frame, console)
     for line in _describe_exceptions(runs):
         console.print(line, highlight=False, soft_wrap=True)
@@ -200,9 +204,10 @@ def _judge(study: Study, store: Store, frame: pd.DataFrame, console: Console) ->
 
     name, scope = study.original.base.experiment, expectation_scope(study)
     rows = frame[frame.run_id.isin(scope.run_ids)]
-    verdicts = compare_with_expectations(name, study.original.expected, rows, scope.not_applicable)
+    expected = study.original.expected
+    verdicts = compare_with_expectations(name, expected, rows, scope.not_applicable, Evaluations(store))
     for verdict in verdicts:
-        style = {"met": "green", "not met": "bold red", "not checked": "yellow"}[verdict.outcome]
+        style = {"met": "green", "not met": "bold red"}.get(verdict.outcome, "yellow")
         console.print(f"expected {verdict.sentence()}", style=style, highlight=False, markup=False, soft_wrap=True)
     if scope.run_ids:  # a smoke run or changed settings replace no verdict
         store.write_verdicts(name, verdicts)
