@@ -30,6 +30,9 @@ _JSON_NAMES: dict[Any, str] = {
     bool: "true or false",
     type(None): "null",
     Any: "any value",
+    Point: "[point](#point)",
+    Attempt: "[attempt](#attempt)",
+    ForeignModel: "[foreign model](#foreign-model)",
 }
 
 
@@ -186,14 +189,12 @@ def _shown(value: Any) -> str:
 def _type_name(hint: Any) -> str:
     """A type as a reader of the JSON file sees it: "number or null", "list of Point"."""
     if typing.get_origin(hint) is typing.Literal:
-        return ", ".join(f'`"{value}"`' for value in typing.get_args(hint))
+        return " or ".join(f'`"{value}"`' for value in typing.get_args(hint))
     if typing.get_origin(hint) in (list, dict):
         *_, inner = typing.get_args(hint)
         return f"list of {_type_name(inner)}" if typing.get_origin(hint) is list else "object"
     parts = alternatives(hint)
-    return _JSON_NAMES.get(hint) or (
-        " or ".join(map(_type_name, parts)) if len(parts) > 1 else getattr(hint, "__name__", "any value").lower()
-    )
+    return " or ".join(map(_type_name, parts)) if len(parts) > 1 else _JSON_NAMES[hint]
 
 
 def _paragraph(text: str | None) -> str:

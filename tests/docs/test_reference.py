@@ -71,7 +71,8 @@ def test_figures_are_those_of_the_demo_store(name: str) -> None:
 
 def test_the_demo_store_has_pictures_at_every_rho() -> None:
     store = Store(draw_figures.DOCS / "demo-store")
-    assert {record.status for record in store.records()} == {"completed"}
+    assert len(store.records()) == 2
+    assert not [record for record in store.records() if "site-packages" in record.to_json()], "paths of a machine"
     for record in store.records():
         rhos = sorted(point.rho for point in record.points)
         assert all(
