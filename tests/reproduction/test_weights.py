@@ -17,7 +17,8 @@ from rhobench.cli import main
 from rhobench.config.model_zoo import find_model
 from rhobench.experiments import published
 from rhobench.model import build_model
-from rhobench.model.official import official_state
+from rhobench.model.official import WeightsError, official_state
+from rhobench.reproduction.weights import open_data, open_weights
 
 SIDE = 160
 """Shorter side of the images in pixels: the smallest that gives more tokens than queries."""
@@ -96,12 +97,11 @@ def two_backbones() -> PublishedTable:
 """
 
 
-@pytest.mark.parametrize("name", ["instances.json", "instances_val2017.json"])
 def test_official_checkpoints_become_rows_with_a_verdict(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through a table that is one new file, so that no other model is counted."""
-    data = write_coco(tmp_path / "coco", name)
+    data = write_coco(tmp_path / "coco", "instances.json")
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "two_backbones.py").write_text(TABLE)
     monkeypatch.setattr(published, "__path__", [*published.__path__, str(tmp_path / "tables")])
@@ -118,3 +118,33 @@ def test_official_checkpoints_become_rows_with_a_verdict(
     models = [model for model, *_ in found["same_images"]["rows"]]
     assert models == ["sparse_detr_r50", "sparse_detr_swin_t", "sparse_detr_r50"]
     assert errors == ""
+
+
+def test_the_split_is_found_by_the_names_of_the_annotations(tmp_path: Path) -> None:
+    data = write_coco(tmp_path / "coco", "instances_test.json")
+    with open_data(data) as (folder, split):
+        assert (folder, split) == (data, "test")
+    (data / "annotations" / "instances_val2017.json").write_text("{}")
+    with open_data(data) as (folder, split):
+        assert (folder, split) == (data, "val2017")
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        ({}, "the folder has no weights"),
+        ({"notes.txt": b"x"}, "the folder has no weights"),
+        ({"model.pth": b"<!doctype html>"}, "is a web page"),
+    ],
+)
+def test_folders_without_weights_are_refused(tmp_path: Path, files: dict[str, bytes], wanted: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=wanted), open_weights(tmp_path):
+        pass
+
+
+def test_a_checkpoint_without_arguments_names_the_way_out(tmp_path: Path) -> None:
+    torch.save({"model": {"class_embed.0.weight": torch.zeros(91, 4)}}, tmp_path / "model.pth")
+    with pytest.raises(WeightsError, match="rhobench weights import --model MODEL"), open_weights(tmp_path):
+        pass

@@ -96,14 +96,17 @@ class PublishedRuns:
         rows = rows[rows["timing_status"] == "ok"]
         own = rows[_is_model(rows, row.model, {}) & _equals(rows["rho_infer"], row.rho)]
         base = rows[_is_model(rows, row.baseline, {})]
+        # As texts, because a missing value does not equal itself.
         keys = [*metric("fps").must_agree, "precision", "compiled", "backend"]
-        first, second = base.groupby(keys, dropna=False), own.groupby(keys, dropna=False)
-        shared = [key for key in first.groups if key in second.groups]
+        first, second = (
+            {key: part for key, part in each.groupby([each[k].astype(object).map(str) for k in keys])}
+            for each in (base, own)
+        )
         # The protocol of the paper if it was measured, with its batch size of 4.
-        shared.sort(key=lambda key: (not str(key[1]).startswith("paper"), key[3] != 4))
+        shared = sorted(set(first) & set(second), key=lambda key: (not key[1].startswith("paper"), key[3] != "4", key))
         if not shared:
             return None
-        below, above = first.get_group(shared[0]), second.get_group(shared[0])
+        below, above = first[shared[0]], second[shared[0]]
         bounds = {"low": ("fps_low", "fps_high"), "high": ("fps_high", "fps_low")}
         ends = {name: _ratio(above[a], below[b]) for name, (a, b) in bounds.items()}
         on_gpu = bool(above["device_ms"].notna().any()) if "device_ms" in above else False
@@ -195,7 +198,7 @@ def _difference(values: list[np.ndarray], replicates: list[np.ndarray | None]) -
 def _is_model(rows: pd.DataFrame, name: str, settings: Mapping[str, Any]) -> pd.Series:
     """Whether each row is of the named model, with ``settings`` changed."""
     config = find_model(name)
-    backbone = rows["backbone"].astype(str).str.partition(".")[0]  # without the tag of its weights
+    backbone = rows["backbone"].astype(object).map(str).str.partition(".")[0]  # without the tag of its weights
     same = (rows["model"] == config.name) & (backbone == config.backbone.name)
     for path, value in leaves(config):
         column = f"model.{path}"
@@ -205,7 +208,7 @@ def _is_model(rows: pd.DataFrame, name: str, settings: Mapping[str, Any]) -> pd.
 
 
 def _has_pretraining(rows: pd.DataFrame, part: str | None) -> pd.Series:
-    weights = rows["model.backbone.weights"].astype(str).str.lower()
+    weights = rows["model.backbone.weights"].astype(object).map(str).str.lower()
     return weights.str.contains(part) if part is not None else ~weights.str.contains("scrl")
 
 
