@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def test_setting_a_varied_field_pins_it(planned: Planned) -> None:
 def test_a_run_beside_the_product_is_listed_and_takes_what_is_set(planned: Planned) -> None:
     sampled = f"-rho_choices{7 * '0.1_'}1.0"
     each = [f"rho_sampled-rho{rho}" for rho in ("1.0", "0.5", "0.25", "0.1")]
-    assert names(planned("rho_sampled")[0]) == [*each, f"rho_sampled-rho0.25{sampled}"]
+    assert Counter(names(planned("rho_sampled")[0])) == dict.fromkeys([*each, f"rho_sampled-rho0.25{sampled}"], 3)
     pinned = names(planned("rho_sampled", "--set", "model.rho=0.3")[0])
     assert set(pinned) == {"rho_sampled-rho0.3", f"rho_sampled-rho0.3{sampled}"}
 

@@ -64,6 +64,24 @@ def test_three_seeds_speak_of_trainings(rhobench: Callable, stores: dict[str, St
     assert "can give no less than 0.1" in text(done)
 
 
+def test_one_model_at_two_rho_is_compared_with_itself(
+    rhobench: Callable, stores: dict[str, Store], tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    for seed in (0, 1, 2):
+        first, second = (f"run-rho{rho}-seed{seed}" for rho in ("0.1", "1"))
+        records = {record.run_id: record for record in stores["three"].records()}
+        for name, run in (("matches.npz", first), ("matches-other.npz", second)):
+            store.files.write(f"runs/{first}/{name}", stores["three"].files.read(f"runs/{run}/matches.npz"))
+        other = replace(records[second].points[0], matches_file="matches-other.npz")
+        store.write(replace(records[first], points=[*records[first].points, other]))
+    done = rhobench("compare", "ρ 0.1", "ρ 0.1→1", "--store", tmp_path, "--json")
+    (found,) = done.json["comparisons"]
+    assert (found["same_models"], found["differs"]) == (True, True)
+    assert (found["welch_p"], found["mann_whitney_p"]) == (None, None), "the seeds are not independent"
+    assert "3 trained models, each compared with itself" in text(done)
+
+
 def test_seeds_without_a_partner_are_named(rhobench: Callable, stores: dict[str, Store]) -> None:
     three = stores["three"].path / "runs" / "run-rho0.1-seed0"
     done = rhobench("compare", stores["three"].path, stores["more"].path, "--json")

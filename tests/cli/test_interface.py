@@ -172,7 +172,7 @@ def test_no_command_is_longer_than_a_screen(file: Path) -> None:
     [
         (["demo", "--smoke"], "smoke"),
         (["demo", "--set", "train.epochs=1"], "train.epochs"),
-        (["scoring"], "no expectations"),
+        (["dam_target"], "no expectations"),
     ],
 )
 def test_require_expected_is_refused_if_nothing_would_be_compared(

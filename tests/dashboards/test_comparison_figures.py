@@ -10,7 +10,7 @@ from five_experiments import CLASSES, PARTS, five_experiments
 from rhobench.dashboards.figures.card import Tables
 from rhobench.dashboards.figures.class_ap import class_ap
 from rhobench.dashboards.figures.cost_parts import MAX_BARS, cost_parts
-from rhobench.dashboards.figures.dam_correlation import dam_correlation
+from rhobench.dashboards.figures.dam_correlation import COLUMN, dam_correlation
 from rhobench.dashboards.figures.encoder_depth import encoder_depth
 from rhobench.dashboards.figures.latency_spread import latency_spread
 from rhobench.dashboards.figures.parallel import parallel
@@ -38,6 +38,15 @@ def test_rho_at_training_against_rho_at_inference(tables: Tables) -> None:
     assert row["0.5"] == pytest.approx(100 * own["ap"][0.5])
     assert cells.text[cells.y.index("0.2")][cells.x.index("0.4")] == "no result"
     assert len(rho_map(tables.frame).layout.shapes) == 6, "one outline for each rho of training"
+
+
+def test_a_cell_of_several_seeds_has_their_deviation(tables: Tables) -> None:
+    sweep = tables.frame[tables.frame["experiment"].isin(["rho_sweep", "rho_map"])]
+    (cells,) = rho_map(sweep).data
+    text = {(y, x): cells.text[i][k] for i, y in enumerate(cells.y) for k, x in enumerate(cells.x)}
+    own = 100 * sweep.loc[(sweep["rho"] == 0.4) & (sweep["rho_infer"] == 0.4), "ap"]
+    assert text["0.4", "0.4"] == f"{own.mean():.1f}<br>± {own.std():.1f}"
+    assert "±" not in text["0.2", "0.5"], "one seed has no deviation"
 
 
 def test_encoder_depth_has_a_solid_and_a_dashed_line_and_bands_of_seeds(tables: Tables) -> None:
@@ -85,10 +94,27 @@ def test_parallel_coordinates_have_an_axis_per_varied_setting(tables: Tables) ->
     assert {len(axis["values"]) for axis in lines.dimensions} == {len(tables.frame)}
 
 
-def test_dam_correlation_has_a_line_per_configuration(tables: Tables) -> None:
-    lines = dam_correlation(tables.frame, tables.curves).data
+def test_dam_correlation_compares_scoring_functions_from_the_smallest_rho(tables: Tables) -> None:
+    figure = dam_correlation(tables.frame, tables.curves)
+    lines = [trace for trace in figure.data if trace.meta != "band"]
     assert len(lines) == 8
+    assert "first 8 of 12 configurations" in figure.layout.title.subtitle.text
     assert lines[0].y[0] == pytest.approx(0.35)
+    assert [line.name for line in lines[:3]] == ["DAM, ρ 0.1", "objectness score, ρ 0.1", "random, ρ 0.1"]
+    looks = {(line.line.color, line.marker.symbol, line.line.dash) for line in lines}
+    assert len(looks) == 8
+
+
+def test_dam_correlation_has_a_line_per_configuration_with_the_range_of_its_seeds(tables: Tables) -> None:
+    sweep = tables.frame[tables.frame["experiment"] == "rho_sweep"]
+    curves = tables.curves.copy()
+    raised = curves["run_id"].isin(sweep.loc[sweep["seed"] == 2, "run_id"])
+    curves.loc[raised, COLUMN] += 0.09
+    traces = dam_correlation(sweep, curves).data
+    lines, bands = ([trace for trace in traces if (trace.meta == "band") is band] for band in (False, True))
+    assert len(lines) == len(bands) == sweep["configuration"].nunique()
+    assert lines[0].y[0] == pytest.approx(0.35 + 0.03), "the mean of three seeds"
+    assert (min(bands[0].y), max(bands[0].y)) == pytest.approx((0.35, 0.70 + 0.09))
 
 
 def test_single_calls_are_boxes_fastest_first(store: Store, tables: Tables, tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ import pytest
 
 import rhobench.experiments
 from rhobench.cli import main
-from rhobench.config import ConfigError
+from rhobench.config import ConfigError, RunConfig
 from rhobench.config.paths import differences, run_key, with_values
 from rhobench.experiments import EXPERIMENTS
 from rhobench.results import Store
 from rhobench.results.expectations import compare_with_expectations
 from rhobench.study.grid import expand_runs, run_count
+from rhobench.study.overrides import Overrides
 from rhobench.study.request import StudyRequest
 from rhobench.study.resolve import resolve_study
 
@@ -49,12 +50,19 @@ def _shape(run_id: str) -> str:
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if _generates_its_data(name)])
 def test_a_smoke_run_has_the_same_runs_as_the_full_size(name: str) -> None:
     small, full = resolve_study(StudyRequest(experiment=name, smoke=True)), EXPERIMENTS[name]()
-    assert len(small.run_ids) == len(expand_runs(full))
+    seeds = len(full.seeds) if "seed" in full.smoke else 1
+    assert len(small.run_ids) * seeds == len(expand_runs(full))
     assert len(set(small.run_ids)) == len(small.run_ids)
     if full.base.data.dir is None:  # the full size can be resolved without a data set
         resolved = resolve_study(StudyRequest(experiment=name))
-        assert [_shape(i) for i in small.run_ids] == [_shape(i) for i in resolved.run_ids]
+        own = [_shape(i) for i, run in resolved.configs_by_id.items() if run.seed in {c.seed for c in small.configs}]
+        assert [_shape(i) for i in small.run_ids] == own
         assert not set(small.run_ids) & set(resolved.run_ids)
+
+
+def test_a_smoke_run_of_one_seed_takes_the_seeds_of_the_user() -> None:
+    chosen = StudyRequest(experiment="scoring", smoke=True, overrides=Overrides(seeds="4,5"))
+    assert {config.seed for config in resolve_study(chosen).configs} == {4, 5}
 
 
 def test_a_smoke_run_on_generated_images_refuses_a_data_set(tmp_path: Path) -> None:
@@ -111,11 +119,11 @@ def test_each_rho_is_expected_to_reach_its_own_published_row() -> None:
 
 def test_the_auxiliary_loss_is_excluded_for_a_single_layer() -> None:
     runs = expand_runs(EXPERIMENTS["encoder_depth"]())
-    assert len(runs) == 10
+    assert len(runs) == 7 * 3
     assert not any(run.model.enc_layers == 1 and run.model.use_enc_aux_loss for run in runs)
-    assert {(run.model.rho, run.model.enc_layers) for run in runs[:4]} == {(0.5, 4), (0.1, 4), (0.5, 1), (0.1, 1)}
+    assert {(run.model.enc_layers, run.seed) for run in runs[:3]} == {(12, 0), (1, 0)}, "corners first"
     pinned = resolve_study(StudyRequest(experiment="encoder_depth", assignments=["model.enc_layers=2"]))
-    assert len(pinned.run_ids) == 4, "its exclusion has nothing left to exclude, which is no error"
+    assert len(pinned.run_ids) == 2 * 3, "its exclusion has nothing left to exclude, which is no error"
 
 
 def test_a_smoke_run_of_the_search_has_fewer_runs() -> None:
@@ -123,9 +131,25 @@ def test_a_smoke_run_of_the_search_has_fewer_runs() -> None:
     assert (run_count(full), run_count(small)) == (12, 4)
 
 
-def test_the_first_run_of_the_demo_is_a_run_of_rho_sampled() -> None:
-    demo, sampled = ([run_key(run) for run in expand_runs(EXPERIMENTS[name]())] for name in ("demo", "rho_sampled"))
-    assert demo[0] in sampled
+def _keys(name: str) -> set[str]:
+    return {run_key(run) for run in expand_runs(EXPERIMENTS[name]())}
+
+
+def test_ablations_share_trainings_with_each_other_and_with_the_demo() -> None:
+    assert _keys("demo") <= _keys("rho_sampled")
+    assert len(_keys("scoring") & _keys("rho_at_inference")) == 2 * 3, "DAM at rho 0.1 and 0.3"
+    assert len(_keys("encoder_depth") & _keys("scoring")) == 3, "two layers at rho 0.1"
+
+
+@pytest.mark.parametrize("name", ["scoring", "encoder_depth", "rho_at_inference", "rho_sampled"])
+def test_every_configuration_of_an_ablation_has_three_seeds_and_as_many_steps(name: str) -> None:
+    runs = expand_runs(EXPERIMENTS[name]())
+    seeds: dict[RunConfig, set[int]] = {}
+    for run in runs:
+        seeds.setdefault(replace(run, seed=0), set()).add(run.seed)
+    assert all(found == {0, 1, 2} for found in seeds.values())
+    steps = {(run.train.epochs, run.train.batch_size, run.data.scenes.train_images) for run in runs}
+    assert len(steps) == 1
 
 
 ADDED = """

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rhobench.statistics.difference import between_artifacts, between_trainings, holm, mann_whitney, welch
+from rhobench.statistics.difference import (
+    between_artifacts,
+    between_trainings,
+    difference,
+    holm,
+    mann_whitney,
+    welch,
+    within_trainings,
+)
 from rhobench.statistics.interval import draws_of_mean, image_interval, seed_interval, spread_over_seeds
 from rhobench.statistics.resampling import REPLICATES, resamples
 
@@ -121,3 +129,26 @@ def test_resamples_are_the_same_everywhere() -> None:
 
 
 FIRST = [[1, 0, 2, 3, 1, 0, 0], [2, 1, 3, 1, 0, 0, 0]]
+
+
+def test_points_of_the_same_models_are_told_apart_where_independent_trainings_are_not() -> None:
+    """Seeds are 3 AP apart, but each loses about 1 AP from one point to the other."""
+    rng = np.random.default_rng(0)
+    values, replicates = made_up(3, 0.03, 0.01, rng)
+    other = values - 0.01 + 0.0005 * np.array([-1, 0, 1])
+    sides = (values, other), (replicates, replicates - 0.01)
+    paired, independent = difference(*sides, same_models=True), difference(*sides)
+    assert paired.value == pytest.approx(independent.value) == pytest.approx(-0.01)
+    assert paired.differs()
+    assert not independent.differs()
+    assert paired.covers == "seeds and images"
+
+
+def test_a_paired_difference_of_equal_points_is_rarely_shown() -> None:
+    rng, shown = np.random.default_rng(1), 0
+    for _ in range(500):
+        lost, replicates = made_up(3, 0.01, 0.003, rng)
+        lost = lost - 0.5 + 0.003 * rng.standard_normal()  # the images of this evaluation, shared by its seeds
+        base = np.full(3, 0.5)
+        shown += within_trainings(base, base + lost, (np.full((3, 2000), 0.5), replicates)).differs()
+    assert shown <= stats.binom.ppf(0.999, 500, 0.08), "the worst case of Welch-Satterthwaite with three seeds is 8 %"

@@ -214,7 +214,7 @@ def _figure_card(card: FigureCard, figure: go.Figure, *, wide: bool) -> str:
 
 def _verdict_line(verdict: Verdict) -> str:
     """A verdict with a link to the run that decided it."""
-    style = {"met": "good", "not met": "failed", "not checked": "muted"}[verdict.outcome]
+    style = {"met": "good", "not met": "failed"}.get(verdict.outcome, "muted")
     run = f" in {run_link(verdict.worst_run)}" if verdict.worst_run else ""
     source = f"experiment {verdict.experiment}, checked {verdict.checked_at[:10]}"
     return (

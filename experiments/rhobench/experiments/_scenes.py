@@ -65,6 +65,9 @@ SMOKE = {
 }
 """Smoke size of the experiments on scenes."""
 
+SMOKE_ONE_SEED = SMOKE | {"seed": 0}
+"""Smoke size of experiments with many configurations, each of which runs once."""
+
 
 def small_scenes() -> Experiment:
     """Return the experiment that ablations vary: two encoder layers at four values of rho, 2,000 scenes of 160x160."""

@@ -16,17 +16,19 @@ encoder layers) with one seed, among three candidates. Their AP at the four valu
 from __future__ import annotations
 
 from rhobench.config.experiment import Axis, Experiment
-from rhobench.experiments._scenes import SMOKE
+from rhobench.experiments._scenes import SMOKE_ONE_SEED
 from rhobench.experiments.demo import DRAWN, deep_scenes
 
 
 def rho_sampled() -> Experiment:
-    """Train at four fixed rho, and once with sampled rho as the demo does; measure every model at all four."""
+    """Train at four fixed rho and with sampled rho as the demo does, with three seeds; measure all at all four."""
     return Experiment(
         summary="One training that samples rho in each step against one training per rho, on generated scenes",
         base=deep_scenes("rho_sampled"),
         axes=(Axis(path="model.rho", values=(1.0, 0.5, 0.25, 0.1)),),
         also=({"model.rho": 0.25, "model.rho_choices": DRAWN},),
-        smoke=SMOKE,
-        cpu_hours=0.5,
+        seeds=(0, 1, 2),
+        order="informative",
+        smoke=SMOKE_ONE_SEED,
+        cpu_hours=1.0,
     )

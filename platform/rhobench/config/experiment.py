@@ -89,16 +89,23 @@ class EarlyStopping:
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """An expected bound on a metric, checked after the runs and printed with its verdict."""
+    """An expected bound, checked after the runs and printed with its verdict.
+
+    The bound is on a metric of every run or, with ``minus``, on the difference of two configurations over their seeds,
+    on which the 95 % interval of the difference decides.
+    """
 
     metric: str
-    """Column of ``Store.frame()``."""
+    """Column of ``Store.frame()``; with ``minus``, an average precision."""
     at_least: float | None = None
-    """Lower bound on the metric of every run. None: no lower bound."""
+    """Lower bound. None: no lower bound."""
     at_most: float | None = None
-    """Upper bound on the metric of every run. None: no upper bound."""
+    """Upper bound. None: no upper bound."""
     where: Mapping[str, Any] = field(default_factory=dict)
     """Values by column of ``Store.frame()`` that select the runs. Empty: all runs."""
+    minus: Mapping[str, Any] | None = None
+    """Values by column that select the runs whose mean is subtracted from that of the runs of ``where``. Both are taken
+    at the rho of their training unless they name ``rho_infer``. None: the bound is on every run."""
     source: str = ""
     """Source of the bound, such as a row of a published table."""
 
@@ -139,8 +146,8 @@ class Experiment:
     early_stopping: EarlyStopping | None = None
     """Early stopping of runs. None: every run completes all epochs."""
     smoke: Mapping[str, Any] = field(default_factory=dict)
-    """Values by path that shrink the experiment to about a minute on two CPU cores. Axes and seeds stay the same;
-    ``Sampling.smoke_count`` limits the number of sampled configurations."""
+    """Values by path that shrink the experiment to about a minute on two CPU cores. The axes stay the same, and so do
+    the seeds unless "seed" sets one; ``Sampling.smoke_count`` limits the number of sampled configurations."""
     expected: tuple[Expectation, ...] = ()
     """Expected results of the full size."""
     data_size: DataSize | None = None

@@ -79,6 +79,9 @@ class Comparison:
     """P-value of Welch's t-test on the seeds alone; None: too few seeds."""
     mann_whitney_p: tuple[float, float] | None
     """P-value of the Mann-Whitney test on the seeds, and the smallest one possible; None: one side has one seed."""
+    same_models: bool = False
+    """Whether both sides are the same trained models at different points. They are compared one by one, and the tests
+    of independent seeds, ``welch_p`` and ``mann_whitney_p``, are None."""
 
     @property
     def difference(self) -> Difference:
@@ -118,6 +121,8 @@ class Comparison:
 
     def _scope(self) -> str:
         counts = [len(seeds) for seeds in self.seeds]
+        if self.difference.covers == "seeds and images" and self.same_models:
+            return f"It covers other seeds and other images ({counts[0]} trained models, each compared with itself)."
         if self.difference.covers == "seeds and images":
             tests = [] if self.welch_p is None else [f"Welch's t-test on the seeds alone: {describe_p(self.welch_p)}"]
             if self.mann_whitney_p:
@@ -134,7 +139,7 @@ class Comparison:
     def _needed(self) -> list[str]:
         """How many seeds or images would show the measured difference, where it is not shown."""
         d = self.difference
-        if self.differs or d.value == 0 or np.isnan(d.low):
+        if self.differs or d.value == 0 or np.isnan(d.low) or self.same_models:
             return []
         if d.covers == "images":
             deviation = (d.high - d.low) / (2 * stats.norm.ppf((1 + LEVEL) / 2))
@@ -178,19 +183,19 @@ def compare(first: Side, second: Side, name: str = "ap") -> Comparison:
             "evaluate both on the same images."
         )
     sides = (first, second)
+    same_models = [m.run_id for m in first.models] == [m.run_id for m in second.models]
     names = [m for m in evaluations[0].replicates if all(m in e.replicates for e in evaluations)]
     metrics = {}
     for m in names:
         values = [np.array([model.accuracy.get(m, np.nan) for model in side.models], float) for side in sides]
         if not np.isnan(np.concatenate(values)).any():
-            metrics[m] = difference(
-                values, [np.stack([model.evaluation.replicates[m] for model in side.models]) for side in sides]
-            )
+            replicates = [np.stack([model.evaluation.replicates[m] for model in side.models]) for side in sides]
+            metrics[m] = difference(values, replicates, same_models=same_models)
     if name not in metrics:
         raise ComparisonError(f"{first.name} and {second.name} have no {metric(name).label} that can be compared.")
-    classes = _compare_classes(sides)
+    classes = _compare_classes(sides, same_models)
     values = [np.array([model.accuracy[name] for model in side.models]) for side in sides]
-    several = min(map(len, values)) > 1
+    independent = min(map(len, values)) > 1 and not same_models
     return Comparison(
         names=(first.name, second.name),
         metric=name,
@@ -202,12 +207,13 @@ def compare(first: Side, second: Side, name: str = "ap") -> Comparison:
         classes=classes,
         class_p=dict(zip(classes, holm([d.p for d in classes.values()]), strict=True)),
         p=metrics[name].p,
-        welch_p=welch(values[0], values[1]),
-        mann_whitney_p=mann_whitney(values[0], values[1]) if several else None,
+        welch_p=welch(values[0], values[1]) if independent else None,
+        mann_whitney_p=mann_whitney(values[0], values[1]) if independent else None,
+        same_models=same_models,
     )
 
 
-def _compare_classes(sides: Sequence[Side]) -> dict[str, Difference]:
+def _compare_classes(sides: Sequence[Side], same_models: bool) -> dict[str, Difference]:
     """Difference of the AP of each class that has objects."""
     names = sides[0].models[0].evaluation.matches["bbox"].categories
     found = [[class_replicates(model.evaluation.matches["bbox"]) for model in side.models] for side in sides]
@@ -215,7 +221,8 @@ def _compare_classes(sides: Sequence[Side]) -> dict[str, Difference]:
     for k, name in enumerate(names):
         values = [np.array([value[k] for value, _ in side]) for side in found]
         if not np.isnan(np.concatenate(values)).any():
-            differences[name] = difference(values, [np.stack([r[:, k] for _, r in side]) for side in found])
+            replicates = [np.stack([r[:, k] for _, r in side]) for side in found]
+            differences[name] = difference(values, replicates, same_models=same_models)
     return differences
 
 

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rhobench.config import RunConfig
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Record, Store, printable
+from rhobench.results.evaluations import Evaluations
 from rhobench.results.expectations import Verdict, compare_with_expectations
 from rhobench.runner.timings import Timings, training_parts
 from rhobench.study.known_runs import lacks_points
@@ -200,9 +201,10 @@ def _judge(study: Study, store: Store, frame: pd.DataFrame, console: Console) ->
 
     name, scope = study.original.base.experiment, expectation_scope(study)
     rows = frame[frame.run_id.isin(scope.run_ids)]
-    verdicts = compare_with_expectations(name, study.original.expected, rows, scope.not_applicable)
+    expected = study.original.expected
+    verdicts = compare_with_expectations(name, expected, rows, scope.not_applicable, Evaluations(store))
     for verdict in verdicts:
-        style = {"met": "green", "not met": "bold red", "not checked": "yellow"}[verdict.outcome]
+        style = {"met": "green", "not met": "bold red"}.get(verdict.outcome, "yellow")
         console.print(f"expected {verdict.sentence()}", style=style, highlight=False, markup=False, soft_wrap=True)
     if scope.run_ids:  # a smoke run or changed settings replace no verdict
         store.write_verdicts(name, verdicts)

@@ -70,7 +70,26 @@ def between_trainings(first: np.ndarray, second: np.ndarray, replicates: tuple[n
     return _difference(float(second.mean() - first.mean()), deviation, freedom, "seeds and images")
 
 
-def difference(values: Sequence[np.ndarray], replicates: Sequence[np.ndarray]) -> Difference:
+def within_trainings(first: np.ndarray, second: np.ndarray, replicates: tuple[np.ndarray, np.ndarray]) -> Difference:
+    """Difference of the mean APs of the same trained models at two points, such as two rho, over seeds and images.
+
+    A paired t-test: what the seeds have in common at both points is in no difference.
+
+    Args:
+        first: (n,) AP of each model at the first point, at least two.
+        second: (n,) AP of the same models at the second.
+        replicates: (n, R) each, AP of each model on the same resamples of the images.
+    """
+    values = second - first
+    spread = spread_over_seeds(values, replicates[1] - replicates[0])
+    variance = spread.seeds + spread.images
+    freedom = variance**2 / (spread.seeds**2 / spread.freedom) if spread.seeds > 0 else 1e9
+    return _difference(float(values.mean()), float(np.sqrt(variance)), freedom, "seeds and images")
+
+
+def difference(
+    values: Sequence[np.ndarray], replicates: Sequence[np.ndarray], *, same_models: bool = False
+) -> Difference:
     """Difference of two sides with one or more seeds each: what their numbers of seeds can support.
 
     With at least ``MIN_SEEDS`` on both sides it is that of the ways of training; with fewer, that of the mean AP of the
@@ -79,12 +98,13 @@ def difference(values: Sequence[np.ndarray], replicates: Sequence[np.ndarray]) -
     Args:
         values: (n,) and (m,) AP of each seed.
         replicates: (n, R) and (m, R) AP of each seed on the same resamples; NaN where a resample has no objects.
+        same_models: whether the n models of both sides are the same, in the same order, at different points.
     """
     # A resample without objects of a kind says nothing about them, on either side.
     known = ~np.isnan(np.concatenate(replicates)).any(axis=0)
     first, second = (each[:, known] for each in replicates)
     if min(map(len, values)) >= MIN_SEEDS:
-        return between_trainings(values[0], values[1], (first, second))
+        return (within_trainings if same_models else between_trainings)(values[0], values[1], (first, second))
     means = first.mean(axis=0), second.mean(axis=0)
     return between_artifacts(float(values[0].mean()), float(values[1].mean()), means)
 

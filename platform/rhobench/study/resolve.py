@@ -108,8 +108,8 @@ def _collect_settings(request: StudyRequest, experiment: Experiment, derived: Ma
     if request.smoke and request.data is not None and "data.dir" in experiment.smoke:
         raise ConfigError(f"A smoke run of {name} generates its own images: remove --data or --smoke.")
     assigned = dict(parse_assignment(text) for text in request.assignments)
-    conflicts = varied | ({"seed"} if request.overrides.seeds is not None else set())
-    for path in sorted(conflicts & assigned.keys()):
+    varied = varied | ({"seed"} if request.overrides.seeds is not None else set())
+    for path in sorted(varied & assigned.keys()):
         raise ConfigError(f"{path} is both set and varied: remove its --set, or the option that varies it.")
     settings: dict[str, Any] = {path: value for path, value in derived.items() if path not in varied}
     if request.smoke:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import html
-
 import pandas as pd
 import plotly.graph_objects as go
 
+from rhobench.config.metrics import Metric
 from rhobench.dashboards.figures.card import FigureCard
-from rhobench.dashboards.figures.style import RAMP, SURFACE, SYMBOLS, canvas, show_empty
+from rhobench.dashboards.figures.comparable import RHO_FIELDS, widest_comparison
+from rhobench.dashboards.figures.scoring import DASHES, SCORING_NAMES
+from rhobench.dashboards.figures.seed_lines import seed_line
+from rhobench.dashboards.figures.style import RAMP, SERIES, SYMBOLS, canvas, show_empty
 from rhobench.results import configuration_labels
 
 COLUMN = "corr_mask_attn_map_dec_all"
-"""Entry of the history: share of the decoder's attention map that falls on the tokens selected by the encoder."""
+"""Entry of the history: share of the decoder's attention map that falls on the tokens selected by the encoder, the mean
+over the training images of an epoch."""
 
-MAX_RUNS = 8
-"""Number of runs that are drawn: one of each of the best configurations."""
+SHARE = Metric(name=COLUMN, label="Share of DAM on selected tokens", better="higher", digits=3)
+
+MAX_CONFIGURATIONS = 8
+"""Number of configurations that are drawn."""
 
 
 def dam_correlation(frame: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
     """Plot the agreement between selected tokens and the decoder's attention map (DAM) over the epochs.
+
+    Lines are means over seeds. If runs differ in nothing but scoring function and rho, these are drawn, those of the
+    smallest rho first; otherwise the configurations with the best AP.
 
     Args:
         frame: rows of ``Store.frame()``.
@@ -29,32 +37,56 @@ def dam_correlation(frame: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
     known = curves[curves[COLUMN].notna()] if COLUMN in curves else curves.iloc[:0]
     runs = frame.assign(label=configuration_labels(frame.assign(rho_infer=frame["rho"])))
     runs = runs[runs["run_id"].isin(known["run_id"])].sort_values("ap", ascending=False, kind="stable")
-    runs = runs.drop_duplicates("configuration")
+    runs = runs.drop_duplicates("run_id")
     if runs.empty:
         show_empty(figure, "No run has recorded this agreement.")
         return figure
-    shown = runs.head(MAX_RUNS).sort_values(["rho", "label"])
+    compared = _scorings(runs)
+    drawn = _in_ramp(runs) if compared.empty else compared
+    which = "best" if compared.empty else "first"
+    shown = drawn.head(MAX_CONFIGURATIONS)
     figure.update_layout(
-        title_subtitle_text="share of the decoder's attention (DAM) that falls on the tokens selected by the encoder"
-        + (f"; best {MAX_RUNS} of {len(runs):,} configurations" if len(runs) > MAX_RUNS else "")
+        title_subtitle_text="share of the decoder's attention (DAM) that falls on the tokens selected by the encoder, "
+        "mean and range over seeds"
+        + (f"; {which} {len(shown)} of {len(drawn):,} configurations" if len(drawn) > len(shown) else "")
     )
-    for i, (run, label) in enumerate(zip(shown["run_id"], shown["label"], strict=True)):
-        points = known[known["run_id"] == run].sort_values("epoch")
-        figure.add_trace(
-            go.Scatter(
-                x=points["epoch"].tolist(),
-                y=points[COLUMN].tolist(),
-                mode="lines+markers",
-                line={"color": RAMP[i % len(RAMP)], "width": 2.2, "dash": "solid" if i < len(RAMP) else "dash"},
-                marker={"size": 7, "symbol": SYMBOLS[i % len(SYMBOLS)], "line": {"width": 1, "color": SURFACE}},
-                name=html.escape(label),
-                customdata=[[html.escape(label), run]] * len(points),
-                hovertemplate="<b>%{customdata[0]}</b><br>epoch %{x}: %{y:.3f}<extra></extra>",
-            )
-        )
+    points = known.merge(runs[["run_id", "configuration", "seed"]], on="run_id").sort_values(["epoch", "seed"])
+    for row in shown.sort_values(["rho", "label"]).itertuples():
+        own = points[points["configuration"] == row.configuration]
+        figure.add_traces(seed_line(own, "epoch", SHARE, row.label, row.color, row.symbol, row.dash))
     figure.update_xaxes(title_text="Epoch")
-    figure.update_yaxes(title_text="Share of DAM on selected tokens")
+    figure.update_yaxes(title_text=SHARE.title)
     return figure
+
+
+def _in_ramp(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row for each configuration, the best first, with the look of its line; colours follow rho."""
+    best = runs.drop_duplicates("configuration")
+    order = best.head(MAX_CONFIGURATIONS).sort_values(["rho", "label"]).index
+    place = pd.Series(range(len(order)), index=order).reindex(best.index, fill_value=0)
+    return best.assign(
+        color=[RAMP[i % len(RAMP)] for i in place],
+        symbol=[SYMBOLS[i % len(SYMBOLS)] for i in place],
+        dash=["solid" if i < len(RAMP) else "dash" for i in place],
+    )
+
+
+def _scorings(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row for each configuration that differs from others in nothing but the scoring function, smallest rho first.
+
+    Colour and symbol follow the scoring function, the dash follows rho.
+    """
+    rows = widest_comparison(runs, "model.scoring", RHO_FIELDS | {"model.scoring"})
+    rows = rows[rows.groupby("rho")["model.scoring"].transform("nunique") > 1].drop_duplicates("configuration")
+    names = list(SCORING_NAMES)
+    kinds = [names.index(name) for name in rows["model.scoring"]]
+    ranks = rows["rho"].rank(method="dense").astype(int) - 1
+    return rows.assign(
+        label=[f"{SCORING_NAMES[names[k]]}, ρ {rho:g}" for k, rho in zip(kinds, rows["rho"], strict=True)],
+        color=[SERIES[k] for k in kinds],
+        symbol=[SYMBOLS[k] for k in kinds],
+        dash=[DASHES[rank % len(DASHES)] for rank in ranks],
+    ).sort_values(["rho", "label"], kind="stable")
 
 
 CARDS = (

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from rhobench.config.metrics import metric
+from rhobench.config.metrics import Metric, metric
 from rhobench.dashboards.figures.card import FigureCard
 from rhobench.dashboards.figures.comparable import RHO_FIELDS, scored, widest_comparison
 from rhobench.dashboards.figures.style import HEAT, SURFACE, TRAINED_AT, canvas, show_empty
@@ -14,7 +14,7 @@ from rhobench.results import samples_rho
 
 
 def rho_map(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
-    """Heat map of a metric, averaged over seeds, by rho at training and at inference.
+    """Heat map of a metric, averaged over seeds with their standard deviation, by rho at training and at inference.
 
     A cell that runs at the rho of its training is outlined; a combination without a result says so.
 
@@ -24,17 +24,22 @@ def rho_map(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
     """
     value = metric(y)
     figure = canvas(
-        "ρ at training against ρ at inference", f"{value.label}; outlined: run at the ρ it was trained with"
+        "ρ at training against ρ at inference",
+        f"{value.label}, mean and deviation of the seeds; outlined: run at the ρ it was trained with",
     )
     rows = scored(frame[~samples_rho(frame)], y, "rho", "rho_infer")
     rows = widest_comparison(rows, "rho", RHO_FIELDS)
     if rows["rho_infer"].nunique() < 2 or (rows["rho"] == rows["rho_infer"]).all():
         show_empty(figure, "Runs of several ρ, measured at other ρ than their own, are needed.")
         return figure
-    cells = rows.pivot_table(index="rho", columns="rho_infer", values=y, aggfunc="mean") * value.scale
+    each_run = rows.drop_duplicates(["run_id", "rho_infer"])  # a point that was timed twice counts once
+    table = each_run.pivot_table(index="rho", columns="rho_infer", values=y, aggfunc=["mean", "std"], dropna=False)
+    cells = table["mean"] * value.scale
+    spreads = (table["std"] * value.scale).to_numpy()
     trained, inferred = ([f"{rho:g}" for rho in axis] for axis in (cells.index, cells.columns))
     texts = [
-        ["no result" if np.isnan(cell) else f"{cell:.{value.digits}f}" for cell in row] for row in cells.to_numpy()
+        [_text(cell, spread, value) for cell, spread in zip(*row, strict=True)]
+        for row in zip(cells.to_numpy(), spreads, strict=True)
     ]
     figure.add_trace(
         go.Heatmap(
@@ -59,6 +64,13 @@ def rho_map(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
     figure.update_xaxes(title_text="ρ at inference", type="category", showgrid=False)
     figure.update_yaxes(title_text="ρ at training", type="category", showgrid=False)
     return figure.update_layout(plot_bgcolor=SURFACE)
+
+
+def _text(mean: float, spread: float, value: Metric) -> str:
+    """Text of a cell; ``spread`` is NaN for one seed."""
+    if np.isnan(mean):
+        return "no result"
+    return f"{mean:.{value.digits}f}" + ("" if np.isnan(spread) else f"<br>± {spread:.{value.digits}f}")
 
 
 CARDS = (FigureCard(name="rho-map", place=45, build=lambda tables: rho_map(tables.frame), hide_if_empty=True),)

@@ -13,7 +13,8 @@ from rhobench.dashboards.figures.style import SERIES, SYMBOLS, canvas, show_empt
 
 DASHES = ("solid", "dash", "dot", "dashdot")
 
-_NAMES = {"dam": "DAM", "objectness": "objectness score", "random": "random"}
+SCORING_NAMES = {"dam": "DAM", "objectness": "objectness score", "random": "random"}
+"""Scoring functions as figures call them."""
 
 
 def scoring(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
@@ -32,7 +33,7 @@ def scoring(frame: pd.DataFrame, y: str = "ap") -> go.Figure:
         return figure
     for i, (name, part) in enumerate(rows.groupby("model.scoring")):
         look = (SERIES[i % len(SERIES)], SYMBOLS[i % len(SYMBOLS)], DASHES[i % len(DASHES)])
-        figure.add_traces(seed_line(part, "rho_infer", value, _NAMES.get(str(name), str(name)), *look))
+        figure.add_traces(seed_line(part, "rho_infer", value, SCORING_NAMES.get(str(name), str(name)), *look))
     figure.update_xaxes(title_text="ρ at inference", tickvals=sorted(rows["rho_infer"].unique().tolist()))
     figure.update_yaxes(title_text=value.title)
     return figure
