@@ -288,3 +288,14 @@ def test_a_claim_is_summed_up_and_does_not_fail_a_table() -> None:
         lambda ours: found[ours.value],  # type: ignore[union-attr]
     )
     assert not failed.reproduced
+
+
+def test_a_store_with_failed_runs_only_has_no_value(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    config = RunConfig(experiment="e")
+    store.write(Record(run_id="e-1", experiment="e", status="failed", reason="no", config=to_dict(config)))
+    find = PublishedRuns(store).find
+    assert find(Trained(model="sparse_detr_r50", rho=0.1)) is None
+    assert find(SpeedRatio(model="sparse_detr_r50", rho=0.1, baseline="deformable_detr_r50")) is None
+    assert find(RHO) is None
+    assert find(replace(RHO, metric=CORR)) is None

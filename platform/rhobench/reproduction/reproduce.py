@@ -10,7 +10,7 @@ from rhobench.config.published import Ours, Printed, TableSection
 from rhobench.experiments.published import find_table
 from rhobench.results import Store
 from rhobench.results.published_runs import PublishedRuns
-from rhobench.results.reproduction import Found, ReproducedTable, reproduce_rows
+from rhobench.results.reproduction import Found, ReproducedTable, arithmetic, reproduce_rows
 
 Finder = Callable[[Ours], Found | None]
 
@@ -76,13 +76,6 @@ def reproduce_table(
             problems += [f"{file} belongs to no row of {name} and was not evaluated." for file in unused]
         problems += store.problems if store is not None else []
     return done
-
-
-def arithmetic(ours: Ours) -> Found | None:
-    """Our value of a row that follows from published numbers."""
-    if not isinstance(ours, Printed):
-        return None
-    return Found(value=ours.value, evidence="printed", detail=ours.arithmetic)
 
 
 def _is_counted(section: TableSection) -> bool:

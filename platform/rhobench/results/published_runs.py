@@ -42,7 +42,7 @@ class PublishedRuns:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._frame = store.frame()
-        self._evaluations = Evaluations(store, with_matches=False)
+        self._evaluations = Evaluations(store)
 
     def find(self, ours: Ours) -> Found | None:
         """Our value of a row that comes from runs; None: the store has no such run, or the row needs none."""
@@ -65,7 +65,7 @@ class PublishedRuns:
         ].drop_duplicates("run_id")
         if rows.empty:
             return None
-        comparable = rows["dataset"].str.endswith(VAL2017)
+        comparable = rows["dataset"].map(lambda name: str(name).endswith(VAL2017)).astype(bool)
         rows = rows[comparable] if comparable.any() else rows
         rows = rows[rows["dataset"] == rows["dataset"].iloc[0]]
         values, replicates = self._values(rows, row.metric)
@@ -135,7 +135,9 @@ class PublishedRuns:
         if chosen is None:
             return None
         found = [self._values(side, column) for side in chosen]
-        d = _difference([values for values, _ in found], [replicates for _, replicates in found])
+        # One training at two rho: what the seed did to it is the same on both sides.
+        same = chosen[0]["run_id"].tolist() == chosen[1]["run_id"].tolist()
+        d = _difference([values for values, _ in found], [replicates for _, replicates in found], same_models=same)
         counts = [len(values) for values, _ in found]
         value = 100 * float(found[1][0].mean() - found[0][0].mean())
         # Noise in both places would be printed as -0.0.
@@ -185,20 +187,23 @@ class PublishedRuns:
         return values, np.stack(known) if known and len(known) == len(values) else None
 
 
-def _difference(values: list[np.ndarray], replicates: list[np.ndarray | None]) -> Difference | None:
+def _difference(
+    values: list[np.ndarray], replicates: list[np.ndarray | None], *, same_models: bool
+) -> Difference | None:
     """Difference of two sides; None: there are too few seeds, and no evaluation by images is kept."""
     first, second = replicates
     if first is not None and second is not None:
-        return difference(values, [first, second])
+        return difference(values, [first, second], same_models=same_models)
     if min(map(len, values)) < MIN_SEEDS:
         return None
-    return difference(values, [np.repeat(each[:, None], 2, axis=1) for each in values])
+    noiseless = [np.repeat(each[:, None], 2, axis=1) for each in values]
+    return difference(values, noiseless, same_models=same_models)
 
 
 def _is_model(rows: pd.DataFrame, name: str, settings: Mapping[str, Any]) -> pd.Series:
     """Whether each row is of the named model, with ``settings`` changed."""
     config = find_model(name)
-    backbone = rows["backbone"].astype(object).map(str).str.partition(".")[0]  # without the tag of its weights
+    backbone = rows["backbone"].map(lambda name: str(name).partition(".")[0])  # without the tag of its weights
     same = (rows["model"] == config.name) & (backbone == config.backbone.name)
     for path, value in leaves(config):
         column = f"model.{path}"
@@ -208,8 +213,10 @@ def _is_model(rows: pd.DataFrame, name: str, settings: Mapping[str, Any]) -> pd.
 
 
 def _has_pretraining(rows: pd.DataFrame, part: str | None) -> pd.Series:
-    weights = rows["model.backbone.weights"].astype(object).map(str).str.lower()
-    return weights.str.contains(part) if part is not None else ~weights.str.contains("scrl")
+    """Whether the file of the initial weights of each row has ``part`` in its name; None: it is not self-supervised."""
+    wanted = part or "scrl"
+    named = rows["model.backbone.weights"].map(lambda file: wanted in str(file).lower()).astype(bool)
+    return named if part is not None else ~named
 
 
 def _all_equal(rows: pd.DataFrame, values: Mapping[str, Any]) -> pd.Series:
