@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from rhobench.config import ConfigError
+from rhobench.config import ConfigError, RunConfig
 from rhobench.config.model_zoo import find_model
-from rhobench.config.published import FIRST_IMAGES, Counted, Ours, Saved, TableRow, Trained
+from rhobench.config.paths import value_at
+from rhobench.config.published import FIRST_IMAGES, Contrast, Counted, Ours, Saved, TableRow, Trained
 from rhobench.data.val2017 import val2017_sizes
 from rhobench.experiments import EXPERIMENTS, published
 from rhobench.experiments.published import TABLES, PublishedTableError, find_table
@@ -24,6 +25,7 @@ from rhobench.model import build_model
 from rhobench.reproduction import cost
 from rhobench.reproduction.cost import CostCounter
 from rhobench.reproduction.reproduce import reproduce_table
+from rhobench.study.grid import expand_runs
 
 SMALL = replace(find_model("detr_test_resnet"), enc_layers=1, dec_layers=1)
 SPARSE = replace(find_model("sparse_detr_test_resnet"), enc_layers=2, dec_layers=1, num_queries=12)
@@ -68,8 +70,6 @@ def test_table_1_has_all_rows_of_the_paper() -> None:
 
 
 def test_the_experiments_of_table_1_train_its_rows() -> None:
-    from rhobench.study.grid import expand_runs
-
     trained = {
         (run.model.name, run.model.backbone.name.partition(".")[0], run.model.rho)
         for name in ("table1_r50", "table1_swin_t")
@@ -81,6 +81,26 @@ def test_the_experiments_of_table_1_train_its_rows() -> None:
         if row.model and row.epochs == 50
     }
     assert trained == wanted
+
+
+def is_run(config: RunConfig, values: Mapping[str, Any]) -> bool:
+    """Whether a run has the values of a row, by columns of ``Store.frame()``."""
+    paths = {"rho": "model.rho", "model": "model.name"}
+    paths |= {name: f"model.{name}" for name in ("enc_layers", "use_enc_aux_loss")}
+    inferred = values.get("rho_infer", config.model.rho)
+    own = {name: value for name, value in values.items() if name != "rho_infer"}
+    return inferred in (config.model.rho, *config.measure.rhos) and all(
+        value_at(config, paths.get(name, name)) == value for name, value in own.items()
+    )
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_experiment_of_a_row_trains_both_sides(name: str) -> None:
+    for row in rows_of(name):
+        if isinstance(row.ours, Contrast) and row.experiment is not None:
+            runs = expand_runs(EXPERIMENTS[row.experiment]())
+            for side in (row.ours.first, row.ours.second):
+                assert any(is_run(run, {**side, **row.ours.where}) for run in runs), (row.names, side)
 
 
 def test_sizes_are_those_of_val2017() -> None:

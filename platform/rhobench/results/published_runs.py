@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -96,12 +97,7 @@ class PublishedRuns:
         rows = rows[rows["timing_status"] == "ok"]
         own = rows[_is_model(rows, row.model, {}) & _equals(rows["rho_infer"], row.rho)]
         base = rows[_is_model(rows, row.baseline, {})]
-        # As texts, because a missing value does not equal itself.
-        keys = [*metric("fps").must_agree, "precision", "compiled", "backend"]
-        first, second = (
-            {key: part for key, part in each.groupby([each[k].astype(object).map(str) for k in keys])}
-            for each in (base, own)
-        )
+        first, second = _by_setting(base), _by_setting(own)
         # The protocol of the paper if it was measured, with its batch size of 4.
         shared = sorted(set(first) & set(second), key=lambda key: (not key[1].startswith("paper"), key[3] != "4", key))
         if not shared:
@@ -166,7 +162,8 @@ class PublishedRuns:
         if seeds.empty:
             return None
         best = seeds.min(axis=1).idxmax()
-        return [both[number == best].loc[side].drop_duplicates("run_id").sort_values("seed") for side in (0, 1)]
+        chosen, side_of = both[number == best], both.index.get_level_values("side")[number == best]
+        return [chosen[side_of == side].drop_duplicates("run_id").sort_values("seed") for side in (0, 1)]
 
     @cached_property
     def _with_corr(self) -> pd.DataFrame:
@@ -230,6 +227,15 @@ def _equals(column: pd.Series, value: Any) -> pd.Series:
     return column.isna() if value is None else column == value
 
 
+def _by_setting(rows: pd.DataFrame) -> dict[tuple[str, ...], pd.DataFrame]:
+    """Rows by what two times must share to be compared: device, protocol, threads, batch size, precision, ..."""
+    keys = [*metric("fps").must_agree, "precision", "compiled", "backend"]
+    # As texts, because a missing value does not equal itself.
+    texts = [tuple(map(str, values)) for values in rows[keys].astype(object).to_numpy()]
+    numbers = {key: [i for i, text in enumerate(texts) if text == key] for key in dict.fromkeys(texts)}
+    return {key: rows.iloc[positions] for key, positions in numbers.items()}
+
+
 def _ratio(above: pd.Series, below: pd.Series) -> float | None:
     value = float(above.astype(float).mean() / below.astype(float).mean())
     return None if np.isnan(value) else value
@@ -250,10 +256,9 @@ def missing_experiments(table: PublishedTable, store: Store) -> list[str]:
         table: the published table.
         store: the store; it need not exist.
     """
-    try:
+    find: Callable[[Ours], Found | None] = _nothing
+    with suppress(StoreNotFoundError):
         find = PublishedRuns(store).find
-    except StoreNotFoundError:
-        find = _nothing
     rows = [row for section in table.sections if not section.only_with_runs for row in section.rows]
     missing = (row for row in rows if row.experiment is not None and row.ours is not None and not find(row.ours))
     return list(dict.fromkeys(row.experiment for row in missing if row.experiment is not None))
