@@ -15,6 +15,7 @@ from rhobench.config import ConfigError, RunConfig
 from rhobench.config.model_zoo import find_model
 from rhobench.config.paths import value_at
 from rhobench.config.published import FIRST_IMAGES, Contrast, Counted, Ours, Saved, TableRow, Trained
+from rhobench.config.sweep import SweepOptions
 from rhobench.data.val2017 import val2017_sizes
 from rhobench.experiments import EXPERIMENTS, published
 from rhobench.experiments.published import TABLES, PublishedTableError, find_table
@@ -26,6 +27,7 @@ from rhobench.reproduction import cost
 from rhobench.reproduction.cost import CostCounter
 from rhobench.reproduction.reproduce import reproduce_table
 from rhobench.study.grid import expand_runs
+from rhobench.study.study import Study
 
 SMALL = replace(find_model("detr_test_resnet"), enc_layers=1, dec_layers=1)
 SPARSE = replace(find_model("sparse_detr_test_resnet"), enc_layers=2, dec_layers=1, num_queries=12)
@@ -230,3 +232,45 @@ def test_wrong_requests_get_one_sentence(
     assert status == 2
     assert len(errors.splitlines()) == 1
     assert wanted in errors
+
+
+MISSING = """
+from rhobench.config.published import Contrast, PublishedTable, TableRow, TableSection
+
+
+def missing_runs() -> PublishedTable:
+    weights = Contrast(
+        first={"model.backbone.weights": None}, second={"model.backbone.weights": "package:timm"}, where={"rho": 0.25}
+    )
+    row = TableRow(names=("pretrained",), ours=weights, above=0.0, experiment="pretraining")
+    section = TableSection(title="AP pretrained minus AP from random weights", columns=("weights",), rows=(row,))
+    return PublishedTable(title="Missing runs", sections=(section,))
+"""
+
+
+@pytest.mark.parametrize(("arguments", "starts", "status"), [(["--dry-run"], 0, 0), ([], 1, 0), ([], 1, 1)])
+def test_missing_runs_are_planned_then_started(
+    folder: Path,
+    run_command: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    starts: int,
+    status: int,
+) -> None:
+    (folder / "missing_runs.py").write_text(MISSING)
+    store, started = folder / "store", []
+
+    def start(study: Study, place: str, options: SweepOptions) -> int:
+        started.append((study.experiment.base.experiment, place, options.address))
+        (store / "runs").mkdir(parents=True)
+        return status
+
+    monkeypatch.setattr("rhobench.cli.run.start", start)
+    found, out, _ = run_command("reproduce", "missing-runs", store, "--run", *arguments)
+    assert found == status
+    assert "2 runs: 2 to do" in out
+    assert "0.8 CPU core hours" in out
+    assert started == [("pretraining", str(store), "local")] * starts
+    shown = "AP pretrained minus AP" in out
+    assert shown == (starts == 1 and status == 0), "after the runs the table is printed"
+    assert "not run" in out or not shown

@@ -6,6 +6,7 @@ import argparse
 import importlib.resources
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ import torch
 from PIL import Image
 
 from rhobench.cli import main
+from rhobench.config import RunConfig
 from rhobench.config.model_zoo import find_model
+from rhobench.data import Categories
 from rhobench.experiments import published
+from rhobench.inference.referenced_tokens import referenced_share
+from rhobench.measure.artifact import write_artifact
 from rhobench.model import build_model
 from rhobench.model.official import WeightsError, official_state
 from rhobench.reproduction.weights import open_data, open_weights
@@ -148,3 +153,20 @@ def test_a_checkpoint_without_arguments_names_the_way_out(tmp_path: Path) -> Non
     torch.save({"model": {"class_embed.0.weight": torch.zeros(91, 4)}}, tmp_path / "model.pth")
     with pytest.raises(WeightsError, match="rhobench weights import --model MODEL"), open_weights(tmp_path):
         pass
+
+
+def test_tokens_that_the_decoder_reads(tmp_path: Path) -> None:
+    """A decoder of one layer with one query does not read every token; with more queries it reads more."""
+    data = write_coco(tmp_path / "coco", "instances_val.json")
+    config = replace(
+        find_model("deformable_detr_test_resnet"), hidden_dim=32, num_heads=4, enc_layers=1, dec_layers=1, ffn_dim=32
+    )
+    shares = []
+    for queries in (1, 100):
+        torch.manual_seed(0)
+        model = build_model(replace(config, num_queries=queries))
+        run = RunConfig(experiment="test", model=model.config)
+        file = write_artifact(tmp_path / f"{queries}.safetensors", model, run, Categories(ids=(1,), names=("person",)))
+        shares.append(referenced_share(file, data, "val", lambda done, total: None, 64))
+    assert 0 < shares[0] < 1
+    assert shares[0] < shares[1] <= 1
