@@ -59,7 +59,9 @@ def test_answers_without_tables_or_models(arguments: str, status: int, tmp_path:
         ("pareto nowhere", 2),
         ("report nowhere", 2),
         ("reproduce table9", 2),
-        ("reproduce table1", 2),
+        ("reproduce table1 nowhere", 2),
+        ("reproduce table1 --weights nowhere", 2),
+        ("reproduce", 0),
         ("cluster write slurm demo --store /shared/demo", 0),
     ],
 )

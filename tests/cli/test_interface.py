@@ -31,7 +31,7 @@ COMMANDS: dict[str, set[str]] = {
     "runs": {"--where", "--sort"},
     "show": set(),
     "export": {"--figure", "--format", "--table", "--out"},
-    "reproduce": {"--cost-only", "--format"},
+    "reproduce": {"--store", "--weights", "--data", "--run", "--dry-run", "--cost-only", "--format"},
     "cost": {"--rho", "--size", "--count"},
     "predict": {"--out", "--rho"},
     "benchmark": {"--store", "--name", "--kind", "--data", "--rho", "--engine"},

@@ -6,6 +6,7 @@ import argparse
 import importlib.resources
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ import torch
 from PIL import Image
 
 from rhobench.cli import main
+from rhobench.config import RunConfig
 from rhobench.config.model_zoo import find_model
+from rhobench.data import Categories
 from rhobench.experiments import published
+from rhobench.inference.referenced_tokens import referenced_share
+from rhobench.measure.artifact import write_artifact
 from rhobench.model import build_model
-from rhobench.model.official import official_state
+from rhobench.model.official import WeightsError, official_state
+from rhobench.reproduction.weights import open_data, open_weights
 
 SIDE = 160
 """Shorter side of the images in pixels: the smallest that gives more tokens than queries."""
@@ -96,12 +102,11 @@ def two_backbones() -> PublishedTable:
 """
 
 
-@pytest.mark.parametrize("name", ["instances.json", "instances_val2017.json"])
 def test_official_checkpoints_become_rows_with_a_verdict(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through a table that is one new file, so that no other model is counted."""
-    data = write_coco(tmp_path / "coco", name)
+    data = write_coco(tmp_path / "coco", "instances.json")
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "two_backbones.py").write_text(TABLE)
     monkeypatch.setattr(published, "__path__", [*published.__path__, str(tmp_path / "tables")])
@@ -118,3 +123,50 @@ def test_official_checkpoints_become_rows_with_a_verdict(
     models = [model for model, *_ in found["same_images"]["rows"]]
     assert models == ["sparse_detr_r50", "sparse_detr_swin_t", "sparse_detr_r50"]
     assert errors == ""
+
+
+def test_the_split_is_found_by_the_names_of_the_annotations(tmp_path: Path) -> None:
+    data = write_coco(tmp_path / "coco", "instances_test.json")
+    with open_data(data) as (folder, split):
+        assert (folder, split) == (data, "test")
+    (data / "annotations" / "instances_val2017.json").write_text("{}")
+    with open_data(data) as (folder, split):
+        assert (folder, split) == (data, "val2017")
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        ({}, "the folder has no weights"),
+        ({"notes.txt": b"x"}, "the folder has no weights"),
+        ({"model.pth": b"<!doctype html>"}, "is a web page"),
+    ],
+)
+def test_folders_without_weights_are_refused(tmp_path: Path, files: dict[str, bytes], wanted: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=wanted), open_weights(tmp_path):
+        pass
+
+
+def test_a_checkpoint_without_arguments_names_the_way_out(tmp_path: Path) -> None:
+    torch.save({"model": {"class_embed.0.weight": torch.zeros(91, 4)}}, tmp_path / "model.pth")
+    with pytest.raises(WeightsError, match="rhobench weights import --model MODEL"), open_weights(tmp_path):
+        pass
+
+
+def test_tokens_that_the_decoder_reads(tmp_path: Path) -> None:
+    """A decoder of one layer with one query does not read every token; with more queries it reads more."""
+    data = write_coco(tmp_path / "coco", "instances_val.json")
+    config = replace(
+        find_model("deformable_detr_test_resnet"), hidden_dim=32, num_heads=4, enc_layers=1, dec_layers=1, ffn_dim=32
+    )
+    shares = []
+    for queries in (1, 100):
+        torch.manual_seed(0)
+        model = build_model(replace(config, num_queries=queries))
+        run = RunConfig(experiment="test", model=model.config)
+        file = write_artifact(tmp_path / f"{queries}.safetensors", model, run, Categories(ids=(1,), names=("person",)))
+        shares.append(referenced_share(file, data, "val", lambda done, total: None, 64))
+    assert 0 < shares[0] < 1
+    assert shares[0] < shares[1] <= 1

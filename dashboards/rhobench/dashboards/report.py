@@ -29,6 +29,7 @@ from rhobench.dashboards.headline import MIN_AP, headline
 from rhobench.dashboards.markup import escaped, list_card, run_link
 from rhobench.dashboards.page_data import distinct_environments, environment_lines, page_data
 from rhobench.dashboards.published import published_points
+from rhobench.dashboards.reproduction_card import reproduction_card
 from rhobench.dashboards.store_tables import read_tables
 from rhobench.dashboards.token_gallery import token_gallery
 from rhobench.results import Record, Store, by_configuration, timing_statuses
@@ -78,6 +79,7 @@ def write_report(store: Store, out: Path) -> Path:
         numbers="".join(_number_card(*number) for number in _key_numbers(frame)),
         problems=list_card("Files that could not be read", map(escaped, store.problems)),
         figures=heads,
+        reproduction=reproduction_card(store),
         expectations=list_card("Expectations", map(_verdict_line, verdicts)),
         endings="".join(_endings(records, frame)),
         provenance=_provenance(records, frame),

@@ -56,15 +56,17 @@ def parts(table: ReproducedTable, sections: Sequence[ReproducedSection] | None =
 
 def _section(table: ReproducedTable, section: ReproducedSection, footnotes: dict[str, int]) -> Grid:
     ranges = [_interval(row.found, section.digits) for row in section.rows]
-    with_interval = any(ranges)
-    numbers = ("published", "ours", *(["95 %"] if with_interval else []), "diff.", "±", "verdict", "from")
+    sources = [_reference(row.found, footnotes) for row in section.rows]
+    with_interval, with_source = any(ranges), any(source.startswith("[") for source in sources)
+    between, behind = ("95 %",) * with_interval, ("from",) * with_source
     rows = [
-        (*row.names, *_cells(row, section.digits, text if with_interval else None), _reference(row.found, footnotes))
-        for row, text in zip(section.rows, ranges, strict=True)
+        (*row.names, *_cells(row, section.digits, text if with_interval else None), *((source,) * with_source))
+        for row, text, source in zip(section.rows, ranges, sources, strict=True)
     ]
-    width, names = len(section.columns) + len(numbers), len(section.columns)
+    header = (*section.columns, "published", "ours", *between, "diff.", "±", "verdict", *behind)
+    texts = (*range(len(section.columns)), *range(header.index("verdict"), len(header)))
     title = f"{table.title}: {section.title}" if section.conclusion is None else section.title
-    return Grid(title, (*section.columns, *numbers), rows, texts=(*range(names), width - 2, width - 1))
+    return Grid(title, header, rows, texts=texts)
 
 
 def _cells(row: ReproducedRow, digits: int, interval: str | None) -> tuple[str, ...]:

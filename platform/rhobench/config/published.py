@@ -33,7 +33,7 @@ class Printed:
     value: float
     """Result."""
     arithmetic: str
-    """How it follows from the published numbers, such as "1 - 113.4 / 184.8"."""
+    """How it follows from the published numbers, such as "1 - 113.4 / 184.8"; empty: the row says it."""
 
 
 @dataclass(frozen=True, kw_only=True)

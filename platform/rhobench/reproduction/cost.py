@@ -10,9 +10,9 @@ from rhobench.config.published import FIRST_IMAGES, SAME_SIZE, Counted, Ours, Pu
 from rhobench.data.val2017 import val2017_sizes
 from rhobench.measure.encoder_cost import linear_layers_saved
 from rhobench.measure.flop_rules import OFFICIAL
-from rhobench.measure.flops import FlopCount, count_flops, count_parameters, meta_copy
+from rhobench.measure.flops import FlopCount, build_on_meta, count_flops, count_parameters
 from rhobench.measure.sizes import SizeCosts
-from rhobench.model import Detector, build_model
+from rhobench.model import Detector
 from rhobench.results.reproduction import Found, SameImages
 
 FIRST = 100
@@ -80,7 +80,7 @@ class CostCounter:
 
     def _build(self, name: str) -> Detector:
         self._on_progress(name)
-        return meta_copy(build_model(find_model(name)))
+        return build_on_meta(find_model(name))
 
     def _count(self, name: str, size: str, rho: float | None) -> FlopCount:
         height, width = map(int, size.split("x"))

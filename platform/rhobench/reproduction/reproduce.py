@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from rhobench.config.published import Ours, Printed, TableSection
+from rhobench.experiments import EXPERIMENTS
 from rhobench.experiments.published import find_table
 from rhobench.results import Store
 from rhobench.results.published_runs import PublishedRuns
-from rhobench.results.reproduction import Found, ReproducedTable, reproduce_rows
+from rhobench.results.reproduction import Found, ReproducedTable, arithmetic, reproduce_rows
 
 Finder = Callable[[Ours], Found | None]
 
@@ -70,6 +72,8 @@ def reproduce_table(
             same_images=same_images,
             notes=(COUNTING,) if counted or same_images else (),
         )
+    if not cost_only:
+        done = replace(done, notes=(*_how_to_run(done), *done.notes))
     if problems is not None:
         if folder is not None:
             unused = [each.name for each in folder.files if each.name not in folder.used]
@@ -78,11 +82,14 @@ def reproduce_table(
     return done
 
 
-def arithmetic(ours: Ours) -> Found | None:
-    """Our value of a row that follows from published numbers."""
-    if not isinstance(ours, Printed):
-        return None
-    return Found(value=ours.value, evidence="printed", detail=ours.arithmetic)
+def _how_to_run(done: ReproducedTable) -> Iterator[str]:
+    """Yield a sentence on each experiment that trains a row without a run."""
+    rows = (row for section in done.sections for row in section.rows if row.verdict == "not run")
+    for name in dict.fromkeys(row.experiment for row in rows if row.experiment is not None):
+        experiment = EXPERIMENTS[name]()
+        gpu, cpu = f"{experiment.gpu_hours:,.0f} V100 hours", f"{experiment.cpu_hours:g} CPU core hours"
+        cost = gpu if experiment.gpu_hours else cpu
+        yield f"Not run: `rhobench run {name}`, which --run starts, trains such rows; all its runs take about {cost}."
 
 
 def _is_counted(section: TableSection) -> bool:

@@ -160,7 +160,7 @@ def _belongs(weights: Weights, row: Trained | Referenced) -> bool:
 
 def _is_model(own: Mapping[str, object], name: str, settings: Mapping[str, object]) -> bool:
     """Whether a model has the settings of a named one, with ``settings`` changed."""
-    expected = dict(leaves(find_model(name))) | settings
+    expected = {**dict(leaves(find_model(name))), **settings}
     own = {**own, "backbone.name": str(own["backbone.name"]).partition(".")[0]}  # without the tag of its weights
     return all(own[path] == value for path, value in expected.items() if path not in FREE_FIELDS)
 

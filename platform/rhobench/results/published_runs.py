@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -42,7 +43,7 @@ class PublishedRuns:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._frame = store.frame()
-        self._evaluations = Evaluations(store, with_matches=False)
+        self._evaluations = Evaluations(store)
 
     def find(self, ours: Ours) -> Found | None:
         """Our value of a row that comes from runs; None: the store has no such run, or the row needs none."""
@@ -65,7 +66,7 @@ class PublishedRuns:
         ].drop_duplicates("run_id")
         if rows.empty:
             return None
-        comparable = rows["dataset"].str.endswith(VAL2017)
+        comparable = rows["dataset"].map(lambda name: str(name).endswith(VAL2017)).astype(bool)
         rows = rows[comparable] if comparable.any() else rows
         rows = rows[rows["dataset"] == rows["dataset"].iloc[0]]
         values, replicates = self._values(rows, row.metric)
@@ -96,14 +97,12 @@ class PublishedRuns:
         rows = rows[rows["timing_status"] == "ok"]
         own = rows[_is_model(rows, row.model, {}) & _equals(rows["rho_infer"], row.rho)]
         base = rows[_is_model(rows, row.baseline, {})]
-        keys = [*metric("fps").must_agree, "precision", "compiled", "backend"]
-        first, second = base.groupby(keys, dropna=False), own.groupby(keys, dropna=False)
-        shared = [key for key in first.groups if key in second.groups]
+        first, second = _by_setting(base), _by_setting(own)
         # The protocol of the paper if it was measured, with its batch size of 4.
-        shared.sort(key=lambda key: (not str(key[1]).startswith("paper"), key[3] != 4))
+        shared = sorted(set(first) & set(second), key=lambda key: (not key[1].startswith("paper"), key[3] != "4", key))
         if not shared:
             return None
-        below, above = first.get_group(shared[0]), second.get_group(shared[0])
+        below, above = first[shared[0]], second[shared[0]]
         bounds = {"low": ("fps_low", "fps_high"), "high": ("fps_high", "fps_low")}
         ends = {name: _ratio(above[a], below[b]) for name, (a, b) in bounds.items()}
         on_gpu = bool(above["device_ms"].notna().any()) if "device_ms" in above else False
@@ -132,7 +131,9 @@ class PublishedRuns:
         if chosen is None:
             return None
         found = [self._values(side, column) for side in chosen]
-        d = _difference([values for values, _ in found], [replicates for _, replicates in found])
+        # One training at two rho: what the seed did to it is the same on both sides.
+        same = chosen[0]["run_id"].tolist() == chosen[1]["run_id"].tolist()
+        d = _difference([values for values, _ in found], [replicates for _, replicates in found], same_models=same)
         counts = [len(values) for values, _ in found]
         value = 100 * float(found[1][0].mean() - found[0][0].mean())
         # Noise in both places would be printed as -0.0.
@@ -161,7 +162,8 @@ class PublishedRuns:
         if seeds.empty:
             return None
         best = seeds.min(axis=1).idxmax()
-        return [both[number == best].loc[side].drop_duplicates("run_id").sort_values("seed") for side in (0, 1)]
+        chosen, side_of = both[number == best], both.index.get_level_values("side")[number == best]
+        return [chosen[side_of == side].drop_duplicates("run_id").sort_values("seed") for side in (0, 1)]
 
     @cached_property
     def _with_corr(self) -> pd.DataFrame:
@@ -182,20 +184,23 @@ class PublishedRuns:
         return values, np.stack(known) if known and len(known) == len(values) else None
 
 
-def _difference(values: list[np.ndarray], replicates: list[np.ndarray | None]) -> Difference | None:
+def _difference(
+    values: list[np.ndarray], replicates: list[np.ndarray | None], *, same_models: bool
+) -> Difference | None:
     """Difference of two sides; None: there are too few seeds, and no evaluation by images is kept."""
     first, second = replicates
     if first is not None and second is not None:
-        return difference(values, [first, second])
+        return difference(values, [first, second], same_models=same_models)
     if min(map(len, values)) < MIN_SEEDS:
         return None
-    return difference(values, [np.repeat(each[:, None], 2, axis=1) for each in values])
+    noiseless = [np.repeat(each[:, None], 2, axis=1) for each in values]
+    return difference(values, noiseless, same_models=same_models)
 
 
 def _is_model(rows: pd.DataFrame, name: str, settings: Mapping[str, Any]) -> pd.Series:
     """Whether each row is of the named model, with ``settings`` changed."""
     config = find_model(name)
-    backbone = rows["backbone"].astype(str).str.partition(".")[0]  # without the tag of its weights
+    backbone = rows["backbone"].map(lambda name: str(name).partition(".")[0])  # without the tag of its weights
     same = (rows["model"] == config.name) & (backbone == config.backbone.name)
     for path, value in leaves(config):
         column = f"model.{path}"
@@ -205,8 +210,10 @@ def _is_model(rows: pd.DataFrame, name: str, settings: Mapping[str, Any]) -> pd.
 
 
 def _has_pretraining(rows: pd.DataFrame, part: str | None) -> pd.Series:
-    weights = rows["model.backbone.weights"].astype(str).str.lower()
-    return weights.str.contains(part) if part is not None else ~weights.str.contains("scrl")
+    """Whether the file of the initial weights of each row has ``part`` in its name; None: it is not self-supervised."""
+    wanted = part or "scrl"
+    named = rows["model.backbone.weights"].map(lambda file: wanted in str(file).lower()).astype(bool)
+    return named if part is not None else ~named
 
 
 def _all_equal(rows: pd.DataFrame, values: Mapping[str, Any]) -> pd.Series:
@@ -218,6 +225,15 @@ def _all_equal(rows: pd.DataFrame, values: Mapping[str, Any]) -> pd.Series:
 
 def _equals(column: pd.Series, value: Any) -> pd.Series:
     return column.isna() if value is None else column == value
+
+
+def _by_setting(rows: pd.DataFrame) -> dict[tuple[str, ...], pd.DataFrame]:
+    """Rows by what two times must share to be compared: device, protocol, threads, batch size, precision, ..."""
+    keys = [*metric("fps").must_agree, "precision", "compiled", "backend"]
+    # As texts, because a missing value does not equal itself.
+    texts = [tuple(map(str, values)) for values in rows[keys].astype(object).to_numpy()]
+    numbers = {key: [i for i, text in enumerate(texts) if text == key] for key in dict.fromkeys(texts)}
+    return {key: rows.iloc[positions] for key, positions in numbers.items()}
 
 
 def _ratio(above: pd.Series, below: pd.Series) -> float | None:
@@ -240,10 +256,9 @@ def missing_experiments(table: PublishedTable, store: Store) -> list[str]:
         table: the published table.
         store: the store; it need not exist.
     """
-    try:
+    find: Callable[[Ours], Found | None] = _nothing
+    with suppress(StoreNotFoundError):
         find = PublishedRuns(store).find
-    except StoreNotFoundError:
-        find = _nothing
     rows = [row for section in table.sections if not section.only_with_runs for row in section.rows]
     missing = (row for row in rows if row.experiment is not None and row.ours is not None and not find(row.ours))
     return list(dict.fromkeys(row.experiment for row in missing if row.experiment is not None))

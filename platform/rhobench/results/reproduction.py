@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from rhobench.config.published import Ours, PublishedTable, TableRow, TableSection
+from rhobench.config.published import Ours, Printed, PublishedTable, TableRow, TableSection
 
 Verdict = Literal["match", "off", "within noise", "not comparable: device", "not comparable: data", "not run"]
 """match: within the tolerance, or on the published side of a bound. within noise: outside, but the interval of our
@@ -129,6 +129,13 @@ class ReproducedTable:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready dictionary of all fields with the verdicts."""
         return asdict(self) | {"reproduced": self.reproduced}
+
+
+def arithmetic(ours: Ours) -> Found | None:
+    """Our value of a row that follows from published numbers."""
+    if not isinstance(ours, Printed):
+        return None
+    return Found(value=ours.value, evidence="printed", detail=ours.arithmetic)
 
 
 def reproduce_rows(

@@ -66,7 +66,7 @@ def _flops() -> TableSection:
         digits=2,
         notes=(
             "Table 1 counts its dense rows at 850x1040 and its sparse rows at 800x1066, which flatters the sparse ones "
-            "by about 2.5 points. “About 38” is taken as within 1.",
+            "by 2.2 to 2.5 points. “About 38” is taken as within 1.",
         ),
     )
 

@@ -7,6 +7,8 @@ from rhobench.experiments.published.scoring import DIRECTION
 
 LAYERS = (2, 3, 4, 6, 9, 12)
 """Depths that are compared; the list of the figure is not known."""
+TRAINED = (2, 6, 12)
+"""Depths of the experiment ``encoder_depth``."""
 
 
 def depth() -> PublishedTable:
@@ -58,7 +60,7 @@ def aux_loss_row(layers: int, *, names: tuple[str, ...] = ()) -> TableRow:
             first={"use_enc_aux_loss": False}, second={"use_enc_aux_loss": True}, where={"enc_layers": layers}
         ),
         above=0.0,
-        experiment="encoder_depth",
+        experiment="encoder_depth" if layers in TRAINED else None,
     )
 
 

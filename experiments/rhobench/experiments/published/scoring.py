@@ -5,6 +5,8 @@ from __future__ import annotations
 from rhobench.config.published import Contrast, PublishedTable, TableRow, TableSection
 
 RHOS = (0.1, 0.2, 0.3, 0.4, 0.5)
+TRAINED = (0.1, 0.3)
+"""Rho of the experiment ``scoring``."""
 GPU_HOURS = 216.0
 """V100 hours of one training of Sparse DETR on R50, by the GFLOPs of Table 1, averaged over rho."""
 NAMES = {"objectness": "OS", "random": "random"}
@@ -41,7 +43,7 @@ def criteria_rows(metric: str) -> tuple[TableRow, ...]:
                 where={"rho": rho, "rho_infer": rho},
             ),
             above=0.0,
-            experiment="scoring",
+            experiment="scoring" if rho in TRAINED else None,
         )
         for other in NAMES
         for rho in RHOS
