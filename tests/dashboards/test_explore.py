@@ -238,6 +238,8 @@ def test_where_nothing_differs_there_is_no_front(
         page = visit(write_report(store, tmp_path / f"{store.name}.html"))
         assert len(page.evaluate(FRONT, "#plot-gflops")) == members
         assert words in page.locator("#summary-gflops").inner_text()
+        labels = page.locator("#plot-gflops .textpoint").all_text_contents()
+        assert sorted(labels) == ["ρ 0.1", "ρ 1"], "labels are there without a resize of the window"
         page.close()
 
 

@@ -146,8 +146,8 @@ function markers(groups, x, y, kind, total, flat) {
     mode: onFront || total <= 60 ? 'markers+text' : 'markers',
     x: groups.map((group) => group[x] * sx),
     y: groups.map((group) => group[y] * sy),
-    // Texts follow when the axes are known: see placeLabels.
-    text: onFront || total <= 60 ? groups.map(() => '') : undefined,
+    // Texts follow when the axes are known: see placeLabels. Where all are empty at first, Plotly shows no later ones.
+    text: onFront || total <= 60 ? groups.map(() => ' ') : undefined,
     textfont: { size: 12, color: themed('#5b6676') },
     cliponaxis: false,
     marker: {
@@ -265,7 +265,7 @@ async function drawExplorer(name) {
   await placeLabels(plot);
   if (first) {
     plot.on('plotly_click', ({ points }) => openRun(points[0].customdata?.at(-1)));
-    plot.on('plotly_relayout', () => placeLabels(plot));
+    plot.on('plotly_relayout', () => inTurn(() => placeLabels(plot)));
   }
 }
 
