@@ -56,14 +56,12 @@ class PublishedRuns:
         return self._contrast(ours) if isinstance(ours, Contrast) else None
 
     def _trained(self, row: Trained) -> Found | None:
-        rows = scored(self._frame, row.metric)
+        rows = self._of_family(row.model)
         rows = rows[
-            _is_model(rows, row.model, row.settings)
-            & _equals(rows["rho"], row.rho)
-            & _equals(rows["rho_infer"], row.rho)
-            & (rows["train.epochs"] == row.epochs)
-            & _has_pretraining(rows, row.pretraining)
-        ].drop_duplicates("run_id")
+            (rows["train.epochs"] == row.epochs) & _equals(rows["rho"], row.rho) & _equals(rows["rho_infer"], row.rho)
+        ]
+        rows = rows[_is_model(rows, row.model, row.settings) & _has_pretraining(rows, row.pretraining)]
+        rows = scored(rows, row.metric).drop_duplicates("run_id")
         if rows.empty:
             return None
         comparable = rows["dataset"].map(lambda name: str(name).endswith(VAL2017)).astype(bool)
@@ -85,6 +83,17 @@ class PublishedRuns:
             detail=f"{rows['dataset'].iloc[0]}, {_seeds(len(values))}",
         )
 
+    def _of_family(self, name: str) -> pd.DataFrame:
+        """The rows of the architecture and the backbone of a named model."""
+        config = find_model(name)
+        return self._families.get((config.name, config.backbone.name), self._frame.iloc[:0])
+
+    @cached_property
+    def _families(self) -> dict[Any, pd.DataFrame]:
+        """The rows of each architecture and backbone, without the tag of its weights."""
+        backbone = self._frame["backbone"].map(lambda name: str(name).partition(".")[0])
+        return dict(iter(self._frame.groupby([self._frame["model"], backbone])))
+
     def _is_whole(self, rows: pd.DataFrame) -> bool:
         """Whether no evaluation is known to have other than all images of the split."""
         evaluations = Evaluations(self.store, with_matches=True)
@@ -93,10 +102,9 @@ class PublishedRuns:
         return all(count == VAL2017_IMAGES for count in known)
 
     def _speed(self, row: SpeedRatio) -> Found | None:
-        rows = scored(self._frame.assign(timing_status=timing_statuses(self._frame)), "fps")
-        rows = rows[rows["timing_status"] == "ok"]
-        own = rows[_is_model(rows, row.model, {}) & _equals(rows["rho_infer"], row.rho)]
-        base = rows[_is_model(rows, row.baseline, {})]
+        own, base = (_timed(self._of_family(name)) for name in (row.model, row.baseline))
+        own = own[_is_model(own, row.model, {}) & _equals(own["rho_infer"], row.rho)]
+        base = base[_is_model(base, row.baseline, {})]
         first, second = _by_setting(base), _by_setting(own)
         # The protocol of the paper if it was measured, with its batch size of 4.
         shared = sorted(set(first) & set(second), key=lambda key: (not key[1].startswith("paper"), key[3] != "4", key))
@@ -121,10 +129,8 @@ class PublishedRuns:
     def _contrast(self, row: Contrast) -> Found | None:
         column = CORR if row.metric == CORR else row.metric
         frame = self._with_corr if row.metric == CORR else self._frame
-        rows = scored(frame, column)
-        for name, value in row.where.items():
-            rows = rows[_equals(rows[name], value)]
-        sides = [rows[_all_equal(rows, side)] for side in (row.first, row.second)]
+        masks = [_all_equal(frame, {**row.where, **side}) for side in (row.first, row.second)]
+        sides = [scored(frame[mask], column) for mask in masks]
         if any(side.empty for side in sides):
             return None
         chosen = self._widest(sides, row)
@@ -198,15 +204,18 @@ def _difference(
 
 
 def _is_model(rows: pd.DataFrame, name: str, settings: Mapping[str, Any]) -> pd.Series:
-    """Whether each row is of the named model, with ``settings`` changed."""
-    config = find_model(name)
-    backbone = rows["backbone"].map(lambda name: str(name).partition(".")[0])  # without the tag of its weights
-    same = (rows["model"] == config.name) & (backbone == config.backbone.name)
-    for path, value in leaves(config):
+    """Whether each row of a family is of the named model, with ``settings`` changed."""
+    same = pd.Series(True, index=rows.index)
+    for path, value in leaves(find_model(name)):
         column = f"model.{path}"
         if path not in FREE_FIELDS | _COMPARED_APART and column in rows and not isinstance(value, tuple):
             same &= _equals(rows[column], settings.get(path, value))
     return same
+
+
+def _timed(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose time may be compared."""
+    return scored(rows[timing_statuses(rows) == "ok"], "fps")
 
 
 def _has_pretraining(rows: pd.DataFrame, part: str | None) -> pd.Series:
