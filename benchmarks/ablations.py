@@ -70,7 +70,10 @@ def sections(store: Store, name: str, tables: Tables) -> Iterator[str]:
     done = own.loc[own["ap"].notna(), "run_id"].nunique()
     seconds = own.groupby("run_id")["train_seconds"].first().sum()
     yield f"{done} of {len(study.run_ids)} runs, {seconds:.0f} s of training.\n"
-    yield markdown(accuracy(own, store)) + "\n"
+    # Other experiments of the store may have measured shared runs at further rho.
+    asked = {(i, rho) for i, c in study.configs_by_id.items() for rho in (c.model.rho, *c.measure.rhos)}
+    points = own[[pair in asked for pair in zip(own["run_id"], own["rho_infer"], strict=True)]]
+    yield markdown(accuracy(points, store)) + "\n"
     if "dam" in FIGURES.get(name, ()):
         yield markdown(correlation(own, tables.curves)) + "\n"
     for verdict in compare_with_expectations(name, study.original.expected, own, evaluations=Evaluations(store)):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from five_experiments import CLASSES, PARTS, five_experiments
 
+from rhobench.config.metrics import metric
+from rhobench.dashboards.export import paper_ready
 from rhobench.dashboards.figures.card import Tables
 from rhobench.dashboards.figures.class_ap import class_ap
 from rhobench.dashboards.figures.cost_parts import MAX_BARS, cost_parts
@@ -16,6 +18,7 @@ from rhobench.dashboards.figures.latency_spread import latency_spread
 from rhobench.dashboards.figures.parallel import parallel
 from rhobench.dashboards.figures.rho_map import rho_map
 from rhobench.dashboards.figures.scoring import scoring
+from rhobench.dashboards.figures.seed_lines import seed_line
 from rhobench.dashboards.store_tables import read_tables
 from rhobench.results import Store
 
@@ -60,6 +63,19 @@ def test_encoder_depth_has_a_solid_and_a_dashed_line_and_bands_of_seeds(tables: 
     assert len([trace for trace in figure.data if trace.meta == "band"]) == 2
     depth = tables.frame[(tables.frame["enc_layers"] == 2) & tables.frame["use_enc_aux_loss"]]
     assert lines["with auxiliary loss"].y[0] == pytest.approx(100 * depth["ap"].mean())
+
+
+def test_a_band_of_seeds_has_no_outline_on_paper(tables: Tables) -> None:
+    figure = paper_ready(encoder_depth(tables.frame), width_mm=84)
+    assert {trace.line.width for trace in figure.data if trace.meta == "band"} == {0}
+    assert {trace.line.width for trace in figure.data if trace.meta != "band"} == {1.2}
+
+
+def test_a_single_point_has_an_error_bar_of_its_seeds(tables: Tables) -> None:
+    depth = tables.frame[(tables.frame["enc_layers"] == 2) & tables.frame["use_enc_aux_loss"]]
+    (point,) = seed_line(depth, "enc_layers", metric("ap"), "one", "#1f77c9", "circle")
+    ends = (point.y[0] - point.error_y.arrayminus[0], point.y[0] + point.error_y.array[0])
+    assert ends == pytest.approx((100 * depth["ap"].min(), 100 * depth["ap"].max()))
 
 
 def test_scoring_functions_differ_in_colour_symbol_and_dash(tables: Tables) -> None:

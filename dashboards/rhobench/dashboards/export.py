@@ -103,7 +103,7 @@ def paper_ready(figure: go.Figure, width_mm: float, font_pt: float = FONT_PT) ->
         if trace.type == "scatter" and trace.mode and "markers" in trace.mode:
             trace.marker.size = 7 if trace.meta == "front" else 5
             trace.textfont.size = size
-        if trace.type == "scatter" and trace.mode and "lines" in trace.mode:
+        if trace.type == "scatter" and trace.mode and "lines" in trace.mode and trace.meta != "band":
             trace.line.width = 1.2
     return paper
 

@@ -16,6 +16,8 @@ def seed_line(
 ) -> list[go.Scatter]:
     """The line of a metric over the column ``x`` and, with several seeds, its band from the worst to the best seed.
 
+    A line of one point has an error bar instead.
+
     Args:
         rows: rows of ``Store.frame()``; the last entry of the ``customdata`` of a marker is the id of its first run.
         x: column of the horizontal axis.
@@ -47,6 +49,9 @@ def seed_line(
     )
     if seeds.max() < 2:
         return [line]
+    if len(mean) == 1:  # a band needs two ends
+        ends = {"array": (high - mean).tolist(), "arrayminus": (mean - low).tolist()}
+        return [line.update(error_y={"type": "data", "symmetric": False, "color": color, "thickness": 1.2, **ends})]
     band = go.Scatter(
         x=[*mean.index, *mean.index[::-1]],
         y=[*high, *low[::-1]],
