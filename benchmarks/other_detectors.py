@@ -1,10 +1,12 @@
 """Put our Sparse DETR, an RT-DETR of transformers, an SSD of torchvision and an ONNX export on one front.
 
-    python benchmarks/other_detectors.py STORE [--cpu-seconds 120] [--epochs 2]
+    python benchmarks/other_detectors.py STORE [--cpu-seconds 120] [--epochs 2] [--train-only]
 
 Everything is trained on the scenes of `rhobench run demo`, for minutes only: the front shows how detectors get onto it,
 not which of them is better. The two foreign detectors are trained here, from scratch and for the same CPU time, and
-written as their libraries write them; everything else is a command, which is printed before it is run.
+written as their libraries write them; everything else is a command, which is printed before it is run. With
+``--train-only``, the two are trained on the images of a store that is there, into STORE/detectors, and nothing else is
+done.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +27,39 @@ from torch import Tensor, nn
 from torchvision.models import detection
 from torchvision.ops import box_convert
 
-from rhobench.config import DataConfig, ScenesConfig
+from rhobench.config import DataConfig
+from rhobench.config.conversion import from_dict
 from rhobench.data import CocoDetection, Flip, prepare_data
+from rhobench.results import Store
 
 BATCH = 8
-SIDE = 160
 RHOS = (0.1, 0.3, 1.0)
-DATA = DataConfig(
-    scenes=ScenesConfig(size_px=SIDE),
-    resize_px=(SIDE, SIDE),
-    # Pixels in [0, 1]: both libraries normalise by themselves.
-    pixel_mean=(0.0, 0.0, 0.0),
-    pixel_std=(1.0, 1.0, 1.0),
-)
 
 
 def main() -> None:
     """Train, run all commands and print the two fronts."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("store", type=Path, help="new folder for the store, the detectors and the report")
+    parser.add_argument("store", type=Path, help="folder for the store, the detectors and the report")
     parser.add_argument("--cpu-seconds", type=float, default=120.0, help="CPU time of each foreign training")
     parser.add_argument("--epochs", type=int, default=2, help="epochs of each of our trainings")
+    parser.add_argument("--train-only", action="store_true", help="only train the two, on the images of the store")
     options = parser.parse_args()
     torch.manual_seed(0)
     folder = options.store.absolute()
     files = folder / "detectors"
     files.mkdir(parents=True, exist_ok=True)
-    axis = f"model.rho={','.join(f'{rho:g}' for rho in RHOS)}"
-    rhobench("run", "demo", "--store", folder, "--axis", axis, "--set", f"train.epochs={options.epochs}")
-    images = CocoDetection(DATA, prepare_data(DATA), ("train",), train=True)
+    if not options.train_only:
+        axis = f"model.rho={','.join(f'{rho:g}' for rho in RHOS)}"
+        rhobench("run", "demo", "--store", folder, "--axis", axis, "--set", f"train.epochs={options.epochs}")
+    images = training_images(Store(folder))
     train_rt_detr(images, options.cpu_seconds, files / "rt-detr")
     train_ssd(images, options.cpu_seconds, files / "ssdlite.pth")
+    if not options.train_only:
+        measure(folder, files)
+
+
+def measure(folder: Path, files: Path) -> None:
+    """Export one of our models, measure the three, and print the fronts."""
     middle = next(folder.glob(f"runs/demo-rho{RHOS[1]:g}-*")) / "model.safetensors"
     rhos = [word for rho in RHOS for word in ("--rho", f"{rho:g}")]
     rhobench("weights", "onnx", middle, "--out", files / "sparse-detr.onnx", *rhos)
@@ -72,6 +77,13 @@ def rhobench(*words: object) -> None:
     arguments = [str(word) for word in words]
     print(f"\n$ rhobench {shlex.join(arguments)}", flush=True)
     subprocess.run([str(Path(sys.executable).with_name("rhobench")), *arguments], check=True)
+
+
+def training_images(store: Store) -> CocoDetection:
+    """Training images of the runs in a store, with pixels in [0, 1], because both libraries normalise by themselves."""
+    data = from_dict(DataConfig, store.records()[0].config["data"])
+    data = replace(data, pixel_mean=(0.0, 0.0, 0.0), pixel_std=(1.0, 1.0, 1.0))
+    return CocoDetection(data, prepare_data(data), ("train",), train=True)
 
 
 def batches(images: CocoDetection, cpu_seconds: float) -> Iterator[list[Any]]:
@@ -100,7 +112,7 @@ def train_rt_detr(images: CocoDetection, cpu_seconds: float, out: Path) -> None:
 
     names = dict(enumerate(images.categories.names))
     backbone = RTDetrResNetConfig(
-        embedding_size=16,
+        embedding_size=32,  # that of the first stage, whose shortcut would otherwise halve the map
         hidden_sizes=[32, 64, 96, 128],
         depths=[1, 1, 1, 1],
         layer_type="basic",
@@ -132,7 +144,15 @@ def train_rt_detr(images: CocoDetection, cpu_seconds: float, out: Path) -> None:
 
     fit("rt-detr", model, losses())
     model.save_pretrained(out)
-    RTDetrImageProcessor(size={"height": SIDE, "width": SIDE}).save_pretrained(out)
+    RTDetrImageProcessor(
+        size=dict(zip(("height", "width"), images[0, Flip.NONE].image.shape[1:], strict=True))
+    ).save_pretrained(out)
+
+
+def _sides(image: Tensor) -> Tensor:
+    """Width, height, width and height of an image (3, H, W) in pixels."""
+    height, width = image.shape[1:]
+    return torch.tensor([width, height, width, height])
 
 
 def train_ssd(images: CocoDetection, cpu_seconds: float, out: Path) -> None:
@@ -149,7 +169,10 @@ def train_ssd(images: CocoDetection, cpu_seconds: float, out: Path) -> None:
     def losses() -> Iterator[Tensor]:
         for samples in batches(images, cpu_seconds):
             targets = [
-                {"boxes": box_convert(s.target.boxes, "cxcywh", "xyxy") * SIDE, "labels": s.target.labels + 1}
+                {
+                    "boxes": box_convert(s.target.boxes, "cxcywh", "xyxy") * _sides(s.image),
+                    "labels": s.target.labels + 1,
+                }
                 for s in samples
             ]
             yield sum(model([s.image for s in samples], targets).values(), start=torch.tensor(0.0))

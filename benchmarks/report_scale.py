@@ -4,7 +4,8 @@
 
 The stores are those of store_scale.py: two points a run, and every run has a setting of its own. Processor time counts
 reading the store and writing the page in a new process, without imports. Drawing is measured in headless Chromium from
-the start of the navigation until every figure is drawn, and the zoom from a relayout of the largest figure.
+the start of the navigation until every figure is drawn, and the zoom from a relayout of the largest figure. The redraw
+is that of the live view without the transfer, as it is and after a run was added.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from store_scale import make_store
 
 from rhobench.dashboards import write_report
+from rhobench.dashboards.live import Results, redraw
 from rhobench.results import Store
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -47,6 +50,22 @@ def write(folder: Path) -> dict[str, float]:
     }
 
 
+def follow(folder: Path) -> dict[str, float]:
+    """Time of a redraw of the live view: as it is, and after one run has been added."""
+    store = Store(folder)
+    results = Results(store)
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        redraw(results, "gflops", "ap", "curves", "", dark=False)
+        return time.perf_counter() - started
+
+    seconds()
+    again = seconds()
+    store.write(replace(store.records()[0], run_id="one-more"))
+    return {"redraw_s": again, "redraw_after_a_run_s": seconds()}
+
+
 def draw(page: Path) -> dict[str, float]:
     """Time until the page is drawn, and time of a zoom."""
     from playwright.sync_api import sync_playwright
@@ -65,13 +84,13 @@ def draw(page: Path) -> dict[str, float]:
 
 
 def measure(runs: int, parent: Path | None, *, drawn: bool) -> dict[str, Any]:
-    """Create a store, write its report in a new process, draw it, and delete everything."""
+    """Create a store, write its report in a new process, draw it, redraw the live view, and delete everything."""
     folder = Path(tempfile.mkdtemp(prefix="report-scale-", dir=parent))
     try:
         make_store(folder, runs)
         command = [sys.executable, __file__, "--write", str(folder)]
         result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        return {"runs": runs} | result | (draw(folder / "report.html") if drawn else {})
+        return {"runs": runs} | result | (draw(folder / "report.html") if drawn else {}) | follow(folder)
     finally:
         shutil.rmtree(folder)
 

@@ -1,4 +1,4 @@
-"""Write the package table and the file tree of docs/architecture.md from the docstrings of packages and modules.
+"""Write the package table and the file tree of the architecture page from the docstrings of packages and modules.
 
 python docs/generate_tree.py [--check]
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "architecture.md"
+PAGE = ROOT / "docs" / "explanation" / "architecture.md"
 LAYOUT_TEST = ROOT / "tests" / "test_layout.py"
 
 SOURCE_ROOTS = ("platform", "cuda_ops", "dashboards", "experiments")
@@ -89,7 +89,7 @@ def package_table() -> str:
     rows = ["| package | purpose | may import |", "|---|---|---|"]
     for name, others in reversed(import_rules().items()):
         folder = next(path for root in SOURCE_ROOTS if (path := ROOT / root / "rhobench" / name).is_dir())
-        link = f"[`{name}`](../{folder.relative_to(ROOT)})"
+        link = f"[`{name}`](../../{folder.relative_to(ROOT)})"
         imports = ", ".join(f"`{other}`" for other in sorted(others)) or "none"
         rows.append(f"| {link} | {_package_description(folder)} | {imports} |")
     return "\n".join(rows)
@@ -109,7 +109,7 @@ def with_block(page: str, name: str, block: str) -> str:
 
 
 def generated_page() -> str:
-    """docs/architecture.md with up-to-date blocks."""
+    """docs/explanation/architecture.md with up-to-date blocks."""
     page = with_block(PAGE.read_text(encoding="utf-8"), "packages", package_table())
     return with_block(page, "tree", file_tree())
 
@@ -126,7 +126,7 @@ def _package_description(folder: Path) -> str:
 
 def main() -> int:
     """Write or check the page."""
-    parser = argparse.ArgumentParser(description="Write the generated parts of docs/architecture.md.")
+    parser = argparse.ArgumentParser(description="Write the generated parts of docs/explanation/architecture.md.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is out of date")
     check = parser.parse_args().check
     page = generated_page()

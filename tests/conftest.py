@@ -30,6 +30,7 @@ SIMULATION = Path(__file__).parents[1] / "benchmarks" / "interval_coverage.py"
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that start Ray run one after another when pytest-xdist runs several tests at once.
 

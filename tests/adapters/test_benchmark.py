@@ -23,6 +23,7 @@ from rhobench.adapters.kinds import load_detector
 from rhobench.config import DataConfig, MeasureConfig
 from rhobench.dashboards.figures.pareto import pareto
 from rhobench.results import ForeignModel, Point, Record, Store, by_configuration
+from rhobench.results.evaluations import Evaluations
 
 Found = dict[str, torch.Tensor]
 
@@ -151,6 +152,10 @@ def test_the_record_has_the_ap_of_the_library(
     assert store.read(record.run_id) == record
     (row,) = store.frame().to_dict("records")
     assert (row["model"], row["backbone"]) == (path.stem, record.foreign.kind)
+    evaluation = Evaluations(store).of(row)
+    assert evaluation is not None, "it can be compared with our runs image by image"
+    assert point.accuracy_bounds["ap_low"] <= expected <= point.accuracy_bounds["ap_high"]
+    assert set(point.ap_by_class) == {c["name"] for c in record.categories}
     assert row["model.hidden_dim"] != row["model.hidden_dim"], "it has no model settings of ours"
     # Measured again, it replaces its record instead of counting as a second seed.
     again = benchmark(request, lambda line: None)

@@ -20,11 +20,12 @@ from PIL import Image
 from rich.console import Console
 
 from rhobench.cluster.execute import execute
-from rhobench.cluster.measure_artifacts import MeasureError
 from rhobench.cluster.measure_runs import measure_runs
+from rhobench.cluster.point_scores import MeasureError
 from rhobench.cluster.run_task import RunTask
 from rhobench.config import (
     BackboneConfig,
+    ConfigError,
     DataConfig,
     MeasureConfig,
     ModelConfig,
@@ -35,6 +36,7 @@ from rhobench.config import (
 from rhobench.config.points import MeasureRequest, requested_points
 from rhobench.measure.artifact import load_artifact
 from rhobench.results import Store, by_configuration
+from rhobench.results.environment import cpu_device, usable_cores
 from rhobench.results.evaluations import Evaluations
 from rhobench.results.token_pictures import PictureError, read_pictures
 from rhobench.runner.measure import MeasureOptions, MeasureTargetError, measure_target
@@ -212,6 +214,7 @@ def test_measuring_again_adds_points_and_leaves_the_others(copy: Store) -> None:
     assert exact.accuracy == before["sampled"].points[1].accuracy, "images of one size need no padding"
     assert reduced.ap_difference is not None
     assert exact.ap_difference is None
+    assert len({point.matches_file for point in record.points}) == 4, "only the evaluation in bf16 is a new one"
     files = {point.samples_file for point in record.points}
     assert len(files) == 2
     assert all((copy.run_dir("sampled") / str(name)).is_file() for name in files)
@@ -233,6 +236,27 @@ def test_the_same_point_measured_again_takes_its_place(copy: Store) -> None:
         assert len(list(copy.run_dir(record.run_id).glob("samples-*.parquet"))) == 2, "raw samples are never replaced"
 
 
+@pytest.mark.ray
+def test_every_kind_of_device_of_a_cluster_gets_its_points(copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RHOBENCH_CACHE", str(copy.path / "cache"))
+    outcome = measure_target(str(copy.run_dir("plain")), MeasureOptions(protocol=TIMING, each_device=True), quiet)
+    assert not outcome.problems
+    assert {point.device for point in outcome.points["plain"]} == {cpu_device()}, "there is no GPU here"
+    record = copy.read("plain")
+    assert record is not None
+    assert [(point.device, point.threads) for point in record.points][-1] == (cpu_device(), usable_cores())
+
+
+def test_each_device_applies_to_runs(copy: Store, tmp_path: Path) -> None:
+    file = shutil.copy(copy.run_dir("plain") / "model.safetensors", tmp_path)
+    with pytest.raises(MeasureTargetError, match="belongs to no run"):
+        measure_target(str(file), MeasureOptions(protocol=TIMING, each_device=True), quiet)
+    with pytest.raises(ConfigError, match="omit --device and --threads"):
+        MeasureOptions(protocol=TIMING, each_device=True, threads=1)
+    with pytest.raises(ConfigError, match="give both, or neither"):
+        MeasureOptions(protocol=TIMING, address="auto")
+
+
 def test_another_resolution_has_its_own_accuracy_and_operations(copy: Store) -> None:
     options = MeasureOptions(protocol=TIMING, resolutions=((128, 128),), threads=1)
     measure_target(str(copy.run_dir("plain") / "model.safetensors"), options, quiet)
@@ -242,6 +266,11 @@ def test_another_resolution_has_its_own_accuracy_and_operations(copy: Store) -> 
     assert (larger.height, larger.width) == (128, 128)
     assert (larger.gflops or 0) > (own.gflops or 0)
     assert larger.accuracy_batch_size == 1
+    assert larger.matches_file != own.matches_file
+    evaluations = Evaluations(copy)
+    for row in copy.frame().query("run_id == 'plain'").to_dict("records"):
+        assert evaluations.of(row) is not None, "every point has its interval, and can be compared image by image"
+    assert larger.accuracy_bounds.keys() == own.accuracy_bounds.keys()
     with pytest.raises(MeasureError, match=r"cannot be run at 32x32.*another --resolution"):
         measure_target(
             str(copy.run_dir("plain")), MeasureOptions(protocol=TIMING, resolutions=((32, 32),), threads=1), quiet

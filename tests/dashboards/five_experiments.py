@@ -89,6 +89,7 @@ def _point(draw: random.Random, config: RunConfig, rho: float | None) -> Point:
         gflops=gflops,
         flops_count="standard",
         gflops_by_part={part: gflops * weight for part, weight in PARTS.items()},
+        ms_by_part={part: 30 * weight for part, weight in PARTS.items()},
         params_m=40.9,
         latency_ms=ms,
         latency_p10_ms=0.95 * ms,

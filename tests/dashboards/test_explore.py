@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from five_experiments import five_experiments
 from report_page import column, embedded
+from simulated_stores import write_simulated
 
 from rhobench.dashboards import pareto, write_report
+from rhobench.dashboards.export import export_table
 from rhobench.results import Store
 
 pytestmark = pytest.mark.browser
@@ -139,9 +142,18 @@ def test_two_to_five_points_are_compared_and_the_address_restores_them(
     assert "Choose one to four more" in page.locator("#compare").inner_text()
     boxes.nth(3).check()
     text = page.locator("#compare").inner_text()
-    for words in ("What differs", "What it does", "AP small", "AP by class", "triangle", "GFLOPs by part", "encoder"):
+    for words in (
+        "What differs",
+        "What it does",
+        "AP small",
+        "AP by class",
+        "triangle",
+        "GFLOPs by part",
+        "encoder",
+        "Milliseconds by part",
+    ):
         assert words in text
-    assert "may be noise" in page.locator("#compare .verdict").inner_text()
+    assert "No paired test of these is on this page" in page.locator("#compare .verdict").inner_text()
     again = visit(report, "#" + page.url.partition("#")[2])
     assert again.locator("#compare thead th").count() == 2
     for i in (1, 2, 4):
@@ -183,6 +195,49 @@ def test_a_figure_is_saved_as_svg(page: Any, tmp_path: Path) -> None:
     text = (tmp_path / "curves.svg").read_text(encoding="utf-8")
     assert text.startswith("<svg")
     assert "Epoch" in text
+
+
+def test_tiles_fill_their_rows_and_a_phone_hints_at_hidden_columns(page: Any) -> None:
+    for width, a_row in ((1440, 4), (820, 2), (390, 2)):
+        page.set_viewport_size({"width": width, "height": 900})
+        tops = page.evaluate(
+            "[...document.querySelectorAll('.numbers > div')].map((t) => t.getBoundingClientRect().top)"
+        )
+        assert [tops.count(top) for top in sorted(set(tops))] == [a_row] * (4 // a_row)
+        assert page.get_by_text("Swipe the table sideways").is_visible() == (width == 390)
+    page.set_viewport_size({"width": 1280, "height": 900})
+    settle(page)
+
+
+def test_the_card_of_a_run_has_words_and_no_paths_outside_its_configuration(page: Any) -> None:
+    page.locator("#runs tbody a").first.click()
+    page.locator("#card").wait_for(state="visible")
+    heads = page.evaluate("[...document.querySelectorAll('#card > dl dt')].map((head) => head.textContent)")
+    assert len(heads) > 5
+    assert [head for head in heads if "." in head or head.endswith(("_seconds", "_ms", "_at"))] == []
+    page.keyboard.press("Escape")
+
+
+def test_the_latex_table_is_that_of_rhobench_export(page: Any, five: Store, tmp_path: Path) -> None:
+    with page.expect_download() as download:
+        page.click("[data-latex='gflops']")
+    download.value.save_as(tmp_path / "front.tex")
+    saved = (tmp_path / "front.tex").read_text(encoding="utf-8").splitlines()
+    expected = export_table(five.frame(), "latex", "gflops", "ap").splitlines()
+    assert sorted(saved) == sorted(expected), "in an order of their own where the cost is equal"
+    assert [line.split(" & ")[-3] for line in saved[5:-3]] == [line.split(" & ")[-3] for line in expected[5:-3]]
+
+
+def test_where_nothing_differs_there_is_no_front(
+    visit: Callable[..., Any], tmp_path: Path, simulation: ModuleType
+) -> None:
+    equal = write_simulated(tmp_path / "equal", simulation, {0.1: 1.0, 1.0: 1.0}, images=40, draw=2)
+    better = write_simulated(tmp_path / "better", simulation, {0.1: 0.5, 1.0: 2.5}, images=40)
+    for store, members, words in ((equal, 0, "none of the 2 configurations is shown to differ"), (better, 2, "2 of 2")):
+        page = visit(write_report(store, tmp_path / f"{store.name}.html"))
+        assert len(page.evaluate(FRONT, "#plot-gflops")) == members
+        assert words in page.locator("#summary-gflops").inner_text()
+        page.close()
 
 
 def test_it_is_used_with_the_keyboard(page: Any) -> None:

@@ -3,12 +3,15 @@ from __future__ import annotations
 import csv
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from simulated_stores import write_simulated
 
 from rhobench.dashboards.export import ExportError, export_figure, export_table, paper_ready, write_figure
 from rhobench.dashboards.store_tables import read_tables
-from rhobench.results import Store
+from rhobench.results import Store, by_configuration
+from rhobench.results.uncertainty import with_uncertainty
 
 
 def test_a_figure_for_a_paper_is_a_column_wide_in_8_pt_without_a_title(store: Store) -> None:
@@ -51,6 +54,24 @@ def test_tables_are_latex_markdown_and_the_frame_in_full_precision(store: Store)
     )
     with pytest.raises(ExportError, match="choose one of latex"):
         export_table(frame, "xlsx", "gflops", "ap")
+
+
+def test_a_front_is_exported_with_its_uncertainty(tmp_path: Path, simulation: ModuleType) -> None:
+    for folder, qualities, members in (
+        ("equal", {0.1: 1.0, 1.0: 1.0}, []),
+        ("better", {0.1: 0.5, 1.0: 2.5}, ["yes", "yes"]),
+    ):
+        store = write_simulated(tmp_path / folder, simulation, qualities, images=40, draw=2)
+        frame = store.frame()
+        rows = with_uncertainty(by_configuration(frame), frame, store=store)
+        figure = export_figure(read_tables(store, store.records()), "front", "gflops", "ap", rows=rows)
+        assert len([trace for trace in figure.data if trace.meta == "line"]) == bool(members)
+        assert ("no front: none of the 2 configurations" in figure.layout.title.subtitle.text) == (not members)
+        cells = [
+            line.split("|")[1].strip()
+            for line in export_table(frame, "markdown", "gflops", "ap", rows).splitlines()[4:]
+        ]
+        assert [cell for cell in cells if cell == "yes"] == members
 
 
 @pytest.mark.browser

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from simulated_stores import write_simulated
 
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
 from rhobench.config.paths import run_id, with_values
 from rhobench.dashboards.headline import headline
 from rhobench.results import Point, Record, Store, write_record
+from rhobench.results.comparison import describe_difference
+from rhobench.results.sides import compare_arguments
 
 
 def add(store: Store, rho: float | None, ap: float, gflops: float, seed: int = 0, **settings: Any) -> None:
@@ -45,6 +49,16 @@ def test_one_seed_is_named_as_one_seed(store: Store) -> None:
     (sentence,) = headline(store.frame())
     assert "keeps 80 % of the AP of ρ=1 (every token) at 50 % of its GFLOPs" in sentence
     assert "n = 1 seed, so the variation between seeds is unknown" in sentence
+
+
+def test_the_difference_is_told_with_its_paired_interval(tmp_path: Path, simulation: ModuleType) -> None:
+    for seeds, scope in (((0,), "over images, for these trained models"), ((0, 1, 2), "over images and seeds")):
+        store = write_simulated(tmp_path / scope, simulation, {0.1: 1.5, 1.0: 1.6}, images=60, seeds=seeds)
+        frame = store.frame()
+        (sentence,) = headline(frame, store)
+        ((one,), _) = compare_arguments("ρ 1", "ρ 0.1", "ap", str(store.path))
+        assert f"paired difference {describe_difference(one.difference, 'ap')} {scope})" in sentence
+        assert "paired" not in headline(frame)[0]
 
 
 def test_it_says_plainly_that_no_saving_is_shown(store: Store) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from rhobench.results import Store
@@ -18,8 +21,26 @@ pytest.importorskip("dash", reason="dash is not installed")
 from werkzeug.serving import make_server
 
 from rhobench.dashboards.live import create_app
+from rhobench.results.sweep_progress import NodeUse, RunProgress, SweepProgress, progress_path
 
-OUTPUTS = ("front", "other", "front-summary", "other-summary", "headline", "state", "running", "runs", "problem")
+OUTPUTS = ("front", "other", "front-summary", "other-summary", "headline", "state", "runs", "problem")
+
+TOKEN = "0123456789abcdef" * 2
+
+SWEEP = SweepProgress(
+    title="demo",
+    headline="training",
+    states={"completed": 3, "training": 1, "waiting": 2},
+    seconds_left=3900.0,
+    runs=[
+        RunProgress(
+            run_id="a-running-run", state="training", epoch=1.5, epochs=4, loss=3.21, ap=0.123, seconds_left=130.0
+        ),
+        RunProgress(run_id="a-waiting-run", state="waiting", note="for 2 CPUs; 1 CPU free"),
+        RunProgress(run_id="<b>another", state="waiting", note="</script>"),
+    ],
+    nodes=[NodeUse(node="0123456789abcdef", cpus=4.0, used_cpus=3.0)],
+)
 
 
 @pytest.fixture
@@ -37,11 +58,8 @@ def ask(client: Any, output: str, inputs: list[tuple[str, str, Any]], state: lis
     def values(items: list[tuple[str, str, Any]]) -> list[dict[str, Any]]:
         return [{"id": name, "property": field, "value": value} for name, field, value in items]
 
-    outputs: Any = {"id": "version", "property": "data"}
-    if output.startswith(".."):
-        outputs = [
-            dict(zip(("id", "property"), part.rsplit(".", 1), strict=True)) for part in output.strip(".").split("...")
-        ]
+    found = [dict(zip(("id", "property"), part.rsplit(".", 1), strict=True)) for part in output.strip(".").split("...")]
+    outputs: Any = found if output.startswith("..") else found[0]
     body = {
         "output": output,
         "outputs": outputs,
@@ -64,6 +82,13 @@ def drawn(
     return {name: next(iter(value.values())) for name, value in response.json["response"].items()}
 
 
+def running(client: Any) -> str:
+    """Text of the section on running sweeps, as JSON."""
+    response = ask(client, "running.children", [("clock", "n_intervals", 1)])
+    assert response.status_code == 200
+    return json.dumps(response.json["response"]["running"]["children"], ensure_ascii=False)
+
+
 def test_a_new_run_changes_the_version_and_appears(changing: Store) -> None:
     client = create_app(changing, None).server.test_client()
     tick = lambda shown: ask(client, "version.data", [("clock", "n_intervals", 1)], [("version", "data", shown)])  # noqa: E731
@@ -81,8 +106,37 @@ def test_a_new_run_changes_the_version_and_appears(changing: Store) -> None:
     after = drawn(client, version="2")
     assert after["state"] == "6 completed, 1 failed, 1 running or killed"
     assert "another-run" in json.dumps(after["runs"])
-    assert "a-running-run" in json.dumps(after["running"])
-    assert "0123456789ab" in json.dumps(after["running"])
+    assert "a-running-run" in running(client)
+    assert "0123456789ab" in running(client)
+
+
+def test_a_running_sweep_is_followed(changing: Store) -> None:
+    client = create_app(changing, None).server.test_client()
+    assert "Nothing is running." in running(client)
+    changing.files.write(progress_path(TOKEN), msgspec.json.encode(SWEEP))
+    shown = running(client)
+    for words in (
+        "demo: training",
+        "3 completed, 1 training, 2 waiting, about 1 h 05 min of training left",
+        "1.5 of 4",
+        "3.21",
+        "12.3",
+        "2 min",
+        "waiting: for 2 CPUs; 1 CPU free",
+        "3 of 4",
+    ):
+        assert f'"{words}"' in shown
+    assert "No sign of life" not in shown
+    old = time.time() - 600
+    os.utime(changing.path / progress_path(TOKEN), (old, old))
+    assert "No sign of life for 10 min" in running(client)
+
+
+@pytest.mark.parametrize("damage", ["", "[1]", "{", '{"title": 3}', '{"title":"a","headline":"b","runs":[{}]}'])
+def test_a_damaged_file_of_a_sweep_does_no_harm(changing: Store, damage: str) -> None:
+    changing.files.write(progress_path(TOKEN), damage.encode())
+    changing.files.write("progress/another-file.json", msgspec.json.encode(SWEEP))
+    assert "Nothing is running." in running(create_app(changing, None).server.test_client())
 
 
 def test_the_zoom_is_kept_as_long_as_the_axes_are_the_same(changing: Store) -> None:
@@ -105,7 +159,7 @@ def test_a_damaged_attempt_file_does_no_harm(changing: Store, damage: str) -> No
     started.parent.mkdir()
     started.write_text(damage)
     client = create_app(changing, None).server.test_client()
-    assert "<b>running" in json.dumps(drawn(client)["running"])
+    assert "<b>running" in running(client)
 
 
 def test_on_loopback_only_names_of_this_machine_are_answered(changing: Store) -> None:
@@ -149,9 +203,12 @@ def test_a_browser_shows_a_new_run_within_seconds_and_asks_no_other_host(changin
             assert page.locator(f"#{name} .main-svg").first.bounding_box()["height"] > 200
         record = next(record for record in changing.records() if record.status == "completed")
         changing.write(replace(record, run_id="another-run"))
-        page.get_by_text("6 completed, 1 failed").wait_for(timeout=15_000)
+        page.get_by_text("6 completed, 1 failed").wait_for(timeout=5_000)
         assert page.get_by_text("another-run").count() >= 1
         assert page.locator("[data-title*='Share'], [data-title*='cloud']").count() == 0
+        changing.files.write(progress_path(TOKEN), msgspec.json.encode(SWEEP))
+        page.get_by_text("waiting: for 2 CPUs; 1 CPU free").wait_for(timeout=5_000)
+        assert page.get_by_text("<b>another").count() == 1, "names are text"
         page.set_viewport_size({"width": 390, "height": 800})
         page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     finally:

@@ -228,11 +228,21 @@ def test_the_page_defines_its_numbers(report: Path) -> None:
         "One call, image decoding not included.",
         "torch 9.8.7",
         "GFLOPs saved within 1.0 AP of the best",
-        "ρ 0.25: 0.55 per image, AP",
+        "ρ 0.25: 0.55 GFLOPs, AP",
         "9 completed, 1 failed",
         "ρ=0.25 keeps 98 % of the AP of ρ=1 (every token) at 81 % of its GFLOPs and 70 % of its latency",
     ):
         assert fact in text
+
+
+def test_key_numbers_promise_no_saving_without_accuracy_or_with_invalid_times(store: Store, tmp_path: Path) -> None:
+    poor = Store(tmp_path / "store")
+    for record in store.records():
+        points = [replace(p, accuracy={"ap": 0.01 * p.accuracy["ap"]}, timing_status="invalid") for p in record.points]
+        poor.write(replace(record, points=points))
+    text = write_report(poor, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "No configuration has an AP of 1.0" in text
+    assert "Latency saved" not in text
 
 
 def test_the_page_has_every_row_with_all_settings(report: Path, store: Store) -> None:

@@ -16,7 +16,8 @@ def printed(store: Store, x: str) -> str:
 
 def test_front_is_marked_and_sorted_by_cost(store: Store) -> None:
     lines = [line.strip() for line in printed(store, "gflops").splitlines() if "resnet" in line]
-    assert [line.startswith("●") for line in lines] == [True, True, True, True, False]
+    assert [line[0] for line in lines if line[0] in "●○"] == ["●", "○", "○", "○"], "with two seeds each, most is noise"
+    assert lines[-1].startswith("dense")
     assert lines[0].split("   ")[-1].strip() == "2"
     for text, line in zip(("0.52", "0.55", "0.60", "0.68", "0.70"), lines, strict=True):
         assert text in line

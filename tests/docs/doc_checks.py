@@ -111,9 +111,11 @@ def _problems_of_setting(page: Page, path: str) -> Iterator[str]:
 
 
 def _words(command: str) -> list[str]:
-    """The words of a command: optional parts in square brackets are included, an ellipsis is dropped."""
+    """The words of a command: optional parts in square brackets are included; an ellipsis and what a shell does with
+    output and processes are dropped."""
     if command.startswith(("rhobench", "python", ".venv", "--")):
         command = re.sub(r"\[(-{0,2}\w[^\]]*)\]", r"\1", command).replace("...", "")
+    command = re.sub(r"(\s\d?>(&|\s?)\S+)|(\s&$)", "", command.partition(" | ")[0])
     try:
         return [SAMPLE_VALUES.get(word, word) for word in shlex.split(command)]
     except ValueError:

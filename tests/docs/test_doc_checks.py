@@ -101,6 +101,8 @@ def test_unknown_option_in_a_sentence_is_reported() -> None:
         "python -m rhobench.ops.bench [dense sparse10 decoder ...]",
         "python benchmarks/decode.py DIR",
         "pip install 'rhobench[cuda]'",
+        "rhobench run demo > demo.log 2>&1 &",
+        "rhobench runs STORE | grep completed",
     ],
 )
 def test_valid_command_is_accepted(command: str) -> None:

@@ -187,6 +187,15 @@ def test_fewer_classes_than_the_data_set_has_are_rejected(
         run(small(write_coco(), model={"num_classes": 1}))
 
 
+def test_classes_that_no_category_has_are_not_detected(
+    write_coco: Write, small: Small, run: Callable[..., TrainingResult]
+) -> None:
+    trained = run(small(write_coco(), model={"num_classes": 91}))
+    assert trained.model.num_classes == 91
+    assert {each["category_id"] for each in trained.detections} <= set(trained.val_images.categories.ids)
+    assert trained.accuracy.ap is not None
+
+
 def test_splits_with_different_categories_are_refused(
     write_coco: Write, small: Small, run: Callable[..., TrainingResult]
 ) -> None:

@@ -29,6 +29,9 @@ LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 36, 10, 16, 34
 ASPECT, FONT_PT = 0.68, 8
 """Height of a figure, without its legend, divided by its width, and size of its text in points."""
 
+MEMBERS = {"certain": "yes", "within noise": "within noise", "off": ""}
+"""Cells of the column "front"."""
+
 PX_PER_MM, PX_PER_PT = 96 / 25.4, 96 / 72
 
 
@@ -41,8 +44,18 @@ def figure_names() -> list[str]:
     return [FRONT, *(card.name for card in figure_cards())]
 
 
-def export_figure(tables: Tables, name: str, x: str, y: str, width_mm: float = 84) -> go.Figure:
+def export_figure(
+    tables: Tables, name: str, x: str, y: str, width_mm: float = 84, rows: pd.DataFrame | None = None
+) -> go.Figure:
     """The figure of this name; ``x`` and ``y`` are the metrics of "front", whose labels are placed for ``width_mm``.
+
+    Args:
+        tables: results of the store.
+        name: one of ``figure_names()``.
+        x: metric of cost of "front".
+        y: metric of accuracy of "front".
+        width_mm: width of the figure.
+        rows: ``with_uncertainty(by_configuration(frame, x, y), ...)`` of "front", see ``pareto``.
 
     Raises:
         ExportError: there is no such figure, or the store has no data for it.
@@ -50,7 +63,7 @@ def export_figure(tables: Tables, name: str, x: str, y: str, width_mm: float = 8
     if name == FRONT:
         width = width_mm * PX_PER_MM
         plot = (width - LEFT_PX - RIGHT_PX, ASPECT * width - TOP_PX - BOTTOM_PX)
-        figure = pareto(tables.frame, x, y, plot_px=plot, font_px=FONT_PT * PX_PER_PT)
+        figure = pareto(tables.frame, x, y, rows=rows, plot_px=plot, font_px=FONT_PT * PX_PER_PT)
     else:
         cards = {card.name: card for card in figure_cards()}
         if name not in cards:
@@ -131,23 +144,37 @@ def write_figure(figure: go.Figure, out: Path, width_mm: float) -> None:
         ) from error
 
 
-def front_grid(frame: pd.DataFrame, x: str, y: str) -> Grid:
-    """The configurations in order of increasing cost, those of the front marked, as a table for a paper."""
-    rows, cost, value = by_configuration(frame, x, y), metric(x), metric(y)
+def front_grid(rows: pd.DataFrame, x: str, y: str) -> Grid:
+    """The configurations in order of increasing cost, those of the front marked, as a table for a paper.
+
+    Args:
+        rows: ``by_configuration(frame, x, y)``, or the same ``with_uncertainty``, which marks members within noise.
+        x: name of the cost metric.
+        y: name of the accuracy metric.
+    """
+    cost, value = metric(x), metric(y)
     several = rows["series"].nunique() > 1
     cells = []
     for row in rows.to_dict("records"):
         spread = f" ± {value.format(row[f'{y}_sd'])}" if row["n"] > 1 else ""
         names = [row["label"], *[row["series"]] * several]
         numbers = [cost.format(row[x]), value.format(row[y]) + spread, str(row["n"])]
-        cells.append(("yes" if row["on_front"] else "", *map(str, names), *numbers))
+        member = MEMBERS[row["membership"]] if "membership" in row else "yes" if row["on_front"] else ""
+        cells.append((member, *map(str, names), *numbers))
     header = ("front", "configuration", *["model"] * several, cost.title, value.title, "seeds")
     title = f"{value.label} against {cost.noun}"
     return Grid(title, header, cells, texts=(0, 1, *([2] if several else [])))
 
 
-def export_table(frame: pd.DataFrame, form: str, x: str, y: str) -> str:
+def export_table(frame: pd.DataFrame, form: str, x: str, y: str, rows: pd.DataFrame | None = None) -> str:
     """The front as LaTeX or Markdown, or with "csv" every row of ``Store.frame()`` in full precision.
+
+    Args:
+        frame: rows of ``Store.frame()``.
+        form: one of ``TABLE_FORMATS``.
+        x: name of the cost metric.
+        y: name of the accuracy metric.
+        rows: those of ``front_grid``; None: ``by_configuration(frame, x, y)``.
 
     Raises:
         ExportError: there is no such format.
@@ -156,5 +183,5 @@ def export_table(frame: pd.DataFrame, form: str, x: str, y: str) -> str:
         return frame.to_csv(index=False)
     if form not in TABLE_FORMATS:
         raise ExportError(f"There is no format {form!r} of tables: choose one of {', '.join(TABLE_FORMATS)}.")
-    grid = front_grid(frame, x, y)
+    grid = front_grid(by_configuration(frame, x, y) if rows is None else rows, x, y)
     return latex(grid) if form == "latex" else markdown(grid)

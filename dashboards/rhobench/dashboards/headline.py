@@ -9,7 +9,9 @@ import pandas as pd
 from rhobench.config.metrics import METRICS
 from rhobench.dashboards.figures.comparable import RHO_FIELDS, scored, settings_besides
 from rhobench.dashboards.figures.style import seeds_text
-from rhobench.results import by_configuration, samples_rho
+from rhobench.results import Store, by_configuration, samples_rho
+from rhobench.results.comparison import describe_difference
+from rhobench.results.paired_tests import paired_difference
 
 KEPT = 0.97
 """Share of the AP of the dense encoder from which a saving is told; if no ρ keeps it, the best one is told."""
@@ -27,13 +29,14 @@ MAX_SENTENCES = 3
 """Number of sentences: those of the best models."""
 
 
-def headline(frame: pd.DataFrame) -> list[str]:
+def headline(frame: pd.DataFrame, store: Store | None = None) -> list[str]:
     """One sentence per group of runs that differ only in rho: what the cheapest good rho keeps and costs.
 
     The reference is the dense encoder, or else the largest rho. Seeds are averaged.
 
     Args:
         frame: rows of ``Store.frame()``.
+        store: of the frame, whose evaluations give the interval of the difference in AP; None: without it.
     """
     rows = scored(frame, "ap", "gflops")
     # A run that was measured at other ρ than its own is not a training of that ρ.
@@ -45,11 +48,11 @@ def headline(frame: pd.DataFrame) -> list[str]:
     rows = rows[rows["rho_infer"].fillna(_DENSE).groupby(keys).transform("nunique") > 1]
     group = rows.groupby([key.loc[rows.index] for key in keys]).ngroup()
     best = rows.groupby(group)["ap"].max().sort_values(ascending=False, kind="stable").index[:MAX_SENTENCES]
-    sentences = [sentence for number in best for sentence in _sentences(rows[group == number], frame)]
+    sentences = [sentence for number in best for sentence in _sentences(rows[group == number], frame, store)]
     return sentences or ["No saving is shown: no runs differ only in ρ."]
 
 
-def _sentences(rows: pd.DataFrame, frame: pd.DataFrame) -> Iterator[str]:
+def _sentences(rows: pd.DataFrame, frame: pd.DataFrame, store: Store | None) -> Iterator[str]:
     costs = [name for name in ("gflops", "latency_ms") if rows[name].notna().all()]
     table = by_configuration(rows, "gflops", "ap").drop_duplicates(["configuration", "rho_infer"])
     table = table[table["setting"] == table["setting"].iloc[0]]
@@ -81,7 +84,26 @@ def _sentences(rows: pd.DataFrame, frame: pd.DataFrame) -> Iterator[str]:
     text = f"ρ={chosen['rho_infer']:g} keeps {kept} of the AP of {name} at {' and '.join(spent)}{where}"
     values = f"AP {_ap(chosen)} against {_ap(reference)}"
     caution = "" if min(chosen["n"], reference["n"]) > 1 else ", so the variation between seeds is unknown"
-    yield f"{text} ({values}; {seeds}{caution})."
+    paired = _paired(rows, reference, chosen, store)
+    yield f"{text} ({values}; {seeds}{caution}{paired})."
+
+
+def _paired(rows: pd.DataFrame, reference: pd.Series, chosen: pd.Series, store: Store | None) -> str:
+    """The paired difference of the AP in words, if the store has the evaluations: "; difference -0.3 (95 % ...)"."""
+    if store is None:
+        return ""
+    rhos = rows["rho_infer"].fillna(_DENSE)
+    sides = []
+    for one in (reference, chosen):
+        same = rhos == (_DENSE if pd.isna(one["rho_infer"]) else one["rho_infer"])
+        sides.append(rows[same & rows["run_id"].isin(one["run_ids"])].drop_duplicates("run_id"))
+    measured = paired_difference(store, *sides)
+    if measured is None:
+        return ""
+    scope = (
+        "over images and seeds" if measured.covers == "seeds and images" else "over images, for these trained models"
+    )
+    return f"; paired difference {describe_difference(measured, 'ap')} {scope}"
 
 
 def _percent(share: float) -> str:

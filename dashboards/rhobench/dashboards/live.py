@@ -6,7 +6,6 @@ only requests with the token that it prints, because a store may hold more than 
 
 from __future__ import annotations
 
-import hmac
 import json
 import secrets
 from collections.abc import Callable
@@ -23,6 +22,8 @@ from rhobench.dashboards.figures.card import Tables
 from rhobench.dashboards.figures.pareto import pareto
 from rhobench.dashboards.figures.style import DARK, OPTIONS
 from rhobench.dashboards.headline import headline
+from rhobench.dashboards.live_access import LOOPBACK, guard
+from rhobench.dashboards.live_progress import running_section, table_of
 from rhobench.dashboards.page_data import LABELS
 from rhobench.dashboards.runs_list import select_rows, value_text
 from rhobench.dashboards.store_tables import read_tables
@@ -33,11 +34,6 @@ POLL_MS = 2000
 
 MAX_ROWS = 100
 """Number of points in the table: the best ones."""
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-"""Addresses that only this machine can reach."""
-
-COOKIE = "rhobench_token"
 
 
 class LiveError(ValueError):
@@ -106,35 +102,12 @@ def create_app(store: Store, token: str | None) -> Any:
         raise LiveError("The live view needs Dash: pip install 'rhobench[live]'.") from error
     results = Results(store)
     app = dash.Dash(__name__, include_assets_files=False, title=f"rhobench: {store.name}", update_title="")
-    _guard(app.server, token)
+    guard(app.server, token)
     css = (files("rhobench.dashboards") / "page" / "report.css").read_text(encoding="utf-8")
     app.index_string = _INDEX.replace("CSS", css)
     app.layout = _layout(store)
     _follow(app, results)
     return app
-
-
-def _guard(server: Any, token: str | None) -> None:
-    """Refuse requests without the token, or with a foreign host name: a web page could resolve it to this machine."""
-    from flask import abort, request
-
-    @server.before_request
-    def check() -> None:
-        if token is None:
-            if request.host.rsplit(":", 1)[0].strip("[]") not in LOOPBACK:
-                abort(403)
-            return
-        given = request.args.get("token") or request.cookies.get(COOKIE) or ""
-        if not hmac.compare_digest(given.encode(), token.encode()):
-            abort(403)
-
-    @server.after_request
-    def protect(response: Any) -> Any:
-        if token is not None and request.args.get("token") and response.status_code < 400:  # not to a wrong token
-            response.set_cookie(COOKIE, token, httponly=True, samesite="Strict")
-        response.headers["Referrer-Policy"] = "no-referrer"
-        response.headers["X-Frame-Options"] = "DENY"
-        return response
 
 
 def _layout(store: Store) -> Any:
@@ -160,6 +133,7 @@ def _layout(store: Store) -> Any:
             html.Main(
                 [
                     html.Section(id="headline", className="headline"),
+                    html.Section([html.H2("Running"), html.Div(id="running")], className="card"),
                     html.Section(
                         [html.Label(["Only runs with ", condition]), html.P(id="problem", className="failed")],
                         className="card",
@@ -183,7 +157,6 @@ def _layout(store: Store) -> Any:
                         ],
                         className="card",
                     ),
-                    html.Section([html.H2("Running"), html.Div(id="running", className="scroll")], className="card"),
                     html.Section([html.H2("Runs"), html.Div(id="runs", className="scroll")], className="card"),
                 ]
             ),
@@ -210,13 +183,17 @@ def _follow(app: Any, results: Results) -> None:
         version = results.version()
         return no_update if version == shown else version
 
+    @app.callback(Output("running", "children"), Input("clock", "n_intervals"))
+    def follow(_: int | None) -> Any:
+        return running_section(results.store)
+
     everything = [Input(name, "value") for name in ("x", "y", "chosen", "where")]
 
     @app.callback(
         *(Output(name, "figure") for name in ("front", "other")),
         *(
             Output(name, "children")
-            for name in ("front-summary", "other-summary", "headline", "state", "running", "runs", "problem")
+            for name in ("front-summary", "other-summary", "headline", "state", "runs", "problem")
         ),
         Input("version", "data"),
         Input("dark", "data"),
@@ -224,28 +201,41 @@ def _follow(app: Any, results: Results) -> None:
     )
     def draw(version: str | None, dark: bool | None, x: str, y: str, chosen: str, where: str | None) -> Any:
         if version is None:
-            return (no_update,) * 9
-        tables = results.tables()
-        frame, problem = tables.frame, ""
-        try:
-            frame = select_rows(frame, [part for part in (where or "").split(",") if part.strip()], None)
-        except ConfigError as error:
-            problem = str(error)
-        curves = tables.curves[tables.curves["run_id"].isin(frame["run_id"])]
-        shown = Tables(frame=frame, curves=curves, breakdown=tables.breakdown, calls=tables.calls)
-        front = pareto(frame, x, y)
-        other = next(card for card in figure_cards() if card.name == chosen).build(shown)
-        texts = [figure.layout.title.subtitle.text for figure in (front, other)]
-        return (
-            _displayed(front, f"{x} {y}", bool(dark)),
-            _displayed(other, chosen, bool(dark)),
-            *texts,
-            [_paragraph(sentence) for sentence in headline(frame)],
-            _state(results.store, tables.frame),
-            _running(results.store),
-            _runs(frame),
-            problem,
-        )
+            return (no_update,) * 8
+        return redraw(results, x, y, chosen, where or "", dark=bool(dark))
+
+
+def redraw(results: Results, x: str, y: str, chosen: str, where: str, *, dark: bool) -> tuple[Any, ...]:
+    """Everything on the page that depends on the store.
+
+    Args:
+        results: of the store.
+        x: metric of the horizontal axis of the front.
+        y: metric of its vertical axis.
+        chosen: name of the other figure.
+        where: conditions on the runs, separated by commas.
+        dark: whether the figures have the dark colours.
+    """
+    tables = results.tables()
+    frame, problem = tables.frame, ""
+    try:
+        frame = select_rows(frame, [part for part in where.split(",") if part.strip()], None)
+    except ConfigError as error:
+        problem = str(error)
+    curves = tables.curves[tables.curves["run_id"].isin(frame["run_id"])]
+    shown = Tables(frame=frame, curves=curves, breakdown=tables.breakdown, calls=tables.calls)
+    front = pareto(frame, x, y)
+    other = next(card for card in figure_cards() if card.name == chosen).build(shown)
+    texts = [figure.layout.title.subtitle.text for figure in (front, other)]
+    return (
+        _displayed(front, f"{x} {y}", dark),
+        _displayed(other, chosen, dark),
+        *texts,
+        [_paragraph(sentence) for sentence in headline(frame)],
+        _state(results.store, tables.frame),
+        _runs(frame),
+        problem,
+    )
 
 
 def _displayed(figure: go.Figure, revision: str, dark: bool) -> dict[str, Any]:
@@ -271,23 +261,6 @@ def _state(store: Store, frame: pd.DataFrame) -> str:
     return ", ".join(parts) or "No run is finished yet."
 
 
-def _running(store: Store) -> Any:
-    """Runs without a record, with the start and the node of their attempt."""
-    from dash import html
-
-    rows = [
-        [run_id, attempt.get("started_at") or "–", str(attempt.get("node") or "–")[:12], _count(attempt.get("past"))]
-        for run_id, attempt in sorted(store.active().items())
-    ]
-    if not rows:
-        return html.P("Nothing is running.", className="sub")
-    return _table(["Run", "Started (UTC)", "Node", "Failed attempts"], rows)
-
-
-def _count(items: Any) -> int:
-    return len(items) if isinstance(items, list) else 0
-
-
 def _runs(frame: pd.DataFrame) -> Any:
     from dash import html
 
@@ -301,14 +274,7 @@ def _runs(frame: pd.DataFrame) -> Any:
     ]
     heads = [LABELS.get(name, name.rpartition(".")[2]) for name in names]
     note = f"The best {MAX_ROWS} of {len(frame):,} points." if len(frame) > MAX_ROWS else ""
-    return html.Div([html.P(note, className="sub"), _table(heads, cells)])
-
-
-def _table(heads: list[str], rows: list[list[Any]]) -> Any:
-    from dash import html
-
-    head = html.Thead(html.Tr([html.Th(name, scope="col") for name in heads]))
-    return html.Table([head, html.Tbody([html.Tr([html.Td(str(cell)) for cell in row]) for row in rows])])
+    return html.Div([html.P(note, className="sub"), table_of(heads, cells)])
 
 
 _INDEX = """<!doctype html>

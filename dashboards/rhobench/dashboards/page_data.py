@@ -87,13 +87,13 @@ FILTERS = (
 """Columns that can be filtered by, in addition to the varied settings."""
 
 
-def page_data(tables: Tables, records: list[Record], *, verdicts_of_pairs: dict[str, str]) -> dict[str, Any]:
+def page_data(tables: Tables, records: list[Record], paired: dict[str, Any]) -> dict[str, Any]:
     """Everything that the script of the page shows, except the figures.
 
     Args:
         tables: results of the store.
         records: its records.
-        verdicts_of_pairs: sentence on the paired test of two runs, by "RUN_ID|RUN_ID".
+        paired: ``paired_tests`` of the store.
     """
     frame = tables.frame.assign(sampled=samples_rho(tables.frame))
     timed = frame["latency_ms"].notna()
@@ -124,7 +124,8 @@ def page_data(tables: Tables, records: list[Record], *, verdicts_of_pairs: dict[
         "environments": _environments(records),
         "classes": _by_point(tables.breakdown, "class"),
         "parts": _by_point(tables.breakdown, "part"),
-        "paired": verdicts_of_pairs,
+        "part_times": _by_point(tables.breakdown, "part_ms"),
+        "paired": paired,
     }
 
 

@@ -25,7 +25,7 @@ from rhobench.config.metrics import METRICS, metric
 from rhobench.dashboards.figures import figure_cards
 from rhobench.dashboards.figures.card import FigureCard, Tables
 from rhobench.dashboards.figures.style import DARK
-from rhobench.dashboards.headline import headline
+from rhobench.dashboards.headline import MIN_AP, headline
 from rhobench.dashboards.markup import escaped, list_card, run_link
 from rhobench.dashboards.page_data import distinct_environments, environment_lines, page_data
 from rhobench.dashboards.published import published_points
@@ -34,12 +34,16 @@ from rhobench.dashboards.store_tables import read_tables
 from rhobench.dashboards.token_gallery import token_gallery
 from rhobench.results import Record, Store, by_configuration, timing_statuses
 from rhobench.results.expectations import Verdict
+from rhobench.results.paired_tests import paired_tests
 
-SCRIPTS = ("dom", "data", "figures", "explorer", "cards", "table", "gallery", "main")
+SCRIPTS = ("dom", "data", "paired", "figures", "labels", "explorer", "downloads", "cards", "table", "gallery", "main")
 """Scripts of the page in ``page/``, in the order in which they run."""
 
 TOLERANCE = 0.01
 """Loss of AP that the savings among the key numbers may cost."""
+
+UNITS = {"gflops": "GFLOPs"}
+"""Units of costs in sentences, where that of the metric says what they are counted for ("per image")."""
 
 TITLE_PX = 62
 """Height of title and subtitle in the top margin of a figure; on the page they are text."""
@@ -61,7 +65,7 @@ def write_report(store: Store, out: Path) -> Path:
     heads = "".join(_figure_card(card, figures[card.name], wide=card.name in wide) for card in shown)
     data = {
         "figures": {name: json.loads(figure.to_json()) for name, figure in figures.items()},
-        "data": page_data(tables, records, verdicts_of_pairs={}) | {"gallery": token_gallery(store, frame)},
+        "data": page_data(tables, records, paired_tests(store, frame)) | {"gallery": token_gallery(store, frame)},
         "explorers": {card.name: card.axes for card in shown if card.axes},
         "intervals": {name: m.interval_text for name, m in METRICS.items()},
         "published": published_points(frame),
@@ -71,7 +75,7 @@ def write_report(store: Store, out: Path) -> Path:
         title="Sparse DETR: accuracy against cost",
         subtitle=escaped(_subtitle(store, records)),
         css=_asset("report.css"),
-        headline="".join(f"<p>{escaped(sentence)}</p>" for sentence in headline(frame)),
+        headline="".join(f"<p>{escaped(sentence)}</p>" for sentence in headline(frame, store)),
         numbers="".join(_number_card(*number) for number in _key_numbers(frame)),
         problems=list_card("Files that could not be read", map(escaped, store.problems)),
         figures=heads,
@@ -159,6 +163,7 @@ def _key_numbers(frame: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
     )
     for x in ("gflops", "latency_ms"):
         rows = by_configuration(frame, x, "ap")
+        rows = rows[rows["timing_status"] == "ok"] if metric(x).timed else rows
         cost, ap = metric(x), metric("ap")
         if rows.empty:
             continue
@@ -168,6 +173,9 @@ def _key_numbers(frame: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
         title = f"{cost.label} saved within {ap.format(TOLERANCE)} AP of the best"
         if rows["setting"].nunique() > 1:
             yield title, "–", "Several settings that cannot be compared, see the figure"
+            continue
+        if best["ap"] < MIN_AP:
+            yield title, "none", f"No configuration has an AP of {ap.format(MIN_AP)}"
             continue
         enough = rows[rows["ap"] >= best["ap"] - TOLERANCE - 1e-9]  # rounding must not exclude a run at the limit
         least = enough.iloc[enough[x].argmin()]
@@ -180,7 +188,7 @@ def _key_numbers(frame: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
         yield (
             title,
             saved,
-            f"{least['label']}: {cost.format(least[x])} {cost.unit}, AP {ap.format(least['ap'])}; "
+            f"{least['label']}: {cost.format(least[x])} {UNITS.get(x, cost.unit)}, AP {ap.format(least['ap'])}; "
             f"{most['label']}: {cost.format(most[x])}, {ap.format(most['ap'])}",
         )
 
@@ -204,7 +212,10 @@ def _figure_card(card: FigureCard, figure: go.Figure, *, wide: bool) -> str:
         )
     words = escaped(title.text)
     figure.update_layout(title=None, margin_t=figure.layout.margin.t - TITLE_PX)
-    download = f"<button data-svg='{name}' class='quiet' aria-label='Download {words} as SVG'>SVG</button>"
+    table = f"<button data-latex='{name}' class='quiet' aria-label='Download {words} as a LaTeX table'>LaTeX</button>"
+    download = (
+        table if card.axes else ""
+    ) + f"<button data-svg='{name}' class='quiet' aria-label='Download {words} as SVG'>SVG</button>"
     return (
         f"<section class='card{' wide' if wide else ''}'>"
         f"<div class='bar'><h2 id='title-{name}'>{words}</h2>{download}</div>"

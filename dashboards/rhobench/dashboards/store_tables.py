@@ -27,12 +27,15 @@ def read_tables(store: Store, records: list[Record]) -> Tables:
 
 
 def _breakdown(records: list[Record]) -> pd.DataFrame:
-    return pd.DataFrame(list(_breakdown_rows(records)), columns=_NO_BREAKDOWN)
+    rows = pd.DataFrame(list(_breakdown_rows(records)), columns=_NO_BREAKDOWN)
+    # A run that was measured at several batch sizes or precisions has several points of one rho: the first counts.
+    return rows.drop_duplicates(["run_id", "rho_infer", "kind", "name"], ignore_index=True)
 
 
 def _breakdown_rows(records: list[Record]) -> Iterator[tuple[Any, ...]]:
     for record in records:
         for point in record.points:
-            for kind, values in (("class", point.ap_by_class), ("part", point.gflops_by_part)):
+            kinds = {"class": point.ap_by_class, "part": point.gflops_by_part, "part_ms": point.ms_by_part}
+            for kind, values in kinds.items():
                 for name, value in values.items():
                     yield record.run_id, point.rho, kind, name, value

@@ -1,4 +1,4 @@
-"""The Pareto front as a table for the terminal."""
+"""The Pareto front of a store with its uncertainty, as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -9,26 +9,33 @@ from rich.table import Table
 
 from rhobench.config.metrics import Metric, metric
 from rhobench.results import ENDED_EARLY, by_configuration, describe_left_out, printable
+from rhobench.results.uncertainty import with_uncertainty
+
+MARKS = {"certain": "●", "within noise": "○"}
+"""Marks of configurations on the front."""
 
 
-def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
-    """Table of all configurations in order of increasing cost, with those on the front marked by "●".
+def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", rows: pd.DataFrame | None = None) -> Table:
+    """Table of all configurations in order of increasing cost, with how certain the front is.
 
-    Each setting (device, protocol, dataset) has its own front; if there are several, the model column names the
-    setting. Times that may not enter the front are marked by "*" and their status.
+    "●": on the front for certain; "○": within noise. "~": not shown to differ from the best cheaper configuration. Each
+    setting (device, protocol, dataset) has its own front; if there are several, the model column names the setting.
+    Times that may not enter the front are marked by "*" and their status.
 
     Args:
         frame: rows of ``Store.frame()``.
         x: name of the cost metric.
         y: name of the accuracy metric.
+        rows: ``with_uncertainty(by_configuration(frame, x, y), ...)`` of a store; None: without its evaluations.
     """
-    rows = by_configuration(frame, x, y)
+    if rows is None:
+        rows = with_uncertainty(by_configuration(frame, x, y), frame, x, y)
     cost, value = metric(x), metric(y)
     several = rows["series"].nunique() > 1
     table = Table(
         title=f"{value.label} against {cost.noun}"
         + ("" if several or rows.empty else f" · {_shown(rows['series'][0])}"),
-        caption=_caption(frame, rows),
+        caption=_caption(frame, rows, value),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
@@ -37,15 +44,23 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> Table:
     table.add_column("configuration", overflow="fold")
     if several:
         table.add_column("model", overflow="fold")
-    for m in (cost, value):
-        table.add_column(f"{m.title} {'↓' if m.better == 'lower' else '↑'}", justify="right")
+    table.add_column(f"{cost.title} {'↓' if cost.better == 'lower' else '↑'}", justify="right")
+    table.add_column("")
+    table.add_column(f"{value.title} {'↓' if value.better == 'lower' else '↑'}", justify="right")
+    ends = list(value.interval or ())
+    intervals = bool(ends) and bool(rows[ends].notna().all(axis=1).any())
+    if intervals:
+        table.add_column("interval", justify="right")
     table.add_column("seeds", justify="right")
     for row in rows.to_dict("records"):
         marks = [time_mark(m, row["timing_status"]) for m in (cost, value)]
         spread = f" ± {value.format(row[f'{y}_sd'])}" if row["n"] > 1 else ""
-        cells = ["●" if row["on_front"] else " ", row["label"], *[row["series"]] * several]
-        cells += [cost.format(row[x]) + marks[0], value.format(row[y]) + spread + marks[1], str(row["n"])]
-        table.add_row(*map(_shown, cells), style="bold" if row["on_front"] else "dim")
+        on_front = MARKS.get(row["membership"], " ")
+        cells = [on_front, row["label"], *[row["series"]] * several, cost.format(row[x]) + marks[0]]
+        cells += ["~" if row["not_different"] else " ", value.format(row[y]) + spread + marks[1]]
+        if intervals:
+            cells.append(" to ".join(value.format(row[column]) for column in ends))
+        table.add_row(*map(_shown, (*cells, str(row["n"]))), style="bold" if row["membership"] == "certain" else "dim")
     return table
 
 
@@ -59,10 +74,10 @@ def _shown(text: object) -> str:
     return escape(printable(text))
 
 
-def _caption(frame: pd.DataFrame, rows: pd.DataFrame) -> str:
+def _caption(frame: pd.DataFrame, rows: pd.DataFrame, value: Metric) -> str:
     status = frame.drop_duplicates("run_id")["status"]
     unmeasured = len(status) - len({run for runs in rows["run_ids"] for run in runs})
-    parts = [f"● {int(rows['on_front'].sum())} of {len(rows)} configurations on the front"]
+    parts = [_front_sentence(rows, value)]
     for ended in ENDED_EARLY:
         if count := int((status == ended).sum()):
             parts.append(f"{count} {ended}")
@@ -71,4 +86,23 @@ def _caption(frame: pd.DataFrame, rows: pd.DataFrame) -> str:
         parts.append(f"{unmeasured} not measured")
     if left_out := describe_left_out(rows):
         parts.append(f"* {left_out}")
-    return ", ".join(parts) + "."
+    sentences = [", ".join(parts) + "."]
+    if rows["not_different"].any():
+        sentences.append("~ not shown to differ from the best cheaper configuration.")
+    covers = set(rows["interval_covers"].dropna())
+    if covers == {"images"}:
+        sentences.append("Intervals: 95 % over images, for these trained models and not for other seeds.")
+    elif covers:
+        sentences.append(f"Intervals: 95 % over {' or, for one seed, over '.join(sorted(covers, reverse=True))}.")
+    elif value.coco and len(rows):
+        sentences.append("No intervals: these runs were evaluated by a version that did not store matches.")
+    return " ".join(sentences)
+
+
+def _front_sentence(rows: pd.DataFrame, value: Metric) -> str:
+    count = f"{len(rows)} configurations"
+    if (rows["timing_status"] == "ok").sum() > 1 and not rows["on_front"].any():
+        return f"No front: none of the {count} is shown to differ from another in {value.label}"
+    kinds = rows["membership"].value_counts()
+    noise = f", {MARKS['within noise']} {kinds['within noise']} within noise" if "within noise" in kinds else ""
+    return f"{MARKS['certain']} {kinds.get('certain', 0)} of {count} on the front{noise}"

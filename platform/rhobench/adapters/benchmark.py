@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,6 +32,7 @@ from rhobench.measure.flops import count_call
 from rhobench.measure.process import configure_process
 from rhobench.results import ForeignModel, Point, Record, Store, write_record
 from rhobench.results.environment import describe_environment, usable_cores, utc_now
+from rhobench.results.evaluations import write_evaluation
 from rhobench.results.mirror import mirrored
 from rhobench.results.table import dataset_name
 from rhobench.results.text import is_file_name
@@ -104,12 +106,17 @@ def benchmark(request: BenchmarkRequest, notify: Notify) -> Record:
         ignored_classes=labels.ignored,
     )
     started = utc_now()
-    points = [_point(detector, labels, images, rho, notify) for rho in rhos]
-    notes = export_notes(detector.reference, dataset_name(data), {p.rho: p.accuracy["ap"] for p in points})
+    accuracies, points = {}, []
+    for rho in rhos:
+        detector.rho = rho
+        _, accuracies[rho] = evaluate(detector, labels, images, notify)
+        points.append(_counted_point(detector, images, notify))
+    notes = export_notes(detector.reference, dataset_name(data), {rho: each.ap for rho, each in accuracies.items()})
     identity = {"data": to_dict(data), "sha256": foreign.sha256, "engine": foreign.engine, "rhos": list(rhos)}
     run_id = f"{EXPERIMENT}-{name}-{_hash(identity)}"
     with mirrored(store, run_id, cache_dir() / "benchmarks") as folder:
         folder.mkdir(parents=True, exist_ok=True)
+        points = [replace(point, **_scores(folder, point.rho, accuracies[point.rho])) for point in points]
         if not notes:
             notify("timing")
             prepared = [detector.prepare(images.read_image(i)) for i in range(min(TIMED_IMAGES, len(images)))]
@@ -210,19 +217,20 @@ def digest_of(path: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _point(
-    detector: ForeignDetector, labels: LabelMap, images: CocoDetection, rho: float | None, notify: Notify
-) -> Point:
-    detector.rho = rho
-    _, accuracy = evaluate(detector, labels, images, notify)
+def _scores(folder: Path, rho: float | None, accuracy: Accuracy) -> dict[str, Any]:
+    name = "dense" if rho is None else f"rho{rho:g}"
+    return write_evaluation(folder, name, accuracy.metrics, accuracy.matches) | {"ap_by_class": accuracy.per_class}
+
+
+def _counted_point(detector: ForeignDetector, images: CocoDetection, notify: Notify) -> Point:
+    """Point of a detector at its rho, without accuracy and time."""
     gflops = _mean_gflops(detector, images, notify)
     height, width = detector.input_size or (None, None)
     return Point(
-        rho=rho,
+        rho=detector.rho,
         precision=detector.precision,
         height=height,
         width=width,
-        accuracy=accuracy.metrics,
         gflops=gflops,
         flops_count=None if gflops is None else "standard",
         params_m=detector.params_m,

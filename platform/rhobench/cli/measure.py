@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from rhobench.cli.options import FAILED, AsJson
+from rhobench.cli.run_options import WithoutTokenOption
 
 POINTS, MACHINE = "Points (each may be repeated)", "Machine"
 
@@ -19,7 +20,8 @@ def measure(
         str, typer.Argument(metavar="ARTIFACT|STORE", help="model.safetensors, the folder of a run, or a store.")
     ],
     protocol: Annotated[
-        str, typer.Option(metavar="NAME", help="latency, throughput, deploy or paper; docs/measurement.md has them.")
+        str,
+        typer.Option(metavar="NAME", help="latency, throughput, deploy or paper; see docs/explanation/measurement.md."),
     ] = "latency",
     scope: Annotated[
         str | None, typer.Option(help="model, detector or end_to_end. Default: that of the protocol.")
@@ -51,6 +53,18 @@ def measure(
     threads: Annotated[
         int | None, typer.Option(help="CPU threads. Default: one per core.", rich_help_panel=MACHINE)
     ] = None,
+    each_device: Annotated[
+        bool,
+        typer.Option(
+            "--each-device",
+            help="Measure on one node of each kind of GPU and CPU of a Ray cluster, exclusively; for a store or a run.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = False,
+    address: Annotated[
+        str, typer.Option(help="Cluster of --each-device: local, auto or HOST:PORT.", rich_help_panel=MACHINE)
+    ] = "local",
+    without_token: WithoutTokenOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure AP and latency of trained models again, or at further points.
@@ -62,6 +76,7 @@ def measure(
       rhobench measure rhobench-store/demo --rho 0.1 --rho 1 --precision fp32 --precision bf16
       rhobench measure rhobench-store/demo --protocol throughput --batch 1 --batch 8
       rhobench measure model.safetensors --protocol paper --data COCO
+      rhobench measure s3://bucket/demo --each-device --address auto
     """
     from rich.console import Console
 
@@ -78,6 +93,9 @@ def measure(
         device=device,
         threads=threads,
         data=data,
+        each_device=each_device,
+        address=address,
+        without_token=without_token,
     )
     with Console(stderr=True).status("reading") as status:
         outcome = measure_target(target, options, status.update)
@@ -87,7 +105,7 @@ def measure(
     console.print(outcome.card(), soft_wrap=False)
     if as_json:
         print(json.dumps(outcome.as_dict()))
-    if not any(outcome.points.values()):
+    if outcome.problems or not any(outcome.points.values()):
         raise typer.Exit(FAILED)
 
 

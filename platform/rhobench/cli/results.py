@@ -20,7 +20,7 @@ def pareto(
     """Print the Pareto front of a store: accuracy against cost, and how certain it is."""
     from rich.console import Console
 
-    from rhobench.cli.front_table import uncertain_front
+    from rhobench.dashboards import front_table
     from rhobench.results import Store, by_configuration
     from rhobench.results.uncertainty import with_uncertainty
 
@@ -28,7 +28,7 @@ def pareto(
     frame = opened.frame()
     rows = with_uncertainty(by_configuration(frame, x, y), frame, x, y, opened)
     report_problems(opened.problems)
-    Console().print(uncertain_front(frame, rows, x, y))
+    Console().print(front_table(frame, x, y, rows))
     if as_json:
         # Through the JSON of pandas, which writes NaN as null; json.dumps would write NaN, which is not JSON.
         print(json.dumps({"front": json.loads(rows.to_json(orient="records"))}))

@@ -90,15 +90,19 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a figure or a table of a store in the form that papers need."""
-    from rhobench.dashboards.export import ExportError, export_figure, export_table, figure_names, write_figure
+    from rhobench.dashboards.export import FRONT, ExportError, export_figure, export_table, figure_names, write_figure
     from rhobench.dashboards.store_tables import read_tables
-    from rhobench.results import Store
+    from rhobench.results import Store, by_configuration
+    from rhobench.results.uncertainty import with_uncertainty
 
     if (figure is None) == (table is None):
         raise ExportError(f"Give either --figure ({', '.join(figure_names())}) or --table latex, markdown or csv.")
     opened = Store(store)
+    frame, rows = opened.frame(), None
+    if figure == FRONT or table in ("latex", "markdown"):
+        rows = with_uncertainty(by_configuration(frame, x, y), frame, x, y, opened)
     if table is not None:
-        text = export_table(opened.frame(), table, x, y)
+        text = export_table(frame, table, x, y, rows)
         report_problems(opened.problems)
         if out is None:
             print(text)
@@ -110,7 +114,7 @@ def export(
         tables = read_tables(opened, opened.records())
         report_problems(opened.problems)
         out = out or Path(f"{figure}.{form}")
-        write_figure(export_figure(tables, figure, x, y, width_mm), out, width_mm)
+        write_figure(export_figure(tables, figure, x, y, width_mm, rows), out, width_mm)
         print(out)
     if as_json:
         print(json.dumps({"written": None if out is None else str(out)}))

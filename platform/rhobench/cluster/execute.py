@@ -22,11 +22,10 @@ from rhobench.measure.artifact import save_artifact
 from rhobench.measure.flops import count_flops
 from rhobench.measure.process import configure_process
 from rhobench.ops import resolve_backend
-from rhobench.results.atomic_write import write_atomically
 from rhobench.results.environment import describe_environment, utc_now
+from rhobench.results.evaluations import write_evaluation
 from rhobench.results.record import Point, Record, write_record
 from rhobench.results.record import Status as RunStatus
-from rhobench.statistics.evaluation import Evaluation
 from rhobench.training.checkpoint import remove_checkpoints
 from rhobench.training.device import training_device
 from rhobench.training.evaluation import evaluate
@@ -160,9 +159,7 @@ def _write_detections(folder: Path, by_rho: Mapping[float | None, list[Detection
 
 def _point(folder: Path, trained: TrainingResult, rho: float | None, accuracy: Accuracy) -> Point:
     """Point of one rho; writes its matches into the folder of the run."""
-    evaluation = Evaluation.of(accuracy.matches)
-    file = "matches-dense.npz" if rho is None else f"matches-rho{rho:g}.npz"
-    write_atomically(folder / file, evaluation.to_bytes())
+    name = "dense" if rho is None else f"rho{rho:g}"
     height, width = trained.val_images[0, Flip.NONE].image.shape[1:]
     cost = count_flops(trained.model, height, width, rho=rho)
     return Point(
@@ -170,11 +167,9 @@ def _point(folder: Path, trained: TrainingResult, rho: float | None, accuracy: A
         precision="fp32",
         height=height,
         width=width,
-        accuracy=accuracy.metrics,
+        **write_evaluation(folder, name, accuracy.metrics, accuracy.matches),
         ap_by_class=accuracy.per_class,
         accuracy_batch_size=EVAL_BATCH,
-        accuracy_bounds=evaluation.bounds(accuracy.metrics),
-        matches_file=file,
         gflops=cost.gflops,
         flops_count=cost.count,
         gflops_by_part=dict(cost.parts),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,7 @@ def _measure_group(group: Sequence[Run], gpu: bool, protocol: Protocol, store: S
         task = ray.remote(**node.task_options(1 if gpu else 0))(measure_runs)
         reference = task.remote(store.place, requests, protocol, int(node.resources.cpus))
         try:
-            _wait_for(reference, node, progress)
+            wait_for_measurement(reference, node, progress.warn)
         except RayError as error:  # the node may have died, so another one is tried
             problem = last_line(error)
             progress.warn(f"the measurement failed on node {node.node_id[:12]}: {problem}")
@@ -86,13 +86,13 @@ def _eligible_nodes(gpu: bool) -> list[MeasurementNode]:
     return sorted(eligible, key=lambda n: (n.resources.gpus > 0 and not gpu, -n.resources.cpus, n.node_id))
 
 
-def _wait_for(reference: ray.ObjectRef, node: MeasurementNode, progress: ProgressTable) -> None:
-    """Wait for a measurement, with a warning while other tasks occupy its node."""
+def wait_for_measurement(reference: ray.ObjectRef, node: MeasurementNode, warn: Callable[[str], None]) -> Any:
+    """Wait for a measurement and return its result; ``warn`` says while other tasks occupy its node."""
     while not ray.wait([reference], timeout=WAIT_NOTICE_SECONDS)[0]:
         free = available_resources_per_node().get(node.node_id, {}).get("CPU", 0)
         if free > 0:  # the measurement has not started, since it would reserve all of them
-            progress.warn(
+            warn(
                 f"the measurement waits for all {node.resources.cpus:g} CPUs of node {node.node_id[:12]}; "
                 f"{free:g} are free"
             )
-    ray.get(reference)
+    return ray.get(reference)

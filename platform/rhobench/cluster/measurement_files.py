@@ -24,20 +24,31 @@ from rhobench.results.environment import describe_environment
 
 @dataclass(frozen=True, kw_only=True)
 class MeasurementFiles:
-    """Names of the two files, in the folder of the model."""
+    """Names of the files, in the folder of the model."""
 
-    samples: str
-    """Parquet file with one row per call."""
-    manifest: str
-    """JSON file with everything else."""
+    stamp: str
+    """What distinguishes them from those of other measurements."""
+
+    @property
+    def samples(self) -> str:
+        """Parquet file with one row per call."""
+        return f"samples-{self.stamp}.parquet"
+
+    @property
+    def manifest(self) -> str:
+        """JSON file with everything else."""
+        return f"measurement-{self.stamp}.json"
+
+    def evaluation(self, number: int) -> str:
+        """What distinguishes the file of an evaluation that the measurement has made."""
+        return f"{self.stamp}-{number}"
 
 
 def new_files(folder: Path, started_at: str) -> MeasurementFiles:
     """Choose names that no earlier measurement has: files of measurements are never overwritten."""
     stamp = "".join(c for c in started_at[:19] if c.isalnum())
     for number in range(1, 1000):
-        name = stamp if number == 1 else f"{stamp}-{number}"
-        files = MeasurementFiles(samples=f"samples-{name}.parquet", manifest=f"measurement-{name}.json")
+        files = MeasurementFiles(stamp=stamp if number == 1 else f"{stamp}-{number}")
         if not (folder / files.samples).exists() and not (folder / files.manifest).exists():
             return files
     raise AssertionError("a thousand measurements within a second")

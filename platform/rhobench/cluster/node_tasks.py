@@ -12,6 +12,7 @@ from typing import Any
 from rhobench.cluster.run_task import RunTask
 from rhobench.config.points import MeasureRequest
 from rhobench.config.protocols import Protocol
+from rhobench.results import Point
 from rhobench.training.status import Report
 
 
@@ -30,8 +31,23 @@ def execute(task: RunTask, report: Report) -> None:
     implementation.execute(task, report, time.perf_counter() - started)
 
 
-def measure_runs(place: str, requests: dict[str, MeasureRequest], protocol: Protocol, threads: int) -> None:
+def measure_runs(
+    place: str,
+    requests: dict[str, MeasureRequest],
+    protocol: Protocol,
+    threads: int,
+    *,
+    device: str | None = None,
+    data: str | None = None,
+) -> dict[str, list[Point]]:
     """Call ``rhobench.cluster.measure_runs.measure_runs``."""
     from rhobench.cluster import measure_runs as implementation
 
-    implementation.measure_runs(place, requests, protocol, threads)
+    return implementation.measure_runs(place, requests, protocol, threads, device=device, data=data)
+
+
+def describe_cpu() -> str:
+    """Name of the processor of this node with the number of its cores, as records contain it."""
+    from rhobench.results.environment import cpu_device
+
+    return cpu_device()

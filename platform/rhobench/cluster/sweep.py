@@ -20,6 +20,7 @@ from rhobench.cluster.interruption import forget_interruption, interrupt_trainin
 from rhobench.cluster.measurement import measure_trained
 from rhobench.cluster.node_tasks import execute, prepare
 from rhobench.cluster.placement import Resources
+from rhobench.cluster.progress_file import ProgressFile
 from rhobench.cluster.progress_table import ProgressTable
 from rhobench.cluster.ray_folder import ray_folder
 from rhobench.cluster.run_queue import Run, RunQueue, RunSearcher, resources_needed
@@ -86,10 +87,11 @@ def run_sweep(
             progress.set_state(run.run_id, known[run.run_id], "found in the store")
     waiting = [run for run in runs if known.get(run.run_id) not in done]
     _require_capacity(waiting, cluster)
-    with DriverLease(store) as lease:
+    with DriverLease(store) as lease, ProgressFile(lease, progress) as file:
         if waiting or searcher:
             _prepare(waiting, store, cluster, progress)
             queue = RunQueue(waiting, base, store, progress, options.retries, searcher, lease)
+            file.queue = queue
             stop.raise_if_received()
             _train(queue, early_stopping, options, stop, execute)
             stop.raise_if_received()

@@ -120,7 +120,8 @@ def _encoded(values: Tensor) -> str:
 
 
 def _objects(output: DetectorOutput, categories: Categories) -> list[PictureObject]:
-    found = detections(output.prediction, torch.tensor([[1, 1]], device=output.memory.device))
+    sizes = torch.tensor([[1, 1]], device=output.memory.device)
+    found = detections(output.prediction, sizes, len(categories))
     rows = zip(found.scores[0].tolist(), found.labels[0].tolist(), found.boxes[0].tolist(), strict=True)
     return [
         PictureObject(name=categories.names[label], score=round(score, 3), box=tuple(round(side, 4) for side in box))

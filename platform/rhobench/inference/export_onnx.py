@@ -151,7 +151,7 @@ class ArtifactDetector(ForeignDetector):
         """Run the model and its post-processing."""
         images, sizes = prepared
         self.model.rho = self.rho
-        found = detections(self.model(images).prediction, sizes)
+        found = detections(self.model(images).prediction, sizes, len(self.classes))
         return FoundObjects(found.boxes[0], found.scores[0], found.labels[0])
 
     @property
@@ -172,13 +172,13 @@ class ArtifactDetector(ForeignDetector):
 class _Graph(nn.Module):
     """What is exported: from images, original sizes and rho to scores, labels and boxes."""
 
-    def __init__(self, model: Detector) -> None:
+    def __init__(self, model: Detector, num_categories: int) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.num_categories = model, num_categories
 
     def forward(self, images: Tensor, sizes: Tensor, rho: Any = None) -> tuple[Tensor, Tensor, Tensor]:
         trained, self.model.rho = self.model.rho, rho
-        found = detections(self.model(images, with_aux=False).prediction, sizes)
+        found = detections(self.model(images, with_aux=False).prediction, sizes, self.num_categories)
         self.model.rho = trained
         return found.scores, found.labels, found.boxes
 
@@ -188,7 +188,7 @@ def _write_graph(detector: ArtifactDetector, file: Path) -> None:
     inputs: dict[str, Any] = {"images": torch.zeros(1, 3, height, width), "sizes": torch.tensor([[height, width]])}
     if detector.takes_rho:
         inputs["rho"] = torch.tensor(detector.rho)
-    graph = _Graph(detector.model).eval().requires_grad_(False)
+    graph = _Graph(detector.model, len(detector.classes)).eval().requires_grad_(False)
     try:
         with _quiet():
             traced = torch.export.export(graph, tuple(inputs.values()), strict=False)

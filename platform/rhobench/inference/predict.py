@@ -190,7 +190,7 @@ def _objects(
 ) -> list[DetectedObject]:
     """Detections of at least ``threshold`` in an image of ``size`` (width, height) in pixels."""
     width, height = size
-    detected = detections(output.prediction, torch.tensor([[height, width]]))
+    detected = detections(output.prediction, torch.tensor([[height, width]]), len(artifact.categories))
     kept = detected.scores[0] >= threshold
     scores, labels, boxes, queries = (values[0, kept] for values in detected)
     masks = _masks(output, queries, (height, width))

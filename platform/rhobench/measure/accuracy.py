@@ -85,7 +85,7 @@ def batch_detections(
     """
     sizes = torch.tensor([t.original_size for t in targets])
     on_host = prediction._replace(logits=prediction.logits.cpu(), boxes=prediction.boxes.cpu())
-    best = detections(on_host, sizes)
+    best = detections(on_host, sizes, len(categories))
     boxes = best.boxes.clone()
     boxes[..., 2:] -= boxes[..., :2]  # x, y, w, h
     found = [

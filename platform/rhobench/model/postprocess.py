@@ -37,7 +37,7 @@ class Detections(NamedTuple):
     """(B, n) index of the query of each detection."""
 
 
-def detections(prediction: Prediction, sizes: Tensor) -> Detections:
+def detections(prediction: Prediction, sizes: Tensor, num_categories: int | None = None) -> Detections:
     """Select the highest-scoring (query, class) pairs of each image.
 
     With a softmax, whose classes are mutually exclusive, every query has only its best class.
@@ -45,10 +45,12 @@ def detections(prediction: Prediction, sizes: Tensor) -> Detections:
     Args:
         prediction: predictions of the last decoder layer.
         sizes: (B, 2) height and width of the original images in pixels.
+        num_categories: number of categories of the data set; a head with more classes does not detect the others.
+            None: as many as the head has.
     """
     # In fp32 also after autocast: bf16 has too few digits for pixels, and makes ties of different scores.
     prediction = prediction._replace(logits=prediction.logits.float(), boxes=prediction.boxes.float())
-    probabilities = prediction.probabilities  # (B, n, classes)
+    probabilities = prediction.probabilities[..., :num_categories]  # (B, n, classes)
     classes = probabilities.shape[-1]
     if prediction.softmax:
         scores, labels = probabilities.max(-1)  # (B, n)

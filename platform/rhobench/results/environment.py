@@ -79,6 +79,11 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def cpu_device() -> str:
+    """Name of this processor with the number of cores that this process may use, as points contain it."""
+    return f"{cpu_model()}, {usable_cores()} cores"
+
+
 def _ram_gib() -> float | None:
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):  # Windows
         return None

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from rhobench.config.metrics import IouType
+from rhobench.results.atomic_write import write_atomically
 from rhobench.results.files import StoreAccessError
 from rhobench.results.store import Store
 from rhobench.results.text import is_file_name, printable
 from rhobench.statistics.evaluation import Evaluation
-from rhobench.statistics.matches import MatchesError
+from rhobench.statistics.matches import Matches, MatchesError
+
+
+def write_evaluation(
+    folder: Path, name: str, accuracy: Mapping[str, float | None], matches: Mapping[IouType, Matches]
+) -> dict[str, Any]:
+    """Write the matches of an evaluation into the folder of its run; return the fields of its point.
+
+    Args:
+        folder: folder of the run.
+        name: what distinguishes the file from the other evaluations in the folder.
+        accuracy: value of each metric on all images.
+        matches: matches by kind of evaluation.
+    """
+    evaluation, file = Evaluation.of(matches), f"matches-{name}.npz"
+    write_atomically(folder / file, evaluation.to_bytes())
+    return {"accuracy": dict(accuracy), "accuracy_bounds": evaluation.bounds(accuracy), "matches_file": file}
 
 
 class Evaluations:

@@ -65,7 +65,7 @@ class RecordError(ValueError):
     """A file that is not a record, or not one that this version can read."""
 
 
-BREAKDOWNS = ("ap_by_class", "gflops_by_part")
+BREAKDOWNS = ("ap_by_class", "gflops_by_part", "ms_by_part")
 """Fields of a point with one value per class or part; they are no columns of ``Store.frame()``."""
 
 
@@ -144,6 +144,8 @@ class Point:
     """90th percentile of the timed calls in milliseconds; None with fewer than 100 calls."""
     latency_p99_ms: Number | None = None
     """99th percentile of the timed calls in milliseconds; None with fewer than 1,000 calls."""
+    ms_by_part: dict[str, Number | None] = field(default_factory=dict)
+    """Milliseconds of a call by part of the model, as in ``gflops_by_part``; measured apart from ``latency_ms``."""
     latency_samples: Count | None = None
     """Number of timed calls."""
     latency_rounds: Count | None = None

@@ -73,7 +73,7 @@ def _sides(argument: str, store: str | None, problems: list[str]) -> dict[tuple[
                 f"{opened.name} has no evaluated run, configuration or label {wanted!r}. "
                 "`rhobench pareto` lists the labels."
             )
-        evaluated = frame["matches_file"].notna()  # points in another precision or size have no stored evaluation
+        evaluated = frame["matches_file"].notna()
         frame = _at_one_rho(frame[evaluated] if evaluated.any() else frame, rho, argument)
     evaluations = Evaluations(opened, with_matches=True)
     sides = {}

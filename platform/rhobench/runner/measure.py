@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from rhobench.cluster.session import ray_session
 from rhobench.config import ConfigError, RunConfig
 from rhobench.config.conversion import from_dict
 from rhobench.config.metrics import METRICS
@@ -20,6 +22,7 @@ from rhobench.config.points import MeasureRequest, product_of_points
 from rhobench.config.protocols import Protocol
 from rhobench.measure.process import configure_process
 from rhobench.results import Point, Record, Store, printable, rho_label
+from rhobench.results.environment import usable_cores
 
 GROUP_SIZE = 8
 """Number of models that are held in memory at once and measured in turns."""
@@ -53,8 +56,18 @@ class MeasureOptions:
     """Threads of PyTorch; None: one per usable core."""
     data: Path | None = None
     """Folder of the data set, if it is not where it was in the training."""
+    each_device: bool = False
+    """Whether runs are measured on one node of each kind of GPU and CPU of a Ray cluster."""
+    address: str = "local"
+    """That cluster: "local", "auto" or HOST:PORT."""
+    without_token: bool = False
+    """Whether Ray is used without token authentication."""
 
     def __post_init__(self) -> None:
+        if self.each_device and (self.device or self.threads):
+            raise ConfigError("--each-device uses every device with all its cores: omit --device and --threads.")
+        if self.address != "local" and not self.each_device:
+            raise ConfigError("--address is the cluster of --each-device: give both, or neither to measure here.")
         for rho in self.rhos:
             if not 0 < rho <= 1:
                 raise ConfigError(f"--rho {rho:g} is not allowed: it must be greater than 0 and at most 1.")
@@ -91,11 +104,13 @@ class MeasureOutcome:
     """Measured points by the name of the run or the model."""
     folders: dict[str, str] = field(default_factory=dict)
     """Where the record or the files of each are."""
+    problems: list[str] = field(default_factory=list)
+    """Devices that could not measure, with the reason."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome as ``--json`` prints it."""
         rows = [{"model": name} | point.flat() for name, points in self.points.items() for point in points]
-        return {"protocol": self.protocol.id, "points": rows, "folders": self.folders}
+        return {"protocol": self.protocol.id, "points": rows, "folders": self.folders, "problems": self.problems}
 
     def card(self) -> Group:
         """Return the table of the points for the terminal, with the protocol that every number belongs to."""
@@ -104,6 +119,8 @@ class MeasureOutcome:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         if len(self.points) > 1:
             table.add_column("run", overflow="fold")
+        if self._several_devices:
+            table.add_column("device", overflow="fold")
         for name in ("ρ", "dtype", "batch", "input"):
             table.add_column(name, no_wrap=True)
         # The loss of accuracy comes first: a faster number that is not as accurate is another number.
@@ -114,9 +131,15 @@ class MeasureOutcome:
                 table.add_row(*map(escape, self._row(name, point, reduced)))
         return Group(table, *self._sentences(flat))
 
+    @property
+    def _several_devices(self) -> bool:
+        return len({point.device for points in self.points.values() for point in points}) > 1
+
     def _row(self, name: str, point: Point, reduced: bool) -> Iterator[str]:
         if len(self.points) > 1:
             yield printable(name)
+        if self._several_devices:
+            yield printable(point.device or "")
         yield rho_label(point.rho, point.rho)
         yield (point.precision or "") + (" compiled" if point.compiled else "")
         yield str(point.batch_size)
@@ -132,9 +155,11 @@ class MeasureOutcome:
 
     def _sentences(self, points: Sequence[Point]) -> Iterator[str]:
         yield f"Protocol {self.protocol.id}: {self.protocol.describe()}"
-        for point in points[:1]:
+        for device, point in {point.device: point for point in points}.items():
             threads = f", {point.threads} threads" if point.threads else ""
-            yield f"Device: {point.device}{threads}, attention backend {point.backend}."
+            yield f"Device: {device}{threads}, attention backend {point.backend}."
+        for problem in self.problems:
+            yield f"Not measured on {printable(problem)}"
         reasons: dict[str, None] = dict.fromkeys(p.timing_reason for p in points if p.timing_reason)
         for reason in reasons:
             yield f"Not eligible for a front: {reason}."
@@ -158,42 +183,64 @@ def measure_target(target: str, options: MeasureOptions, say: Callable[[str], No
         MeasureTargetError: the target is none of these.
         ValueError: a point does not apply to a model, or its data cannot be read.
     """
-    from rhobench.results.environment import usable_cores
-
-    threads = options.threads or usable_cores() or os.cpu_count() or 1
     path = Path(target)
     if "://" not in target and path.is_file():
         # A model beside its record is that of a run, whose record gets the points.
         if not (path.parent / RECORD_FILE).is_file() or path.name != MODEL_FILE:
-            return _measure_file(path, options, threads, say)
+            return _measure_file(path, options, say)
         path = path.parent
     if "://" not in target and (path / RECORD_FILE).is_file():
-        return _measure_runs(Store(path.parent.parent), [path.name], options, threads, say)
-    return _measure_runs(Store(target), None, options, threads, say)
+        return _measure_runs(Store(path.parent.parent), [path.name], options, say)
+    return _measure_runs(Store(target), None, options, say)
 
 
 def _measure_runs(
-    store: Store, run_ids: Sequence[str] | None, options: MeasureOptions, threads: int, say: Callable[[str], None]
+    store: Store, run_ids: Sequence[str] | None, options: MeasureOptions, say: Callable[[str], None]
 ) -> MeasureOutcome:
-    from rhobench.cluster.measure_runs import measure_runs
-
     records = [r for r in store.records() if (r.run_id in run_ids if run_ids else r.status in ("trained", "completed"))]
     if not records:
         raise MeasureTargetError(f"{store.place} has no trained run to measure.")
+    measure_group = _measure_on_each_device if options.each_device else _measure_here
     found: dict[str, list[Point]] = {}
-    for start in range(0, len(records), GROUP_SIZE):
-        requests = {r.run_id: options.request(_rhos_of(r)) for r in records[start : start + GROUP_SIZE]}
-        found |= measure_runs(
-            store.place,
-            requests,
-            options.protocol,
-            threads,
-            device=options.device,
-            data=None if options.data is None else str(options.data.absolute()),
-            say=say,
-        )
+    problems: list[str] = []
+    with ray_session(options.address, without_token=options.without_token) if options.each_device else nullcontext():
+        for start in range(0, len(records), GROUP_SIZE):
+            requests = {r.run_id: options.request(_rhos_of(r)) for r in records[start : start + GROUP_SIZE]}
+            points, unmeasured = measure_group(store.place, requests, options, say)
+            found |= points
+            problems += (problem for problem in unmeasured if problem not in problems)
     folders = {name: f"{store.place}/runs/{name}" for name in found}
-    return MeasureOutcome(protocol=options.protocol, points=found, folders=folders)
+    return MeasureOutcome(protocol=options.protocol, points=found, folders=folders, problems=problems)
+
+
+Measured = tuple[dict[str, list[Point]], list[str]]
+"""Points by run id, and the devices that could not measure, with the reason."""
+
+
+def _measure_here(
+    place: str, requests: dict[str, MeasureRequest], options: MeasureOptions, say: Callable[[str], None]
+) -> Measured:
+    from rhobench.cluster.measure_runs import measure_runs
+
+    threads, data = _threads(options), _data_folder(options)
+    points = measure_runs(place, requests, options.protocol, threads, device=options.device, data=data, say=say)
+    return points, []
+
+
+def _measure_on_each_device(
+    place: str, requests: dict[str, MeasureRequest], options: MeasureOptions, say: Callable[[str], None]
+) -> Measured:
+    from rhobench.cluster.each_device import measure_on_each_device
+
+    return measure_on_each_device(requests, place, options.protocol, data=_data_folder(options), say=say)
+
+
+def _threads(options: MeasureOptions) -> int:
+    return options.threads or usable_cores() or os.cpu_count() or 1
+
+
+def _data_folder(options: MeasureOptions) -> str | None:
+    return None if options.data is None else str(options.data.absolute())
 
 
 def _rhos_of(record: Record) -> list[float | None]:
@@ -202,15 +249,16 @@ def _rhos_of(record: Record) -> list[float | None]:
     return list(dict.fromkeys([config.model.rho, *(point.rho for point in record.points)]))
 
 
-def _measure_file(file: Path, options: MeasureOptions, threads: int, say: Callable[[str], None]) -> MeasureOutcome:
-
+def _measure_file(file: Path, options: MeasureOptions, say: Callable[[str], None]) -> MeasureOutcome:
     from rhobench.cluster.measure_artifacts import Subject, choose_device, measure_artifacts
     from rhobench.measure.artifact import load_artifact
 
+    if options.each_device:
+        raise MeasureTargetError(f"--each-device measures the runs of a store, but {file} belongs to no run.")
     config = load_artifact(file).config
-    configure_process(threads)
+    configure_process(_threads(options))
     device = choose_device(options.device, trained_on_gpu=config.train.gpus_per_worker > 0)
     subject = Subject(file=file, points=options.request([config.model.rho]).points, target=str(file))
-    data = None if options.data is None else str(options.data.absolute())
+    data = _data_folder(options)
     found = measure_artifacts({file.name: subject}, options.protocol, device=device, data=data, say=say)
     return MeasureOutcome(protocol=options.protocol, points=found, folders={file.name: str(file.parent)})

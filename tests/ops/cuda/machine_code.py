@@ -1,6 +1,6 @@
 """Registers, spills and instructions of compiled kernels, from NVRTC's log and the disassembly.
 
-``python tests/ops/cuda/machine_code.py`` prints the table of `docs/cuda-kernels.md`.
+``python tests/ops/cuda/machine_code.py`` prints the table of `docs/explanation/cuda-kernels.md`.
 """
 
 from __future__ import annotations

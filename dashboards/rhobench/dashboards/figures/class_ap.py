@@ -17,6 +17,9 @@ DENSE = -1.0
 MAX_COLUMNS = 10
 """Number of configurations that have a column."""
 
+SMALL_AP = 10
+"""Largest AP below which cells have a decimal."""
+
 ROW_PX = 18
 """Height of a row in pixels."""
 
@@ -47,6 +50,7 @@ def class_ap(frame: pd.DataFrame, breakdown: pd.DataFrame) -> go.Figure:
     labels = best["label"].map(lambda text: html.escape(text if len(text) <= 24 else f"{text[:21]}..."))
     again = labels.groupby(labels).cumcount()
     names = [label if k == 0 else f"{label} ({k + 1})" for label, k in zip(labels, again, strict=True)]
+    texts = "%{z:.0f}" if float(table.max().max()) >= SMALL_AP else "%{z:.1f}"
     figure.add_trace(
         go.Heatmap(
             z=[[None if pd.isna(cell) else cell for cell in row] for row in table.to_numpy()],
@@ -55,7 +59,7 @@ def class_ap(frame: pd.DataFrame, breakdown: pd.DataFrame) -> go.Figure:
             colorscale=HEAT,
             xgap=1,
             ygap=1,
-            texttemplate="%{z:.0f}" if len(table) <= 30 else None,
+            texttemplate=texts if len(table) <= 30 else None,
             colorbar={"title": {"text": "AP"}, "thickness": 12, "outlinewidth": 0},
             hovertemplate="%{y}, %{x}: AP <b>%{z:.1f}</b><extra></extra>",
             hoverongaps=False,

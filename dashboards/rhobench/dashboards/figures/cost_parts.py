@@ -1,4 +1,4 @@
-"""The figure of cost by part: which part of the model the operations are spent in."""
+"""The figures of cost by part: which part of the model the operations and the milliseconds are spent in."""
 
 from __future__ import annotations
 
@@ -18,19 +18,32 @@ ORDER = ("backbone", "projections", "scorer", "encoder", "query selection", "dec
 """Order of the parts in a bar: that of the forward pass."""
 
 
-def cost_parts(frame: pd.DataFrame, breakdown: pd.DataFrame) -> go.Figure:
-    """Draw the GFLOPs of each configuration as a bar that is divided into the parts of the model.
+UNITS = {
+    "part": ("gflops", "GFLOPs", "GFLOPs per image; one bar per configuration, cheapest first"),
+    "part_ms": (
+        "latency_ms",
+        "ms",
+        "Milliseconds of a call, timed part by part; one bar per configuration, fastest first",
+    ),
+}
+"""Column of the whole cost, unit and subtitle of each kind of breakdown."""
+
+
+def cost_parts(frame: pd.DataFrame, breakdown: pd.DataFrame, kind: str = "part") -> go.Figure:
+    """Draw the cost of each configuration as a bar that is divided into the parts of the model.
 
     Args:
         frame: rows of ``Store.frame()``.
         breakdown: rows of ``Tables.breakdown``.
+        kind: "part" for GFLOPs, "part_ms" for milliseconds.
     """
-    figure = canvas("Cost by part", "GFLOPs per image; one bar per configuration, cheapest first")
-    parts = breakdown[breakdown["kind"] == "part"]
+    whole, unit, subtitle = UNITS[kind]
+    figure = canvas(f"{'Operations' if kind == 'part' else 'Time'} by part", subtitle)
+    parts = breakdown[breakdown["kind"] == kind]
     rows = frame.assign(label=configuration_labels(frame)).drop_duplicates(["configuration", "rho_infer"])
-    rows = rows[rows["run_id"].isin(parts["run_id"])].sort_values("gflops", kind="stable")
+    rows = rows[rows["run_id"].isin(parts["run_id"])].sort_values(whole, kind="stable")
     if rows.empty:
-        show_empty(figure, "No run has GFLOPs by part yet.")
+        show_empty(figure, f"No run has {unit} by part yet.")
         return figure
     if len(rows) > MAX_BARS:
         rows = rows.iloc[[round(i * (len(rows) - 1) / (MAX_BARS - 1)) for i in range(MAX_BARS)]]
@@ -50,11 +63,11 @@ def cost_parts(frame: pd.DataFrame, breakdown: pd.DataFrame) -> go.Figure:
                     name=html.escape(part),
                     marker={"color": PARTS[i % len(PARTS)], "line": {"width": 1, "color": SURFACE}},
                     customdata=[[run] for run in rows["run_id"]],
-                    hovertemplate=f"<b>%{{y}}</b><br>{html.escape(part)} %{{x:.3g}} GFLOPs<extra></extra>",
+                    hovertemplate=f"<b>%{{y}}</b><br>{html.escape(part)} %{{x:.3g}} {unit}<extra></extra>",
                 )
             )
     figure.update_layout(barmode="stack", bargap=0.35, legend_traceorder="normal")
-    figure.update_xaxes(title_text="GFLOPs (per image)")
+    figure.update_xaxes(title_text="GFLOPs (per image)" if kind == "part" else "Milliseconds (per call)")
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure
 
@@ -70,5 +83,11 @@ def _bar_names(rows: pd.DataFrame) -> list[str]:
 CARDS = (
     FigureCard(
         name="parts", place=25, build=lambda tables: cost_parts(tables.frame, tables.breakdown), hide_if_empty=True
+    ),
+    FigureCard(
+        name="part_times",
+        place=26,
+        build=lambda tables: cost_parts(tables.frame, tables.breakdown, "part_ms"),
+        hide_if_empty=True,
     ),
 )

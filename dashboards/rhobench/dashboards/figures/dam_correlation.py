@@ -53,7 +53,8 @@ def dam_correlation(frame: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
     points = known.merge(runs[["run_id", "configuration", "seed"]], on="run_id").sort_values(["epoch", "seed"])
     for row in shown.sort_values(["rho", "label"]).itertuples():
         own = points[points["configuration"] == row.configuration]
-        figure.add_traces(seed_line(own, "epoch", SHARE, row.label, row.color, row.symbol, row.dash))
+        look = map(str, (row.label, row.color, row.symbol, row.dash))
+        figure.add_traces(seed_line(own, "epoch", SHARE, *look))
     figure.update_xaxes(title_text="Epoch")
     figure.update_yaxes(title_text=SHARE.title)
     return figure

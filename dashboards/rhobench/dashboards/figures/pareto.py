@@ -37,6 +37,7 @@ def pareto(
     x: str = "gflops",
     y: str = "ap",
     *,
+    rows: pd.DataFrame | None = None,
     plot_px: tuple[float, float] = (900, 320),
     font_px: float = 12,
 ) -> go.Figure:
@@ -50,11 +51,14 @@ def pareto(
         frame: rows of ``Store.frame()``.
         x: name of the cost metric.
         y: name of the accuracy metric.
+        rows: ``with_uncertainty(by_configuration(frame, x, y), ...)``, which has no front where nothing differs;
+            None: the front of the values as they are.
         plot_px: width and height between the axes in pixels, for which labels are placed without overlaps.
         font_px: size of the labels in pixels.
     """
     cost, value = metric(x), metric(y)
-    rows = _with_labels(by_configuration(frame, x, y), cost, value, plot_px, font_px)
+    table = by_configuration(frame, x, y) if rows is None else rows
+    rows = _with_labels(table, cost, value, plot_px, font_px)
     figure = canvas(f"{value.label} against {cost.noun}", _pareto_subtitle(frame, rows, cost, value))
     figure.add_traces(published_layer(frame, cost, value))
     # Indices into the whole frame, so that a model looks the same in every figure, whatever was measured.
@@ -187,6 +191,8 @@ def _hover(row: dict[Hashable, Any], cost: Metric, value: Metric) -> str:
 
 def _pareto_subtitle(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, value: Metric) -> str:
     parts = [f"{int(rows['on_front'].sum())} of {len(rows)} configurations on the front"]
+    if not rows["on_front"].any() and (rows["timing_status"] == "ok").sum() > 1:
+        parts = [f"no front: none of the {len(rows)} configurations is shown to differ from another in {value.label}"]
     if len(rows):
         parts.append(seeds_text(rows["n"].min(), rows["n"].max()))
     bars = [f"{m.noun} 95 % interval of the measurement" for m in (cost, value) if m.interval]

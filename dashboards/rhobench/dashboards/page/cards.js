@@ -49,7 +49,7 @@ function openRun(run) {
   const section = (title, items) => { if (items.length) card.append(element('h3', title), definitions(items)); };
   if (details.warnings) section('Warnings of the training', details.warnings.map((words, i) => [String(i + 1), words]));
   if (details.attempts) section(`${details.attempts.length} attempt${details.attempts.length > 1 ? 's' : ''} failed before`, details.attempts);
-  section('What varies between runs', DATA.varied.map((name) => [name, format(name, value(name, first), first)]));
+  section('What varies between runs', DATA.varied.map((name) => [label(name), format(name, value(name, first), first)]));
   const configuration = value('configuration', first);
   const others = [...new Set(allRows.filter((row) => value('configuration', row) === configuration).map((row) => value('run_id', row)))].filter((other) => other !== run);
   if (others.length) card.append(element('h3', 'Other seeds'), ...others.slice(0, 20).map((other) => element('div', '', [runLink(other)])));
@@ -124,12 +124,6 @@ function breakdownRows(table, rows, scale, digits, better) {
   });
 }
 
-function pairedVerdicts(rows) {
-  const runs = rows.map((row) => value('run_id', row));
-  const found = runs.slice(1).flatMap((run) => DATA.paired[`${runs[0]}|${run}`] ?? []);
-  return found.length ? found.join(' ') : 'Differences are against the first column. No paired test of these runs is in the store, so they may be noise.';
-}
-
 function drawComparison() {
   const section = $('#compare');
   const rows = chosen.map(rowOf).filter((row) => row !== undefined);
@@ -154,13 +148,14 @@ function drawComparison() {
   const cost = ['train_seconds', 'gpu_seconds'].map((name) =>
     name in DATA.columns ? numberRow(DATA.labels[name], rows.map((row) => value(name, row) || null), (number) => number.toFixed(0), 'lower') : null);
   const body = element('tbody', '', [
-    ...group('What differs', differing.map((name) => comparedRow(DATA.labels[name] ?? name, rows.map((row) => format(name, value(name, row), row)), -1))),
+    ...group('What differs', differing.map((name) => comparedRow(label(name), rows.map((row) => format(name, value(name, row), row)), -1))),
     ...group('What it does', [...metrics, ...cost]),
     ...group('AP by class', breakdownRows(DATA.classes, rows, 100, 1, 'higher')),
     ...group('GFLOPs by part', breakdownRows(DATA.parts, rows, 1, 3, 'lower')),
+    ...group('Milliseconds by part', breakdownRows(DATA.part_times, rows, 1, 2, 'lower')),
   ]);
   const table = element('table', '', [element('thead', '', [element('tr', '', [element('td', ''), ...heads])]), body]);
-  section.replaceChildren(bar, element('p', pairedVerdicts(rows), [], { class: 'sub verdict' }), element('div', '', [table], { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Comparison' }));
+  section.replaceChildren(bar, element('div', '', pairedVerdicts(rows).map((words) => element('p', words)), { class: 'sub verdict' }), element('div', '', [table], { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Comparison' }));
 }
 
 function restoreComparison() {

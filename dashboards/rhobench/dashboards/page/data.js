@@ -23,11 +23,9 @@ for (const row of allRows) {
   else rowsOfRun.set(run, [row]);
 }
 
-// One point of one run, in the address and in the tables of classes and parts
-const pointKey = (row) => {
-  const rho = value('rho_infer', row);
-  return `${value('run_id', row)}@${rho === null ? 'dense' : +rho.toPrecision(6)}`;
-};
+// One point of one run, in the address and in the tables of classes, parts and tests
+const keyOf = (run, rho) => `${run}@${rho === null ? 'dense' : +rho.toPrecision(6)}`;
+const pointKey = (row) => keyOf(value('run_id', row), value('rho_infer', row));
 
 function formatNumber(number, digits) {
   return number.toFixed(Math.abs(number) >= 100 ? Math.min(digits, 1) : digits);

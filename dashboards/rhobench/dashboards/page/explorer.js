@@ -70,7 +70,20 @@ function interval(group, name) {
   return sd !== null && sd > 1e-6 * Math.abs(group[name]) ? [group[name] - sd, group[name] + sd] : null;
 }
 
-// Marks the members of the front, and those whose interval of y reaches it. Equal values of y have no front.
+// Whether no two configurations are shown to differ in y: all intervals overlap, and no paired test says otherwise.
+function nothingDiffers(groups, y) {
+  if (groups.length < 2) return false;
+  const ends = groups.map((group) => interval(group, y) ?? [group[y], group[y]]);
+  const highestLow = ends.reduce((most, [low]) => Math.max(most, low), -Infinity);
+  const lowestHigh = ends.reduce((least, [, high]) => Math.min(least, high), Infinity);
+  if (highestLow > lowestHigh) return false;
+  if (y !== DATA.paired.metric || groups.length > DATA.paired.points.length) return true;
+  const rows = groups.map((group) => group.rows.find((row) => tested.has(pointKey(row)))).filter((row) => row !== undefined);
+  const found = rows.flatMap((row, i) => rows.slice(i + 1).map((other) => pairedTest(row, other))).filter(Boolean);
+  return !found.some(({ p }) => p * found.length < 0.05);
+}
+
+// Marks the members of the front, and those whose interval of y reaches it. Where nothing differs, there is no front.
 function markFront(groups, x, y) {
   const [sx, sy] = [x, y].map((name) => (DATA.metrics[name].better === 'lower' ? 1 : -1));
   const cost = (group) => sx * group[x];
@@ -90,7 +103,7 @@ function markFront(groups, x, y) {
     }
     best = Math.max(best, top);
   }
-  const flat = valid.length > 1 && valid.every((group) => group[y] === valid[0][y]);
+  const flat = nothingDiffers(valid, y);
   if (flat) for (const group of valid) group.front = group.near = false;
   return flat;
 }
@@ -124,6 +137,7 @@ function markers(groups, x, y, kind, total) {
   const look = DATA.looks[groups[0].look];
   const color = themed(look.color);
   const onFront = kind === 'front';
+  const withBars = onFront || total <= 30; // those of few configurations show how far they overlap
   const [sx, sy] = [DATA.metrics[x].scale, DATA.metrics[y].scale];
   const settings = [...new Set(groups.map((group) => group.setting))];
   return {
@@ -143,7 +157,7 @@ function markers(groups, x, y, kind, total) {
       line: { width: onFront ? 1.5 : groups.map((group) => (group.near || group.invalid ? 1.5 : 0)), color: onFront ? themed('#ffffff') : color },
     },
     error_x: onFront ? bars(groups, x, color) : undefined,
-    error_y: onFront ? bars(groups, y, color) : undefined,
+    error_y: withBars ? bars(groups, y, color) : undefined,
     customdata: groups.map((group) => [group.label, value('run_id', group.first)]),
     hovertext: groups.map((group) => hoverText(group, x, y)),
     hovertemplate: '%{hovertext}<extra></extra>',
@@ -195,7 +209,7 @@ function corner(x, y) {
 function summary(found, known, x, y, flat) {
   const count = (test) => found.filter(test).length;
   if (!found.length) return 'no run has both values';
-  const parts = [flat ? `no front: all have the same ${DATA.metrics[y].label}` : `${count((g) => g.front)} of ${found.length} configurations on the front`];
+  const parts = [flat ? `no front: none of the ${found.length} configurations is shown to differ from another in ${DATA.metrics[y].label}` : `${count((g) => g.front)} of ${found.length} configurations on the front`];
   if (count((g) => g.near)) parts.push(`${count((g) => g.near)} more (hollow) within its noise`);
   const seeds = found.map((group) => group.n).sort((a, b) => a - b);
   parts.push(seeds[0] === seeds.at(-1) ? `n = ${seeds[0]} seed${seeds[0] > 1 ? 's' : ''}` : `n = ${seeds[0]} to ${seeds.at(-1)} seeds`);
@@ -252,44 +266,6 @@ async function drawExplorer(name) {
     plot.on('plotly_click', ({ points }) => openRun(points[0].customdata?.at(-1)));
     plot.on('plotly_relayout', () => placeLabels(plot));
   }
-}
-
-// ---- labels: the front first; a label that no place can take without an overlap is left out
-
-const PLACES = [['bottom right', 1, 1], ['top left', -1, -1], ['top right', 1, -1], ['bottom left', -1, 1], ['middle right', 1, 0], ['middle left', -1, 0]];
-
-async function placeLabels(plot) {
-  const { xaxis, yaxis } = plot._fullLayout;
-  const taken = [];
-  const boxes = (point) => ({ left: point.px - 7, right: point.px + 7, top: point.py - 7, bottom: point.py + 7 });
-  const traces = plot.data.map((trace, index) => ({ trace, index })).filter(({ trace }) => trace.mode === 'markers+text');
-  const points = traces.flatMap(({ trace, index }) =>
-    trace.x.map((at, i) => ({ index, i, front: trace.meta === 'front', px: xaxis.d2p(at), py: yaxis.d2p(trace.y[i]), words: trace.customdata[i][0] })));
-  taken.push(...points.map(boxes));
-  const texts = new Map(traces.map(({ trace, index }) => [index, { text: trace.x.map(() => ''), textposition: trace.x.map(() => 'bottom right') }]));
-  const apart = (a, b) => a.right < b.left || b.right < a.left || a.bottom < b.top || b.bottom < a.top;
-  for (const point of [...points].sort((a, b) => b.front - a.front || a.px - b.px)) {
-    const parts = point.words.split(' · ');
-    const [longest, shortest] = [parts.slice(0, 2).join(' · '), parts[0]].map((words) => (words.length > 28 ? words.slice(0, 26) + '…' : words));
-    const tries = [...PLACES.map((place) => [longest, place]), ...PLACES.map((place) => [shortest, place])];
-    for (const [words, [place, dx, dy]] of tries) {
-      const width = words.length * 7 + 4;
-      const left = dx > 0 ? point.px + 6 : point.px - 6 - width;
-      const top = dy === 0 ? point.py - 9 : dy > 0 ? point.py + 3 : point.py - 21;
-      const box = { left, right: left + width, top, bottom: top + 18 };
-      const own = boxes(point);
-      const inside = box.left > -10 && box.right < xaxis._length + 12 && box.top > -10 && box.bottom < yaxis._length + 10;
-      if (inside && taken.every((other) => apart(box, other) || (other.left === own.left && other.top === own.top))) {
-        taken.push(box);
-        texts.get(point.index).text[point.i] = escaped(words);
-        texts.get(point.index).textposition[point.i] = place;
-        break;
-      }
-    }
-  }
-  const indices = [...texts.keys()];
-  if (!indices.length) return;
-  await Plotly.restyle(plot, { text: indices.map((i) => texts.get(i).text), textposition: indices.map((i) => texts.get(i).textposition) }, indices);
 }
 
 // ---- budget

@@ -63,7 +63,3 @@ async function drawFigure(name) {
   await Plotly.react(plot, data, layout, OPTIONS);
   if (first) plot.on('plotly_click', ({ points }) => openRun(runOfPoint(points[0].data, points[0].pointIndex)));
 }
-
-async function saveSvg(name) {
-  await Plotly.downloadImage($('#plot-' + name), { format: 'svg', filename: `rhobench-${name}`, width: 900, height: 560 });
-}

@@ -35,6 +35,8 @@ for (const name in view) {
   };
 }
 narrow.addEventListener('change', drawAll);
+document.querySelectorAll('[data-latex]').forEach((button) => { button.onclick = () => saveLatex(button.dataset.latex); });
+$('#print').onclick = () => print();
 document.querySelectorAll('[data-svg]').forEach((button) => { button.onclick = () => saveSvg(button.dataset.svg); });
 
 // A link on the page contains only the run, so the rest of the view is added to the address again.

@@ -1,0 +1,80 @@
+"""Paired tests between the trained models of a store, for a page that compares any two of them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rhobench.results.evaluations import Evaluations
+from rhobench.results.pareto import CONFIGURATION_COLUMNS, ENDED_EARLY
+from rhobench.results.store import Store
+from rhobench.statistics.difference import Difference, difference
+
+MAX_TESTED = 40
+"""Points that are tested against each other, 780 pairs; `rhobench compare` tests any others."""
+
+METRIC = "ap"
+"""Metric of the tests."""
+
+
+def paired_tests(store: Store, frame: pd.DataFrame) -> dict[str, Any]:
+    """Difference in AP of every two points on the same resamples of the validation images.
+
+    Each is a statement about two trained models and other images, not about other seeds. Of more than ``MAX_TESTED``
+    points that have a stored evaluation, those of different configurations and of high AP come first.
+
+    Args:
+        store: where the evaluations are read; a file of it that cannot be used is reported in its ``problems``.
+        frame: rows of ``Store.frame()``.
+
+    Returns:
+        ``metric``: name of the metric; ``points``: [run id, rho at inference or None] of each tested point; ``tests``:
+        [i, j, value, low, high, p] of each pair of them that was evaluated on equal data, the AP of j minus that of i
+        with its interval of 95 %; ``untested``: number of points that the limit leaves out.
+    """
+    evaluations = Evaluations(store)
+    rows = _first_of_each_configuration(frame)
+    tested = [(row, e) for row in rows[:MAX_TESTED] if (e := evaluations.of(row)) and METRIC in e.replicates]
+    tests = []
+    for (i, (row, one)), (j, (other, two)) in itertools.combinations(enumerate(tested), 2):
+        if one.dataset == two.dataset:
+            values = [np.array([r[METRIC]], float) for r in (row, other)]
+            d = difference(values, [e.replicates[METRIC][None] for e in (one, two)])
+            if np.isfinite([d.value, d.low, d.high, d.p]).all():
+                tests.append([i, j, d.value, d.low, d.high, d.p])
+    points = [[row["run_id"], None if pd.isna(row["rho_infer"]) else row["rho_infer"]] for row, _ in tested]
+    return {"metric": METRIC, "points": points, "tests": tests, "untested": max(len(rows) - MAX_TESTED, 0)}
+
+
+def paired_difference(store: Store, first: pd.DataFrame, second: pd.DataFrame) -> Difference | None:
+    """Difference in AP of two configurations over their seeds, on the same resamples of the validation images.
+
+    Args:
+        store: where the evaluations are read; a file of it that cannot be used is reported in its ``problems``.
+        first: rows of ``Store.frame()`` of the configuration that is compared with, one for each seed.
+        second: rows of the other one.
+
+    Returns:
+        The AP of the second minus that of the first; None: a row has no evaluation, or they are on different data.
+    """
+    evaluations = Evaluations(store)
+    sides = [[(row[METRIC], evaluations.of(row)) for row in rows.to_dict("records")] for rows in (first, second)]
+    known = [e for side in sides for _, e in side if e is not None and METRIC in e.replicates]
+    if len(known) < sum(map(len, sides)) or not all(sides) or len({e.dataset for e in known}) > 1:
+        return None
+    values = [np.array([value for value, _ in side], float) for side in sides]
+    replicates = [np.stack([e.replicates[METRIC] for _, e in side if e is not None]) for side in sides]
+    return difference(values, replicates)
+
+
+def _first_of_each_configuration(frame: pd.DataFrame) -> list[dict[Any, Any]]:
+    """Points with an evaluation, by AP: the best seed of every configuration, then the second best ones, and so on."""
+    if "matches_file" not in frame:
+        return []
+    known = frame[~frame["status"].isin(ENDED_EARLY) & frame[METRIC].notna() & frame["matches_file"].notna()]
+    known = known.drop_duplicates(["run_id", "rho_infer"]).sort_values(METRIC, ascending=False, kind="stable")
+    place = known.groupby(list(CONFIGURATION_COLUMNS), dropna=False).cumcount()
+    return known.assign(place=place).sort_values("place", kind="stable").to_dict("records")

@@ -1,0 +1,73 @@
+"""The verdict of the paired test in the comparison of the page is that of ``rhobench compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from report_page import embedded
+from simulated_stores import write_simulated
+
+from rhobench.dashboards import write_report
+from rhobench.results import Store, paired_tests
+from rhobench.results.comparison import describe_difference, describe_p
+from rhobench.results.sides import compare_arguments
+from rhobench.statistics.difference import holm
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory, simulation: ModuleType) -> Store:
+    """Three rho, of which the last two are equally good."""
+    folder = tmp_path_factory.mktemp("simulated")
+    return write_simulated(folder, simulation, {0.1: 0.5, 0.5: 2.5, 1.0: 2.5}, images=60)
+
+
+def test_only_the_best_points_are_tested_and_the_others_counted(
+    simulated: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = paired_tests.paired_tests(simulated, simulated.frame())
+    assert len(found["points"]) == len(found["tests"]) == 3
+    assert found["untested"] == 0
+    monkeypatch.setattr(paired_tests, "MAX_TESTED", 2)
+    found = paired_tests.paired_tests(simulated, simulated.frame())
+    assert {rho for _, rho in found["points"]} == {0.5, 1.0}
+    assert found["untested"] == 1
+
+
+def test_points_that_were_evaluated_on_other_images_are_not_tested(tmp_path: Path, simulation: ModuleType) -> None:
+    store = write_simulated(tmp_path, simulation, {0.1: 0.5}, images=40)
+    write_simulated(tmp_path, simulation, {0.5: 2.5}, images=40, draw=1)
+    assert len(store.frame()) == 2
+    assert paired_tests.paired_tests(store, store.frame())["tests"] == []
+
+
+def test_a_damaged_evaluation_is_reported_and_the_page_is_written(tmp_path: Path, simulation: ModuleType) -> None:
+    store = write_simulated(tmp_path / "store", simulation, {0.1: 0.5, 0.5: 2.5}, images=40)
+    (store.run_dir("run-rho0.1-seed0") / "matches.npz").write_bytes(b"damaged")
+    page = write_report(store, tmp_path / "report.html")
+    assert embedded(page)["data"]["paired"]["tests"] == []
+    assert "matches.npz cannot be used" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.browser
+def test_the_comparison_shows_the_verdict_of_rhobench_compare(
+    simulated: Store, visit: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = visit(
+        write_report(simulated, tmp_path / "report.html"),
+        "#compare=run-rho1-seed0@1,run-rho0.1-seed0@0.1,run-rho0.5-seed0@0.5",
+    )
+    *verdicts, scope = page.locator("#compare .verdict p").all_inner_texts()
+    place = str(simulated.path)
+    compared = [compare_arguments("run-rho1-seed0", f"run-rho{rho}-seed0", "ap", place)[0][0] for rho in (0.1, 0.5)]
+    assert [c.differs for c in compared] == [True, False]
+    for verdict, one, p in zip(verdicts, compared, holm([c.p for c in compared]), strict=True):
+        words = "is worse than" if p < 0.05 else "is not shown to differ from"
+        assert words in verdict
+        assert describe_difference(one.difference, "ap") in verdict.replace("−", "-")
+        assert verdict.endswith(f"{describe_p(p)}.")
+    assert "corrected for 2 comparisons" in scope
+    assert "not for other seeds" in scope
