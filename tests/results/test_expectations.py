@@ -76,6 +76,8 @@ def test_a_damaged_file_is_reported(tmp_path: Path, content: str) -> None:
     assert store.verdicts() == []
     (problem,) = store.problems
     assert "demo-expectations.json cannot be read" in problem
+    assert problem.endswith(".")
+    assert not problem.endswith("..")
 
 
 def _run_of(store: Store, scoring: str, seed: int, ap: float, *, rhos: tuple[float, ...] = (0.1,)) -> None:

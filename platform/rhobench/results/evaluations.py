@@ -12,7 +12,7 @@ from rhobench.config.metrics import IouType
 from rhobench.results.atomic_write import write_atomically
 from rhobench.results.files import StoreAccessError
 from rhobench.results.store import Store
-from rhobench.results.text import is_file_name, printable
+from rhobench.results.text import clause, is_file_name
 from rhobench.statistics.evaluation import Evaluation
 from rhobench.statistics.matches import Matches, MatchesError
 
@@ -60,8 +60,8 @@ class Evaluations:
         try:
             return Evaluation.from_bytes(self.store.files.read(path), with_matches=self.with_matches)
         except MatchesError as error:
-            self.store.problems.append(f"{source} cannot be used: {printable(error)}. Evaluate the run again.")
+            self.store.problems.append(f"{source} cannot be used: {clause(error)}. Evaluate the run again.")
         except (OSError, StoreAccessError) as error:
-            reason = getattr(error, "strerror", None) or printable(error)
+            reason = getattr(error, "strerror", None) or clause(error)
             self.store.problems.append(f"{source} cannot be read: {reason}.")
         return None

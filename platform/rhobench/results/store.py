@@ -40,7 +40,7 @@ from rhobench.results.table import (
     rows_of,
     table_of,
 )
-from rhobench.results.text import is_file_name, printable, without_bidi
+from rhobench.results.text import clause, is_file_name, printable, without_bidi
 
 ACTIVE_FILE = "attempt.json"
 """Name of the file of the active attempt, in the folder of its run."""
@@ -134,7 +134,7 @@ class Store:
                     metric(verdict.metric)  # raises MetricError, a ValueError, if there is no such metric
                 verdicts += read
             except (ConfigError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-                self.problems.append(f"{self.files.display_path(path)} cannot be read: {printable(error)}.")
+                self.problems.append(f"{self.files.display_path(path)} cannot be read: {clause(error)}.")
         return verdicts
 
     def write(self, record: Record) -> None:
@@ -237,7 +237,7 @@ class Store:
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-                self.problems.append(f"{self.files.display_path(path)} cannot be read: {printable(error)}.")
+                self.problems.append(f"{self.files.display_path(path)} cannot be read: {clause(error)}.")
         return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
     def _listing(self) -> FolderListing:
@@ -314,7 +314,7 @@ class Store:
     def _read_one(self, name: str, path: str, version: str, content: bytes | Exception) -> _Read:
         source = self.files.display_path(path)
         if isinstance(content, Exception):  # may be transient, so it is not cached: the version is empty
-            reason = getattr(content, "strerror", None) or printable(content)
+            reason = getattr(content, "strerror", None) or clause(content)
             return _Read(name, "", problem=f"{source} cannot be read: {reason}.")
         try:
             return _Read(name, version, *parse(content, source, name))

@@ -24,6 +24,11 @@ def printable(text: object) -> str:
     return "".join(map(_escape, line))
 
 
+def clause(text: object) -> str:
+    """``printable`` text of an error for use within a sentence: without a full stop at its end."""
+    return printable(text).strip().removesuffix(".")
+
+
 def json_has_bidi(content: str | bytes) -> bool:
     """Whether JSON text contains a character that ``without_bidi`` removes."""
     backslash = "\\" if isinstance(content, str) else b"\\"
