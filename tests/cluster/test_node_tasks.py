@@ -23,8 +23,11 @@ def test_the_driver_loads_no_torch() -> None:
 )
 def test_each_task_calls_its_implementation(task: str, module: object, monkeypatch: pytest.MonkeyPatch) -> None:
     function, implementation = getattr(node_tasks, task), getattr(module, task)
-    needed = [name for name, p in inspect.signature(implementation).parameters.items() if p.default is p.empty]
-    assert list(inspect.signature(function).parameters) == needed
-    monkeypatch.setattr(module, task, lambda *arguments: arguments)
-    arguments = tuple(range(len(inspect.signature(function).parameters)))
-    assert function(*arguments) in (arguments, None)
+    known = inspect.signature(implementation).parameters
+    needed = [name for name, p in known.items() if p.default is p.empty]
+    taken = list(inspect.signature(function).parameters)
+    assert taken[: len(needed)] == needed
+    assert set(taken) <= set(known)
+    monkeypatch.setattr(module, task, lambda *arguments, **options: (arguments, options.keys()))
+    positional = tuple(range(len(needed)))
+    assert function(*positional) in ((positional, set(taken) - set(needed)), None)

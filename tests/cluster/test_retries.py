@@ -219,7 +219,7 @@ def test_a_measurement_that_waits_is_reported(
     progress = recorded_progress(runs_with(1))
     other = ray.remote(num_cpus=1)(busy).remote(8.0)
     time.sleep(3)
-    measurement._wait_for(ray.remote(**node.task_options(0))(busy).remote(1.0), node, progress)
+    measurement.wait_for_measurement(ray.remote(**node.task_options(0))(busy).remote(1.0), node, progress.warn)
     ray.get(other)
     cpus = node.resources.cpus
     if cpus > 1:

@@ -33,6 +33,7 @@ def test_the_cards_are_in_order_of_their_places() -> None:
         "gflops",
         "latency",
         "parts",
+        "part_times",
         "calls",
         "curves",
         "every-rho",

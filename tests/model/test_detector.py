@@ -66,10 +66,13 @@ def test_memory_savings_without_gradient_do_not_change_the_result(
         output = model(images, padding)
     assert (len(expected.samplings), len(output.samplings)) == (0, 0)  # only the losses need them
     assert len(model(images, padding, with_aux=True).samplings) == 2
+    # Packed convolutions round differently from others, and the norm of the coarsest level, which has two pixels here,
+    # multiplies the difference.
+    tolerances = {"rtol": 1e-3, "atol": 1e-3}
     for name in ("source", "memory"):
-        torch.testing.assert_close(getattr(output, name), getattr(expected, name))
+        torch.testing.assert_close(getattr(output, name), getattr(expected, name), **tolerances)
     for name in FINAL:
-        torch.testing.assert_close(getattr(output.prediction, name), getattr(expected.prediction, name))
+        torch.testing.assert_close(getattr(output.prediction, name), getattr(expected.prediction, name), **tolerances)
 
 
 def test_predictions_do_not_depend_on_the_batch_size(build: Build, images: Tensor, unpadded: Tensor) -> None:

@@ -14,7 +14,8 @@ from rhobench.config.experiment import Expectation
 from rhobench.config.paths import run_key, with_values
 from rhobench.results import Point, Record, Store, write_record
 from rhobench.results.evaluations import Evaluations
-from rhobench.results.expectations import Verdict, compare_with_expectations
+from rhobench.results.expectations import compare_with_expectations
+from rhobench.results.verdicts import Verdict
 from rhobench.statistics.evaluation import Evaluation
 from rhobench.statistics.resampling import REPLICATES
 

@@ -33,8 +33,8 @@ from rhobench.dashboards.reproduction_card import reproduction_card
 from rhobench.dashboards.store_tables import read_tables
 from rhobench.dashboards.token_gallery import token_gallery
 from rhobench.results import Record, Store, by_configuration, timing_statuses
-from rhobench.results.expectations import Verdict
 from rhobench.results.paired_tests import paired_tests
+from rhobench.results.verdicts import Verdict
 
 SCRIPTS = ("dom", "data", "paired", "figures", "labels", "explorer", "downloads", "cards", "table", "gallery", "main")
 """Scripts of the page in ``page/``, in the order in which they run."""

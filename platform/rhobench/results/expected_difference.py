@@ -10,6 +10,7 @@ import pandas as pd
 
 from rhobench.config.metrics import metric
 from rhobench.results.pareto import ENDED_EARLY
+from rhobench.results.verdicts import describe_runs
 from rhobench.statistics.difference import MIN_SEEDS, Difference, difference
 
 if TYPE_CHECKING:  # the store, which evaluations are read from, imports the verdicts
@@ -71,8 +72,3 @@ def _side(frame: pd.DataFrame, name: str, where: Mapping[str, Any]) -> pd.DataFr
             f"{len(rows)} of the {words} have an evaluation of {label}, and {MIN_SEEDS} are needed"
         )
     return rows
-
-
-def describe_runs(where: Mapping[str, Any]) -> str:
-    """The selected runs in words: "runs with rho 0.1, model.scoring dam"."""
-    return "runs" + (" with " if where else "") + ", ".join(f"{column} {value}" for column, value in where.items())

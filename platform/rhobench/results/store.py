@@ -23,7 +23,6 @@ from rhobench.config.conversion import from_dict
 from rhobench.config.experiment import Experiment
 from rhobench.config.metrics import metric
 from rhobench.results.claim import claim_experiment
-from rhobench.results.expectations import Verdict
 from rhobench.results.files import FolderListing, StoreAccessError
 from rhobench.results.index import read_index, write_index
 from rhobench.results.local_files import LocalFiles
@@ -41,6 +40,7 @@ from rhobench.results.table import (
     table_of,
 )
 from rhobench.results.text import clause, is_file_name, printable, without_bidi
+from rhobench.results.verdicts import Verdict
 
 ACTIVE_FILE = "attempt.json"
 """Name of the file of the active attempt, in the folder of its run."""

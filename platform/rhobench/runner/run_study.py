@@ -15,8 +15,7 @@ from rich.markup import escape
 from rhobench.config import RunConfig
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Record, Store, printable
-from rhobench.results.evaluations import Evaluations
-from rhobench.results.expectations import Verdict, compare_with_expectations
+from rhobench.results.verdicts import Verdict
 from rhobench.runner.timings import Timings, training_parts
 from rhobench.study.known_runs import lacks_points
 from rhobench.study.study import Study
@@ -200,6 +199,9 @@ def _is_unfinished(record: Record | None, config: RunConfig, study: Study) -> bo
 
 def _judge(study: Study, store: Store, frame: pd.DataFrame, console: Console) -> list[Verdict]:
     """Compare the results with what the experiment expects; print and store the verdicts."""
+    # Here, because the import of statistics takes a second, which a sweep has while it trains.
+    from rhobench.results.evaluations import Evaluations
+    from rhobench.results.expectations import compare_with_expectations
     from rhobench.study.expectations import expectation_scope
 
     name, scope = study.original.base.experiment, expectation_scope(study)
