@@ -33,15 +33,18 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 @given(
     ap=st.floats(0, 1),
+    ap_difference=st.floats(-1, 1),
     loss=st.floats(allow_nan=False, allow_infinity=False),
     text=st.text(st.characters(codec="utf-8")),
     keys=st.lists(st.text(string.ascii_letters, min_size=1), unique=True),
 )
-def test_every_number_and_text_survives(ap: float, loss: float, text: str, keys: list[str]) -> None:
+def test_every_number_and_text_survives(
+    ap: float, ap_difference: float, loss: float, text: str, keys: list[str]
+) -> None:
     record = replace(
         RECORD,
         reason=text,
-        points=[Point(rho=0.3, accuracy={"ap": ap})],
+        points=[Point(rho=0.3, accuracy={"ap": ap}, ap_difference=ap_difference)],
         history=[{"epoch": 1, **dict.fromkeys(keys, loss)}],
     )
     assert Record.from_json(record.to_json()) == record

@@ -48,6 +48,9 @@ Number = Annotated[float, msgspec.Meta(ge=0, le=LARGEST)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 """A number in [0, 1], checked when a record is read."""
 
+SignedShare = Annotated[float, msgspec.Meta(ge=-1, le=1)]
+"""A difference of two shares, checked when a record is read."""
+
 _ACCURACY = accuracy_metrics()
 
 Status = Literal["trained", "completed", "stopped", "failed"]
@@ -111,7 +114,7 @@ class Point:
     """Box AP of each class by name, in [0, 1]; None for a class without objects."""
     accuracy_batch_size: Count | None = None
     """Images per batch of the evaluation; images of different sizes are padded, which can change AP."""
-    ap_difference: Number | None = None
+    ap_difference: SignedShare | None = None
     """AP minus that of the same weights in fp32 at the same point, in [-1, 1]; None in fp32."""
     accuracy_bounds: dict[str, Number | None] = field(default_factory=dict)
     """Ends of the 95 % intervals of the accuracy over images, as ``ap_low`` and ``ap_high``; empty: not computed.
