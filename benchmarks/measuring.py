@@ -45,8 +45,8 @@ from rhobench.results import Point, Record, Store, by_configuration, write_recor
 REPEATS, COMPARISONS = 5, 20
 MAX_SPREAD, MAX_RATIO_DIFFERENCE, MAX_ERRORS = 0.03, 0.05, 1
 SLOWER = 1.05
-TWIN_SECONDS = 3.0
-"""Time of all calls of each model in a comparison; the default protocol takes at least 5 s."""
+TWIN_ROUNDS = 20
+"""Rounds of a comparison. With the ten of the default protocol, two disturbed rounds hide a difference of 5 %."""
 
 DEMO = replace(
     EXPERIMENTS["demo"]().base,
@@ -107,7 +107,7 @@ def twin(folder: Path) -> Result:
     pause = (SLOWER - 1) * usual.latency_ms / 1000
     slower.register_forward_pre_hook(lambda module, inputs: time.sleep(pause))
     models = {"a": model, "copy": copy.deepcopy(model), "slower": slower}
-    protocol = replace(few_calls(), min_seconds=TWIN_SECONDS)
+    protocol = replace(few_calls(), rounds=TWIN_ROUNDS)
     found: dict[str, list[Any]] = {"copy": [], "slower": []}
     statuses = []
     for number in range(COMPARISONS):
