@@ -57,9 +57,11 @@ class PublishedRuns:
 
     def _trained(self, row: Trained) -> Found | None:
         rows = self._of_family(row.model)
-        rows = rows[
-            (rows["train.epochs"] == row.epochs) & _equals(rows["rho"], row.rho) & _equals(rows["rho_infer"], row.rho)
-        ]
+        same = (rows["train.epochs"] == row.epochs) & _equals(rows["rho"], row.rho)
+        same &= _equals(rows["rho_infer"], row.rho)
+        if not same.any():  # before all settings of the model are compared, which takes far longer
+            return None
+        rows = rows[same]
         rows = rows[_is_model(rows, row.model, row.settings) & _has_pretraining(rows, row.pretraining)]
         rows = scored(rows, row.metric).drop_duplicates("run_id")
         if rows.empty:
@@ -102,7 +104,10 @@ class PublishedRuns:
         return all(count == VAL2017_IMAGES for count in known)
 
     def _speed(self, row: SpeedRatio) -> Found | None:
-        own, base = (_timed(self._of_family(name)) for name in (row.model, row.baseline))
+        own, base = (self._of_family(name) for name in (row.model, row.baseline))
+        if own.empty or base.empty:
+            return None
+        own, base = _timed(own), _timed(base)
         own = own[_is_model(own, row.model, {}) & _equals(own["rho_infer"], row.rho)]
         base = base[_is_model(base, row.baseline, {})]
         first, second = _by_setting(base), _by_setting(own)
@@ -130,6 +135,8 @@ class PublishedRuns:
         column = CORR if row.metric == CORR else row.metric
         frame = self._with_corr if row.metric == CORR else self._frame
         masks = [_all_equal(frame, {**row.where, **side}) for side in (row.first, row.second)]
+        if not all(mask.any() for mask in masks):
+            return None
         sides = [scored(frame[mask], column) for mask in masks]
         if any(side.empty for side in sides):
             return None
