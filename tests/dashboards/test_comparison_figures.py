@@ -12,7 +12,7 @@ from rhobench.dashboards.export import paper_ready
 from rhobench.dashboards.figures.card import Tables
 from rhobench.dashboards.figures.class_ap import class_ap
 from rhobench.dashboards.figures.cost_parts import MAX_BARS, cost_parts
-from rhobench.dashboards.figures.dam_correlation import COLUMN, dam_correlation
+from rhobench.dashboards.figures.dam_correlation import CORR_ENTRY, dam_correlation
 from rhobench.dashboards.figures.encoder_depth import encoder_depth
 from rhobench.dashboards.figures.latency_spread import latency_spread
 from rhobench.dashboards.figures.parallel import parallel
@@ -125,7 +125,7 @@ def test_dam_correlation_has_a_line_per_configuration_with_the_range_of_its_seed
     sweep = tables.frame[tables.frame["experiment"] == "rho_sweep"]
     curves = tables.curves.copy()
     raised = curves["run_id"].isin(sweep.loc[sweep["seed"] == 2, "run_id"])
-    curves.loc[raised, COLUMN] += 0.09
+    curves.loc[raised, CORR_ENTRY] += 0.09
     traces = dam_correlation(sweep, curves).data
     lines, bands = ([trace for trace in traces if (trace.meta == "band") is band] for band in (False, True))
     assert len(lines) == len(bands) == sweep["configuration"].nunique()

@@ -11,7 +11,7 @@ from rhobench.results import Store
 
 def test_runs_that_belong_to_a_row_are_compared(store: Store, tmp_path: Path) -> None:
     """The runs have the published model and epochs, but not the data."""
-    shown = card.reproduction_card(store)
+    shown = card.reproduction_card(store, store.frame())
     assert "<summary>Table 1 of Sparse DETR: 2 not comparable: data</summary>" in shown
     run = store.frame().query("rho == 0.1")["run_id"].iloc[0]
     assert f"{run}" in shown
@@ -24,10 +24,10 @@ def test_runs_that_belong_to_a_row_are_compared(store: Store, tmp_path: Path) ->
 def test_without_such_runs_there_is_no_card(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (tmp_path / "runs").mkdir()
-    assert card.reproduction_card(store) == ""
+    assert card.reproduction_card(store, store.frame()) == ""
 
 
 def test_a_large_store_is_not_compared(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(card, "MAX_RUNS", 3)
-    assert "rhobench reproduce TABLE STORE" in card.reproduction_card(store)
-    assert "details" not in card.reproduction_card(store)
+    assert "rhobench reproduce TABLE STORE" in card.reproduction_card(store, store.frame())
+    assert "details" not in card.reproduction_card(store, store.frame())

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pandas as pd
 
 from rhobench.config.metrics import METRICS
-from rhobench.dashboards.figures.comparable import RHO_FIELDS, scored, settings_besides
+from rhobench.dashboards.figures.comparable import RHO_FIELDS
 from rhobench.dashboards.figures.style import seeds_text
 from rhobench.results import Store, by_configuration, samples_rho
+from rhobench.results.comparable import scored, settings_besides
 from rhobench.results.comparison import describe_difference
 from rhobench.results.paired_tests import paired_difference
 

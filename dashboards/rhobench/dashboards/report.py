@@ -79,7 +79,7 @@ def write_report(store: Store, out: Path) -> Path:
         numbers="".join(_number_card(*number) for number in _key_numbers(frame)),
         problems=list_card("Files that could not be read", map(escaped, store.problems)),
         figures=heads,
-        reproduction=reproduction_card(store),
+        reproduction=reproduction_card(store, frame),
         expectations=list_card("Expectations", map(_verdict_line, verdicts)),
         endings="".join(_endings(records, frame)),
         provenance=_provenance(records, frame),

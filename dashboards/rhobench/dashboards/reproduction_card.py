@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+import pandas as pd
+
 from rhobench.config.published import Printed, PublishedTable, TableRow, TableSection
 from rhobench.dashboards.markup import escaped
 from rhobench.dashboards.reproduction import html_parts
@@ -18,16 +20,15 @@ MAX_RUNS = 5000
 """Number of runs up to which a store is compared; above, the report would take minutes."""
 
 
-def reproduction_card(store: Store) -> str:
+def reproduction_card(store: Store, frame: pd.DataFrame) -> str:
     """A card with every section of a published table that has a run, closed at first; empty without one."""
-    frame = store.frame()
     if frame.empty:
         return ""
     count = frame["run_id"].nunique()
     if count > MAX_RUNS:
         note = f"Not compared, because the store has {count:,} runs: use <code>rhobench reproduce TABLE STORE</code>."
         return _card(f"<p class='sub'>{note}</p>")
-    parts = "".join(_details(store))
+    parts = "".join(_details(store, frame))
     return _card(parts) if parts else ""
 
 
@@ -35,9 +36,9 @@ def _card(content: str) -> str:
     return f"<section class='card reproduction'><h2>Published tables</h2>{content}</section>"
 
 
-def _details(store: Store) -> Iterator[str]:
+def _details(store: Store, frame: pd.DataFrame) -> Iterator[str]:
     """Yield one element per table that has runs."""
-    runs = PublishedRuns(store)
+    runs = PublishedRuns(store, frame)
     for name, build in TABLES.items():
         table = reproduce_rows(name, _without_counts(build()), lambda ours: arithmetic(ours) or runs.find(ours))
         sections = [section for section in table.sections if section.has_runs]

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from rhobench.dashboards.figures.comparable import RHO_FIELDS, settings_besides
+from rhobench.dashboards.figures.comparable import RHO_FIELDS
 from rhobench.results import Store
+from rhobench.results.comparable import settings_besides
 from rhobench.results.token_pictures import PictureError, read_pictures
 
 MAX_POINTS = 10

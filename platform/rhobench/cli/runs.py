@@ -98,7 +98,8 @@ def export(
     if (figure is None) == (table is None):
         raise ExportError(f"Give either --figure ({', '.join(figure_names())}) or --table latex, markdown or csv.")
     opened = Store(store)
-    frame, rows = opened.frame(), None
+    tables = None if figure is None else read_tables(opened, opened.records())
+    frame, rows = opened.frame() if tables is None else tables.frame, None
     if figure == FRONT or table in ("latex", "markdown"):
         rows = with_uncertainty(by_configuration(frame, x, y), frame, x, y, opened)
     if table is not None:
@@ -111,7 +112,7 @@ def export(
             print(out)
     else:
         assert figure is not None
-        tables = read_tables(opened, opened.records())
+        assert tables is not None
         report_problems(opened.problems)
         out = out or Path(f"{figure}.{form}")
         write_figure(export_figure(tables, figure, x, y, width_mm, rows), out, width_mm)

@@ -12,7 +12,7 @@ from rhobench.cluster.measurement import MeasurementNode, wait_for_measurement
 from rhobench.cluster.node_tasks import describe_cpu, measure_runs
 from rhobench.cluster.placement import Resources
 from rhobench.cluster.session import last_line
-from rhobench.config.points import MeasureRequest
+from rhobench.config.points import MeasureRequest, groups_of
 from rhobench.config.protocols import Protocol
 from rhobench.results import Point
 
@@ -87,14 +87,13 @@ def measure_on_each_device(
         say(f"measuring on {target.kind}, node {target.node.node_id[:12]}")
         options = target.node.task_options(1 if target.device == "cuda" else 0)
         task, threads = ray.remote(**options)(measure_runs), int(target.node.resources.cpus)
-        reference = task.remote(place, dict(requests), protocol, threads, device=target.device, data=data)
         try:
-            points = wait_for_measurement(reference, target.node, say)
+            for group in groups_of(requests):
+                reference = task.remote(place, group, protocol, threads, device=target.device, data=data)
+                for run_id, own in wait_for_measurement(reference, target.node, say).items():
+                    found[run_id] += own
         except RayError as error:
             problems.append(f"{target.kind}, node {target.node.node_id[:12]}: {last_line(error)}")
-            continue
-        for run_id, own in points.items():
-            found[run_id] += own
     return found, problems
 
 

@@ -16,15 +16,12 @@ from rhobench.cluster.placement import Resources, living_nodes
 from rhobench.cluster.progress_table import ProgressTable
 from rhobench.cluster.run_queue import Run
 from rhobench.cluster.session import last_line
-from rhobench.config.points import MeasureRequest, requested_points
+from rhobench.config.points import GROUP_SIZE, MeasureRequest, requested_points
 from rhobench.config.protocols import Protocol
 from rhobench.results import Store
 
 WAIT_NOTICE_SECONDS = 60.0
 """Seconds after which a warning names what the measurement waits for."""
-
-GROUP_SIZE = 8
-"""Number of artifacts that are held in memory at once and measured in turns."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rhobench.config.protocols import Protocol
 from rhobench.config.run import RunConfig
+
+GROUP_SIZE = 8
+"""Number of trained models that are held in memory at once and measured in turns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,13 @@ class MeasureRequest:
     """The points."""
     again: bool = True
     """Whether points that the record already has are measured again."""
+
+
+def groups_of(requests: Mapping[str, MeasureRequest]) -> Iterator[dict[str, MeasureRequest]]:
+    """Split the requests of many models into groups of ``GROUP_SIZE``."""
+    items = list(requests.items())
+    for start in range(0, len(items), GROUP_SIZE):
+        yield dict(items[start : start + GROUP_SIZE])
 
 
 def product_of_points(

@@ -40,9 +40,14 @@ _SAME_POINT = ("rho_infer", "precision", "height", "width", "compiled")
 class PublishedRuns:
     """Finds the runs of a store that a published row can be compared with."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, frame: pd.DataFrame | None = None) -> None:
+        """
+        Args:
+            store: where the runs are read.
+            frame: its ``frame()``, if it has been read before.
+        """
         self.store = store
-        self._frame = store.frame()
+        self._frame = store.frame() if frame is None else frame
         self._evaluations = Evaluations(store)
 
     def find(self, ours: Ours) -> Found | None:
@@ -133,11 +138,11 @@ class PublishedRuns:
 
     def _contrast(self, row: Contrast) -> Found | None:
         column = CORR if row.metric == CORR else row.metric
-        frame = self._with_corr if row.metric == CORR else self._frame
-        masks = [_all_equal(frame, {**row.where, **side}) for side in (row.first, row.second)]
-        if not all(mask.any() for mask in masks):
+        masks = [_all_equal(self._frame, {**row.where, **side}) for side in (row.first, row.second)]
+        if not all(mask.any() for mask in masks):  # before all records are read for their history
             return None
-        sides = [scored(frame[mask], column) for mask in masks]
+        frame = self._with_corr if row.metric == CORR else self._frame
+        sides = [scored(frame[mask[frame.index]], column) for mask in masks]
         if any(side.empty for side in sides):
             return None
         chosen = self._widest(sides, row)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,11 @@ from rhobench.cluster.session import ray_session
 from rhobench.config import ConfigError, RunConfig
 from rhobench.config.conversion import from_dict
 from rhobench.config.metrics import METRICS
-from rhobench.config.points import MeasureRequest, product_of_points
+from rhobench.config.points import MeasureRequest, groups_of, product_of_points
 from rhobench.config.protocols import Protocol
 from rhobench.measure.process import configure_process
 from rhobench.results import Point, Record, Store, printable, rho_label
 from rhobench.results.environment import usable_cores
-
-GROUP_SIZE = 8
-"""Number of models that are held in memory at once and measured in turns."""
 
 MODEL_FILE, RECORD_FILE = "model.safetensors", "record.json"
 
@@ -200,15 +196,9 @@ def _measure_runs(
     records = [r for r in store.records() if (r.run_id in run_ids if run_ids else r.status in ("trained", "completed"))]
     if not records:
         raise MeasureTargetError(f"{store.place} has no trained run to measure.")
-    measure_group = _measure_on_each_device if options.each_device else _measure_here
-    found: dict[str, list[Point]] = {}
-    problems: list[str] = []
-    with ray_session(options.address, without_token=options.without_token) if options.each_device else nullcontext():
-        for start in range(0, len(records), GROUP_SIZE):
-            requests = {r.run_id: options.request(_rhos_of(r)) for r in records[start : start + GROUP_SIZE]}
-            points, unmeasured = measure_group(store.place, requests, options, say)
-            found |= points
-            problems += (problem for problem in unmeasured if problem not in problems)
+    requests = {record.run_id: options.request(_rhos_of(record)) for record in records}
+    measure = _measure_on_each_device if options.each_device else _measure_here
+    found, problems = measure(store.place, requests, options, say)
     folders = {name: f"{store.place}/runs/{name}" for name in found}
     return MeasureOutcome(protocol=options.protocol, points=found, folders=folders, problems=problems)
 
@@ -222,17 +212,19 @@ def _measure_here(
 ) -> Measured:
     from rhobench.cluster.measure_runs import measure_runs
 
-    threads, data = _threads(options), _data_folder(options)
-    points = measure_runs(place, requests, options.protocol, threads, device=options.device, data=data, say=say)
-    return points, []
+    threads, data, found = _threads(options), _data_folder(options), dict[str, list[Point]]()
+    for group in groups_of(requests):
+        found |= measure_runs(place, group, options.protocol, threads, device=options.device, data=data, say=say)
+    return found, []
 
 
 def _measure_on_each_device(
     place: str, requests: dict[str, MeasureRequest], options: MeasureOptions, say: Callable[[str], None]
 ) -> Measured:
-    from rhobench.cluster.each_device import measure_on_each_device
+    with ray_session(options.address, without_token=options.without_token):
+        from rhobench.cluster.each_device import measure_on_each_device  # imports Ray, which the session configures
 
-    return measure_on_each_device(requests, place, options.protocol, data=_data_folder(options), say=say)
+        return measure_on_each_device(requests, place, options.protocol, data=_data_folder(options), say=say)
 
 
 def _threads(options: MeasureOptions) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from rhobench.results.comparable import scored, settings_besides
+from rhobench.results.comparable import settings_besides
 
 RHO_FIELDS = frozenset({"model.rho", "model.rho_choices", "measure.rhos"})
 """Fields that differ between trainings at different rho."""
@@ -17,6 +17,3 @@ def widest_comparison(rows: pd.DataFrame, over: str, free: frozenset[str]) -> pd
     group = settings_besides(rows, free)
     counts = rows.groupby(group)[over].nunique()
     return rows[group == counts.idxmax()] if counts.max() > 1 else rows.iloc[:0]
-
-
-__all__ = ["RHO_FIELDS", "scored", "settings_besides", "widest_comparison"]

@@ -12,12 +12,9 @@ from rhobench.dashboards.figures.scoring import DASHES, SCORING_NAMES
 from rhobench.dashboards.figures.seed_lines import seed_line
 from rhobench.dashboards.figures.style import RAMP, SERIES, SYMBOLS, canvas, show_empty
 from rhobench.results import configuration_labels
+from rhobench.results.published_runs import CORR_ENTRY
 
-COLUMN = "corr_mask_attn_map_dec_all"
-"""Entry of the history: share of the decoder's attention map that falls on the tokens selected by the encoder, the mean
-over the training images of an epoch."""
-
-SHARE = Metric(name=COLUMN, label="Share of DAM on selected tokens", better="higher", digits=3)
+SHARE = Metric(name=CORR_ENTRY, label="Share of DAM on selected tokens", better="higher", digits=3)
 
 MAX_CONFIGURATIONS = 8
 """Number of configurations that are drawn."""
@@ -34,7 +31,7 @@ def dam_correlation(frame: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
         curves: rows of ``Store.curves()``.
     """
     figure = canvas("Selected tokens and the decoder's attention", "")
-    known = curves[curves[COLUMN].notna()] if COLUMN in curves else curves.iloc[:0]
+    known = curves[curves[CORR_ENTRY].notna()] if CORR_ENTRY in curves else curves.iloc[:0]
     runs = frame.assign(label=configuration_labels(frame.assign(rho_infer=frame["rho"])))
     runs = runs[runs["run_id"].isin(known["run_id"])].sort_values("ap", ascending=False, kind="stable")
     runs = runs.drop_duplicates("run_id")

@@ -9,9 +9,10 @@ import plotly.graph_objects as go
 
 from rhobench.config.metrics import Metric, metric
 from rhobench.dashboards.figures.card import FigureCard
-from rhobench.dashboards.figures.comparable import RHO_FIELDS, settings_besides
+from rhobench.dashboards.figures.comparable import RHO_FIELDS
 from rhobench.dashboards.figures.style import MUTED, SERIES, SURFACE, SYMBOLS, canvas, seeds_text, show_empty
 from rhobench.results import ENDED_EARLY, configuration_labels, samples_rho, trained_here
+from rhobench.results.comparable import settings_besides
 
 _FREE = RHO_FIELDS | {"train.epochs"}
 """Fields in which a training for all rho differs by design from trainings for one rho each.

@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 
 from rhobench.config.metrics import metric
 from rhobench.dashboards.figures.card import FigureCard
-from rhobench.dashboards.figures.comparable import scored
 from rhobench.dashboards.figures.style import HEAT, canvas, show_empty
 from rhobench.results import varied_fields
+from rhobench.results.comparable import scored
 
 MAX_LINES = 2000
 """Number of points that are drawn: the best ones."""

@@ -8,9 +8,10 @@ import plotly.graph_objects as go
 
 from rhobench.config.metrics import Metric, metric
 from rhobench.dashboards.figures.card import FigureCard
-from rhobench.dashboards.figures.comparable import RHO_FIELDS, scored, widest_comparison
+from rhobench.dashboards.figures.comparable import RHO_FIELDS, widest_comparison
 from rhobench.dashboards.figures.style import HEAT, SURFACE, TRAINED_AT, canvas, show_empty
 from rhobench.results import samples_rho
+from rhobench.results.comparable import scored
 
 
 def rho_map(frame: pd.DataFrame, y: str = "ap") -> go.Figure:

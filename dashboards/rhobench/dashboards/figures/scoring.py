@@ -7,9 +7,10 @@ import plotly.graph_objects as go
 
 from rhobench.config.metrics import metric
 from rhobench.dashboards.figures.card import FigureCard
-from rhobench.dashboards.figures.comparable import RHO_FIELDS, scored, widest_comparison
+from rhobench.dashboards.figures.comparable import RHO_FIELDS, widest_comparison
 from rhobench.dashboards.figures.seed_lines import seed_line
 from rhobench.dashboards.figures.style import SERIES, SYMBOLS, canvas, show_empty
+from rhobench.results.comparable import scored
 
 DASHES = ("solid", "dash", "dot", "dashdot")
 
