@@ -17,12 +17,12 @@ import pandas as pd
 
 from rhobench.dashboards.export import export_figure, write_figure
 from rhobench.dashboards.figures.card import Tables
-from rhobench.dashboards.figures.dam_correlation import COLUMN
 from rhobench.dashboards.grid import Grid, markdown
 from rhobench.dashboards.store_tables import read_tables
 from rhobench.results import Store, by_configuration
 from rhobench.results.evaluations import Evaluations
 from rhobench.results.expectations import compare_with_expectations
+from rhobench.results.published_runs import CORR_ENTRY
 from rhobench.results.uncertainty import with_uncertainty
 from rhobench.study.request import StudyRequest
 from rhobench.study.resolve import resolve_study
@@ -48,11 +48,11 @@ def accuracy(frame: pd.DataFrame, store: Store) -> Grid:
 def correlation(frame: pd.DataFrame, curves: pd.DataFrame) -> Grid:
     """Corr after each epoch by scoring function and rho: mean and range over the seeds."""
     runs = frame.drop_duplicates("run_id")[["run_id", "model.scoring", "rho"]]
-    points = curves[curves[COLUMN].notna()].merge(runs, on="run_id")
+    points = curves[curves[CORR_ENTRY].notna()].merge(runs, on="run_id")
     epochs = sorted(points["epoch"].unique())
     cells = []
     for (rho, name), group in points.groupby(["rho", "model.scoring"]):
-        by_epoch = group.groupby("epoch")[COLUMN].agg(["mean", "min", "max"])
+        by_epoch = group.groupby("epoch")[CORR_ENTRY].agg(["mean", "min", "max"])
         texts = [f"{m:.3f} ({low:.3f} to {high:.3f})" for m, low, high in by_epoch.itertuples(index=False)]
         cells.append((f"{name}, ρ {rho:g}", str(group["run_id"].nunique()), *texts))
     return Grid("Corr", ("scoring", "seeds", *(f"epoch {epoch}" for epoch in epochs)), cells, texts=(0,))

@@ -21,9 +21,8 @@ from rhobench.data import CocoDetection, prepare_data
 from rhobench.measure.artifact import FILE_NAME, Artifact, load_artifact
 from rhobench.model.sparsity import TokenSelection, dam_correlation, decoder_attention_map
 from rhobench.results import Store
+from rhobench.results.published_runs import CORR_ENTRY
 from rhobench.training.loaders import image_loader
-
-TOTAL = "corr_mask_attn_map_dec_all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,7 @@ def coverage(artifact: Artifact, run_id: str, count: int) -> Coverage:
             assert output.selection is not None
             dam = decoder_attention_map(output.samplings, output.grid.shapes)
             chosen = (output.selection, random_selection(output.selection, output.grid.padding, draw))
-            shares = [dam_correlation(dam, each, output.grid.level_sizes)[TOTAL] for each in chosen]
+            shares = [dam_correlation(dam, each, output.grid.level_sizes)[CORR_ENTRY] for each in chosen]
             sums, done = sums + torch.stack(shares) * len(batch.targets), done + len(batch.targets)
             if done >= count:
                 break

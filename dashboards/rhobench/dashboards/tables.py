@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rhobench.config.metrics import Metric, metric
-from rhobench.results import ENDED_EARLY, by_configuration, describe_left_out, printable
+from rhobench.results import ENDED_EARLY, by_configuration, describe_left_out, describe_missing_front, printable
 from rhobench.results.uncertainty import with_uncertainty
 
 MARKS = {"certain": "●", "within noise": "○"}
@@ -100,9 +100,8 @@ def _caption(frame: pd.DataFrame, rows: pd.DataFrame, value: Metric) -> str:
 
 
 def _front_sentence(rows: pd.DataFrame, value: Metric) -> str:
-    count = f"{len(rows)} configurations"
-    if (rows["timing_status"] == "ok").sum() > 1 and not rows["on_front"].any():
-        return f"No front: none of the {count} is shown to differ from another in {value.label}"
+    if missing := describe_missing_front(rows, value.name):
+        return missing[:1].upper() + missing[1:]
     kinds = rows["membership"].value_counts()
     noise = f", {MARKS['within noise']} {kinds['within noise']} within noise" if "within noise" in kinds else ""
-    return f"{MARKS['certain']} {kinds.get('certain', 0)} of {count} on the front{noise}"
+    return f"{MARKS['certain']} {kinds.get('certain', 0)} of {len(rows)} configurations on the front{noise}"

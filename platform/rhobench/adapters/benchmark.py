@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -116,7 +115,9 @@ def benchmark(request: BenchmarkRequest, notify: Notify) -> Record:
     run_id = f"{EXPERIMENT}-{name}-{_hash(identity)}"
     with mirrored(store, run_id, cache_dir() / "benchmarks") as folder:
         folder.mkdir(parents=True, exist_ok=True)
-        points = [replace(point, **_scores(folder, point.rho, accuracies[point.rho])) for point in points]
+        for i, (rho, accuracy) in enumerate(accuracies.items()):
+            scores = write_evaluation(folder, rho, accuracy.metrics, accuracy.per_class, accuracy.matches)
+            points[i] = replace(points[i], **scores)
         if not notes:
             notify("timing")
             prepared = [detector.prepare(images.read_image(i)) for i in range(min(TIMED_IMAGES, len(images)))]
@@ -215,11 +216,6 @@ def digest_of(path: Path) -> str:
         return sha256_of(files[0])
     lines = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _scores(folder: Path, rho: float | None, accuracy: Accuracy) -> dict[str, Any]:
-    name = "dense" if rho is None else f"rho{rho:g}"
-    return write_evaluation(folder, name, accuracy.metrics, accuracy.matches) | {"ap_by_class": accuracy.per_class}
 
 
 def _counted_point(detector: ForeignDetector, images: CocoDetection, notify: Notify) -> Point:

@@ -159,7 +159,6 @@ def _write_detections(folder: Path, by_rho: Mapping[float | None, list[Detection
 
 def _point(folder: Path, trained: TrainingResult, rho: float | None, accuracy: Accuracy) -> Point:
     """Point of one rho; writes its matches into the folder of the run."""
-    name = "dense" if rho is None else f"rho{rho:g}"
     height, width = trained.val_images[0, Flip.NONE].image.shape[1:]
     cost = count_flops(trained.model, height, width, rho=rho)
     return Point(
@@ -167,8 +166,7 @@ def _point(folder: Path, trained: TrainingResult, rho: float | None, accuracy: A
         precision="fp32",
         height=height,
         width=width,
-        **write_evaluation(folder, name, accuracy.metrics, accuracy.matches),
-        ap_by_class=accuracy.per_class,
+        **write_evaluation(folder, rho, accuracy.metrics, accuracy.per_class, accuracy.matches),
         accuracy_batch_size=EVAL_BATCH,
         gflops=cost.gflops,
         flops_count=cost.count,

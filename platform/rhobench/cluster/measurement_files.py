@@ -39,10 +39,6 @@ class MeasurementFiles:
         """JSON file with everything else."""
         return f"measurement-{self.stamp}.json"
 
-    def evaluation(self, number: int) -> str:
-        """What distinguishes the file of an evaluation that the measurement has made."""
-        return f"{self.stamp}-{number}"
-
 
 def new_files(folder: Path, started_at: str) -> MeasurementFiles:
     """Choose names that no earlier measurement has: files of measurements are never overwritten."""

@@ -25,7 +25,7 @@ SCORES = (
     *("rho", "precision", "height", "width", "accuracy", "accuracy_batch_size", "accuracy_bounds", "matches_file"),
     *("ap_by_class", "gflops", "gflops_by_part", "flops_count", "params_m"),
 )
-"""Fields of a point that it sets."""
+"""Fields of a point that scoring sets."""
 
 
 class MeasureError(ValueError):
@@ -109,12 +109,13 @@ class Scorer:
             width=width,
             **write_evaluation(
                 self.folder,
-                self.files.evaluation(len(self.computed)),
+                settings.rho,
                 accuracy.metrics,
+                accuracy.per_class,
                 accuracy.matches,
+                suffix=f"-{self.files.stamp}-{len(self.computed)}",
             ),
             accuracy_batch_size=settings.batch_size,
-            ap_by_class=accuracy.per_class,
             gflops_by_part=dict(cost.parts),
             gflops=cost.gflops,
             flops_count=cost.count,

@@ -5,10 +5,10 @@ from rhobench.results.environment import describe_environment
 from rhobench.results.files import StoreAccessError, StoreNotFoundError
 from rhobench.results.pareto import (
     ENDED_EARLY,
-    MAX_BUSY_CORES,
     by_configuration,
     configuration_labels,
     describe_left_out,
+    describe_missing_front,
     front_mask,
     rho_label,
     samples_rho,
@@ -22,7 +22,6 @@ from rhobench.results.text import printable
 
 __all__ = [
     "ENDED_EARLY",
-    "MAX_BUSY_CORES",
     "SCHEMA",
     "Attempt",
     "ForeignModel",
@@ -37,6 +36,7 @@ __all__ = [
     "configuration_labels",
     "describe_environment",
     "describe_left_out",
+    "describe_missing_front",
     "front_mask",
     "printable",
     "read_record",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from rhobench.config.metrics import IouType
@@ -18,19 +19,33 @@ from rhobench.statistics.matches import Matches, MatchesError
 
 
 def write_evaluation(
-    folder: Path, name: str, accuracy: Mapping[str, float | None], matches: Mapping[IouType, Matches]
+    folder: Path,
+    rho: float | None,
+    accuracy: Mapping[str, float | None],
+    by_class: Mapping[str, float | None],
+    matches: Mapping[IouType, Matches],
+    *,
+    suffix: str = "",
 ) -> dict[str, Any]:
     """Write the matches of an evaluation into the folder of its run; return the fields of its point.
 
     Args:
         folder: folder of the run.
-        name: what distinguishes the file from the other evaluations in the folder.
+        rho: share of the tokens that was updated; None: a dense encoder.
         accuracy: value of each metric on all images.
+        by_class: box AP of each class.
         matches: matches by kind of evaluation.
+        suffix: what distinguishes the file from another evaluation at this rho in the folder.
     """
-    evaluation, file = Evaluation.of(matches), f"matches-{name}.npz"
+    evaluation, point = Evaluation.of(matches), "dense" if rho is None else f"rho{rho:g}"
+    file = f"matches-{point}{suffix}.npz"
     write_atomically(folder / file, evaluation.to_bytes())
-    return {"accuracy": dict(accuracy), "accuracy_bounds": evaluation.bounds(accuracy), "matches_file": file}
+    return {
+        "accuracy": dict(accuracy),
+        "accuracy_bounds": evaluation.bounds(accuracy),
+        "ap_by_class": dict(by_class),
+        "matches_file": file,
+    }
 
 
 class Evaluations:
@@ -54,6 +69,11 @@ class Evaluations:
         if path not in self._read:
             self._read[path] = self._load(path)
         return self._read[path]
+
+    def replicates(self, rows: pd.DataFrame, name: str) -> list[np.ndarray | None]:
+        """A metric of each row of ``Store.frame()`` on the resamples, (R,); None: the row has no such evaluation."""
+        found = map(self.of, rows.to_dict("records"))
+        return [None if each is None else each.replicates.get(name) for each in found]
 
     def _load(self, path: str) -> Evaluation | None:
         source = self.store.files.display_path(path)

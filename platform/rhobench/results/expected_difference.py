@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from rhobench.config.metrics import metric
-from rhobench.results.pareto import ENDED_EARLY
+from rhobench.results.comparable import scored
+from rhobench.results.evaluations import Evaluations
 from rhobench.results.verdicts import describe_runs
 from rhobench.statistics.difference import MIN_SEEDS, Difference, difference
-
-if TYPE_CHECKING:  # the store, which evaluations are read from, imports the verdicts
-    from rhobench.results.evaluations import Evaluations
 
 
 class NotComparableError(ValueError):
@@ -46,8 +44,7 @@ def difference_over_seeds(
     sides = [_side(frame, name, values) for values in (minus, where)]
     replicates = []
     for side in sides:
-        found = [evaluations.of(row) for row in side.to_dict("records")]
-        known = [each.replicates[name] for each in found if each is not None and name in each.replicates]
+        known = [each for each in evaluations.replicates(side, name) if each is not None]
         if len(known) < len(side):
             raise NotComparableError(f"{len(side) - len(known)} of {len(side)} runs have no resampled {name}")
         replicates.append(np.stack(known))
@@ -59,7 +56,7 @@ def difference_over_seeds(
 def _side(frame: pd.DataFrame, name: str, where: Mapping[str, Any]) -> pd.DataFrame:
     """One row for each seed of the configuration that ``where`` selects."""
     rows = selected(frame, where)
-    rows = rows[~rows["status"].isin(ENDED_EARLY) & rows[name].notna() & rows["matches_file"].notna()]
+    rows = scored(rows, name, "matches_file")
     if "rho_infer" not in where:
         rows = rows[(rows["rho_infer"] == rows["rho"]) | (rows["rho_infer"].isna() & rows["rho"].isna())]
     rows = rows.drop_duplicates("run_id").sort_values(["seed", "run_id"])

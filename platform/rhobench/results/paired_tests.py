@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rhobench.results.comparable import scored
 from rhobench.results.evaluations import Evaluations
-from rhobench.results.pareto import CONFIGURATION_COLUMNS, ENDED_EARLY
+from rhobench.results.pareto import CONFIGURATION_COLUMNS
 from rhobench.results.store import Store
 from rhobench.statistics.difference import Difference, difference
 
@@ -74,7 +75,7 @@ def _first_of_each_configuration(frame: pd.DataFrame) -> list[dict[Any, Any]]:
     """Points with an evaluation, by AP: the best seed of every configuration, then the second best ones, and so on."""
     if "matches_file" not in frame:
         return []
-    known = frame[~frame["status"].isin(ENDED_EARLY) & frame[METRIC].notna() & frame["matches_file"].notna()]
+    known = scored(frame, METRIC, "matches_file")
     known = known.drop_duplicates(["run_id", "rho_infer"]).sort_values(METRIC, ascending=False, kind="stable")
     place = known.groupby(list(CONFIGURATION_COLUMNS), dropna=False).cumcount()
     return known.assign(place=place).sort_values("place", kind="stable").to_dict("records")

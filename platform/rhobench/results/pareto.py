@@ -128,6 +128,13 @@ def describe_left_out(rows: pd.DataFrame) -> str | None:
     return f"{len(statuses)} not eligible for the front because of their time: {kinds}"
 
 
+def describe_missing_front(rows: pd.DataFrame, y: str) -> str | None:
+    """That rows ``with_uncertainty`` have no front because nothing differs; None: they have one, or are too few."""
+    if rows["on_front"].any() or (rows["timing_status"] == "ok").sum() < 2:
+        return None
+    return f"no front: none of the {len(rows)} configurations is shown to differ from another in {metric(y).label}"
+
+
 def _with_columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """``frame`` with empty columns for those that it lacks, such as one that was written by an older version."""
     return frame.reindex(columns=[*frame.columns, *(name for name in names if name not in frame)])

@@ -197,8 +197,7 @@ class PublishedRuns:
     def _values(self, rows: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray | None]:
         """Value of each run, and its replicates over images; None: a run has none."""
         values = rows[column].to_numpy(float)
-        found = [self._evaluations.of(row) for row in rows.to_dict("records")]
-        known = [each.replicates[column] for each in found if each is not None and column in each.replicates]
+        known = [each for each in self._evaluations.replicates(rows, column) if each is not None]
         return values, np.stack(known) if known and len(known) == len(values) else None
 
 

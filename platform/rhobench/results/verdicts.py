@@ -53,17 +53,15 @@ class Verdict:
     def statement(self) -> str:
         """The expectation, such as "AP at least 48.0 in every run with rho 0.3 (Table 1)"."""
         shown = metric(self.metric)
-        if self.minus is not None:
-            sides = f"{describe_runs(self.where)} minus that of {describe_runs(self.minus)}"
-            bound = f"at most {shown.format(self.at_most)}"
-            if self.at_least is not None:
-                bound = f"at least {shown.format(self.at_least)}"
-            return f"{shown.label} of {sides} {bound}" + (f" ({self.source})" if self.source else "")
         bound = f"at least {shown.format(self.at_least)}" if self.at_least is not None else ""
         if self.at_most is not None:
             bound = f"at most {shown.format(self.at_most)}"
+        source = f" ({self.source})" if self.source else ""
+        if self.minus is not None:
+            sides = f"{describe_runs(self.where)} minus that of {describe_runs(self.minus)}"
+            return f"{shown.label} of {sides} {bound}{source}"
         runs = "every run" + "".join(f" with {column} {value}" for column, value in self.where.items())
-        return f"{shown.label} {bound} in {runs}" + (f" ({self.source})" if self.source else "")
+        return f"{shown.label} {bound} in {runs}{source}"
 
     @property
     def finding(self) -> str:

@@ -14,7 +14,7 @@ from rhobench.dashboards.figures.card import FigureCard
 from rhobench.dashboards.figures.labels import place_labels
 from rhobench.dashboards.figures.style import MUTED, SERIES, SURFACE, SYMBOLS, canvas, seeds_text, show_empty
 from rhobench.dashboards.published import published_layer
-from rhobench.results import ENDED_EARLY, by_configuration, describe_left_out
+from rhobench.results import ENDED_EARLY, by_configuration, describe_left_out, describe_missing_front
 
 CORNERS = {
     ("lower", "higher"): ("↖ better", 0),
@@ -191,8 +191,8 @@ def _hover(row: dict[Hashable, Any], cost: Metric, value: Metric) -> str:
 
 def _pareto_subtitle(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, value: Metric) -> str:
     parts = [f"{int(rows['on_front'].sum())} of {len(rows)} configurations on the front"]
-    if not rows["on_front"].any() and (rows["timing_status"] == "ok").sum() > 1:
-        parts = [f"no front: none of the {len(rows)} configurations is shown to differ from another in {value.label}"]
+    if missing := describe_missing_front(rows, value.name):
+        parts = [missing]
     if len(rows):
         parts.append(seeds_text(rows["n"].min(), rows["n"].max()))
     bars = [f"{m.noun} 95 % interval of the measurement" for m in (cost, value) if m.interval]
