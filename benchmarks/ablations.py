@@ -19,7 +19,7 @@ from rhobench.dashboards.export import export_figure, write_figure
 from rhobench.dashboards.figures.card import Tables
 from rhobench.dashboards.grid import Grid, markdown
 from rhobench.dashboards.store_tables import read_tables
-from rhobench.results import Store, by_configuration
+from rhobench.results import Store
 from rhobench.results.evaluations import Evaluations
 from rhobench.results.expectations import compare_with_expectations
 from rhobench.results.published_runs import CORR_ENTRY
@@ -35,7 +35,7 @@ WIDTH_MM = 120.0
 
 def accuracy(frame: pd.DataFrame, store: Store) -> Grid:
     """AP of each configuration: mean, deviation and 95 % interval over its seeds, and GFLOPs."""
-    rows = with_uncertainty(by_configuration(frame, "gflops", "ap"), frame, store=store)
+    rows = with_uncertainty(frame, store=store)
     cells = []
     for row in rows.to_dict("records"):
         values = [f"{100 * row[name]:.1f}" for name in ("ap", "ap_sd", "ap_low", "ap_high")]

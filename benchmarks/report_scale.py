@@ -28,8 +28,6 @@ from rhobench.dashboards import write_report
 from rhobench.dashboards.live import Results, redraw
 from rhobench.results import Store
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-
 ZOOM = """async () => {
     const plot = document.querySelector('#plot-gflops'), [low, high] = plot._fullLayout.xaxis.range;
     const started = performance.now();
@@ -68,18 +66,16 @@ def follow(folder: Path) -> dict[str, float]:
 
 def draw(page: Path) -> dict[str, float]:
     """Time until the page is drawn, and time of a zoom."""
-    from playwright.sync_api import sync_playwright
+    sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+    from headless_chromium import chromium
 
-    with sync_playwright() as playwright:
-        path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+    with chromium() as browser:
         tab = browser.new_page(viewport={"width": 1440, "height": 900})
         started = time.perf_counter()
         tab.goto(page.as_uri())
         tab.wait_for_function("window.__ready", timeout=300_000)
         drawn = time.perf_counter() - started
         zoomed = tab.evaluate(ZOOM)
-        browser.close()
     return {"drawn_s": drawn, "zoom_s": zoomed}
 
 

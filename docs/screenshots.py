@@ -9,10 +9,9 @@ draws the whole page instead of its first screen.
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+from headless_chromium import chromium  # of this folder
 
 HEIGHT_PX = 1080
 
@@ -25,12 +24,8 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[1440], metavar="PX")
     parser.add_argument("--whole", action="store_true")
     arguments = parser.parse_args()
-    from playwright.sync_api import sync_playwright
-
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+    with chromium() as browser:
         for number, width in enumerate(arguments.widths):
             for theme in ("light", "dark"):
                 page = browser.new_page(viewport={"width": width, "height": HEIGHT_PX}, color_scheme=theme)
@@ -39,7 +34,6 @@ def main() -> None:
                 name = f"report-{theme}{f'-{width}' if number else ''}.png"
                 page.screenshot(path=arguments.folder / name, full_page=arguments.whole)
                 page.close()
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from simulated_stores import write_simulated
 
 from rhobench.dashboards.export import ExportError, export_figure, export_table, paper_ready, write_figure
 from rhobench.dashboards.store_tables import read_tables
-from rhobench.results import Store, by_configuration
+from rhobench.results import Store
 from rhobench.results.uncertainty import with_uncertainty
 
 
@@ -63,7 +63,7 @@ def test_a_front_is_exported_with_its_uncertainty(tmp_path: Path, simulation: Mo
     ):
         store = write_simulated(tmp_path / folder, simulation, qualities, images=40, draw=2)
         frame = store.frame()
-        rows = with_uncertainty(by_configuration(frame), frame, store=store)
+        rows = with_uncertainty(frame, store=store)
         figure = export_figure(read_tables(store, store.records()), "front", "gflops", "ap", rows=rows)
         assert len([trace for trace in figure.data if trace.meta == "line"]) == bool(members)
         assert ("no front: none of the 2 configurations" in figure.layout.title.subtitle.text) == (not members)

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from simulated_stores import write_simulated
 
-from rhobench.results import Store, by_configuration
+from rhobench.results import Store
 from rhobench.results.uncertainty import seed_deviation, with_uncertainty
 
 
 def uncertain(store: Store, *, paired: bool = True) -> pd.DataFrame:
     frame = store.frame()
-    return with_uncertainty(by_configuration(frame), frame, store=store if paired else None)
+    return with_uncertainty(frame, store=store if paired else None)
 
 
 def test_members_are_certain_or_within_noise(tmp_path: Path, simulation: ModuleType) -> None:
@@ -58,7 +58,7 @@ def test_models_at_ap_0_are_no_front(tmp_path: Path, simulation: ModuleType) -> 
     frame[["ap", "ap_low", "ap_high"]] = 0.0
     for columns in ([], ["ap_low", "ap_high"]):
         frame[columns] = math.nan  # records of older versions
-        rows = with_uncertainty(by_configuration(frame), frame)
+        rows = with_uncertainty(frame)
         assert not rows["on_front"].any()
 
 
@@ -68,7 +68,7 @@ def test_one_configuration_is_a_front(tmp_path: Path, simulation: ModuleType) ->
 
 def test_nothing_measured_gives_an_empty_table(tmp_path: Path, simulation: ModuleType) -> None:
     frame = write_simulated(tmp_path, simulation, {0.1: 1.0}).frame()
-    assert with_uncertainty(by_configuration(frame, "latency_ms"), frame, "latency_ms").empty
+    assert with_uncertainty(frame, "latency_ms").empty
 
 
 def test_a_time_with_an_overlapping_interval_ranks_nobody(tmp_path: Path, simulation: ModuleType) -> None:
@@ -76,7 +76,7 @@ def test_a_time_with_an_overlapping_interval_ranks_nobody(tmp_path: Path, simula
     frame = frame.assign(
         latency_ms=[30.0, 34.5, 34.6], latency_low_ms=[29.9, 33.0, 33.0], latency_high_ms=[30.1, 36.0, 36.0]
     )
-    rows = with_uncertainty(by_configuration(frame, "latency_ms"), frame, "latency_ms")
+    rows = with_uncertainty(frame, "latency_ms")
     assert rows["membership"].tolist()[0] == "certain"
     assert 0.05 < rows["front_probability"][2] < 0.95 or rows["membership"][2] == "off"
     assert rows["front_probability"][1] < 1
@@ -85,7 +85,7 @@ def test_a_time_with_an_overlapping_interval_ranks_nobody(tmp_path: Path, simula
 def test_a_time_that_may_not_be_compared_is_off_the_front(tmp_path: Path, simulation: ModuleType) -> None:
     frame = write_simulated(tmp_path, simulation, {0.1: 0.5, 0.3: 1.5, 1.0: 2.5}).frame()
     frame = frame.assign(latency_ms=[30.0, 34.5, 3.0], timing_status=["ok", "ok", "invalid"])
-    rows = with_uncertainty(by_configuration(frame, "latency_ms"), frame, "latency_ms")
+    rows = with_uncertainty(frame, "latency_ms")
     assert dict(zip(rows["latency_ms"], rows["membership"], strict=True)) == {
         3.0: "off",
         30.0: "certain",
@@ -101,7 +101,7 @@ def test_a_damaged_file_is_reported_and_the_interval_of_the_record_is_used(
     (tmp_path / "runs" / "run-rho0.1-seed0" / "matches.npz").write_bytes(b"broken")
     (tmp_path / "runs" / "run-rho1-seed0" / "matches.npz").unlink()
     frame = store.frame()
-    rows = with_uncertainty(by_configuration(frame), frame, store=store)
+    rows = with_uncertainty(frame, store=store)
     assert len(store.problems) == 2
     assert "matches.npz cannot be used: it is not a file of matches" in store.problems[0]
     assert rows["ap_low"].tolist() == pytest.approx(frame["ap_low"].tolist())
@@ -111,8 +111,8 @@ def test_a_damaged_file_is_reported_and_the_interval_of_the_record_is_used(
 def test_a_disturbed_time_does_not_affect_the_front_of_operations(tmp_path: Path, simulation: ModuleType) -> None:
     frame = write_simulated(tmp_path, simulation, {0.1: 0.5, 0.3: 2.5}).frame()
     frame = frame.assign(latency_ms=[10.0, 5.0], timing_status=["ok", "shared"], timing_reason=[None, "python 1.0"])
-    rows = with_uncertainty(by_configuration(frame, "latency_ms"), frame, "latency_ms").set_index("rho")
+    rows = with_uncertainty(frame, "latency_ms").set_index("rho")
     assert rows["membership"].to_dict() == {0.1: "certain", 0.3: "off"}
     assert not rows["not_different"].any()
-    counted = with_uncertainty(by_configuration(frame), frame)
+    counted = with_uncertainty(frame)
     assert counted["membership"].tolist()[0] == "certain", "a count of operations does not depend on the time"

@@ -55,7 +55,7 @@ def export_figure(
         x: metric of cost of "front".
         y: metric of accuracy of "front".
         width_mm: width of the figure.
-        rows: ``with_uncertainty(by_configuration(frame, x, y), ...)`` of "front", see ``pareto``.
+        rows: ``with_uncertainty(frame, x, y, ...)`` of "front", see ``pareto``.
 
     Raises:
         ExportError: there is no such figure, or the store has no data for it.

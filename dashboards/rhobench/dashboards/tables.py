@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rhobench.config.metrics import Metric, metric
-from rhobench.results import ENDED_EARLY, by_configuration, describe_left_out, describe_missing_front, printable
+from rhobench.results import ENDED_EARLY, describe_left_out, describe_missing_front, printable
 from rhobench.results.uncertainty import with_uncertainty
 
 MARKS = {"certain": "●", "within noise": "○"}
@@ -26,10 +26,10 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", rows: pd.
         frame: rows of ``Store.frame()``.
         x: name of the cost metric.
         y: name of the accuracy metric.
-        rows: ``with_uncertainty(by_configuration(frame, x, y), ...)`` of a store; None: without its evaluations.
+        rows: ``with_uncertainty(frame, x, y, ...)`` of a store; None: without its evaluations.
     """
     if rows is None:
-        rows = with_uncertainty(by_configuration(frame, x, y), frame, x, y)
+        rows = with_uncertainty(frame, x, y)
     cost, value = metric(x), metric(y)
     several = rows["series"].nunique() > 1
     table = Table(

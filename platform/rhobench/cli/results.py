@@ -21,12 +21,12 @@ def pareto(
     from rich.console import Console
 
     from rhobench.dashboards import front_table
-    from rhobench.results import Store, by_configuration
+    from rhobench.results import Store
     from rhobench.results.uncertainty import with_uncertainty
 
     opened = Store(store)
     frame = opened.frame()
-    rows = with_uncertainty(by_configuration(frame, x, y), frame, x, y, opened)
+    rows = with_uncertainty(frame, x, y, opened)
     report_problems(opened.problems)
     Console().print(front_table(frame, x, y, rows))
     if as_json:

@@ -92,7 +92,7 @@ def export(
     """Write a figure or a table of a store in the form that papers need."""
     from rhobench.dashboards.export import FRONT, ExportError, export_figure, export_table, figure_names, write_figure
     from rhobench.dashboards.store_tables import read_tables
-    from rhobench.results import Store, by_configuration
+    from rhobench.results import Store
     from rhobench.results.uncertainty import with_uncertainty
 
     if (figure is None) == (table is None):
@@ -101,7 +101,7 @@ def export(
     tables = None if figure is None else read_tables(opened, opened.records())
     frame, rows = opened.frame() if tables is None else tables.frame, None
     if figure == FRONT or table in ("latex", "markdown"):
-        rows = with_uncertainty(by_configuration(frame, x, y), frame, x, y, opened)
+        rows = with_uncertainty(frame, x, y, opened)
     if table is not None:
         text = export_table(frame, table, x, y, rows)
         report_problems(opened.problems)

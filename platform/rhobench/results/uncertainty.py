@@ -14,7 +14,7 @@ from scipy import stats
 
 from rhobench.config.metrics import Metric, metric
 from rhobench.results.evaluations import Evaluations
-from rhobench.results.pareto import CONFIGURATION_COLUMNS, ENDED_EARLY, front_mask
+from rhobench.results.pareto import CONFIGURATION_COLUMNS, ENDED_EARLY, by_configuration, front_mask
 from rhobench.results.store import Store
 from rhobench.statistics.difference import difference, holm
 from rhobench.statistics.front import front_band, membership, membership_probability, p_of_draws
@@ -22,13 +22,10 @@ from rhobench.statistics.interval import LEVEL, Interval, draws_of_mean, seed_in
 from rhobench.statistics.resampling import REPLICATES
 
 
-def with_uncertainty(
-    table: pd.DataFrame, frame: pd.DataFrame, x: str = "gflops", y: str = "ap", store: Store | None = None
-) -> pd.DataFrame:
-    """The table of ``by_configuration`` with what is certain about its front.
+def with_uncertainty(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", store: Store | None = None) -> pd.DataFrame:
+    """The table of ``by_configuration(frame, x, y)`` with what is certain about its front.
 
     Args:
-        table: ``by_configuration(frame, x, y)``.
         frame: rows of ``Store.frame()``.
         x: name of the cost metric.
         y: name of the accuracy metric.
@@ -43,7 +40,7 @@ def with_uncertainty(
         configurations of a setting differ in y, none of them is on a front. A configuration with another
         ``timing_status`` than "ok" is "off" and not compared.
     """
-    table = table.copy()
+    table = by_configuration(frame, x, y)
     rng = np.random.default_rng(0)
     evaluations = None if store is None else Evaluations(store)
     table["interval_covers"] = pd.Series(None, index=table.index, dtype=object)

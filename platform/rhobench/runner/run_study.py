@@ -152,7 +152,6 @@ def _conclude(
 ) -> Outcome:
     """Print and write what the store has, after a sweep that has ended by itself or by a signal."""
     from rhobench.dashboards import front_table, report_path, write_report
-    from rhobench.results import by_configuration
     from rhobench.results.uncertainty import with_uncertainty
 
     records = {record.run_id: record for record in store.records()}
@@ -161,7 +160,7 @@ def _conclude(
     own = frame[frame.run_id.isin(study.run_ids)]
     for x in ("gflops", "latency_ms"):
         if own["ap"].notna().any() and own[x].notna().any():
-            rows = with_uncertainty(by_configuration(own, x), own, x, store=store)
+            rows = with_uncertainty(own, x, store=store)
             console.print(front_table(own, x, rows=rows))
     verdicts = _judge(study, store, frame, console)
     for line in _describe_exceptions(runs):

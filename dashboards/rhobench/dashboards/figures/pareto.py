@@ -51,7 +51,7 @@ def pareto(
         frame: rows of ``Store.frame()``.
         x: name of the cost metric.
         y: name of the accuracy metric.
-        rows: ``with_uncertainty(by_configuration(frame, x, y), ...)``, which has no front where nothing differs;
+        rows: ``with_uncertainty(frame, x, y, ...)``, which has no front where nothing differs;
             None: the front of the values as they are.
         plot_px: width and height between the axes in pixels, for which labels are placed without overlaps.
         font_px: size of the labels in pixels.
