@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from rhobench.config import DataConfig
 from rhobench.config.metrics import METRICS
 from rhobench.data import Categories, CocoDetection, DatasetError, Flip, collate
 from rhobench.inference.checkpoint_config import UNUSED_CLASS
@@ -101,8 +100,7 @@ def evaluate_artifact(
     artifact = load_artifact(file)
     set_rho(artifact, rho)
     masks = artifact.config.model.mask_head
-    config = resized_to(replace(artifact.config.data, dir=str(data), val_split=split), short_side_px)
-    images = CocoDetection(config, data, (split,), train=False, masks=masks)
+    images = evaluated_images(artifact, data, split, short_side_px)
     if not len(images):
         raise DatasetError(f"{images.annotation_files[0]} has no images to evaluate on.")
     _require_same_classes(artifact, images.categories, images.annotation_files[0])
@@ -121,12 +119,20 @@ def evaluate_artifact(
     )
 
 
-def resized_to(config: DataConfig, short_side_px: int | None) -> DataConfig:
-    """The configuration with another length of the shorter side, and the longer one in proportion; None: as it is."""
-    if short_side_px is None:
-        return config
-    longest = round(config.max_side_px * short_side_px / config.short_side_px)
-    return replace(config, resize_px=None, short_side_px=short_side_px, max_side_px=longest)
+def evaluated_images(artifact: Artifact, data: Path, split: str, short_side_px: int | None) -> CocoDetection:
+    """The images of a split as the model reads them, with masks if it has a mask head.
+
+    Args:
+        artifact: the model.
+        data: folder of a COCO data set.
+        split: the part of the annotation file's name between "instances_" and ".json".
+        short_side_px: length of the shorter side after resizing, with the longer one in proportion; None: as trained.
+    """
+    config = replace(artifact.config.data, dir=str(data), val_split=split)
+    if short_side_px is not None:
+        longest = round(config.max_side_px * short_side_px / config.short_side_px)
+        config = replace(config, resize_px=None, short_side_px=short_side_px, max_side_px=longest)
+    return CocoDetection(config, data, (split,), train=False, masks=artifact.config.model.mask_head)
 
 
 @torch.inference_mode()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from rhobench.data import CocoDetection, Flip
-from rhobench.inference.evaluate import resized_to
+from rhobench.data import Flip
+from rhobench.inference.evaluate import evaluated_images
 from rhobench.measure.artifact import ArtifactError, load_artifact
 from rhobench.model.sparsity import decoder_attention_map
 
@@ -31,8 +30,7 @@ def referenced_share(
         ArtifactError: the file is no artifact, or its decoder has no sampling points.
     """
     artifact = load_artifact(file)
-    config = resized_to(replace(artifact.config.data, dir=str(data), val_split=split), short_side_px)
-    images = CocoDetection(config, data, (split,), train=False)
+    images = evaluated_images(artifact, data, split, short_side_px)
     shares = []
     for index in range(len(images)):
         output = artifact.model(images[index, Flip.NONE].image[None], with_aux=True)
