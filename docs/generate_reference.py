@@ -18,7 +18,8 @@ from typing import Any
 from rhobench.config import RunConfig
 from rhobench.config.conversion import alternatives, describe_type, field_types
 from rhobench.config.metrics import METRICS
-from rhobench.results.record import SCHEMA, Attempt, ForeignModel, Point, Record
+from rhobench.results.point import Point
+from rhobench.results.record import SCHEMA, Attempt, ForeignModel, Record
 
 VALUE_NAMES = {int: "INTEGER", float: "NUMBER"}
 """Names of the values of options that state none, by type; others are TEXT."""

@@ -18,9 +18,10 @@ from typing import Any
 from rhobench.config import RunConfig
 from rhobench.config.conversion import from_dict, to_dict
 from rhobench.results import Attempt, Record, RecordError, Store, describe_environment
+from rhobench.results.checked_types import Count
 from rhobench.results.environment import utc_now
 from rhobench.results.mirror import CHECKPOINT
-from rhobench.results.record import Cause, Count
+from rhobench.results.record import Cause
 
 ATTEMPT_FILE = "attempt.json"
 """Name of the file of the active attempt, in the folder of its run."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from rhobench.cluster.attempt import active_attempt
 from rhobench.config.conversion import from_dict
 from rhobench.results import Store, StoreAccessError, printable
-from rhobench.results.record import Count
+from rhobench.results.checked_types import Count
 
 FOLDER = "drivers"
 """Folder of the files of all commands in a store."""

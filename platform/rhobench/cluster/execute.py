@@ -24,7 +24,8 @@ from rhobench.measure.process import configure_process
 from rhobench.ops import resolve_backend
 from rhobench.results.environment import describe_environment, utc_now
 from rhobench.results.evaluations import write_evaluation
-from rhobench.results.record import Point, Record, write_record
+from rhobench.results.point import Point
+from rhobench.results.record import Record, write_record
 from rhobench.results.record import Status as RunStatus
 from rhobench.training.checkpoint import remove_checkpoints
 from rhobench.training.device import training_device

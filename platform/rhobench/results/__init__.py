@@ -16,7 +16,8 @@ from rhobench.results.pareto import (
     trained_here,
     varied_fields,
 )
-from rhobench.results.record import SCHEMA, Attempt, ForeignModel, Point, Record, RecordError, read_record, write_record
+from rhobench.results.point import Point
+from rhobench.results.record import SCHEMA, Attempt, ForeignModel, Record, RecordError, read_record, write_record
 from rhobench.results.store import Store
 from rhobench.results.text import printable
 

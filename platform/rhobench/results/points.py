@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from rhobench.config.points import PointSettings
-from rhobench.results.record import Point, Record
+from rhobench.results.point import Point
+from rhobench.results.record import Record
 
 
 def missing_points(record: Record, wanted: Iterable[PointSettings], protocol: str) -> list[PointSettings]:

@@ -24,7 +24,9 @@ from rhobench.config import CHANGEABLE, ConfigError, DataConfig, RunConfig
 from rhobench.config.conversion import alternatives, from_dict, to_dict
 from rhobench.config.metrics import accuracy_bounds, accuracy_metrics
 from rhobench.config.paths import config_hash, leaves
-from rhobench.results.record import BREAKDOWNS, LARGEST, Point, Record, RecordError
+from rhobench.results.checked_types import LARGEST
+from rhobench.results.point import BREAKDOWNS, Point
+from rhobench.results.record import Record, RecordError
 from rhobench.results.text import printable
 
 COSTS = ("train_seconds", "eval_seconds", "cpu_seconds", "gpu_seconds")
