@@ -49,8 +49,9 @@ def main() -> None:
     files = folder / "detectors"
     files.mkdir(parents=True, exist_ok=True)
     if not options.train_only:
-        axis = f"model.rho={','.join(f'{rho:g}' for rho in RHOS)}"
-        rhobench("run", "demo", "--store", folder, "--axis", axis, "--set", f"train.epochs={options.epochs}")
+        rhos = ",".join(f"{rho:g}" for rho in RHOS)  # of one training, which draws rho in every step
+        settings = ("--set", f"measure.rhos={rhos}", "--set", f"train.epochs={options.epochs}")
+        rhobench("run", "demo", "--store", folder, *settings)
     images = training_images(Store(folder))
     train_rt_detr(images, options.cpu_seconds, files / "rt-detr")
     train_ssd(images, options.cpu_seconds, files / "ssdlite.pth")
@@ -60,9 +61,9 @@ def main() -> None:
 
 def measure(folder: Path, files: Path) -> None:
     """Export one of our models, measure the three, and print the fronts."""
-    middle = next(folder.glob(f"runs/demo-rho{RHOS[1]:g}-*")) / "model.safetensors"
+    own = next(folder.glob("runs/demo-seed0-*")) / "model.safetensors"
     rhos = [word for rho in RHOS for word in ("--rho", f"{rho:g}")]
-    rhobench("weights", "onnx", middle, "--out", files / "sparse-detr.onnx", *rhos)
+    rhobench("weights", "onnx", own, "--out", files / "sparse-detr.onnx", *rhos)
     rhobench("benchmark", files / "rt-detr", "--store", folder)
     rhobench("benchmark", files / "ssdlite.pth", "--store", folder)
     rhobench("benchmark", files / "sparse-detr.onnx", "--store", folder, "--name", "onnxruntime")

@@ -15,12 +15,14 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from rich.console import Console
 
 from rhobench.adapters import benchmark as module
 from rhobench.adapters.benchmark import BenchmarkRequest, benchmark
 from rhobench.adapters.foreign_detector import LoadRequest
 from rhobench.adapters.kinds import load_detector
 from rhobench.config import DataConfig, MeasureConfig
+from rhobench.dashboards import front_table
 from rhobench.dashboards.figures.pareto import pareto
 from rhobench.results import ForeignModel, Point, Record, Store, by_configuration
 from rhobench.results.evaluations import Evaluations
@@ -213,6 +215,23 @@ def test_foreign_detectors_are_series_on_the_front_of_our_runs(tmp_path: Path) -
     assert set(by_configuration(frame, "gflops")["label"]) == {"ρ 0.1", "ρ 1", "fast"}
     names = {trace.name for trace in pareto(frame, "latency_ms").data}
     assert {"fast · onnx · coco val", "sparse_detr · resnet50 · coco val"} <= names
+
+
+def test_the_table_names_our_model_once_where_the_others_have_their_labels(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(own_record(0.1, 0.40, 10.0, "coco"))
+    store.write(foreign_record("fast", 0.42, 5.0, "coco", 3.0, None))
+    lines = printed_table(store)
+    assert "sparse_detr · resnet50" in lines[0]
+    assert not [line for line in lines[1:] if "model" in line or "sparse_detr" in line]
+    store.write(foreign_record("elsewhere", 0.99, 1.0, "bccd", None, None))
+    assert any("model" in line for line in printed_table(store)), "the settings differ, so every row names its own"
+
+
+def printed_table(store: Store) -> list[str]:
+    printed = io.StringIO()
+    Console(width=120, file=printed).print(front_table(store.frame(), "latency_ms"))
+    return printed.getvalue().splitlines()
 
 
 def test_the_data_is_that_of_the_store(tmp_path: Path, some_data: Path, ssd: Path) -> None:

@@ -97,6 +97,13 @@ def test_labels_show_that_rho_was_sampled(store: Store) -> None:
     assert "ρ sampled→0.1" in json.dumps(json.loads(pareto(store.frame()).to_json()), ensure_ascii=False)
 
 
+def test_labels_of_different_trainings_differ(store: Store) -> None:
+    add(store, {0.1: 0.4}, model__rho=1.0, model__rho_choices=RHOS, measure__rhos=RHOS)
+    labels = by_configuration(store.frame())["label"]
+    assert labels.is_unique
+    assert {"ρ sampled→0.1 · rho 0.5", "ρ sampled→0.1 · rho 1"} <= set(labels)
+
+
 def test_the_page_has_the_figure_only_if_it_has_data(store: Store, tmp_path: Path) -> None:
     report = write_report(store, tmp_path / "report.html")
     assert "plot-every-rho" in report.read_text(encoding="utf-8")

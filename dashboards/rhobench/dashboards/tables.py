@@ -20,6 +20,7 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", rows: pd.
 
     "●": on the front for certain; "○": within noise. "~": not shown to differ from the best cheaper configuration. Each
     setting (device, protocol, dataset) has its own front; if there are several, the model column names the setting.
+    Without them, and if all models of our own are of one kind, the title names it, and a foreign model has its label.
     Times that may not enter the front are marked by "*" and their status.
 
     Args:
@@ -31,10 +32,10 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", rows: pd.
     if rows is None:
         rows = with_uncertainty(frame, x, y)
     cost, value = metric(x), metric(y)
-    several = rows["series"].nunique() > 1
+    own = rows.loc[~rows["foreign"].astype(bool), "series"].unique()
+    several = len(own) > 1 or rows["setting"].nunique() > 1
     table = Table(
-        title=f"{value.label} against {cost.noun}"
-        + ("" if several or rows.empty else f" · {_shown(rows['series'][0])}"),
+        title=f"{value.label} against {cost.noun}" + ("" if several or not len(own) else f" · {_shown(own[0])}"),
         caption=_caption(frame, rows, value),
         box=box.SIMPLE_HEAD,
         title_justify="left",

@@ -66,8 +66,8 @@ def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> p
         interval columns; ``n`` (seeds); ``run_ids``; experiment, model, backbone and rho; ``timing_status`` and
         ``timing_reason`` of the worst time ("ok" where neither metric is timed; times that are not are averaged only
         if there is no other); ``setting`` (text, empty if there is only one); ``series`` (model, backbone and setting);
-        ``label`` (how the configuration differs from the others); ``on_front``, within its setting and never with
-        another ``timing_status`` than "ok".
+        ``label`` (how the configuration differs from the others); ``foreign``; ``on_front``, within its setting and
+        never with another ``timing_status`` than "ok".
     """
     metrics = [metric(x), metric(y)]
     values = list(dict.fromkeys(c for m in metrics for c in (m.name, *(m.interval or ()))))
@@ -79,7 +79,8 @@ def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> p
     known["setting"] = _join_values(known, _varying(known, settings))
     known["series"] = [" · ".join(filter(None, row)) for row in known[["model", "backbone", "setting"]].to_numpy()]
     known["label"] = configuration_labels(known)
-    carried = ["experiment", "model", "backbone", "rho", "setting", "series", "label"]
+    known["foreign"] = ~trained_here(known)
+    carried = ["experiment", "model", "backbone", "rho", "setting", "series", "label", "foreign"]
 
     # dropna=False, because the rho of a dense encoder is NaN
     groups = known.groupby(keys, dropna=False, sort=False)
@@ -203,6 +204,9 @@ def _labels_within(frame: pd.DataFrame) -> list[str]:
     # The label says "sampled"; the values are needed only to tell several such trainings apart.
     if _CHOICES in frame and frame.loc[sampled, _CHOICES].nunique() <= 1:
         named_elsewhere.add(_CHOICES)
+    # Such trainings are equal but for their learning curves; their labels must still differ.
+    if "model.rho" in frame and frame.loc[sampled, "model.rho"].nunique() > 1:
+        named_elsewhere.discard("model.rho")
     frame = _with_columns(frame, CONFIGURATION_COLUMNS)
     frame = frame.assign(compiled=frame["compiled"].map({True: "compiled", False: "eager"}))
     varying = _varying(frame, _fields(frame, named_elsewhere))

@@ -17,6 +17,7 @@ from rhobench.config.experiment import Axis, Experiment, Range, Sampling
 from rhobench.config.paths import differences, number_at, read_value, run_key, value_at, with_values
 from rhobench.study.ordering import informative_order
 from rhobench.study.sampling import check_range, round_to_field, sample_points
+from rhobench.study.unused_fields import require_effect
 
 GridSettings = dict[str, Any]
 """Values by path in which a run differs from the base of its experiment."""
@@ -44,6 +45,7 @@ def expand_runs(experiment: Experiment) -> list[RunConfig]:
     # Different settings can give the same configuration, for example where one equals the base.
     configs = list(dict.fromkeys(with_values(experiment.base, setting) for setting in kept))
     _require_one_measurement(configs)
+    require_effect(configs)
     if experiment.order == "informative":
         paths = varied_paths(experiment)
         order = informative_order([{path: value_at(config, path) for path in paths} for config in configs])
