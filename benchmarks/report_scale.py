@@ -81,6 +81,8 @@ def draw(page: Path) -> dict[str, float]:
 
 def measure(runs: int, parent: Path | None, *, drawn: bool) -> dict[str, Any]:
     """Create a store, write its report in a new process, draw it, redraw the live view, and delete everything."""
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="report-scale-", dir=parent))
     try:
         make_store(folder, runs)

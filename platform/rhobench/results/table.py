@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import operator
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,16 @@ _FIELDS = {field.name for field in dataclasses.fields(RunConfig)}
 _SECTIONS: dict[str, Any] = {
     name: hint for name, hint in typing.get_type_hints(RunConfig).items() if dataclasses.is_dataclass(hint)
 }
+
+
+def _readers(name: str, cls: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], tuple[bool, ...]]:
+    """Paths in a section, the function that reads their values, and whether each belongs to the identity of a run."""
+    paths = tuple(path for path, _ in leaves(cls()))
+    return paths, operator.attrgetter(*paths), tuple(f"{name}.{path}" not in CHANGEABLE for path in paths)
+
+
+_LEAVES = {name: _readers(name, cls) for name, cls in _SECTIONS.items()}
+"""Readers of each section: a store has thousands of records, each with a learning rate of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,14 +158,14 @@ def _settings(data: Mapping[str, Any]) -> Settings:
 @functools.lru_cache(maxsize=8192)
 def _section(name: str, text: bytes) -> _Section:
     config: Any = from_dict(_SECTIONS[name], msgspec.json.decode(text))
-    columns, identity = [], []
-    for path, value in leaves(config):
+    paths, values_of, in_identity = _LEAVES[name]
+    values = values_of(config)
+    for path, value in zip(paths, values, strict=True):
         _require_exact(path, value)
-        if f"{name}.{path}" not in CHANGEABLE:
-            identity.append(value)
-        # pandas would take a tuple for a sequence of values.
-        columns.append(str(value) if isinstance(value, tuple) else value)
-    return _Section(config=config, columns=tuple(columns), identity=msgspec.json.encode(identity))
+    # pandas would take a tuple for a sequence of values.
+    columns = tuple([str(value) if isinstance(value, tuple) else value for value in values])
+    identity = msgspec.json.encode(list(itertools.compress(values, in_identity)))
+    return _Section(config=config, columns=columns, identity=identity)
 
 
 def _require_exact(path: str, value: Any) -> None:

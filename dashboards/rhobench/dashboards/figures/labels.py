@@ -39,26 +39,34 @@ class _Box(NamedTuple):
         )
 
 
+Span = tuple[float, float]
+"""Smallest and largest value that is drawn on an axis, including the ends of error bars."""
+
+
 def place_labels(
-    x: np.ndarray, y: np.ndarray, texts: Sequence[str], first: np.ndarray, size_px: tuple[float, float], font_px: float
+    x: np.ndarray,
+    y: np.ndarray,
+    texts: Sequence[str],
+    first: np.ndarray,
+    spans: tuple[Span, Span],
+    size_px: tuple[float, float],
+    font_px: float,
 ) -> list[tuple[str, str]]:
     """Text and position of each label; the text is shortened to its first part, or empty, where there is no room.
 
     Args:
-        x: (n,) horizontal values.
+        x: (n,) horizontal values of all markers.
         y: (n,) vertical values.
-        texts: labels, with parts separated by " · ".
+        texts: labels, with parts separated by " · "; empty for a marker without one.
         first: (n,) bools, the labels that are placed first.
+        spans: of the horizontal and of the vertical axis.
         size_px: width and height of the plot in pixels.
         font_px: size of the font in pixels.
     """
-    across, down = _pixels(x, size_px[0]), size_px[1] - _pixels(y, size_px[1])
-    markers = [
-        _Box(a - MARKER_PX, d - MARKER_PX, a + MARKER_PX, d + MARKER_PX) for a, d in zip(across, down, strict=True)
-    ]
+    across, down = _pixels(x, size_px[0], spans[0]), size_px[1] - _pixels(y, size_px[1], spans[1])
     taken: list[_Box] = []
     placed = [("", PLACES[0][0])] * len(texts)
-    for i in sorted(range(len(texts)), key=lambda i: (not first[i], across[i])):
+    for i in sorted((i for i, text in enumerate(texts) if text), key=lambda i: (not first[i], across[i])):
         parts = texts[i].split(" · ")
         for text in dict.fromkeys((" · ".join(parts[:2]), parts[0])):
             boxes = ((name, _label_box(across[i], down[i], text, dx, dy, font_px)) for name, dx, dy in PLACES)
@@ -68,7 +76,7 @@ def place_labels(
                 if box.left > -8
                 and box.right < size_px[0] + 8
                 and not any(box.overlaps(other) for other in taken)
-                and not any(box.overlaps(other) for k, other in enumerate(markers) if k != i)
+                and not _covers_marker(box, np.delete(across, i), np.delete(down, i))
             )
             if (found := next(free, None)) is not None:
                 placed[i] = (text, found[0])
@@ -77,11 +85,18 @@ def place_labels(
     return placed
 
 
-def _pixels(values: np.ndarray, length: float) -> np.ndarray:
-    span = np.ptp(values) if len(values) else 0.0
-    if span == 0:
+def _covers_marker(box: _Box, across: np.ndarray, down: np.ndarray) -> bool:
+    """Whether a box overlaps any of the markers at these positions."""
+    beside = (box.right < across - MARKER_PX) | (box.left > across + MARKER_PX)
+    above = (box.bottom < down - MARKER_PX) | (box.top > down + MARKER_PX)
+    return bool((~(beside | above)).any())
+
+
+def _pixels(values: np.ndarray, length: float, span: Span) -> np.ndarray:
+    low, high = span
+    if high == low:
         return np.full(len(values), length / 2)
-    return ((values - values.min()) / span * (1 - 2 * MARGIN) + MARGIN) * length
+    return ((values - low) / (high - low) * (1 - 2 * MARGIN) + MARGIN) * length
 
 
 def _label_box(across: float, down: float, text: str, dx: int, dy: int, font_px: float) -> _Box:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from rhobench.config.metrics import Metric, metric
 from rhobench.dashboards.figures.card import FigureCard
-from rhobench.dashboards.figures.labels import place_labels
+from rhobench.dashboards.figures.labels import Span, place_labels
 from rhobench.dashboards.figures.style import MUTED, SERIES, SURFACE, SYMBOLS, canvas, seeds_text, show_empty
 from rhobench.dashboards.published import published_layer
 from rhobench.results import ENDED_EARLY, by_configuration, describe_left_out, describe_missing_front
@@ -58,9 +58,10 @@ def pareto(
     """
     cost, value = metric(x), metric(y)
     table = by_configuration(frame, x, y) if rows is None else rows
-    rows = _with_labels(table, cost, value, plot_px, font_px)
-    figure = canvas(f"{value.label} against {cost.noun}", _pareto_subtitle(frame, rows, cost, value))
-    figure.add_traces(published_layer(frame, cost, value))
+    figure = canvas(f"{value.label} against {cost.noun}", _pareto_subtitle(frame, table, cost, value))
+    figure.add_traces(published := published_layer(frame, cost, value))
+    spans = (_span(table, cost, [trace.x for trace in published]), _span(table, value, [t.y for t in published]))
+    rows = _with_labels(table, cost, value, spans, plot_px, font_px)
     # Indices into the whole frame, so that a model looks the same in every figure, whatever was measured.
     models = sorted(set(zip(frame["model"], frame["backbone"], strict=True)))
     settings = sorted(set(rows["setting"]))
@@ -126,14 +127,19 @@ def _markers(rows: pd.DataFrame, cost: Metric, value: Metric, color: str, symbol
 
 def _spread(rows: pd.DataFrame, m: Metric, color: str) -> dict[str, Any] | None:
     """Error bars: the 95 % interval of the measurement if the metric has one, else the deviation over seeds."""
-    if m.interval and rows[list(m.interval)].notna().any(axis=None):
-        above, below = rows[m.interval[1]] - rows[m.name], rows[m.name] - rows[m.interval[0]]
-    else:
-        above = below = rows[f"{m.name}_sd"]
-        if not _varies(rows, m):
-            return None
-    bars = {name: (side * m.scale).fillna(0).tolist() for name, side in (("array", above), ("arrayminus", below))}
+    if (ends := _bar_ends(rows, m)) is None:
+        return None
+    sides = {"array": ends[1] - rows[m.name], "arrayminus": rows[m.name] - ends[0]}
+    bars = {name: (side * m.scale).fillna(0).tolist() for name, side in sides.items()}
     return {"type": "data", "symmetric": False, **bars, "thickness": 1.3, "width": 4, "color": color}
+
+
+def _bar_ends(rows: pd.DataFrame, m: Metric) -> tuple[pd.Series, pd.Series] | None:
+    """Lower and upper end of the error bar of each row; None: there are no bars."""
+    if m.interval and rows[list(m.interval)].notna().any(axis=None):
+        return rows[m.interval[0]], rows[m.interval[1]]
+    deviation = rows[f"{m.name}_sd"]
+    return (rows[m.name] - deviation, rows[m.name] + deviation) if _varies(rows, m) else None
 
 
 def _varies(rows: pd.DataFrame, m: Metric) -> bool:
@@ -155,22 +161,37 @@ def _front_line(rows: pd.DataFrame, cost: Metric, value: Metric, name: str) -> g
     )
 
 
+def _span(rows: pd.DataFrame, m: Metric, others: Sequence[Sequence[float] | None]) -> Span:
+    """Smallest and largest value of an axis as drawn: of the rows, the bars of the front, and other traces."""
+    drawn = [rows[m.name] * m.scale, *(pd.Series(values, dtype=float) for values in others if values is not None)]
+    if ends := _bar_ends(rows[rows["on_front"]], m):
+        drawn += [end * m.scale for end in ends]
+    every = pd.concat(drawn).dropna()
+    return (float(every.min()), float(every.max())) if len(every) else (0.0, 0.0)
+
+
 def _with_labels(
-    rows: pd.DataFrame, cost: Metric, value: Metric, plot_px: tuple[float, float], font_px: float
+    rows: pd.DataFrame,
+    cost: Metric,
+    value: Metric,
+    spans: tuple[Span, Span],
+    plot_px: tuple[float, float],
+    font_px: float,
 ) -> pd.DataFrame:
     """The rows with the columns text and place: labels of the front, and of all configurations if they are few."""
-    rows = rows.assign(text="", place="bottom right")
-    labelled = rows[rows["on_front"] | (len(rows) <= MAX_LABELLED)].head(MAX_PLACED)
+    labelled = rows[rows["on_front"] | (len(rows) <= MAX_LABELLED)].head(MAX_PLACED).index
+    if labelled.empty:
+        return rows.assign(text="", place="bottom right")
     placed = place_labels(
-        labelled[cost.name].to_numpy(float),
-        labelled[value.name].to_numpy(float),
-        labelled["label"].tolist(),
-        labelled["on_front"].to_numpy(bool),
+        (rows[cost.name] * cost.scale).to_numpy(float),
+        (rows[value.name] * value.scale).to_numpy(float),
+        rows["label"].where(rows.index.isin(labelled), "").tolist(),
+        rows["on_front"].to_numpy(bool),
+        spans,
         plot_px,
         font_px,
     )
-    rows.loc[labelled.index, ["text", "place"]] = pd.DataFrame(placed, labelled.index, ["text", "place"])
-    return rows
+    return rows.assign(**pd.DataFrame(placed, rows.index, ["text", "place"]))
 
 
 def _hover(row: dict[Hashable, Any], cost: Metric, value: Metric) -> str:
