@@ -4,39 +4,70 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rhobench.dashboards.figures.labels import MARKER_PX, PLACES, _label_box, _pixels, place_labels
+from rhobench.dashboards.figures.labels import (
+    BAR_PX,
+    MARKER_PX,
+    PLACES,
+    _Box,
+    _label_box,
+    _markup,
+    _pixels,
+    place_labels,
+)
 
-DIRECTIONS = {name: (dx, dy) for name, dx, dy in PLACES}
-POINTS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(1, 40)), min_size=1, max_size=25)
-
+POINTS = st.lists(
+    st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(1, 40), st.booleans()), min_size=1, max_size=25
+)
 SPANS = ((0.0, 1.0), (0.0, 1.0))
+NO_BAR = (np.nan, np.nan)
+
+
+def overlaps(first: _Box, second: _Box) -> bool:
+    beside = first.right < second.left or second.right < first.left
+    return not (beside or first.bottom < second.top or second.bottom < first.top)
 
 
 @settings(max_examples=60, deadline=None)
 @given(points=POINTS)
-def test_no_label_overlaps_another_label_or_a_marker(points: list[tuple[float, float, int]]) -> None:
+def test_no_label_overlaps_another_label_a_marker_or_a_bar(points: list[tuple[float, float, int, bool]]) -> None:
     x, y = (np.array([point[i] for point in points]) for i in (0, 1))
-    texts = ["x" * length for *_, length in points]
-    spans = ((x.min() - 0.2, x.max()), (y.min(), y.max() + 0.5))  # with error bars
-    placed = place_labels(x, y, texts, np.ones(len(x), bool), spans, (300, 200), 11)
+    bars = np.array([(p[1] - 0.1, p[1] + 0.2) if p[3] else NO_BAR for p in points])
+    texts = ["x" * length for _, _, length, _ in points]
+    spans = ((x.min() - 0.2, x.max()), (y.min() - 0.1, y.max() + 0.5))
+    placed = place_labels(x, y, texts, np.ones(len(x), bool), bars, spans, (300, 200), 11)
     across, down = _pixels(x, 300, spans[0]), 200 - _pixels(y, 200, spans[1])
-    boxes = {
-        i: _label_box(across[i], down[i], text, *DIRECTIONS[place], 11)
-        for i, (text, place) in enumerate(placed)
-        if text
-    }
+    ends = 200 - _pixels(bars, 200, spans[1])
+    boxes = {}
+    for i, (label, position) in enumerate(placed):
+        places = [p for p in PLACES if p.position == position and _markup(texts[i], p) == label]
+        if places:
+            boxes[i] = _label_box(across[i], down[i], texts[i], places[0], 11)
+        assert bool(places) == bool(label), "a label is the whole text, or there is none"
     for i, box in boxes.items():
-        assert not any(box.overlaps(other) for k, other in boxes.items() if k != i)
         for k in range(len(points)):
-            away = box.left > across[k] + MARKER_PX or box.right < across[k] - MARKER_PX
-            assert k == i or away or box.top > down[k] + MARKER_PX or box.bottom < down[k] - MARKER_PX
+            a, d = across[k], down[k]
+            marker = _Box(a - MARKER_PX, d - MARKER_PX, a + MARKER_PX, d + MARKER_PX)
+            assert k == i or not overlaps(box, marker)
+            assert k == i or k not in boxes or not overlaps(box, boxes[k])
+            assert not points[k][3] or not overlaps(box, _Box(a - BAR_PX, ends[k, 1], a + BAR_PX, ends[k, 0]))
+
+
+def place(x: list[float], y: list[float], texts: list[str], first: list[bool], plot: tuple[int, int]) -> list[str]:
+    bars = np.array([NO_BAR] * len(x))
+    placed = place_labels(np.array(x), np.array(y), texts, np.array(first), bars, SPANS, plot, 11)
+    return [text for text, _ in placed]
 
 
 def test_the_front_is_labelled_first_and_long_labels_are_shortened() -> None:
-    x, y = np.array([0.0, 0.01, 1.0]), np.array([0.0, 0.0, 1.0])
-    placed = place_labels(x, y, ["dominated", "front", "far"], np.array([False, True, True]), SPANS, (150, 60), 11)
-    assert placed[1][0] == "front"
-    (text, _), *_ = place_labels(
-        np.zeros(1), np.zeros(1), ["ρ 0.1 · " + "x" * 60], np.ones(1, bool), SPANS, (150, 60), 11
-    )
-    assert text == "ρ 0.1"
+    assert place([0.0, 0.01, 1.0], [0.0, 0.0, 1.0], ["dominated", "front", "far"], [False, True, True], (150, 60))[1]
+    assert place([0.0], [0.0], ["ρ 0.1 · " + "x" * 60], [True], (150, 60)) == ["ρ 0.1"]
+
+
+def test_a_label_in_a_row_of_markers_keeps_clear_of_them() -> None:
+    across = [0.0, 0.07, 0.14, 0.21]
+    texts = place(across, [0.5] * 4, ["onnxruntime", "", "", ""], [True] * 4, (300, 200))
+    assert texts[0] == "onnxruntime<br>\N{NO-BREAK SPACE}", "a line above the marker"
+
+
+def test_text_of_a_record_is_no_html() -> None:
+    assert place([0.0], [0.0], ["<b>ρ</b>"], [True], (300, 200)) == ["&lt;b&gt;ρ&lt;/b&gt;"]

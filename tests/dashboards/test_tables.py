@@ -43,4 +43,4 @@ def test_runs_without_a_row_are_counted(store: Store) -> None:
     console = Console(width=160, record=True, file=StringIO())
     console.print(front_table(frame))
     assert "1 failed, 1 stopped." in " ".join(console.export_text().split())
-    assert "1 failed, 1 not measured." in " ".join(printed(store, "fps").split())
+    assert "1 failed, 1 without FPS or AP." in " ".join(printed(store, "fps").split())

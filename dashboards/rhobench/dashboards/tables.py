@@ -36,7 +36,7 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", rows: pd.
     several = len(own) > 1 or rows["setting"].nunique() > 1
     table = Table(
         title=f"{value.label} against {cost.noun}" + ("" if several or not len(own) else f" · {_shown(own[0])}"),
-        caption=_caption(frame, rows, value),
+        caption=_caption(frame, rows, cost, value),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
@@ -75,7 +75,7 @@ def _shown(text: object) -> str:
     return escape(printable(text))
 
 
-def _caption(frame: pd.DataFrame, rows: pd.DataFrame, value: Metric) -> str:
+def _caption(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, value: Metric) -> str:
     status = frame.drop_duplicates("run_id")["status"]
     unmeasured = len(status) - len({run for runs in rows["run_ids"] for run in runs})
     parts = [_front_sentence(rows, value)]
@@ -84,7 +84,7 @@ def _caption(frame: pd.DataFrame, rows: pd.DataFrame, value: Metric) -> str:
             parts.append(f"{count} {ended}")
             unmeasured -= count
     if unmeasured:
-        parts.append(f"{unmeasured} not measured")
+        parts.append(f"{unmeasured} without {cost.noun} or {value.noun}")
     if left_out := describe_left_out(rows):
         parts.append(f"* {left_out}")
     sentences = [", ".join(parts) + "."]

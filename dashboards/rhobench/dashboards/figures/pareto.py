@@ -6,6 +6,7 @@ import html
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -105,7 +106,7 @@ def _markers(rows: pd.DataFrame, cost: Metric, value: Metric, color: str, symbol
         x=x.tolist(),
         y=y.tolist(),
         mode="markers+text" if labelled else "markers",
-        text=rows["text"].map(html.escape).tolist() if labelled else None,
+        text=rows["text"].tolist() if labelled else None,
         textposition=rows["place"].tolist() if labelled else None,
         textfont={"size": 12, "color": MUTED},
         cliponaxis=False,
@@ -142,6 +143,15 @@ def _bar_ends(rows: pd.DataFrame, m: Metric) -> tuple[pd.Series, pd.Series] | No
     return (rows[m.name] - deviation, rows[m.name] + deviation) if _varies(rows, m) else None
 
 
+def _bars_of_front(rows: pd.DataFrame, m: Metric) -> np.ndarray:
+    """(n, 2) ends of the error bars; NaN for rows off the front, which have none."""
+    front = rows["on_front"].to_numpy(bool)
+    bars = np.full((len(rows), 2), np.nan)
+    if ends := _bar_ends(rows[front], m):
+        bars[front] = np.stack([end.to_numpy(float) * m.scale for end in ends], axis=1)
+    return bars
+
+
 def _varies(rows: pd.DataFrame, m: Metric) -> bool:
     """Whether seeds differ by more than rounding, unlike for GFLOPs."""
     return bool((rows[f"{m.name}_sd"] > 1e-6 * rows[m.name].abs()).any())
@@ -163,10 +173,9 @@ def _front_line(rows: pd.DataFrame, cost: Metric, value: Metric, name: str) -> g
 
 def _span(rows: pd.DataFrame, m: Metric, others: Sequence[Sequence[float] | None]) -> Span:
     """Smallest and largest value of an axis as drawn: of the rows, the bars of the front, and other traces."""
-    drawn = [rows[m.name] * m.scale, *(pd.Series(values, dtype=float) for values in others if values is not None)]
-    if ends := _bar_ends(rows[rows["on_front"]], m):
-        drawn += [end * m.scale for end in ends]
-    every = pd.concat(drawn).dropna()
+    drawn = [rows[m.name].to_numpy(float) * m.scale, _bars_of_front(rows, m).ravel()]
+    every = np.concatenate([*drawn, *(np.array(values, float) for values in others if values is not None)])
+    every = every[np.isfinite(every)]
     return (float(every.min()), float(every.max())) if len(every) else (0.0, 0.0)
 
 
@@ -178,7 +187,7 @@ def _with_labels(
     plot_px: tuple[float, float],
     font_px: float,
 ) -> pd.DataFrame:
-    """The rows with the columns text and place: labels of the front, and of all configurations if they are few."""
+    """The rows with the columns text (HTML) and place, for labels of the front or of all if they are few."""
     labelled = rows[rows["on_front"] | (len(rows) <= MAX_LABELLED)].head(MAX_PLACED).index
     if labelled.empty:
         return rows.assign(text="", place="bottom right")
@@ -187,6 +196,7 @@ def _with_labels(
         (rows[value.name] * value.scale).to_numpy(float),
         rows["label"].where(rows.index.isin(labelled), "").tolist(),
         rows["on_front"].to_numpy(bool),
+        _bars_of_front(rows, value),
         spans,
         plot_px,
         font_px,
