@@ -35,6 +35,9 @@ POLL_MS = 2000
 MAX_ROWS = 100
 """Number of points in the table: the best ones."""
 
+AROUND_PLOT_PX, PLOT_HEIGHT_PX = 150, 300
+"""Width of the axis and the margins beside the plot of the front, and height of the plot."""
+
 
 class LiveError(ValueError):
     """A live view that cannot be served."""
@@ -163,6 +166,7 @@ def _layout(store: Store) -> Any:
             dcc.Interval(id="clock", interval=POLL_MS),
             dcc.Store(id="version"),
             dcc.Store(id="dark"),
+            dcc.Store(id="width"),
         ]
     )
 
@@ -176,6 +180,15 @@ def _follow(app: Any, results: Results) -> None:
         " document.documentElement.classList.toggle('dark', dark); return dark; }",
         Output("dark", "data"),
         Input("version", "data"),
+    )
+
+    # The labels of the front are placed for this width.
+    app.clientside_callback(
+        "(_, known) => { const width = document.getElementById('front').clientWidth;"
+        " return width === known ? dash_clientside.no_update : width; }",
+        Output("width", "data"),
+        Input("clock", "n_intervals"),
+        State("width", "data"),
     )
 
     @app.callback(Output("version", "data"), Input("clock", "n_intervals"), State("version", "data"))
@@ -197,15 +210,20 @@ def _follow(app: Any, results: Results) -> None:
         ),
         Input("version", "data"),
         Input("dark", "data"),
+        Input("width", "data"),
         *everything,
     )
-    def draw(version: str | None, dark: bool | None, x: str, y: str, chosen: str, where: str | None) -> Any:
-        if version is None:
+    def draw(
+        version: str | None, dark: bool | None, width: int | None, x: str, y: str, chosen: str, where: str | None
+    ) -> Any:
+        if version is None or width is None:
             return (no_update,) * 8
-        return redraw(results, x, y, chosen, where or "", dark=bool(dark))
+        return redraw(results, x, y, chosen, where or "", dark=bool(dark), width_px=width)
 
 
-def redraw(results: Results, x: str, y: str, chosen: str, where: str, *, dark: bool) -> tuple[Any, ...]:
+def redraw(
+    results: Results, x: str, y: str, chosen: str, where: str, *, dark: bool, width_px: int = 1200
+) -> tuple[Any, ...]:
     """Everything on the page that depends on the store.
 
     Args:
@@ -215,6 +233,7 @@ def redraw(results: Results, x: str, y: str, chosen: str, where: str, *, dark: b
         chosen: name of the other figure.
         where: conditions on the runs, separated by commas.
         dark: whether the figures have the dark colours.
+        width_px: width of the figures.
     """
     tables = results.tables()
     frame, problem = tables.frame, ""
@@ -224,7 +243,7 @@ def redraw(results: Results, x: str, y: str, chosen: str, where: str, *, dark: b
         problem = str(error)
     curves = tables.curves[tables.curves["run_id"].isin(frame["run_id"])]
     shown = Tables(frame=frame, curves=curves, breakdown=tables.breakdown, calls=tables.calls)
-    front = pareto(frame, x, y)
+    front = pareto(frame, x, y, plot_px=(max(width_px - AROUND_PLOT_PX, 100), PLOT_HEIGHT_PX))
     other = next(card for card in figure_cards() if card.name == chosen).build(shown)
     texts = [figure.layout.title.subtitle.text for figure in (front, other)]
     return (
@@ -283,6 +302,7 @@ _INDEX = """<!doctype html>
 <style>CSS
 .choice { display: inline-grid; min-width: 220px; color: var(--muted); }
 thead th { padding: 6px 10px; color: var(--muted); }
+@media (max-width: 700px) { td:first-child { max-width: 44vw; overflow: hidden; text-overflow: ellipsis; } }
 </style></head>
 <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
 </html>"""
