@@ -1,4 +1,4 @@
-"""Reading of a report page without a browser."""
+"""Reading of a report page, without a browser and in one."""
 
 from __future__ import annotations
 
@@ -25,3 +25,12 @@ def column(data: dict[str, Any], name: str) -> list[Any]:
     if "codes" in stored:
         return [None if code < 0 else stored["levels"][code] for code in stored["codes"]]
     return [stored["same"]] * data["data"]["rows"]
+
+
+OVERLAPS = """(plot) => {
+    const boxes = [...document.querySelectorAll(plot + ' .textpoint text')].filter((t) => t.textContent)
+        .map((t) => t.getBoundingClientRect());
+    return boxes.filter((a, i) => boxes.slice(i + 1).some((b) =>
+        a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1)).length;
+}"""
+"""Number of labels on a plot that another one overlaps."""

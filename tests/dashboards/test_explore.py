@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from five_experiments import five_experiments
-from report_page import column, embedded
+from report_page import OVERLAPS, column, embedded
 from simulated_stores import write_simulated
 
 from rhobench.dashboards import pareto, write_report
@@ -18,14 +18,6 @@ from rhobench.dashboards.export import export_table
 from rhobench.results import Store
 
 pytestmark = pytest.mark.browser
-
-OVERLAPS = """(plot) => {
-    const boxes = [...document.querySelectorAll(plot + ' .textpoint text')].filter((t) => t.textContent)
-        .map((t) => t.getBoundingClientRect());
-    return boxes.filter((a, i) => boxes.slice(i + 1).some((b) =>
-        a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1)).length;
-}"""
-"""Number of labels on a plot that another one overlaps."""
 
 FRONT = """(plot) => document.querySelector(plot).data.filter((trace) => trace.meta === 'front')
     .flatMap((trace) => trace.x.map((x, i) => [x, trace.y[i]])).sort((a, b) => a[0] - b[0] || a[1] - b[1])"""

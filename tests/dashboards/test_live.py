@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from report_page import OVERLAPS
 
 from rhobench.results import Store
 
@@ -20,7 +21,7 @@ pytest.importorskip("dash", reason="dash is not installed")
 
 from werkzeug.serving import make_server
 
-from rhobench.dashboards.live import create_app
+from rhobench.dashboards.live import POLL_MS, create_app
 from rhobench.results.sweep_progress import NodeUse, RunProgress, SweepProgress, progress_path
 
 OUTPUTS = ("front", "other", "front-summary", "other-summary", "headline", "state", "runs", "problem")
@@ -75,8 +76,9 @@ def drawn(
 ) -> dict[str, Any]:
     """What the page shows."""
     parts = [f"{name}.{'figure' if name in ('front', 'other') else 'children'}" for name in OUTPUTS]
-    values = (("version", "data", version), ("dark", "data", False), ("x", "value", x), ("y", "value", "ap"))
-    inputs = [*values, ("chosen", "value", chosen), ("where", "value", where)]
+    stored = [("version", "data", version), ("dark", "data", False), ("width", "data", 1200)]
+    chosen_values = [("x", "value", x), ("y", "value", "ap"), ("chosen", "value", chosen), ("where", "value", where)]
+    inputs = [*stored, *chosen_values]
     response = ask(client, f"..{'...'.join(parts)}..", inputs)
     assert response.status_code == 200
     return {name: next(iter(value.values())) for name, value in response.json["response"].items()}
@@ -209,8 +211,11 @@ def test_a_browser_shows_a_new_run_within_seconds_and_asks_no_other_host(changin
         changing.files.write(progress_path(TOKEN), msgspec.json.encode(SWEEP))
         page.get_by_text("waiting: for 2 CPUs; 1 CPU free").wait_for(timeout=5_000)
         assert page.get_by_text("<b>another").count() == 1, "names are text"
+        assert page.evaluate(OVERLAPS, "#front") == 0
         page.set_viewport_size({"width": 390, "height": 800})
         page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        page.wait_for_timeout(2 * POLL_MS)  # the labels follow the width with the next look at the store
+        assert page.evaluate(OVERLAPS, "#front") == 0
     finally:
         page.close()
         server.shutdown()
