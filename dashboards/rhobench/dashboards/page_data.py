@@ -15,7 +15,15 @@ import pandas as pd
 from rhobench.config.metrics import METRICS, Metric
 from rhobench.dashboards.figures.card import Tables
 from rhobench.dashboards.figures.style import SERIES, SYMBOLS
-from rhobench.results import ENDED_EARLY, Record, configuration_labels, samples_rho, timing_statuses, varied_fields
+from rhobench.results import (
+    ENDED_EARLY,
+    Record,
+    configuration_labels,
+    samples_rho,
+    timing_statuses,
+    trained_here,
+    varied_fields,
+)
 from rhobench.results.pareto import CONFIGURATION_COLUMNS
 
 LABELS = {
@@ -95,7 +103,7 @@ def page_data(tables: Tables, records: list[Record], paired: dict[str, Any]) -> 
         records: its records.
         paired: ``paired_tests`` of the store.
     """
-    frame = tables.frame.assign(sampled=samples_rho(tables.frame))
+    frame = tables.frame.assign(sampled=samples_rho(tables.frame), foreign=~trained_here(tables.frame))
     timed = frame["latency_ms"].notna()
     frame["timing_status"] = timing_statuses(tables.frame).where(timed, None)
     frame["label"] = configuration_labels(tables.frame)

@@ -40,7 +40,9 @@ function formatMetric(name, number) {
 function format(name, item, row) {
   if (Object.hasOwn(DATA.metrics, name)) return formatMetric(name, item);
   if (name === 'rho' && row !== undefined && value('sampled', row)) return 'sampled';
-  if (item === null) return name === 'rho' || name === 'rho_infer' ? 'dense' : '–';
+  const foreign = row !== undefined && value('foreign', row); // neither a ρ nor a seed of ours
+  if (item === null) return !foreign && (name === 'rho' || name === 'rho_infer') ? 'dense' : '–';
+  if (foreign && name === 'seed') return '–';
   if (typeof item === 'boolean') return item ? 'yes' : 'no';
   if (typeof item !== 'number') return item;
   if (name.endsWith('_seconds')) return item.toFixed(0);
