@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from layout_writers import NAMES, WRITERS, drawn_splits, write_coco
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -17,7 +18,12 @@ from rhobench.model import build_model
 CELLS = Categories(ids=(7,), names=("cell",))
 
 
-def artifact(file: Path, categories: Categories = CELLS, rho: float | None = 0.3) -> Path:
+def artifact(
+    file: Path,
+    categories: Categories = CELLS,
+    rho: float | None = 0.3,
+    val_share: float = 0.0,
+) -> Path:
     """A small untrained model, whose class head is biased so that it detects something."""
     torch.manual_seed(0)
     config = ModelConfig(
@@ -31,7 +37,7 @@ def artifact(file: Path, categories: Categories = CELLS, rho: float | None = 0.3
         ffn_dim=32,
         rho=rho,
     )
-    run = RunConfig(experiment="test", model=config, data=DataConfig(resize_px=(64, 64)))
+    run = RunConfig(experiment="test", model=config, data=DataConfig(resize_px=(64, 64), val_share=val_share))
     return write_artifact(file, build_model(config), run, categories)
 
 
@@ -64,15 +70,42 @@ def test_all_numbers_are_those_of_pycocotools_on_the_written_detections(
 def test_wrong_requests(rhobench: Callable, dataset: Path, tmp_path: Path) -> None:
     file = artifact(tmp_path / "x.safetensors")
     others = artifact(tmp_path / "others.safetensors", Categories(ids=(1, 2), names=("cat", "dog")))
-    renumbered = artifact(tmp_path / "ids.safetensors", Categories(ids=(3,), names=("cell",)))
+    twice = artifact(tmp_path / "twice.safetensors", Categories(ids=(3, 4), names=("cell", "cell")))
     dense = artifact(tmp_path / "dense.safetensors", rho=None)
     for arguments, message in (
         ((file, "--data", dataset, "--split", "test"), "instances_test.json"),
-        ((file, "--data", tmp_path / "none"), "instances_val.json"),
+        ((file, "--data", tmp_path / "none"), "is not a folder; give the folder of a data set"),
         ((tmp_path / "nothing", "--data", dataset), "There is no model at"),
         ((file, "--data", dataset, "--rho", 2), "--rho 2.0 is not allowed"),
         ((dense, "--data", dataset, "--rho", 0.5), "dense encoder"),
         ((others, "--data", dataset), "cat, dog only in the model; cell only in the data"),
-        ((renumbered, "--data", dataset), "under other ids"),
+        ((twice, "--data", dataset), "under other ids, and several have the same name"),
     ):
         assert message in rhobench("evaluate", *arguments).refusal()
+
+
+COLOURS = Categories(ids=(1, 2, 3), names=NAMES)
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_every_layout_gives_the_same_numbers_whatever_its_ids(rhobench: Callable, tmp_path: Path, layout: str) -> None:
+    splits, file = drawn_splits(), artifact(tmp_path / "x.safetensors", COLOURS)
+    expected = rhobench("evaluate", file, "--data", write_coco(tmp_path / "coco", splits), "--json")
+    done = rhobench("evaluate", file, "--data", WRITERS[layout](tmp_path / "data", splits), "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.json["images"] == 4
+    assert done.json["stats"] == expected.json["stats"]
+    assert [values["ap"] for values in done.json["classes"].values()] == [
+        expected.json["classes"][name]["ap"] for name in done.json["classes"]
+    ]
+
+
+def test_images_that_the_training_held_out_are_the_default(rhobench: Callable, tmp_path: Path) -> None:
+    splits = drawn_splits(train=10)
+    root = write_coco(tmp_path / "data", {"train": splits["train"], "test": splits["val"]})
+    file = artifact(tmp_path / "x.safetensors", COLOURS, val_share=0.3)
+    done = rhobench("evaluate", file, "--data", root, "--json")
+    assert done.json["images"] == 3
+    assert any("3 of 10 images held out as val by seed 0" in note for note in done.json["notes"])
+    assert rhobench("evaluate", file, "--data", root, "--split", "train", "--json").json["images"] == 7
+    assert rhobench("evaluate", file, "--data", root, "--split", "test", "--json").json["images"] == 4

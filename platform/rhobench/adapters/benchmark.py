@@ -158,7 +158,8 @@ def data_of_store(store: Store) -> DataConfig:
 
 def evaluated_data(data: DataConfig) -> DataConfig:
     """The evaluated split of a data set, without the sizes and the training splits, which only our models read."""
-    return DataConfig(dir=data.dir, scenes=data.scenes, val_split=data.val_split, train_splits=(data.val_split,))
+    kept = {name: getattr(data, name) for name in ("dir", "scenes", "val_split", "val_share", "val_seed")}
+    return DataConfig(**kept, train_splits=(data.val_split,))
 
 
 def rhos_of(detector: ForeignDetector, wanted: Sequence[float]) -> tuple[float | None, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 def evaluate(
     artifact: ArtifactArgument,
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Data set in COCO format.")],
-    split: Annotated[str, typer.Option(help="Split: annotations/instances_SPLIT.json.")] = "val",
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Data set: COCO, Roboflow, YOLO, Pascal VOC or CSV.")],
+    split: Annotated[str | None, typer.Option(help="Split. Default: the validation split of the training.")] = None,
     rho: Annotated[float | None, typer.Option(help="Share of the tokens to update. Default: as trained.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the detections as COCO results.")] = None,
     as_json: AsJson = False,
@@ -36,6 +37,8 @@ def evaluate(
             artifact, data, split, rho, lambda finished, total: progress.update(task, completed=finished, total=total)
         )
     console = Console(highlight=False)
+    for note in done.notes:
+        print(note, file=sys.stderr)
     share = "dense encoder" if done.rho is None else f"ρ {done.rho:g}"
     console.print(f"{done.num_images} images of {done.annotations}, {share}, {len(done.detections):,} detections")
     console.print(_stats(done))

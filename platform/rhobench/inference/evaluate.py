@@ -1,4 +1,4 @@
-"""Evaluation of an artifact on a COCO data set: every number that COCO defines, with intervals, by class and size."""
+"""Evaluation of an artifact on a data set: every number that COCO defines, with intervals, by class and size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from rhobench.config.metrics import METRICS
-from rhobench.data import Categories, CocoDetection, DatasetError, Flip, collate
+from rhobench.data import Categories, CocoDetection, DatasetError, Flip, collate, prepare_folder
 from rhobench.inference.checkpoint_config import UNUSED_CLASS
 from rhobench.inference.predict import set_rho
 from rhobench.measure.accuracy import EVAL_BATCH, Accuracy, Detection, batch_detections, score
@@ -26,6 +26,9 @@ STATS = (
     *("AR1", "AR10", "AR100", "AR small", "AR medium", "AR large"),
 )
 """Names of the entries of ``COCOeval.stats``."""
+
+NO_CATEGORY = -1
+"""Id of detections of a class that the data set does not have."""
 
 SIZES = {"ap": 0, "ap50": 1, "ap75": 2, "ap_s": 3, "ap_m": 4, "ap_l": 5}
 """Values of each class, by their index in ``COCOeval.stats``."""
@@ -45,6 +48,8 @@ class ArtifactEvaluation:
     """Annotation file of the split."""
     num_images: int
     """Number of images, all of the split."""
+    notes: list[str]
+    """What was derived from the data set, or how it was converted."""
     detections: list[Detection]
     """All detections in the COCO result format."""
     accuracy: Accuracy
@@ -61,6 +66,7 @@ class ArtifactEvaluation:
             "sha256": self.sha256,
             "rho": self.rho,
             "annotations": str(self.annotations),
+            "notes": self.notes,
             "images": self.num_images,
             "detections": len(self.detections),
             "metrics": self.accuracy.metrics | self.bounds,
@@ -77,7 +83,7 @@ class ArtifactEvaluation:
 def evaluate_artifact(
     file: Path,
     data: Path,
-    split: str,
+    split: str | None,
     rho: float | None,
     on_image: Callable[[int, int], None],
     short_side_px: int | None = None,
@@ -86,8 +92,8 @@ def evaluate_artifact(
 
     Args:
         file: the artifact.
-        data: folder of a COCO data set.
-        split: the part of the annotation file's name between "instances_" and ".json".
+        data: folder of a data set in any layout that training reads.
+        split: name of the split; None: the one that the training was evaluated on.
         rho: share of the tokens to update, in (0, 1]; None: as trained.
         on_image: called with the number of finished images and of all.
         short_side_px: length of the shorter side after resizing, with the longer one in proportion; None: as trained.
@@ -100,11 +106,11 @@ def evaluate_artifact(
     artifact = load_artifact(file)
     set_rho(artifact, rho)
     masks = artifact.config.model.mask_head
-    images = evaluated_images(artifact, data, split, short_side_px)
+    images, notes = evaluated_images(artifact, data, split or artifact.config.data.val_split, short_side_px)
     if not len(images):
         raise DatasetError(f"{images.annotation_files[0]} has no images to evaluate on.")
-    _require_same_classes(artifact, images.categories, images.annotation_files[0])
-    found = _detect(artifact, images, on_image)
+    categories = _ids_in_data(artifact, images.categories, images.annotation_files[0])
+    found = _detect(artifact, images, categories, on_image)
     accuracy = score(images.annotation_files[0], found, images.image_ids, masks=masks)
     return ArtifactEvaluation(
         artifact=file,
@@ -113,30 +119,44 @@ def evaluate_artifact(
         annotations=images.annotation_files[0],
         num_images=len(images),
         detections=found,
+        notes=notes,
         accuracy=accuracy,
         bounds=Evaluation.of(accuracy.matches).bounds(accuracy.metrics),
         classes=_classes(accuracy),
     )
 
 
-def evaluated_images(artifact: Artifact, data: Path, split: str, short_side_px: int | None) -> CocoDetection:
-    """The images of a split as the model reads them, with masks if it has a mask head.
+def evaluated_images(
+    artifact: Artifact, data: Path, split: str, short_side_px: int | None
+) -> tuple[CocoDetection, list[str]]:
+    """The images of a split as the model reads them, with masks if it has a mask head, and what was derived for it.
 
     Args:
         artifact: the model.
-        data: folder of a COCO data set.
-        split: the part of the annotation file's name between "instances_" and ".json".
+        data: folder of a data set in any layout that training reads.
+        split: name of the split; if the training held out its validation images, the same ones are its split "val".
         short_side_px: length of the shorter side after resizing, with the longer one in proportion; None: as trained.
+
+    Raises:
+        DatasetError: the data set cannot be read.
     """
-    config = replace(artifact.config.data, dir=str(data), val_split=split)
+    trained = artifact.config.data
+    # With a share held out, both parts of the images must be those of the training.
+    others = (*trained.train_splits, trained.val_split) if trained.val_share else ()
+    splits = tuple(dict.fromkeys((*others, split)))
+    config = replace(trained, dir=str(data), train_splits=splits, val_split=split)
     if short_side_px is not None:
         longest = round(config.max_side_px * short_side_px / config.short_side_px)
         config = replace(config, resize_px=None, short_side_px=short_side_px, max_side_px=longest)
-    return CocoDetection(config, data, (split,), train=False, masks=artifact.config.model.mask_head)
+    prepared = prepare_folder(config)
+    images = CocoDetection(config, prepared.folder, (split,), train=False, masks=artifact.config.model.mask_head)
+    return images, prepared.notes
 
 
 @torch.inference_mode()
-def _detect(artifact: Artifact, images: CocoDetection, on_image: Callable[[int, int], None]) -> list[Detection]:
+def _detect(
+    artifact: Artifact, images: CocoDetection, categories: Categories, on_image: Callable[[int, int], None]
+) -> list[Detection]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = artifact.model.to(device)
     known = set(images.categories.ids)
@@ -145,24 +165,34 @@ def _detect(artifact: Artifact, images: CocoDetection, on_image: Callable[[int, 
         batch = collate([images[i, Flip.NONE] for i in range(start, min(start + EVAL_BATCH, len(images)))])
         mask = None if batch.mask is None else batch.mask.to(device)
         output = model(batch.images.to(device), mask)
-        detected = batch_detections(output.prediction, batch.targets, artifact.categories, output.masks)
+        detected = batch_detections(output.prediction, batch.targets, categories, output.masks)
         # Official models have classes without a category, which COCO's own evaluation ignores as well.
         found += [detection for detection in detected if detection["category_id"] in known]
         on_image(start + len(batch.targets), len(images))
     return found
 
 
-def _require_same_classes(artifact: Artifact, categories: Categories, file: Path) -> None:
-    """Labels of the class head become category ids, which must be those of the data set, with the same names."""
+def _ids_in_data(artifact: Artifact, categories: Categories, file: Path) -> Categories:
+    """The classes of the model with the ids that the data set gives to the same names.
+
+    Every export of the same images may number the categories in its own way.
+    """
     own, other = (dict(zip(each.ids, each.names, strict=True)) for each in (artifact.categories, categories))
-    if {number: name for number, name in own.items() if name != UNUSED_CLASS} == other:
-        return
-    trained, given = set(own.values()) - {UNUSED_CLASS}, set(other.values())
+    used = {number: name for number, name in own.items() if name != UNUSED_CLASS}
+    if used == other:
+        return artifact.categories
+    trained, given = set(used.values()), set(other.values())
     if trained != given:
         differing = (("model", sorted(trained - given)), ("data", sorted(given - trained)))
         parts = [f"{', '.join(names[:5])} only in the {where}" for where, names in differing if names]
         raise ArtifactError(f"{file} has other classes than the model was trained on: {'; '.join(parts)}.")
-    raise ArtifactError(f"{file} has the classes of the model under other ids: renumber its categories.")
+    if len(given) < len(other) or len(trained) < len(used):
+        raise ArtifactError(
+            f"{file} has the classes of the model under other ids, and several have the same name: renumber them."
+        )
+    by_name = dict(zip(categories.names, categories.ids, strict=True))
+    names = artifact.categories.names
+    return Categories(ids=tuple(by_name.get(name, NO_CATEGORY) for name in names), names=names)
 
 
 def _classes(accuracy: Accuracy) -> dict[str, dict[str, float | None]]:

@@ -21,8 +21,8 @@ def referenced_share(
 
     Args:
         file: artifact of a model with deformable attention.
-        data: folder of a COCO data set.
-        split: the part of the annotation file's name between "instances_" and ".json".
+        data: folder of a data set.
+        split: name of the split.
         on_image: called with the number of finished images and of all.
         short_side_px: length of the shorter side after resizing; None: as trained.
 
@@ -30,7 +30,7 @@ def referenced_share(
         ArtifactError: the file is no artifact, or its decoder has no sampling points.
     """
     artifact = load_artifact(file)
-    images = evaluated_images(artifact, data, split, short_side_px)
+    images, _ = evaluated_images(artifact, data, split, short_side_px)
     shares = []
     for index in range(len(images)):
         output = artifact.model(images[index, Flip.NONE].image[None], with_aux=True)

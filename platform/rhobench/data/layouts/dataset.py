@@ -73,7 +73,7 @@ def read_dataset(
     divided = _divided(layout) if hold_out.share and VAL in wanted else None
     if divided is not None:
         whole = layout.splits[divided](segmentations)
-        read += [part for part in _hold_out(whole, hold_out) if part.name in wanted]
+        read += _hold_out(whole, hold_out, [name for name in (TRAIN, VAL) if name in wanted])
         wanted = [name for name in wanted if name not in (TRAIN, VAL)]
     for name in wanted:
         if name in layout.splits:
@@ -103,8 +103,11 @@ def _missing(root: Path, layout: Layout, name: str) -> Problem:
     )
 
 
-def _hold_out(whole: SourceSplit, hold_out: HoldOut) -> list[SourceSplit]:
-    """Divide a split into "train" and "val"; an image stays on its side when others are added."""
+def _hold_out(whole: SourceSplit, hold_out: HoldOut, wanted: Sequence[str]) -> list[SourceSplit]:
+    """Divide a split into "train" and "val", of which the ``wanted`` ones are returned.
+
+    An image stays on its side when others are added.
+    """
     content = whole.content
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or len(images) < 2 or not all(isinstance(image, dict) for image in images):
@@ -120,10 +123,10 @@ def _hold_out(whole: SourceSplit, hold_out: HoldOut) -> list[SourceSplit]:
             folder=whole.folder,
             content=_part(content, held, inside=name == VAL),
             # Once, since both parts come from the same files.
-            problems=whole.problems if name == TRAIN else [],
-            derived=[*whole.derived, how] if name == TRAIN else [],
+            problems=whole.problems if name == wanted[0] else [],
+            derived=[*whole.derived, how] if name == wanted[0] else [],
         )
-        for name in (TRAIN, VAL)
+        for name in wanted
     ]
 
 
