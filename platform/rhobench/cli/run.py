@@ -20,10 +20,17 @@ DEFAULTS = SweepOptions()
 
 def experiments(as_json: AsJson = False) -> None:
     """List the experiments: what each shows, its number of runs and its estimated time."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
     from rhobench.experiments import EXPERIMENTS
     from rhobench.study.grid import run_count
 
     rows = []
+    table = Table("experiment", "what it shows", box=box.SIMPLE_HEAD)
+    table.add_column("runs", justify="right")
+    table.add_column("about", no_wrap=True)
     for name, build in EXPERIMENTS.items():
         experiment = build()
         row = {
@@ -35,8 +42,9 @@ def experiments(as_json: AsJson = False) -> None:
         }
         rows.append(row)
         cost = f"{experiment.gpu_hours:g} GPU h" if experiment.gpu_hours else f"{experiment.cpu_hours:g} CPU core h"
-        cost = "as long as the data takes" if experiment.follows_data else f"about {cost}"
-        print(f"{name:<15} {experiment.summary}  [{row['runs']} runs, {cost}]")
+        cost = "your data decide" if experiment.follows_data else cost
+        table.add_row(name, experiment.summary, str(row["runs"]), cost)
+    Console(highlight=False).print(table)
     if as_json:
         print(json.dumps({"experiments": rows}))
 
