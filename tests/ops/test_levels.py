@@ -87,6 +87,20 @@ def test_export(make_problem, tmp_path, strict, as_tensor):
         assert torch.equal(loaded(*inputs), Layer()(*inputs))
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_an_exported_layer_is_compiled_ahead_of_time(make_problem, tmp_path, backend):
+    value, shapes, *points = make_problem()
+
+    class Layer(torch.nn.Module):
+        def forward(self, value, points, weights):
+            return deformable_attention(2 * value, shapes, points, weights, backend=backend)
+
+    program = torch.export.export(Layer(), (value, *points))
+    package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "layer.pt2"))
+    loaded = torch._inductor.aoti_load_package(package)
+    torch.testing.assert_close(loaded(value, *points), Layer()(value, *points))
+
+
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
