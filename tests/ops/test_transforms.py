@@ -75,13 +75,21 @@ def test_sizes_cannot_be_batched(make_problem):
         vmap(lambda tensor: deformable_attention(value, tensor, *points))(torch.tensor([shapes, shapes]))
 
 
-def test_second_derivatives_are_refused(make_problem):
+def test_the_kernels_refuse_second_derivatives(make_problem):
     value, shapes, *points = make_problem()
     leaf = value.requires_grad_()
     output = deformable_attention(leaf, shapes, *points)
     (first,) = torch.autograd.grad(output.square().sum(), leaf, create_graph=True)
-    with pytest.raises(NotImplementedError, match="no second derivatives"):
+    with pytest.raises(NotImplementedError, match=r"no second derivatives: use backend='reference'"):
         first.square().sum().backward()
+
+
+def test_the_reference_has_second_derivatives(make_problem):
+    value, shapes, *points = make_problem([(3, 2), (1, 1)], images=1, queries=2, width=2, points=1)
+    leaves = [tensor.double().requires_grad_() for tensor in (value, *points)]
+    assert torch.autograd.gradgradcheck(
+        lambda value, *points: deformable_attention(value, shapes, *points, backend="reference"), leaves
+    )
 
 
 def test_float64_takes_the_reference_and_says_so(make_problem, caplog):

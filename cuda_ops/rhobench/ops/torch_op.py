@@ -155,7 +155,9 @@ def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _refuse_second_derivatives(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
-    raise NotImplementedError("Deformable attention has no second derivatives, like PyTorch's grid_sample.")
+    raise NotImplementedError(
+        "The kernels of deformable attention have no second derivatives: use backend='reference', in PyTorch."
+    )
 
 
 def _differentiate(gradients: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
