@@ -167,6 +167,7 @@ def _point(folder: Path, trained: TrainingResult, rho: float | None, accuracy: A
         precision="fp32",
         height=height,
         width=width,
+        compiled=False,  # as most are timed, so that seeds that are not timed yet share the row of the others
         **write_evaluation(folder, rho, accuracy.metrics, accuracy.per_class, accuracy.matches),
         accuracy_batch_size=EVAL_BATCH,
         gflops=cost.gflops,
