@@ -185,7 +185,7 @@ def test_an_experiment_is_added_by_one_file(
     with pytest.raises(SystemExit) as stopped:
         main()
     assert not stopped.value.code
-    assert re.search(r"^added +Added as one file +\[4 runs, ", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^ +added +Added as one file +4 ", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_file_without_its_function_is_reported(folder: Path) -> None:
