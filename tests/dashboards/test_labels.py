@@ -59,7 +59,10 @@ def place(x: list[float], y: list[float], texts: list[str], first: list[bool], p
 
 
 def test_the_front_is_labelled_first_and_long_labels_are_shortened() -> None:
-    assert place([0.0, 0.01, 1.0], [0.0, 0.0, 1.0], ["dominated", "front", "far"], [False, True, True], (150, 60))[1]
+    assert (
+        place([0.0, 0.01, 1.0], [0.0, 0.0, 1.0], ["dominated", "front", "far"], [False, True, True], (150, 60))[1]
+        == "front"
+    )
     assert place([0.0], [0.0], ["ρ 0.1 · " + "x" * 60], [True], (150, 60)) == ["ρ 0.1"]
 
 

@@ -45,7 +45,7 @@ def expand_runs(experiment: Experiment) -> list[RunConfig]:
     # Different settings can give the same configuration, for example where one equals the base.
     configs = list(dict.fromkeys(with_values(experiment.base, setting) for setting in kept))
     _require_one_measurement(configs)
-    require_effect(configs)
+    require_effect(configs, varied_paths(experiment))
     if experiment.order == "informative":
         paths = varied_paths(experiment)
         order = informative_order([{path: value_at(config, path) for path in paths} for config in configs])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import fields
-from typing import Any
 
 from rhobench.config import ConfigError, RunConfig
 from rhobench.config.data import ScenesConfig
@@ -81,15 +80,22 @@ UNUSED: tuple[tuple[Callable[[RunConfig], bool], tuple[str, ...], str], ...] = (
 """Conditions on a run, the fields that are unused under it, and the reason with which an error ends."""
 
 
-def require_effect(configs: list[RunConfig]) -> None:
+def require_effect(configs: Iterable[RunConfig], varied: Collection[str]) -> None:
     """Raise ConfigError if two configurations differ only in fields that neither of them uses.
 
     Args:
         configs: distinct configurations of an experiment, without their seeds.
+        varied: paths in which they may differ.
     """
+    rules = [(holds, [path for path in paths if path in varied], reason) for holds, paths, reason in UNUSED]
+    rules = [rule for rule in rules if rule[1]]
+    if not rules:
+        return  # the usual case, and a sweep may have many thousands of runs
+    defaults = RunConfig(experiment="")
     seen: dict[RunConfig, RunConfig] = {}
     for config in configs:
-        used, reasons = _without_unused(config)
+        reasons = {path: reason for holds, paths, reason in rules if holds(config) for path in paths}
+        used = with_values(config, {path: value_at(defaults, path) for path in reasons})
         other = seen.setdefault(used, config)
         if other is not config:
             changed = differences(other, config)
@@ -98,15 +104,3 @@ def require_effect(configs: list[RunConfig]) -> None:
                 f"Two runs would train the same model, with {values}: {reasons[changed[0].path]}. "
                 "Or remove one of the two with --exclude."
             )
-
-
-def _without_unused(config: RunConfig) -> tuple[RunConfig, dict[str, str]]:
-    """The configuration with the defaults in all unused fields, and why each is unused."""
-    defaults = RunConfig(experiment=config.experiment)
-    values: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
-    for holds, paths, reason in UNUSED:
-        if holds(config):
-            values |= {path: value_at(defaults, path) for path in paths}
-            reasons |= dict.fromkeys(paths, reason)
-    return with_values(config, values), reasons
