@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from rhobench.data import CocoDetection, prepare_data
+from rhobench.data import prepare_data
+from rhobench.data.coco import CocoDetection
 from rhobench.measure.artifact import FILE_NAME, Artifact, load_artifact
 from rhobench.model.sparsity import TokenSelection, dam_correlation, decoder_attention_map
 from rhobench.results import Store

@@ -24,9 +24,9 @@ from torch import Tensor
 from torchvision.transforms import functional
 
 from rhobench.config import OFFICIAL_AUGMENTATION, DataConfig
-from rhobench.data import Flip
 from rhobench.data.augmentation import View, augment, sample_view
 from rhobench.data.pixels import decode
+from rhobench.data.transforms import Flip
 
 CONFIG = DataConfig(**OFFICIAL_AUGMENTATION)
 Drawn = tuple[Path, Flip, View]

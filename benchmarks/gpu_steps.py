@@ -210,7 +210,7 @@ def measuring(peers: list[Path]) -> Found:
     from dataclasses import asdict, replace
 
     from rhobench.config.protocols import PROTOCOLS
-    from rhobench.data import Batch, Target
+    from rhobench.data.coco import Batch, Target
     from rhobench.measure.gpu import watch_of
     from rhobench.measure.latency import measure_latency
     from rhobench.measure.timed_calls import TimedModel

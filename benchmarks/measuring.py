@@ -33,7 +33,9 @@ from rhobench.config import DataConfig, ScenesConfig
 from rhobench.config.conversion import to_dict
 from rhobench.config.model_zoo import find_model
 from rhobench.config.protocols import PROTOCOLS, Protocol
-from rhobench.data import Batch, CocoDetection, Flip, Target, collate, prepare_data
+from rhobench.data import prepare_data
+from rhobench.data.coco import Batch, CocoDetection, Target, collate
+from rhobench.data.transforms import Flip
 from rhobench.experiments import EXPERIMENTS
 from rhobench.measure.artifact import write_artifact
 from rhobench.measure.latency import measure_latency

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from rhobench.config import RunConfig, TrainConfig
 from rhobench.config.model_zoo import find_model
-from rhobench.data import Batch, Target
+from rhobench.data.coco import Batch, Target
 from rhobench.measure.process import configure_process
 from rhobench.model import build_model
 from rhobench.model.official import official_state

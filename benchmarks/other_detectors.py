@@ -29,7 +29,9 @@ from torchvision.ops import box_convert
 
 from rhobench.config import DataConfig
 from rhobench.config.conversion import from_dict
-from rhobench.data import CocoDetection, Flip, prepare_data
+from rhobench.data import prepare_data
+from rhobench.data.coco import CocoDetection
+from rhobench.data.transforms import Flip
 from rhobench.results import Store
 
 BATCH = 8

@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from rhobench.config import OFFICIAL_AUGMENTATION, ConfigError, DataConfig
-from rhobench.data import CocoDetection, DatasetError, Flip, Key, UnreadableImageError, collate
+from rhobench.data import DatasetError, UnreadableImageError
 from rhobench.data.augmentation import Crop, View, augment, sample_view
+from rhobench.data.coco import CocoDetection, Key, collate
+from rhobench.data.transforms import Flip
 
 OFFICIAL = DataConfig(**OFFICIAL_AUGMENTATION)
 RAW = DataConfig(pixel_mean=(0, 0, 0), pixel_std=(1 / 255,) * 3)

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rhobench.config import DataConfig
-from rhobench.data import CocoDetection, DatasetError, Flip, Problem, check_dataset, inspection
+from rhobench.data import DatasetError, Problem, check_dataset, inspection
+from rhobench.data.coco import CocoDetection
 from rhobench.data.inspection import inspect_image
+from rhobench.data.transforms import Flip
 
 
 def unwanted(root: Path, depth) -> list[Problem]:

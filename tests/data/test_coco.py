@@ -14,8 +14,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from rhobench.config import DataConfig
-from rhobench.data import CocoDetection, DatasetError, Flip, Sample, Target, UnreadableImageError, collate
+from rhobench.data import DatasetError, UnreadableImageError
 from rhobench.data.annotations import read_annotations
+from rhobench.data.coco import CocoDetection, Sample, Target, collate
+from rhobench.data.transforms import Flip
 
 SMALL = DataConfig(resize_px=(32, 32))
 

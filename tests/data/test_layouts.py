@@ -19,17 +19,10 @@ from layout_writers import write_yolo as yolo
 from PIL import Image
 
 from rhobench.config import DataConfig
-from rhobench.data import (
-    CocoDetection,
-    DatasetError,
-    Flip,
-    check_dataset,
-    convert_dataset,
-    find_layout,
-    prepare_data,
-    prepare_folder,
-)
+from rhobench.data import DatasetError, check_dataset, convert_dataset, find_layout, prepare_data, prepare_folder
 from rhobench.data.annotations import Annotations, read_split
+from rhobench.data.coco import CocoDetection
+from rhobench.data.transforms import Flip
 
 
 @pytest.fixture(autouse=True)

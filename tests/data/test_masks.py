@@ -12,9 +12,12 @@ from pycocotools import mask as coco_masks
 from torch.nn import functional as F
 
 from rhobench.config import DataConfig
-from rhobench.data import CocoDetection, DatasetError, Flip, Key, check_dataset
+from rhobench.data import DatasetError, check_dataset
 from rhobench.data.augmentation import Crop, View, augment, view_window
-from rhobench.data.masks import Window, cell_coverage, decode_masks, encode_mask, encode_segmentation
+from rhobench.data.coco import CocoDetection, Key
+from rhobench.data.masks import Window, cell_coverage, decode_masks
+from rhobench.data.segmentation import encode_mask, encode_segmentation
+from rhobench.data.transforms import Flip
 
 RAW = DataConfig(resize_px=(64, 96), pixel_mean=(0.0, 0.0, 0.0), pixel_std=(1.0, 1.0, 1.0))
 ALL_FLIPS = [Flip.NONE, Flip.HORIZONTAL, Flip.VERTICAL, Flip.HORIZONTAL | Flip.VERTICAL]

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from rhobench.config import DataConfig
-from rhobench.data import CocoDetection, DatasetError, Flip, check_dataset
+from rhobench.data import DatasetError, check_dataset
+from rhobench.data.coco import CocoDetection
 from rhobench.data.pixels import decode
+from rhobench.data.transforms import Flip
 
 ORIENTATION = 0x0112
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from rhobench.config import ConfigError, DataConfig, ScenesConfig
-from rhobench.data import CocoDetection, DatasetError, Flip, check_dataset, generate_scenes, prepare_data
+from rhobench.data import DatasetError, check_dataset, generate_scenes, prepare_data
+from rhobench.data.coco import CocoDetection
 from rhobench.data.scenes import SHAPES, draw_scene
+from rhobench.data.transforms import Flip
 
 FEW = ScenesConfig(train_images=6, val_images=3, size_px=96)
 

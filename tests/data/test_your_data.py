@@ -20,8 +20,10 @@ from layout_writers import write_yolo as yolo
 from PIL import Image
 
 from rhobench.config import DataConfig
-from rhobench.data import CocoDetection, DatasetError, Flip, Problem, check_dataset, prepare_data
+from rhobench.data import DatasetError, Problem, check_dataset, prepare_data
 from rhobench.data.annotations import read_split
+from rhobench.data.coco import CocoDetection
+from rhobench.data.transforms import Flip
 
 SHARED = Path(__file__).parents[3] / "shared" / "cases" / "make_datasets.py"
 SPLITS = drawn_splits()

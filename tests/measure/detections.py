@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rhobench.data.masks import encode_mask
+from rhobench.data.segmentation import encode_mask
 from rhobench.measure.accuracy import Detection
 
 

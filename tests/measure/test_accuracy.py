@@ -12,8 +12,9 @@ import torch
 from pycocotools import mask as coco_masks
 
 from rhobench.config.metrics import accuracy_metrics
-from rhobench.data import Categories, Target
-from rhobench.data.masks import encode_mask
+from rhobench.data import Categories
+from rhobench.data.coco import Target
+from rhobench.data.segmentation import encode_mask
 from rhobench.measure.accuracy import Detection, batch_detections, quick_score, score
 from rhobench.model.heads import Prediction
 from rhobench.model.masks import MaskEmbeddings

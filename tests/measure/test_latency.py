@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rhobench.config.protocols import PROTOCOLS, Protocol
-from rhobench.data import Batch, Target
+from rhobench.data.coco import Batch, Target
 from rhobench.measure.latency import Latency, measure_latency
 from rhobench.measure.rounds import compare_rounds
 from rhobench.measure.timed_calls import TimedModel

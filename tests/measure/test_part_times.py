@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from rhobench.data import Batch, Target
+from rhobench.data.coco import Batch, Target
 from rhobench.measure.flops import count_flops
 from rhobench.measure.part_times import part_times
 from rhobench.measure.timed_calls import TimedModel

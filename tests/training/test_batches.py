@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rhobench.data import Flip, Key
+from rhobench.data.coco import Key
+from rhobench.data.transforms import Flip
 from rhobench.training.batches import EpochBatchSampler
 
 MIRRORED = (Flip.NONE, Flip.HORIZONTAL)

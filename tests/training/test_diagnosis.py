@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from rhobench.config import RunConfig
-from rhobench.data import CocoDetection, Flip, Sample, collate
+from rhobench.data.coco import CocoDetection, Sample, collate
+from rhobench.data.transforms import Flip
 from rhobench.model import Detector, build_model
 from rhobench.model.matcher import NonFiniteError
 from rhobench.training.batches import TargetError, TrainBatch, check_targets

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rhobench.config import ConfigError, RunConfig
-from rhobench.data import Batch
+from rhobench.data.coco import Batch
 from rhobench.training.batches import EpochBatchSampler
 from rhobench.training.loaders import open_images, open_training_data
 from rhobench.training.loop import train

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from rhobench.config import BackboneConfig, RunConfig
 from rhobench.config.metrics import accuracy_metrics
 from rhobench.data import DatasetError
-from rhobench.data.masks import encode_mask
+from rhobench.data.segmentation import encode_mask
 from rhobench.measure.accuracy import Detection
 from rhobench.training.loop import train
 

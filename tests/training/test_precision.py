@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rhobench.config import RunConfig
-from rhobench.data import Flip
+from rhobench.data.transforms import Flip
 from rhobench.model import build_model
 from rhobench.model.criterion import losses
 from rhobench.model.matcher import matching_cost

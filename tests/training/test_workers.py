@@ -15,7 +15,8 @@ import torch
 
 from rhobench.config import ConfigError, RunConfig, TrainConfig
 from rhobench.config.paths import with_value
-from rhobench.data import Flip, collate
+from rhobench.data.coco import collate
+from rhobench.data.transforms import Flip
 from rhobench.model.criterion import weighted_sum
 from rhobench.training.batches import TrainBatch, to_objects
 from rhobench.training.checkpoint import find_checkpoint, read_checkpoint

@@ -11,8 +11,8 @@ import pytest
 
 from rhobench.config import OFFICIAL_AUGMENTATION, BackboneConfig, DataConfig, RunConfig
 from rhobench.config.image_size import scaled_size
-from rhobench.data import CocoDetection, Key
 from rhobench.data.augmentation import largest_sides, sample_view
+from rhobench.data.coco import CocoDetection, Key
 from rhobench.data.transforms import Flip
 from rhobench.training.probe_step import available_memory, probe_step
 from rhobench.training.workload import BatchShape, estimate_workload

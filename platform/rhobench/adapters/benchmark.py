@@ -24,7 +24,8 @@ from rhobench.adapters.timing import PROTOCOL, time_detector
 from rhobench.config import DataConfig, MeasureConfig
 from rhobench.config.cache import cache_dir
 from rhobench.config.conversion import from_dict, to_dict
-from rhobench.data import CocoDetection, prepare_data
+from rhobench.data import prepare_data
+from rhobench.data.coco import CocoDetection
 from rhobench.measure.accuracy import Accuracy, Detection, score
 from rhobench.measure.artifact import sha256_of
 from rhobench.measure.flops import count_call

@@ -16,7 +16,8 @@ from rhobench.cluster.run_task import RunTask
 from rhobench.cluster.token_pictures import write_pictures
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
-from rhobench.data import Flip, describe_source
+from rhobench.data import describe_source
+from rhobench.data.transforms import Flip
 from rhobench.measure.accuracy import Accuracy, Detection
 from rhobench.measure.artifact import save_artifact
 from rhobench.measure.flops import count_flops

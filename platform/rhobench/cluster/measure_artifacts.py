@@ -14,7 +14,8 @@ from rhobench.cluster.point_scores import MeasureError, Scorer, data_of, images_
 from rhobench.config import ConfigError, DataConfig
 from rhobench.config.points import PointSettings
 from rhobench.config.protocols import Protocol
-from rhobench.data import Batch, Flip, collate
+from rhobench.data.coco import Batch, collate
+from rhobench.data.transforms import Flip
 from rhobench.measure.artifact import Artifact, load_artifact, sha256_of
 from rhobench.measure.latency import Latency, measure_latency
 from rhobench.measure.part_times import part_times

@@ -12,7 +12,9 @@ import torch
 from rhobench.cluster.measurement_files import MeasurementFiles
 from rhobench.config import DataConfig
 from rhobench.config.points import PointSettings
-from rhobench.data import CocoDetection, Flip, prepare_data
+from rhobench.data import prepare_data
+from rhobench.data.coco import CocoDetection
+from rhobench.data.transforms import Flip
 from rhobench.measure.artifact import Artifact
 from rhobench.measure.flops import count_flops
 from rhobench.results import Point

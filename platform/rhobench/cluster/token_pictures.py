@@ -15,7 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from rhobench.config import DataConfig
-from rhobench.data import Categories, CocoDetection, Flip
+from rhobench.data import Categories
+from rhobench.data.coco import CocoDetection
+from rhobench.data.transforms import Flip
 from rhobench.model import Detector, DetectorOutput
 from rhobench.model.postprocess import detections
 from rhobench.model.sparsity import decoder_attention_map

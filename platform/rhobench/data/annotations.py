@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rhobench.data.masks import SegmentationError, encode_segmentation
+from rhobench.data.segmentation import SegmentationError, encode_segmentation
 
 _SEGMENTATION = re.compile(rb'("segmentation"\s*:)\s*\[[-+\d\s.,eE\[\]]*\]')
 """Nested lists of numbers (polygons); they end at the last bracket before the next key or the end of the object."""

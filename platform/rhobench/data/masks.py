@@ -1,4 +1,4 @@
-"""Object masks: COCO's segmentation formats, and the coverage of the cells of a coarse grid.
+"""Masks of objects in training: the coverage of the cells of a coarse grid.
 
 Flips, crops and resizing change the coordinates of a mask as they change those of a box: a cell of the result averages
 the rectangle of mask pixels that it covers. So a mask is resampled only once.
@@ -22,12 +22,6 @@ from rhobench.data.transforms import Flip
 
 FULL_COVERAGE = 255
 """Value of a cell that an object covers completely."""
-MIN_POLYGON = 6
-"""Numbers in the smallest polygon, a triangle; pycocotools interprets four numbers as a box."""
-
-
-class SegmentationError(ValueError):
-    """An invalid segmentation; the message completes the sentence "the segmentation ..."."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,46 +36,6 @@ class Window:
     """Width of the window."""
     height: float
     """Height of the window."""
-
-
-def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Encode a mask (H, W) as COCO's compressed run-length encoding, ready for JSON."""
-    # Column-major is the only memory order that pycocotools accepts.
-    encoded = coco_masks.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
-
-
-def encode_segmentation(segmentation: Any, height: int, width: int) -> bytes:
-    """Convert a COCO segmentation (polygons, or a compressed or uncompressed run-length encoding) to compressed RLE.
-
-    Args:
-        segmentation: segmentation of one object.
-        height: height of the image in pixels.
-        width: width of the image in pixels.
-
-    Raises:
-        SegmentationError: the segmentation is invalid or belongs to an image of another size.
-    """
-    try:
-        if isinstance(segmentation, dict):
-            size, counts = segmentation["size"], segmentation["counts"]
-            if list(size) != [height, width]:
-                raise SegmentationError(
-                    f"is for an image of {size} (height, width), but its image has {[height, width]}"
-                )
-            if isinstance(counts, str):
-                return counts.encode("ascii")
-            if sum(counts) != height * width:
-                raise SegmentationError(f"has runs of {sum(counts):,} pixels, but its image has {height * width:,}")
-            return bytes(coco_masks.frPyObjects(segmentation, height, width)["counts"])
-        if not segmentation:
-            raise SegmentationError("is missing or empty")
-        if any(len(part) < MIN_POLYGON or len(part) % 2 for part in segmentation):
-            raise SegmentationError("is not a list of polygons of the form x, y, x, y, ... with at least three corners")
-        # An occluded object may consist of several polygons.
-        return bytes(coco_masks.merge(coco_masks.frPyObjects(segmentation, height, width))["counts"])
-    except (TypeError, KeyError, AttributeError) as error:
-        raise SegmentationError(f"is neither polygons nor a run-length encoding ({error!r})") from error
 
 
 class PackedMasks:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from rhobench.config import ScenesConfig
 from rhobench.data.annotations import DatasetError, annotation_file
-from rhobench.data.masks import encode_mask
+from rhobench.data.segmentation import encode_mask
 
 GENERATOR_VERSION = 2
 """Part of the name of a cached data set; increase it whenever the same ScenesConfig generates other bytes."""

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from rhobench.config.metrics import METRICS
-from rhobench.data import Categories, CocoDetection, DatasetError, Flip, collate, prepare_folder
+from rhobench.data import Categories, DatasetError, prepare_folder
+from rhobench.data.coco import CocoDetection, collate
+from rhobench.data.transforms import Flip
 from rhobench.inference.checkpoint_config import UNUSED_CLASS
 from rhobench.inference.predict import set_rho
 from rhobench.measure.accuracy import EVAL_BATCH, Accuracy, Detection, batch_detections, score

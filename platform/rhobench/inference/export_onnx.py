@@ -35,8 +35,9 @@ from rhobench.adapters.foreign_detector import (
 from rhobench.adapters.kinds.onnx_file import OnnxDescription
 from rhobench.adapters.kinds.onnx_file import load as load_onnx
 from rhobench.config import DataConfig
-from rhobench.data import CocoDetection, Flip, prepare_data
-from rhobench.data.transforms import transform
+from rhobench.data import prepare_data
+from rhobench.data.coco import CocoDetection
+from rhobench.data.transforms import Flip, transform
 from rhobench.measure.artifact import Artifact, atomic_replace, load_artifact
 from rhobench.model import Detector
 from rhobench.model.attention import DeformableAttention

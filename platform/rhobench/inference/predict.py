@@ -14,10 +14,10 @@ from PIL import Image
 
 from rhobench.config.protocols import Precision
 from rhobench.dashboards.pictures import DetectedObject, UpdatedTokens, draw
-from rhobench.data import Flip, UnreadableImageError
-from rhobench.data.masks import encode_mask
+from rhobench.data import UnreadableImageError
 from rhobench.data.pixels import PILLOW_ERRORS, decode
-from rhobench.data.transforms import transform
+from rhobench.data.segmentation import encode_mask
+from rhobench.data.transforms import Flip, transform
 from rhobench.measure.artifact import Artifact, load_artifact
 from rhobench.model import DetectorOutput
 from rhobench.model.postprocess import detection_masks, detections

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from rhobench.data import Flip
+from rhobench.data.transforms import Flip
 from rhobench.inference.evaluate import evaluated_images
 from rhobench.measure.artifact import ArtifactError, load_artifact
 from rhobench.model.sparsity import decoder_attention_map

@@ -19,8 +19,9 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from rhobench.config.metrics import METRICS, IouType, accuracy_metrics
-from rhobench.data import Categories, Target
-from rhobench.data.masks import encode_mask
+from rhobench.data import Categories
+from rhobench.data.coco import Target
+from rhobench.data.segmentation import encode_mask
 from rhobench.measure.matching import matches_of
 from rhobench.model.heads import Prediction
 from rhobench.model.masks import MaskEmbeddings

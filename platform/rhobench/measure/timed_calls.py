@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rhobench.config.protocols import Scope
-from rhobench.data import Batch
+from rhobench.data.coco import Batch
 from rhobench.model import Detector
 from rhobench.model.postprocess import detection_masks, detections
 from rhobench.model.precision import autocast

@@ -92,7 +92,8 @@ def settings_from_data(base: RunConfig) -> DerivedSettings:
     Raises:
         DatasetError: the data set cannot be used.
     """
-    from rhobench.data import CocoDetection, prepare_data
+    from rhobench.data import prepare_data
+    from rhobench.data.coco import CocoDetection
 
     images = CocoDetection(base.data, prepare_data(base.data), base.data.train_splits, train=False)
     short, long = np.median(np.sort(images.sizes, axis=1), axis=0).round().astype(int).tolist()

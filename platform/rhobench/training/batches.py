@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from rhobench.data import Batch, Flip, Key, Target
+from rhobench.data.coco import Batch, Key, Target
+from rhobench.data.transforms import Flip
 from rhobench.model.matcher import Objects
 
 

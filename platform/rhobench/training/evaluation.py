@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from rhobench.data import CocoDetection
+from rhobench.data.coco import CocoDetection
 from rhobench.measure.accuracy import Accuracy, Detection, batch_detections, quick_score, score
 from rhobench.model import Detector
 from rhobench.model.precision import autocast

@@ -19,7 +19,9 @@ from torch.utils.data import Dataset
 from rhobench.config import DataConfig, RunConfig
 from rhobench.config.cache import cache_dir
 from rhobench.config.conversion import to_dict
-from rhobench.data import CocoDetection, Flip, Key, Sample, Target, build_once
+from rhobench.data import build_once
+from rhobench.data.coco import CocoDetection, Key, Sample, Target
+from rhobench.data.transforms import Flip
 from rhobench.model.backbone import Backbone
 from rhobench.model.pretrained import weights_file
 from rhobench.training.batches import FeatureBatch

@@ -10,7 +10,9 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from rhobench.config import RunConfig
-from rhobench.data import CocoDetection, DatasetError, Flip, collate
+from rhobench.data import DatasetError
+from rhobench.data.coco import CocoDetection, collate
+from rhobench.data.transforms import Flip
 from rhobench.measure.accuracy import EVAL_BATCH
 from rhobench.model import Detector
 from rhobench.training.batches import EpochBatchSampler, TrainBatch

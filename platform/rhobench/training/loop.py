@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from rhobench.config import RunConfig
-from rhobench.data import Categories, CocoDetection, prepare_data
+from rhobench.data import Categories, prepare_data
+from rhobench.data.coco import CocoDetection
 from rhobench.measure.accuracy import Accuracy, Detection
 from rhobench.model import Detector, build_model
 from rhobench.model.matcher import NonFiniteError

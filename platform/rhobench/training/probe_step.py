@@ -21,7 +21,7 @@ import torch
 
 from rhobench.config import RunConfig
 from rhobench.config.conversion import from_dict
-from rhobench.data import Batch, Target
+from rhobench.data.coco import Batch, Target
 from rhobench.measure.process import configure_process
 from rhobench.model import Detector, build_model
 from rhobench.training.batches import FeatureBatch, TrainBatch, to_device

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from rhobench.config import RunConfig
 from rhobench.config.conversion import from_dict
-from rhobench.data import Batch, Target
+from rhobench.data.coco import Batch, Target
 from rhobench.model import Detector, build_model
 from rhobench.training.batches import FeatureBatch, TrainBatch
 from rhobench.training.diagnosis import failed_step_files, find_nonfinite

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from rhobench.config import RunConfig
-from rhobench.data import CocoDetection, Flip, Key, prepare_data
+from rhobench.data import prepare_data
+from rhobench.data.coco import CocoDetection, Key
+from rhobench.data.transforms import Flip
 from rhobench.measure.accuracy import EVAL_BATCH
 from rhobench.training.batches import EpochBatchSampler
 from rhobench.training.loaders import open_images

@@ -17,8 +17,7 @@ from rhobench.adapters.description import description_file, read_description
 from rhobench.adapters.engines import ENGINES, Graph, load_graph
 from rhobench.adapters.foreign_detector import AdapterError, ForeignDetector, FoundObjects, LoadRequest, Reference
 from rhobench.config import DataConfig
-from rhobench.data import Flip
-from rhobench.data.transforms import transform
+from rhobench.data.transforms import Flip, transform
 from rhobench.model.heads import Prediction
 from rhobench.model.postprocess import detections
 

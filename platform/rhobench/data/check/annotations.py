@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rhobench.data.check.boxes import check_boxes
-from rhobench.data.masks import SegmentationError, encode_segmentation
 from rhobench.data.problem import Problem, counted, error, listed, note, warning
+from rhobench.data.segmentation import SegmentationError, encode_segmentation
 
 FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "categories": {"id": int, "name": str},

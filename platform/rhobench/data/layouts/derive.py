@@ -11,8 +11,8 @@ from typing import Any
 from pycocotools import mask as coco_masks
 
 from rhobench.data.annotations import file_order
-from rhobench.data.masks import MIN_POLYGON, SegmentationError, encode_segmentation
 from rhobench.data.problem import counted
+from rhobench.data.segmentation import MIN_POLYGON, SegmentationError, encode_segmentation
 
 Sizes = Callable[[Sequence[str]], Mapping[str, tuple[int, int]]]
 """Returns (width, height) as viewers show it, by file name, of the images that can be read."""
