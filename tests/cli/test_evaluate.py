@@ -74,8 +74,8 @@ def test_wrong_requests(rhobench: Callable, dataset: Path, tmp_path: Path) -> No
     dense = artifact(tmp_path / "dense.safetensors", rho=None)
     for arguments, message in (
         ((file, "--data", dataset, "--split", "test"), "instances_test.json"),
-        ((file, "--data", tmp_path / "none"), "is not a folder; give the folder of a data set"),
-        ((tmp_path / "nothing", "--data", dataset), "There is no model at"),
+        ((file, "--data", tmp_path / "none"), "does not exist"),
+        ((tmp_path / "nothing", "--data", dataset), "does not exist"),
         ((file, "--data", dataset, "--rho", 2), "--rho 2.0 is not allowed"),
         ((dense, "--data", dataset, "--rho", 0.5), "dense encoder"),
         ((others, "--data", dataset), "cat, dog only in the model; cell only in the data"),

@@ -67,3 +67,34 @@ def test_answers_without_tables_or_models(arguments: str, status: int, tmp_path:
 )
 def test_answers_without_models(arguments: str, status: int, tmp_path: Path) -> None:
     assert loaded_by(arguments.split(), MODELS, tmp_path) == (status, "loaded: []")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "data check nowhere",
+        "data show nowhere",
+        "data convert nowhere out",
+        "predict nowhere nowhere --out out",
+        "evaluate nowhere --data nowhere",
+        "measure nowhere",
+        "benchmark nowhere --store store",
+        "weights import nowhere --model sparse_detr_r50 --out out.safetensors",
+        "weights backbone nowhere r50",
+        "weights export nowhere --out out.pth",
+        "weights onnx nowhere --out out.onnx",
+        "reproduce table1 --weights nowhere --data nowhere",
+        "run finetune --data nowhere --dry-run",
+        "compare a b --store nowhere",
+        "show nowhere",
+        "export nowhere --out out.csv",
+    ],
+)
+def test_a_missing_path_is_told_before_models_are_imported(arguments: str, tmp_path: Path) -> None:
+    assert loaded_by(arguments.split(), MODELS, tmp_path) == (2, "loaded: []")
+
+
+def test_data_sets_are_checked_without_models(tmp_path: Path) -> None:
+    assert loaded_by(["data", "scenes", "data", "--images", "4"], MODELS, tmp_path) == (0, "loaded: []")
+    assert loaded_by(["data", "check", "data"], MODELS, tmp_path) == (0, "loaded: []")
+    assert loaded_by(["data", "convert", "data", "copy"], MODELS, tmp_path) == (0, "loaded: []")

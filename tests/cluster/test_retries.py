@@ -219,9 +219,11 @@ def test_a_measurement_that_waits_is_reported(
     progress = recorded_progress(runs_with(1))
     other = ray.remote(num_cpus=1)(busy).remote(8.0)
     time.sleep(3)
-    measurement.wait_for_measurement(ray.remote(**node.task_options(0))(busy).remote(1.0), node, progress.warn)
+    reference, said = ray.remote(**node.task_options(0))(busy).remote(2.0), list[str]()
+    measurement.wait_for_measurement(reference, node, "measuring", warn=progress.warn, say=said.append)
     ray.get(other)
     cpus = node.resources.cpus
     if cpus > 1:
         warning = f"the measurement waits for all {cpus:g} CPUs of node {node.node_id[:12]}; {cpus - 1:g} are free"
         assert warning in progress.text
+    assert set(said) == {"measuring, 0 min"}

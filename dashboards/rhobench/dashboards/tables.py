@@ -88,6 +88,8 @@ def _caption(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, value: Metri
     if left_out := describe_left_out(rows):
         parts.append(f"* {left_out}")
     sentences = [", ".join(parts) + "."]
+    if left_out:
+        sentences.append("Repeat their times on a quiet machine: `rhobench measure STORE`.")
     if rows["not_different"].any():
         sentences.append("~ not shown to differ from the best cheaper configuration.")
     covers = set(rows["interval_covers"].dropna())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rhobench.cli.options import FAILED, AsJson, absolute_place
+from rhobench.cli.progress import progress
 
 if TYPE_CHECKING:
     from rhobench.results import Point
@@ -20,7 +21,9 @@ SHOWN = ("ap", "ap50", "gflops", "params_m", "latency_ms")
 def benchmark(
     path: Annotated[
         Path,
-        typer.Argument(metavar="PATH", help="Folder of transformers, weights of torchvision, or ONNX file."),
+        typer.Argument(
+            metavar="PATH", exists=True, help="Folder of transformers, weights of torchvision, or ONNX file."
+        ),
     ],
     store: Annotated[str, typer.Option(metavar="DIR|URL", help="Store to record it in, with our runs.")],
     name: Annotated[
@@ -29,7 +32,12 @@ def benchmark(
     kind: Annotated[str, typer.Option(help="auto, transformers, torchvision or onnx.")] = "auto",
     data: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="COCO-format data set. Default: that of the runs in the store."),
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="COCO-format data set. Default: that of the runs in the store.",
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="With --data: split to evaluate on.")] = "val",
     rho: Annotated[
@@ -42,8 +50,6 @@ def benchmark(
     as_json: AsJson = False,
 ) -> None:
     """Measure a detector of another library: AP, GFLOPs and latency, on one front with our runs."""
-    from rich.console import Console
-
     from rhobench.adapters.benchmark import BenchmarkRequest
     from rhobench.adapters.benchmark import benchmark as run_benchmark
     from rhobench.config import DataConfig
@@ -58,8 +64,8 @@ def benchmark(
         engine=engine,
         rhos=tuple(rho or ()),
     )
-    with Console(stderr=True).status("") as status:
-        record = run_benchmark(request, status.update)
+    with progress() as show:
+        record = run_benchmark(request, show)
     foreign = record.foreign
     assert foreign is not None
     print(f"{foreign.name}: {foreign.architecture}, {foreign.kind}, run by {foreign.engine}")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rhobench.cli.options import FAILED, AsJson, command_group
+from rhobench.cli.progress import progress
 
 app = command_group("Check, show or convert a data set, or generate one.")
 
@@ -31,20 +32,18 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check the annotations and image files of a data set before training on it."""
-    from rich.console import Console
-
     from rhobench.data import check_dataset, find_layout
 
     layout = find_layout(folder)
     splits = split or list(layout.splits)
-    with Console(stderr=True).status("reading annotations") as status:
+    with progress("reading annotations") as show:
         problems = check_dataset(
             folder,
             splits,
             depth="headers" if quick else "pixels",
             num_queries=num_queries,
             masks=masks,
-            on_progress=lambda done, files: status.update(f"checking images: {done:,} of {files:,}"),
+            on_progress=lambda done, files: show(f"checking images: {done:,} of {files:,}"),
         )
     problems.sort(key=lambda problem: ("error", "warning", "note").index(problem.level))
     for problem in problems:

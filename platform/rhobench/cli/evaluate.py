@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rhobench.cli.options import ArtifactArgument, AsJson
+from rhobench.cli.progress import progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 def evaluate(
     artifact: ArtifactArgument,
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Data set: COCO, Roboflow, YOLO, Pascal VOC or CSV.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR", exists=True, file_okay=False, help="Data set: COCO, Roboflow, YOLO, Pascal VOC or CSV."
+        ),
+    ],
     split: Annotated[str | None, typer.Option(help="Split. Default: the validation split of the training.")] = None,
     rho: Annotated[float | None, typer.Option(help="Share of the tokens to update. Default: as trained.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the detections as COCO results.")] = None,
@@ -27,14 +33,12 @@ def evaluate(
 ) -> None:
     """Evaluate a model on a data set: all COCO numbers, by class and size, with 95 % intervals over images."""
     from rich.console import Console
-    from rich.progress import Progress
 
     from rhobench.inference.evaluate import evaluate_artifact
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("evaluating", total=None)
+    with progress("evaluating") as show:
         done = evaluate_artifact(
-            artifact, data, split, rho, lambda finished, total: progress.update(task, completed=finished, total=total)
+            artifact, data, split, rho, lambda finished, total: show(f"evaluating: {finished:,} of {total:,} images")
         )
     console = Console(highlight=False)
     for note in done.notes:

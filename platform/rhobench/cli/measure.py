@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from rhobench.cli.options import FAILED, AsJson
+from rhobench.cli.progress import progress
 from rhobench.cli.run_options import WithoutTokenOption
 
 POINTS, MACHINE = "Points (each may be repeated)", "Machine"
@@ -45,7 +46,10 @@ def measure(
         bool, typer.Option("--compile", help="Compile the model with torch.compile.", rich_help_panel=POINTS)
     ] = False,
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Data set, if it is not where it was in the training.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", exists=True, file_okay=False, help="Data set, if it is not where it was in the training."
+        ),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda. Default: as trained.", rich_help_panel=MACHINE)
@@ -97,8 +101,8 @@ def measure(
         address=address,
         without_token=without_token,
     )
-    with Console(stderr=True).status("reading") as status:
-        outcome = measure_target(target, options, status.update)
+    with progress("reading") as show:
+        outcome = measure_target(target, options, show)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 1000  # one line a point, so that programs can read the table

@@ -14,7 +14,8 @@ from rhobench.cli.options import FAILED, ArtifactArgument, AsJson, report_proble
 def predict(
     artifact: ArtifactArgument,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, and folders of which all images are taken.")
+        list[Path],
+        typer.Argument(metavar="IMAGE...", exists=True, help="Image files, and folders of which all images are taken."),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the annotated images.")],
     rho: Annotated[float | None, typer.Option(help="Share of the tokens to update. Default: as trained.")] = None,

@@ -25,7 +25,9 @@ ExperimentArgument = Annotated[
 ArtifactArgument = Annotated[
     Path,
     typer.Argument(
-        metavar="ARTIFACT", help="Folder of a run, or a model.safetensors of a run or of `rhobench weights import`."
+        metavar="ARTIFACT",
+        exists=True,  # checked before torch is imported, as for all paths of commands that need it
+        help="Folder of a run, or a model.safetensors of a run or of `rhobench weights import`.",
     ),
 ]
 

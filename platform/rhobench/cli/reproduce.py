@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rhobench.cli.options import FAILED, OUTPUT, AsJson, absolute_place, report_problems
+from rhobench.cli.progress import progress
 from rhobench.config.sweep import SweepOptions
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def reproduce(
         Path | None,
         typer.Option(
             metavar="DIR",
+            exists=True,
+            file_okay=False,
             help="Folder with official checkpoints or our own models, which are evaluated on --data.",
             rich_help_panel=SOURCES,
         ),
@@ -45,6 +48,8 @@ def reproduce(
         Path | None,
         typer.Option(
             metavar="DIR",
+            exists=True,
+            file_okay=False,
             help="COCO data set for --weights, and for --run if it trains on COCO.",
             rich_help_panel=SOURCES,
         ),
@@ -160,12 +165,10 @@ def _require_consistent(
 def _reproduce(
     table: str, place: str | None, weights: Path | None, data: Path | None, short_side: int | None, *, cost_only: bool
 ) -> ReproducedTable:
-    from rich.console import Console
-
     from rhobench.reproduction.reproduce import reproduce_table
 
     opened, problems = _open(place), list[str]()
-    with Console(stderr=True).status("") as status:
+    with progress() as show:
         done = reproduce_table(
             table,
             store=opened,
@@ -173,7 +176,7 @@ def _reproduce(
             data=data,
             short_side_px=short_side,
             cost_only=cost_only,
-            on_progress=lambda step: status.update(step),
+            on_progress=show,
             problems=problems,
         )
     report_problems(problems)

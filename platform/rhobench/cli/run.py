@@ -10,6 +10,7 @@ import typer
 
 from rhobench.cli import run_options as of_run
 from rhobench.cli.options import FAILED, AsJson, ExperimentArgument, absolute_place, report_problems
+from rhobench.cli.progress import progress
 from rhobench.config.sweep import SweepOptions
 
 if TYPE_CHECKING:
@@ -211,10 +212,8 @@ def show_plan(
 
     store = Store(place)
     # On stderr, so that stdout holds nothing but the plan.
-    with Console(stderr=True).status("reading the store") as status:
-        planned = plan_sweep(
-            study, store, options.address, price_per_hour, status.update, without_token=options.without_token
-        )
+    with progress("reading the store") as show:
+        planned = plan_sweep(study, store, options.address, price_per_hour, show, without_token=options.without_token)
     report_problems(store.problems)
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -233,8 +232,8 @@ def _fit(study: Study, price_per_hour: float | None, as_json: bool) -> int:
 
     if not study.configs:
         raise ValueError("Optuna chooses these runs during the sweep: add --sampler sobol to probe evenly spread ones.")
-    with Console(stderr=True).status("probing batch sizes") as status:
-        fitted = measure_fit(study, price_per_hour, status.update)
+    with progress("probing batch sizes") as show:
+        fitted = measure_fit(study, price_per_hour, show)
     Console(highlight=False).print(fitted.card(), soft_wrap=True)
     if as_json:
         print(json.dumps(fitted.as_dict()))

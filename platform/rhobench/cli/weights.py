@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rhobench.cli.options import FAILED, ArtifactArgument, AsJson, command_group, report_problems
+from rhobench.cli.progress import progress
 
 app = command_group("Import checkpoints of other code, or export to the official format.")
 
@@ -18,7 +19,12 @@ MAX_LISTED = 5
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="Official or transformers checkpoint: .pth, .pt, .bin, .safetensors.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, dir_okay=False, help="Official or transformers checkpoint: .pth, .pt, .bin, .safetensors."
+        ),
+    ],
     model: Annotated[str, typer.Option(help="Model that the file holds: sparse_detr_r50.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help=".safetensors file to write.")],
     rho: Annotated[float | None, typer.Option(help="Share of updated tokens, if the file does not store it.")] = None,
@@ -26,6 +32,8 @@ def import_(
         Path | None,
         typer.Option(
             metavar="JSON",
+            exists=True,
+            dir_okay=False,
             help="COCO json with the categories. Default: COCO's own.",
         ),
     ] = None,
@@ -48,7 +56,12 @@ def import_(
 
 @app.command("backbone")
 def backbone(
-    file: Annotated[Path, typer.Argument(help="File with a state_dict: .pth or .safetensors.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", exists=True, dir_okay=False, help="File with a state_dict: .pth or .safetensors."
+        ),
+    ],
     name: Annotated[str, typer.Argument(help="Backbone: r50, swin_t, swin_b or any timm model.")],
     prefix: Annotated[
         str | None, typer.Option(help="Prefix of the backbone's parameter names, if several networks in the file fit.")
@@ -96,24 +109,25 @@ def onnx(
         str | None, typer.Option(metavar="HxW", help="Size of the input in pixels. Default: that of the run.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Data set of the check. Default: that of the run.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", exists=True, file_okay=False, help="Data set of the check. Default: that of the run."
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="With --data: split of the check.")] = "val",
     engine: Annotated[str, typer.Option(help="Engine of the check: onnxruntime or openvino.")] = "onnxruntime",
     as_json: AsJson = False,
 ) -> None:
     """Export a model to ONNX, and compare its AP with that of the model; ρ stays an input."""
-    from rich.console import Console
-
     from rhobench.config import DataConfig
     from rhobench.inference.export_onnx import FLAGGED_AP_LOSS, export_onnx
     from rhobench.measure.model_cost import parse_size
 
     checked_on = None if data is None else DataConfig(dir=str(data.absolute()), val_split=split)
     input_size = None if size is None else parse_size(size)
-    with Console(stderr=True).status("") as status:
+    with progress() as show:
         done = export_onnx(
-            artifact, out, rhos=tuple(rho or ()), size=input_size, data=checked_on, engine=engine, notify=status.update
+            artifact, out, rhos=tuple(rho or ()), size=input_size, data=checked_on, engine=engine, notify=show
         )
     print(f"{out}: input {done.height}x{done.width}, {'ρ is an input' if done.rho_is_input else 'dense encoder'}")
     for value, (own, exported) in done.ap.items():

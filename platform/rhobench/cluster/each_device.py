@@ -84,13 +84,15 @@ def measure_on_each_device(
     found: dict[str, list[Point]] = {run_id: [] for run_id in requests}
     problems: list[str] = []
     for target in choose_nodes(_reported_nodes(problems)):
-        say(f"measuring on {target.kind}, node {target.node.node_id[:12]}")
+        step = f"measuring on {target.kind}, node {target.node.node_id[:12]}"
+        say(step)
         options = target.node.task_options(1 if target.device == "cuda" else 0)
         task, threads = ray.remote(**options)(measure_runs), int(target.node.resources.cpus)
         try:
             for group in groups_of(requests):
                 reference = task.remote(place, group, protocol, threads, device=target.device, data=data)
-                for run_id, own in wait_for_measurement(reference, target.node, say).items():
+                points = wait_for_measurement(reference, target.node, step, warn=say, say=say)
+                for run_id, own in points.items():
                     found[run_id] += own
         except RayError as error:
             problems.append(f"{target.kind}, node {target.node.node_id[:12]}: {last_line(error)}")

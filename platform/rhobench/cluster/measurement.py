@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,14 +57,15 @@ def measure_trained(runs: Sequence[Run], store: Store, progress: ProgressTable) 
 
 def _measure_group(group: Sequence[Run], gpu: bool, protocol: Protocol, store: Store, progress: ProgressTable) -> None:
     runs = f"{len(group)} run{'' if len(group) == 1 else 's'}"
-    progress.set_headline(f"measuring latency of {runs} with exclusive access to a node")
+    headline = f"measuring latency of {runs} with exclusive access to a node"
+    progress.set_headline(headline)
     requests = {run.run_id: MeasureRequest(points=requested_points(run.config), again=False) for run in group}
     problem = f"no node has a {'GPU' if gpu else 'CPU'}"
     for node in _eligible_nodes(gpu):
         task = ray.remote(**node.task_options(1 if gpu else 0))(measure_runs)
         reference = task.remote(store.place, requests, protocol, int(node.resources.cpus))
         try:
-            wait_for_measurement(reference, node, progress.warn)
+            wait_for_measurement(reference, node, headline, warn=progress.warn, say=progress.set_headline)
         except RayError as error:  # the node may have died, so another one is tried
             problem = last_line(error)
             progress.warn(f"the measurement failed on node {node.node_id[:12]}: {problem}")
@@ -83,8 +85,24 @@ def _eligible_nodes(gpu: bool) -> list[MeasurementNode]:
     return sorted(eligible, key=lambda n: (n.resources.gpus > 0 and not gpu, -n.resources.cpus, n.node_id))
 
 
-def wait_for_measurement(reference: ray.ObjectRef, node: MeasurementNode, warn: Callable[[str], None]) -> Any:
-    """Wait for a measurement and return its result; ``warn`` says while other tasks occupy its node."""
+def wait_for_measurement(
+    reference: ray.ObjectRef,
+    node: MeasurementNode,
+    step: str,
+    *,
+    warn: Callable[[str], None],
+    say: Callable[[str], None],
+) -> Any:
+    """Wait for a measurement and return its result.
+
+    Args:
+        reference: the task.
+        node: node that it reserves.
+        step: what is measured where, for ``say``.
+        warn: called now and then while other tasks occupy the node.
+        say: called now and then while the measurement runs, with ``step`` and the time since it was requested.
+    """
+    started = time.monotonic()
     while not ray.wait([reference], timeout=WAIT_NOTICE_SECONDS)[0]:
         free = available_resources_per_node().get(node.node_id, {}).get("CPU", 0)
         if free > 0:  # the measurement has not started, since it would reserve all of them
@@ -92,4 +110,6 @@ def wait_for_measurement(reference: ray.ObjectRef, node: MeasurementNode, warn: 
                 f"the measurement waits for all {node.resources.cpus:g} CPUs of node {node.node_id[:12]}; "
                 f"{free:g} are free"
             )
+        else:
+            say(f"{step}, {(time.monotonic() - started) / 60:.0f} min")
     return ray.get(reference)

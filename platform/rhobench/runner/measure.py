@@ -19,7 +19,6 @@ from rhobench.config.conversion import from_dict
 from rhobench.config.metrics import METRICS
 from rhobench.config.points import MeasureRequest, groups_of, product_of_points
 from rhobench.config.protocols import Protocol
-from rhobench.measure.process import configure_process
 from rhobench.results import Point, Record, Store, printable, rho_label
 from rhobench.results.environment import usable_cores
 
@@ -244,6 +243,7 @@ def _rhos_of(record: Record) -> list[float | None]:
 def _measure_file(file: Path, options: MeasureOptions, say: Callable[[str], None]) -> MeasureOutcome:
     from rhobench.cluster.measure_artifacts import Subject, choose_device, measure_artifacts
     from rhobench.measure.artifact import load_artifact
+    from rhobench.measure.process import configure_process
 
     if options.each_device:
         raise MeasureTargetError(f"--each-device measures the runs of a store, but {file} belongs to no run.")
