@@ -23,6 +23,7 @@ def artifact(
     categories: Categories = CELLS,
     rho: float | None = 0.3,
     val_share: float = 0.0,
+    side_px: int = 64,
 ) -> Path:
     """A small untrained model, whose class head is biased so that it detects something."""
     torch.manual_seed(0)
@@ -37,7 +38,7 @@ def artifact(
         ffn_dim=32,
         rho=rho,
     )
-    run = RunConfig(experiment="test", model=config, data=DataConfig(resize_px=(64, 64), val_share=val_share))
+    run = RunConfig(experiment="test", model=config, data=DataConfig(resize_px=(side_px, side_px), val_share=val_share))
     return write_artifact(file, build_model(config), run, categories)
 
 
@@ -65,6 +66,18 @@ def test_all_numbers_are_those_of_pycocotools_on_the_written_detections(
     assert found["metrics"]["ap_low"] <= found["metrics"]["ap"] <= found["metrics"]["ap_high"]
     for word in ("AP small", "AR100", "cell", "95 % over images"):
         assert word in done.stdout
+    assert f"{dataset}, split val: 4 images, ρ 0.5, 32 detections" in done.stdout
+    # No number is broken into two lines in a terminal of 80 columns.
+    assert all(line.count("(") == line.count(")") for line in done.stdout.splitlines()[:-1])
+
+
+def test_a_threshold_that_no_detection_reaches_is_reported(rhobench: Callable, dataset: Path, tmp_path: Path) -> None:
+    file = artifact(tmp_path / "x.safetensors", side_px=128)
+    image = next((dataset / "images").rglob("*.*"))
+    done = rhobench("predict", file, image, "--out", tmp_path / "out", "--threshold", 1)
+    assert done.returncode == 0
+    assert "No detection reaches --threshold 1; the highest score is 0." in done.stderr
+    assert not rhobench("predict", file, image, "--out", tmp_path / "out", "--threshold", 0).stderr
 
 
 def test_wrong_requests(rhobench: Callable, dataset: Path, tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def test_a_dense_model_updates_every_token(save: Save, photo: Path, tmp_path: Pa
     (one,) = predict(artifact, [photo], tmp_path / "out", None, threshold=1.0)
     assert one.updated == one.tokens == sum(TOKENS)
     assert not one.objects
+    assert 0 < one.highest_score < 1
     with pytest.raises(ValueError, match=r"--rho 0.1 does not apply: this efficient_detr has a dense encoder"):
         predict(artifact, [photo], tmp_path / "out", 0.1, threshold=0.5)
 

@@ -165,6 +165,7 @@ def test_unknown_hours_are_reported(tmp_path: Path) -> None:
     )
     assert (planned.hours, planned.price) == (None, None)
     assert "The training time is unknown: the store has no finished run" in shown(planned)
+    assert "`--fit` times some steps" in shown(planned)
 
 
 def test_runs_of_a_search_in_the_store_no_longer_remain(tmp_path: Path) -> None:

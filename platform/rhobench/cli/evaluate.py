@@ -44,7 +44,7 @@ def evaluate(
     for note in done.notes:
         print(note, file=sys.stderr)
     share = "dense encoder" if done.rho is None else f"ρ {done.rho:g}"
-    console.print(f"{done.num_images} images of {done.annotations}, {share}, {len(done.detections):,} detections")
+    print(f"{data}, split {done.split}: {done.num_images:,} images, {share}, {len(done.detections):,} detections")
     console.print(_stats(done))
     console.print(_classes(done))
     if out is not None:
@@ -86,10 +86,10 @@ def _classes(done: ArtifactEvaluation) -> Table:
     from rhobench.inference.evaluate import SIZES, value_text
     from rhobench.results import printable
 
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("class")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("class", overflow="fold")
     for name in SIZES:
-        table.add_column(METRICS[name].label, justify="right")
+        table.add_column(METRICS[name].label, justify="right", no_wrap=True)
     for name, values in done.classes.items():
         others = [METRICS[size].format(values[size]) for size in SIZES if size != "ap"]
         table.add_row(escape(printable(name)), value_text("ap", values), *others)

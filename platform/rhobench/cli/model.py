@@ -35,6 +35,9 @@ def predict(
         else:
             predicted.append(one.as_dict())
             print(f"{one.picture}: {len(one.objects)} objects, {one.updated:,} of {one.tokens:,} tokens updated")
+    if predicted and not any(one["objects"] for one in predicted):
+        highest = max(one["highest_score"] for one in predicted)
+        report_problems([f"No detection reaches --threshold {threshold:g}; the highest score is {highest:.2f}."])
     if as_json:
         print(json.dumps({"images": predicted, "failed": failed}))
     if failed:

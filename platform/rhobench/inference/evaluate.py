@@ -46,8 +46,10 @@ class ArtifactEvaluation:
     """Its hexadecimal SHA-256."""
     rho: float | None
     """Share of the tokens that were updated; None: the dense encoder."""
+    split: str
+    """Name of the split."""
     annotations: Path
-    """Annotation file of the split."""
+    """Its annotation file, in the cache for a data set of another layout than COCO's."""
     num_images: int
     """Number of images, all of the split."""
     notes: list[str]
@@ -67,6 +69,7 @@ class ArtifactEvaluation:
             "artifact": str(self.artifact),
             "sha256": self.sha256,
             "rho": self.rho,
+            "split": self.split,
             "annotations": str(self.annotations),
             "notes": self.notes,
             "images": self.num_images,
@@ -108,7 +111,8 @@ def evaluate_artifact(
     artifact = load_artifact(file)
     set_rho(artifact, rho)
     masks = artifact.config.model.mask_head
-    images, notes = evaluated_images(artifact, data, split or artifact.config.data.val_split, short_side_px)
+    split = split or artifact.config.data.val_split
+    images, notes = evaluated_images(artifact, data, split, short_side_px)
     if not len(images):
         raise DatasetError(f"{images.annotation_files[0]} has no images to evaluate on.")
     categories = _ids_in_data(artifact, images.categories, images.annotation_files[0])
@@ -118,6 +122,7 @@ def evaluate_artifact(
         artifact=file,
         sha256=artifact.sha256,
         rho=artifact.model.rho,
+        split=split,
         annotations=images.annotation_files[0],
         num_images=len(images),
         detections=found,

@@ -34,6 +34,8 @@ class ImagePrediction:
     """The file with the drawn predictions."""
     objects: list[DetectedObject]
     """Detections with at least the threshold score, in descending order of score."""
+    highest_score: float
+    """Score of the best detection, whether or not it reaches the threshold; in 0..1."""
     tokens: int
     """Number of encoder tokens over all levels."""
     updated: int
@@ -45,6 +47,7 @@ class ImagePrediction:
             "image": str(self.image),
             "picture": str(self.picture),
             "objects": [_object_as_dict(found) for found in self.objects],
+            "highest_score": self.highest_score,
             "tokens": self.tokens,
             "updated": self.updated,
         }
@@ -174,7 +177,7 @@ def _predict_one(artifact: Artifact, file: Path, target: Path, threshold: float,
     pixels, _ = transform(image, torch.zeros(0, 4), Flip.NONE, artifact.config.data)
     with autocast(pixels.device, precision):
         output = artifact.model(pixels[None])  # one image has no padding, hence no mask
-    objects = _objects(artifact, output, image.size, threshold)
+    objects, highest = _objects(artifact, output, image.size, threshold)
     scale = (image.width / pixels.shape[2], image.height / pixels.shape[1])
     levels = _updated_tokens(output, scale, (pixels.shape[1], pixels.shape[2]))
     tokens = sum(output.grid.level_sizes)
@@ -182,13 +185,15 @@ def _predict_one(artifact: Artifact, file: Path, target: Path, threshold: float,
     share = f"{updated:,} of {tokens:,} tokens updated ({updated / tokens:.1%})"
     title = f"{file.name}: {artifact.config.model.name}, {share}, {len(objects)} objects at {threshold:g} or more"
     draw(image, objects, levels, title).save(target)
-    return ImagePrediction(image=file, picture=target, objects=objects, tokens=tokens, updated=updated)
+    return ImagePrediction(
+        image=file, picture=target, objects=objects, highest_score=highest, tokens=tokens, updated=updated
+    )
 
 
 def _objects(
     artifact: Artifact, output: DetectorOutput, size: tuple[int, int], threshold: float
-) -> list[DetectedObject]:
-    """Detections of at least ``threshold`` in an image of ``size`` (width, height) in pixels."""
+) -> tuple[list[DetectedObject], float]:
+    """Detections of at least ``threshold`` in an image of ``size`` (width, height) in pixels, and the highest score."""
     width, height = size
     detected = detections(output.prediction, torch.tensor([[height, width]]), len(artifact.categories))
     kept = detected.scores[0] >= threshold
@@ -196,10 +201,11 @@ def _objects(
     masks = _masks(output, queries, (height, width))
     names = artifact.categories.names
     rows = zip(scores.tolist(), labels.tolist(), boxes.tolist(), queries.tolist(), strict=True)
-    return [
+    objects = [
         DetectedObject(label=label, name=names[label], score=score, box=tuple(box), mask=masks.get(query))
         for score, label, box, query in rows
     ]
+    return objects, float(detected.scores[0].max())
 
 
 def _masks(output: DetectorOutput, queries: torch.Tensor, size: tuple[int, int]) -> dict[int, np.ndarray]:

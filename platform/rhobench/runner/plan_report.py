@@ -258,7 +258,8 @@ class SweepPlan:
 
     def _describe_cost(self) -> str:
         if self.hours is None:
-            return f"The training time is unknown: {self.estimated_from}."
+            hint = " `--fit` times some steps and estimates it." if self.location == "this machine" else ""
+            return f"The training time is unknown: {self.estimated_from}.{hint}"
         money = (
             ""
             if self.price is None
