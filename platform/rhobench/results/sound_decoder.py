@@ -63,11 +63,16 @@ def _mirror(cls: Any, overrides: Mapping[str, Any], required: str = "") -> tuple
     struct = msgspec.defstruct(cls.__name__, fields, kw_only=True, forbid_unknown_fields=True, gc=False)
     names = [field.name for field in dataclasses.fields(cls)]
     values = operator.attrgetter(*names)
+    assert not hasattr(cls, "__post_init__"), cls
 
     def build(instance: Any) -> Any:
-        content = dict(zip(names, values(instance), strict=True))
+        # Not cls(...): a frozen dataclass sets each of its fields by a call of object.__setattr__, which would take as
+        # long as decoding the text.
+        built = object.__new__(cls)
+        content = built.__dict__
+        content.update(zip(names, values(instance), strict=True))
         for name, convert in nested.items():
             content[name] = list(map(convert, content[name]))
-        return cls(**content)
+        return built
 
     return struct, build
