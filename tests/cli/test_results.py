@@ -56,7 +56,9 @@ def test_runs_are_listed_with_conditions(rhobench: Rhobench, place: Path) -> Non
 def test_a_run_is_shown_by_a_part_of_its_id(rhobench: Rhobench, place: Path) -> None:
     done = rhobench("show", place, "rho0.1", "--json")
     assert done.json["run"]["config"]["model"]["rho"] == 0.1
-    assert "train.lr" in done.stdout
+    assert "model.rho" in done.stdout
+    assert "train.lr" not in done.stdout
+    assert "train.lr" in rhobench("show", place, "rho0.1", "--verbose").stdout
     assert "2 runs have 'sweep' in their id" in rhobench("show", place, "sweep").refusal()
     assert "There is no run 'nothing'" in rhobench("show", place, "nothing").refusal()
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from rhobench.config import ConfigError
-from rhobench.dashboards.runs_list import run_table, runs_table, select_rows
+from rhobench.dashboards.runs_list import runs_table, select_rows, unmatched
 from rhobench.results import Store
 
 
@@ -73,9 +73,22 @@ def test_the_list_fits_80_columns_and_names_what_varies(store: Store) -> None:
     assert "10 of 10 runs" in printed(runs_table(frame, frame, limit=2)), "the caption counts all"
 
 
-def test_the_card_of_a_run_has_its_results_and_settings(store: Store) -> None:
-    record = next(record for record in store.records() if record.status == "completed")
-    frame = store.frame()
-    text = printed(run_table(record, frame[frame["run_id"] == record.run_id]), width=100)
-    for words in (record.run_id, "completed", "train.lr", "0.0002", "GFLOPs (per image)", "a CPU"):
-        assert words in text
+@pytest.mark.parametrize(
+    ("condition", "sentence"),
+    [
+        (
+            "rho=0.3",
+            "No run has rho=0.3: rho is 0.1, 0.25, 0.5, 1, none in training; "
+            "rho_infer, that of the measurement, is 0.1, 0.25, 0.5, 1, none.",
+        ),
+        ("status=stopped", "No run has status=stopped: status is completed, failed."),
+        ("train.epochs>1000", "No run has train.epochs>1000: train.epochs is 50."),
+        ("use_enc_aux_loss=no", "No run has use_enc_aux_loss=no: use_enc_aux_loss is True."),
+    ],
+)
+def test_a_condition_that_no_run_fulfils_names_the_values_that_there_are(
+    store: Store, condition: str, sentence: str
+) -> None:
+    assert unmatched(store.frame(), [condition]) == [sentence]
+    assert unmatched(store.frame(), ["seed=0"]) == []
+    assert unmatched(store.frame().iloc[:0], [condition]) == []

@@ -1,4 +1,4 @@
-"""Runs of a store for the terminal: a list with filters and an order, and the card of one run."""
+"""Runs of a store for the terminal: a list with filters and an order."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from rich.table import Table
 
 from rhobench.config import ConfigError
 from rhobench.config.metrics import METRICS
-from rhobench.dashboards.page_data import LABELS
-from rhobench.results import Record, configuration_labels, printable
+from rhobench.results import configuration_labels, printable
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "!=": operator.ne,
@@ -27,6 +26,9 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
 }
 """Comparisons of a condition, those of two characters first."""
+
+SHOWN_VALUES = 8
+"""Values of a column that are listed if no run fulfils a condition."""
 
 RESULTS = ("ap", "gflops", "latency_ms")
 """Metrics in the list, as far as a run has them; 80 columns have no room for more."""
@@ -45,13 +47,39 @@ def select_rows(frame: pd.DataFrame, conditions: Sequence[str], sort: str | None
     """
     for condition in conditions:
         name, compare, text = _parsed(condition)
-        column = frame[column_named(frame, name)]
-        frame = frame[_fulfils(column, compare, text, condition)]
+        frame = frame[_fulfils(frame[column_named(frame, name)], compare, text, condition)]
     if sort is None:
         return frame
     name = column_named(frame, sort)
     descending = name in METRICS and METRICS[name].better == "higher"
     return frame.sort_values([name, "run_id"], ascending=[not descending, True], kind="stable")
+
+
+def unmatched(frame: pd.DataFrame, conditions: Sequence[str]) -> list[str]:
+    """One sentence for each condition that no row of ``Store.frame()`` fulfils, with the values that there are."""
+    sentences = []
+    for condition in conditions:
+        name, compare, text = _parsed(condition)
+        column = frame[column_named(frame, name)]
+        if len(frame) and not _fulfils(column, compare, text, condition).any():
+            sentence = f"No run has {printable(condition)}: {column.name} is {_known_values(column)}"
+            if column.name == "rho":
+                sentence += f" in training; rho_infer, that of the measurement, is {_known_values(frame['rho_infer'])}"
+            sentences.append(sentence + ".")
+    return sentences
+
+
+def _known_values(column: pd.Series) -> str:
+    """The values of a column, or their range if they are many numbers."""
+    values = sorted(column.dropna().unique())
+    if len(values) > SHOWN_VALUES and pd.api.types.is_numeric_dtype(column):
+        return f"between {values[0]:g} and {values[-1]:g}"
+    texts = [f"{value:g}" if isinstance(value, float) else printable(value) for value in values[:SHOWN_VALUES]]
+    if len(values) > SHOWN_VALUES:
+        texts.append(f"{len(values) - SHOWN_VALUES} others")
+    if column.isna().any():
+        texts.append("none")
+    return ", ".join(texts)
 
 
 def column_named(frame: pd.DataFrame, name: str) -> str:
@@ -91,18 +119,13 @@ def runs_table(rows: pd.DataFrame, frame: pd.DataFrame, limit: int | None = None
         table.add_column("seed", justify="right")
     table.add_column("status", min_width=9)
     for name in results:
-        table.add_column(_head(name), justify="right", no_wrap=True)
+        table.add_column(METRICS[name].short_title, justify="right", no_wrap=True)
     labels = _settings(frame).loc[rows.index]
     for label, row in list(zip(labels, rows.to_dict("records"), strict=True))[:limit]:
         cells = [ids[row["run_id"]], label, *([str(row["seed"])] if several_seeds else []), row["status"]]
         cells += [METRICS[name].format(row[name]) for name in results]
         table.add_row(*(escape(printable(cell)) for cell in cells), style="red" if row["status"] == "failed" else None)
     return table
-
-
-def _head(name: str) -> str:
-    m = METRICS[name]
-    return m.label if m.unit.startswith("per ") else m.title
 
 
 def _settings(frame: pd.DataFrame) -> pd.Series:
@@ -123,56 +146,6 @@ def _short_ids(run_ids: pd.Series) -> dict[str, str]:
     names = run_ids.drop_duplicates()
     ends = names.str.rpartition("-")[2]
     return dict(zip(names, ends.where(~ends.duplicated(keep=False), names), strict=True))
-
-
-def run_table(record: Record, rows: pd.DataFrame) -> Table:
-    """Card of a run: its status, its results at every rho, its cost and its configuration.
-
-    Args:
-        record: record of the run.
-        rows: rows of ``Store.frame()`` of the run.
-    """
-    table = Table(box=box.SIMPLE_HEAD, show_header=False, title=escape(printable(record.run_id)), title_justify="left")
-    table.add_column(style="dim", overflow="fold")
-    table.add_column(overflow="fold")
-
-    def add(name: str, value: object) -> None:
-        table.add_row(escape(printable(name)), escape(printable(value)))
-
-    add("Status", record.status + (f": {record.reason}" if record.reason else ""))
-    add("Experiment", record.experiment)
-    for attempt in record.attempts:
-        add(f"Failed attempt, {attempt.started_at or 'time unknown'}", attempt.reason)
-    for row in rows.to_dict("records"):
-        table.add_section()
-        add("Measured at ρ", value_text("rho_infer", row["rho_infer"]))
-        for name, m in METRICS.items():
-            if pd.notna(row[name]):
-                ends = [row[end] for end in m.interval or () if pd.notna(row.get(end))]
-                spread = f" [{m.format(ends[0])} to {m.format(ends[1])}]" if len(ends) == 2 else ""
-                add(m.title, m.format(row[name]) + spread)
-        for name in ("protocol", "device", "backend", "threads", "batch_size", "precision", "timing_status"):
-            if name in row and pd.notna(row[name]):
-                add(LABELS[name], value_text(name, row[name]))
-    table.add_section()
-    for name in ("train_seconds", "eval_seconds", "gpu_seconds", "started_at", "finished_at"):
-        value = rows[name].iloc[0]
-        if pd.notna(value):
-            add(LABELS[name], value_text(name, value))
-    table.add_section()
-    for name in rows.columns:
-        if "." in str(name):
-            add(str(name), value_text(str(name), rows[name].iloc[0]))
-    return table
-
-
-def value_text(name: str, value: Any) -> str:
-    """Text of a value in a column; "dense" for a missing rho and "–" for other missing values."""
-    if pd.isna(value):
-        return "dense" if name in {"rho", "rho_infer"} else "–"
-    if name.endswith("_seconds"):
-        return f"{value:.0f}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _parsed(condition: str) -> tuple[str, Callable[[Any, Any], Any], str]:

@@ -29,13 +29,14 @@ def runs(
     """List the runs of a store, with the settings that vary and the results."""
     from rich.console import Console
 
-    from rhobench.dashboards.runs_list import runs_table, select_rows
+    from rhobench.dashboards.runs_list import runs_table, select_rows, unmatched
     from rhobench.results import Store
 
     opened = Store(store)
     frame = opened.frame()
     report_problems(opened.problems)
     rows = select_rows(frame, where or [], sort)
+    report_problems(unmatched(frame, where or []))
     console = Console()
     console.print(runs_table(rows, frame, limit or None))
     if limit and len(rows) > limit:
@@ -47,12 +48,13 @@ def runs(
 def show(
     store: StoreArgument,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or a part of it that no other run has.")],
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show every metric and every field, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the card of a run: status, results, cost and configuration."""
     from rich.console import Console
 
-    from rhobench.dashboards.runs_list import run_table
+    from rhobench.dashboards.run_card import run_card
     from rhobench.results import Store
 
     opened = Store(store)
@@ -66,7 +68,7 @@ def show(
         raise ValueError(f"{problem}. `rhobench runs {store}` lists them.")
     record = opened.read(found[0])
     assert record is not None  # its row was read a moment ago
-    Console().print(run_table(record, frame[frame["run_id"] == found[0]]))
+    Console().print(run_card(record, frame[frame["run_id"] == found[0]], verbose=verbose))
     if as_json:
         print(json.dumps({"run": json.loads(record.to_json())}))
 

@@ -64,6 +64,11 @@ class Metric:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
     @property
+    def short_title(self) -> str:
+        """Label with its unit where the label does not imply it, for narrow tables."""
+        return self.label if self.unit.startswith("per ") or self.unit == "images/s" else self.title
+
+    @property
     def noun(self) -> str:
         """Label inside a sentence: "GFLOPs", "latency"."""
         return self.label if self.label[1].isupper() else self.label.lower()  # acronyms keep their capitals
