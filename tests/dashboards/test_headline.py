@@ -12,17 +12,26 @@ from simulated_stores import write_simulated
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
 from rhobench.config.paths import run_id, with_values
+from rhobench.config.protocols import TIMING_STATUSES
 from rhobench.dashboards.headline import headline
 from rhobench.results import Point, Record, Store, write_record
 from rhobench.results.comparison import describe_difference
 from rhobench.results.sides import compare_arguments
 
 
-def add(store: Store, rho: float | None, ap: float, gflops: float, seed: int = 0, **settings: Any) -> None:
+def add(
+    store: Store,
+    rho: float | None,
+    ap: float,
+    gflops: float,
+    seed: int = 0,
+    measured: dict[str, Any] | None = None,
+    **settings: Any,
+) -> None:
     values = {"model.rho": rho} | {path.replace("__", "."): value for path, value in settings.items()}
     config = with_values(RunConfig(experiment="sweep", seed=seed), values)
     name = run_id(config, tuple(values))
-    point = Point(rho=rho, accuracy={"ap": ap}, gflops=gflops, flops_count="standard")
+    point = Point(rho=rho, accuracy={"ap": ap}, gflops=gflops, flops_count="standard", **(measured or {}))
     record = Record(run_id=name, experiment="sweep", status="completed", config=to_dict(config), points=[point])
     write_record(store.run_dir(name), record)
 
@@ -49,6 +58,15 @@ def test_one_seed_is_named_as_one_seed(store: Store) -> None:
     (sentence,) = headline(store.frame())
     assert "keeps 80 % of the AP of ρ=1 (every token) at 50 % of its GFLOPs" in sentence
     assert "n = 1 seed, so the variation between seeds is unknown" in sentence
+
+
+@pytest.mark.parametrize("status", [None, *TIMING_STATUSES])
+def test_only_times_that_may_enter_a_front_are_told(store: Store, status: str | None) -> None:
+    add(store, 0.1, 0.49, 50.0, measured={"latency_ms": 8.0, "timing_status": status})
+    add(store, 1.0, 0.50, 100.0, measured={"latency_ms": 10.0, "timing_status": "ok"})
+    (sentence,) = headline(store.frame())
+    assert ("at 50 % of its GFLOPs and 80 % of its latency (AP" in sentence) == (status in (None, "ok"))
+    assert ("at 50 % of its GFLOPs (AP" in sentence) == (status not in (None, "ok"))
 
 
 def test_the_difference_is_told_with_its_paired_interval(tmp_path: Path, simulation: ModuleType) -> None:

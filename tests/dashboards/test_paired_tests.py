@@ -12,9 +12,10 @@ from report_page import embedded
 from simulated_stores import write_simulated
 
 from rhobench.dashboards import write_report
-from rhobench.results import Store, paired_tests
+from rhobench.results import Store, by_configuration, describe_missing_front, paired_tests
 from rhobench.results.comparison import describe_difference, describe_p
 from rhobench.results.sides import compare_arguments
+from rhobench.results.uncertainty import with_uncertainty
 from rhobench.statistics.difference import holm
 
 
@@ -71,3 +72,41 @@ def test_the_comparison_shows_the_verdict_of_rhobench_compare(
         assert verdict.endswith(f"{describe_p(p)}.")
     assert "corrected for 2 comparisons" in scope
     assert "not for other seeds" in scope
+
+
+CASES = [(quality, seeds) for quality in (2.5, 2.35, 2.2) for seeds in ((0, 1), (0, 1, 2))]
+"""Quality of the detector at rho 0.1, where that of rho 0.5 and 1 is 2.5, and the seeds of all three."""
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory, simulation: ModuleType) -> list[tuple[Store, bool]]:
+    """A store for each case, and whether `rhobench pareto` says that nothing differs in it."""
+    found = []
+    for number, (quality, seeds) in enumerate(CASES):
+        folder = tmp_path_factory.mktemp(f"case{number}")
+        store = write_simulated(folder, simulation, {0.1: quality, 0.5: 2.5, 1.0: 2.5}, images=60, seeds=seeds)
+        rows = with_uncertainty(store.frame(), store=store)
+        found.append((store, describe_missing_front(rows, "ap") is not None))
+    return found
+
+
+def test_configurations_are_tested_as_for_the_front_in_the_terminal(judged: list[tuple[Store, bool]]) -> None:
+    assert {flat for _, flat in judged} == {True, False}
+    overlapping = 0
+    for store, flat in judged:
+        frame = store.frame()
+        found = paired_tests.paired_tests(store, frame)["configurations"]
+        assert len(found["sides"]) == len(found["tests"]) == 3
+        assert any(p * 3 < 0.05 for _, _, p in found["tests"]) != flat
+        rows = by_configuration(frame)
+        overlapping += rows["ap_low"].max() <= rows["ap_high"].min() and not flat
+    assert overlapping, "the cases cannot show that the tests decide, and not the intervals"
+
+
+@pytest.mark.browser
+def test_the_page_has_a_front_where_the_terminal_has_one(
+    judged: list[tuple[Store, bool]], visit: Callable[..., Any], tmp_path: Path
+) -> None:
+    for number, (store, flat) in enumerate(judged):
+        page = visit(write_report(store, tmp_path / f"report{number}.html"), "")
+        assert page.locator("#summary-gflops").inner_text().startswith("no front: none of the 3") == flat, CASES[number]

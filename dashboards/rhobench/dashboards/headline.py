@@ -9,7 +9,7 @@ import pandas as pd
 from rhobench.config.metrics import METRICS
 from rhobench.dashboards.figures.comparable import RHO_FIELDS
 from rhobench.dashboards.figures.style import seeds_text
-from rhobench.results import Store, by_configuration, samples_rho
+from rhobench.results import Store, by_configuration, samples_rho, timing_statuses
 from rhobench.results.comparable import scored, settings_besides
 from rhobench.results.comparison import describe_difference
 from rhobench.results.paired_tests import paired_difference
@@ -54,7 +54,6 @@ def headline(frame: pd.DataFrame, store: Store | None = None) -> list[str]:
 
 
 def _sentences(rows: pd.DataFrame, frame: pd.DataFrame, store: Store | None) -> Iterator[str]:
-    costs = [name for name in ("gflops", "latency_ms") if rows[name].notna().all()]
     table = by_configuration(rows, "gflops", "ap").drop_duplicates(["configuration", "rho_infer"])
     table = table[table["setting"] == table["setting"].iloc[0]]
     if len(table) < 2:
@@ -78,15 +77,21 @@ def _sentences(rows: pd.DataFrame, frame: pd.DataFrame, store: Store | None) -> 
     kept = _percent(chosen["ap"] / reference["ap"])
     seeds = seeds_text(min(chosen["n"], reference["n"]), max(chosen["n"], reference["n"]))
     spent = [f"{_percent(chosen['gflops'] / reference['gflops'])} of its GFLOPs"]
-    if "latency_ms" in costs:
-        times = rows.groupby(rows["rho_infer"].fillna(_DENSE))["latency_ms"].mean()
-        own, other = (times[_DENSE if pd.isna(row["rho_infer"]) else row["rho_infer"]] for row in (chosen, reference))
+    own, other = (_latency(rows, row["rho_infer"]) for row in (chosen, reference))
+    if own and other:
         spent.append(f"{_percent(own / other)} of its latency")
     text = f"ρ={chosen['rho_infer']:g} keeps {kept} of the AP of {name} at {' and '.join(spent)}{where}"
     values = f"AP {_ap(chosen)} against {_ap(reference)}"
     caution = "" if min(chosen["n"], reference["n"]) > 1 else ", so the variation between seeds is unknown"
     paired = _paired(rows, reference, chosen, store)
     yield f"{text} ({values}; {seeds}{caution}{paired})."
+
+
+def _latency(rows: pd.DataFrame, rho: float | None) -> float | None:
+    """Mean latency at a rho over the seeds; None: a time is missing, or its status keeps it off fronts."""
+    at = rows["rho_infer"].isna() if pd.isna(rho) else rows["rho_infer"] == rho
+    times = rows.loc[at & (timing_statuses(rows) == "ok"), "latency_ms"]
+    return None if times.isna().any() or len(times) < at.sum() else float(times.mean())
 
 
 def _paired(rows: pd.DataFrame, reference: pd.Series, chosen: pd.Series, store: Store | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,6 +16,7 @@ from rhobench.config import RunConfig
 from rhobench.config.metrics import METRICS, Metric
 from rhobench.config.paths import leaves
 from rhobench.dashboards.page_data import LABELS
+from rhobench.dashboards.runs_list import value_text
 from rhobench.results import Record, printable
 from rhobench.results.pareto import trained_here
 
@@ -71,7 +72,7 @@ def _conditions(rows: pd.DataFrame, differing: list[str]) -> Iterator[tuple[str,
     """What all points have in common, and why times are not eligible for a front."""
     for name in CONDITIONS:
         if name in rows and name not in differing and rows[name].notna().any():
-            yield LABELS[name], _value_text(name, rows[name].iloc[0])
+            yield LABELS[name], value_text(name, rows[name].iloc[0])
     if "timing_reason" in rows:
         for reason in rows["timing_reason"].dropna().unique():
             yield LABELS["timing_reason"], str(reason)
@@ -81,7 +82,7 @@ def _cost(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
     for name in ("train_seconds", "eval_seconds", "gpu_seconds", "started_at", "finished_at"):
         value = rows[name].iloc[0]
         if pd.notna(value):
-            yield LABELS[name], _value_text(name, value)
+            yield LABELS[name], value_text(name, value)
 
 
 def _points(rows: pd.DataFrame, differing: list[str]) -> Table:
@@ -95,13 +96,13 @@ def _points(rows: pd.DataFrame, differing: list[str]) -> Table:
     for head in (*(m.short_title for m in shown), *(LABELS[name] for name in timed)):
         table.add_column(head, justify="right", no_wrap=True)
     for row in rows.to_dict("records"):
-        cells = [_value_text(name, row[name]) for name in ("rho_infer", *differing)]
-        cells += [_metric_text(m, row) for m in shown] + [_value_text(name, row[name]) for name in timed]
+        cells = [value_text(name, row[name]) for name in ("rho_infer", *differing)]
+        cells += [_metric_text(m, row) for m in shown] + [value_text(name, row[name]) for name in timed]
         table.add_row(*(escape(printable(cell)) for cell in cells))
     return table
 
 
-def _metric_text(m: Metric, row: dict[str, Any]) -> str:
+def _metric_text(m: Metric, row: Mapping[Any, Any]) -> str:
     """Value of a metric, with the ends of its interval for those of ``WITH_INTERVAL``."""
     ends = [row[end] for end in m.interval or () if m.name in WITH_INTERVAL and pd.notna(row.get(end))]
     text = m.format(row[m.name])
@@ -113,7 +114,7 @@ def _other_metrics(rows: pd.DataFrame) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("")
     for rho in rows["rho_infer"]:
-        table.add_column(f"{LABELS['rho_infer']} {_value_text('rho_infer', rho)}", justify="right")
+        table.add_column(f"{LABELS['rho_infer']} {value_text('rho_infer', rho)}", justify="right")
     for m in METRICS.values():
         if m.name not in MAIN and rows[m.name].notna().any():
             table.add_row(escape(m.title), *(m.format(value) for value in rows[m.name]))
@@ -127,7 +128,7 @@ def _settings(rows: pd.DataFrame, *, verbose: bool) -> list[tuple[str, str]]:
     if not trained_here(rows).all():  # a foreign model has no model or training settings
         values = {path: value for path, value in values.items() if pd.notna(value)}
     return [
-        (path, _value_text(path, value))
+        (path, value_text(path, value))
         for path, value in values.items()
         if verbose or not _is_same(value, defaults.get(path))
     ]
@@ -135,12 +136,3 @@ def _settings(rows: pd.DataFrame, *, verbose: bool) -> list[tuple[str, str]]:
 
 def _is_same(value: Any, default: Any) -> bool:
     return bool(pd.isna(value)) if default is None else bool(value == default)
-
-
-def _value_text(name: str, value: Any) -> str:
-    """Text of a value in a column; "dense" for a missing rho and "–" for other missing values."""
-    if pd.isna(value):
-        return "dense" if name in {"rho", "rho_infer"} else "–"
-    if name.endswith("_seconds"):
-        return f"{value:.0f}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

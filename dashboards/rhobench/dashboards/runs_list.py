@@ -148,6 +148,15 @@ def _short_ids(run_ids: pd.Series) -> dict[str, str]:
     return dict(zip(names, ends.where(~ends.duplicated(keep=False), names), strict=True))
 
 
+def value_text(name: str, value: Any) -> str:
+    """Text of a value in a column; "dense" for a missing rho and "–" for other missing values."""
+    if pd.isna(value):
+        return "dense" if name in {"rho", "rho_infer"} else "–"
+    if name.endswith("_seconds"):
+        return f"{value:.0f}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def _parsed(condition: str) -> tuple[str, Callable[[Any, Any], Any], str]:
     found = re.fullmatch(r"\s*([\w.]+)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*", condition)
     if found is None:

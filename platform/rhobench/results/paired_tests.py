@@ -10,12 +10,13 @@ import pandas as pd
 
 from rhobench.results.comparable import scored
 from rhobench.results.evaluations import Evaluations
-from rhobench.results.pareto import CONFIGURATION_COLUMNS
+from rhobench.results.pareto import CONFIGURATION_COLUMNS, ENDED_EARLY
 from rhobench.results.store import Store
 from rhobench.statistics.difference import Difference, difference
+from rhobench.statistics.evaluation import Evaluation
 
 MAX_TESTED = 40
-"""Points that are tested against each other, 780 pairs; `rhobench compare` tests any others."""
+"""Points, and configurations, that are tested against each other: 780 pairs; `rhobench compare` tests any others."""
 
 METRIC = "ap"
 """Metric of the tests."""
@@ -34,7 +35,8 @@ def paired_tests(store: Store, frame: pd.DataFrame) -> dict[str, Any]:
     Returns:
         ``metric``: name of the metric; ``points``: [run id, rho at inference or None] of each tested point; ``tests``:
         [i, j, value, low, high, p] of each pair of them that was evaluated on equal data, the AP of j minus that of i
-        with its interval of 95 %; ``untested``: number of points that the limit leaves out.
+        with its interval of 95 %; ``untested``: number of points that the limit leaves out; ``configurations``: what
+        ``configuration_tests`` returns.
     """
     evaluations = Evaluations(store)
     rows = _first_of_each_configuration(frame)
@@ -47,7 +49,45 @@ def paired_tests(store: Store, frame: pd.DataFrame) -> dict[str, Any]:
             if np.isfinite([d.value, d.low, d.high, d.p]).all():
                 tests.append([i, j, d.value, d.low, d.high, d.p])
     points = [[row["run_id"], None if pd.isna(row["rho_infer"]) else row["rho_infer"]] for row, _ in tested]
-    return {"metric": METRIC, "points": points, "tests": tests, "untested": max(len(rows) - MAX_TESTED, 0)}
+    return {
+        "metric": METRIC,
+        "points": points,
+        "tests": tests,
+        "untested": max(len(rows) - MAX_TESTED, 0),
+        "configurations": configuration_tests(evaluations, frame),
+    }
+
+
+def configuration_tests(evaluations: Evaluations, frame: pd.DataFrame) -> dict[str, Any]:
+    """Whether configurations differ in AP over their seeds, by the test of ``with_uncertainty``.
+
+    Args:
+        evaluations: those of the store.
+        frame: rows of ``Store.frame()``.
+
+    Returns:
+        ``sides``: [run ids, rho at inference or None] of each configuration whose seeds all have an evaluation, those
+        of the highest AP if there are more than ``MAX_TESTED``; ``tests``: [i, j, p] of each pair of them that was
+        evaluated on equal data.
+    """
+    known = frame[~frame["status"].isin(ENDED_EARLY) & frame[METRIC].notna() & frame["gflops"].notna()]
+    known = known.drop_duplicates(["run_id", *CONFIGURATION_COLUMNS])
+    groups = [rows for _, rows in known.groupby(list(CONFIGURATION_COLUMNS), dropna=False)]
+    groups.sort(key=lambda rows: -rows[METRIC].mean())
+    sides: list[tuple[pd.DataFrame, list[Evaluation]]] = []
+    for rows in groups[:MAX_TESTED]:
+        found = [e for row in rows.to_dict("records") if (e := evaluations.of(row)) and METRIC in e.replicates]
+        if len(found) == len(rows) and len({e.dataset for e in found}) == 1:
+            sides.append((rows, found))
+    tests = []
+    for (i, (rows, one)), (j, (others, two)) in itertools.combinations(enumerate(sides), 2):
+        if one[0].dataset == two[0].dataset:
+            values = [side[METRIC].to_numpy(float) for side in (rows, others)]
+            tests.append(
+                [i, j, difference(values, [np.stack([e.replicates[METRIC] for e in s]) for s in (one, two)]).p]
+            )
+    named = [(sorted(rows["run_id"]), rows["rho_infer"].iloc[0]) for rows, _ in sides]
+    return {"sides": [[runs, None if pd.isna(rho) else rho] for runs, rho in named], "tests": tests}
 
 
 def paired_difference(store: Store, first: pd.DataFrame, second: pd.DataFrame) -> Difference | None:

@@ -143,7 +143,9 @@ def _validate(experiment: Experiment) -> None:
     if sampling is not None and not paths:
         raise ConfigError(f"{name} has no axis to sample from: add one with --axis or --range.")
     if experiment.search is not None and len(experiment.seeds) > 1:
-        raise ConfigError("Optuna chooses each run from the results of earlier ones: give a single seed, such as --seeds 0.")
+        raise ConfigError(
+            "Optuna chooses each run from the results of earlier ones: give a single seed, such as --seeds 0."
+        )
     for path in {path for setting in experiment.exclude for path in setting}:
         _require_variable(path)
     for path in {path for setting in experiment.also for path in setting} - MEASURING:

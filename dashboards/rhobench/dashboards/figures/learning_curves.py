@@ -50,7 +50,8 @@ def learning_curves(curves: pd.DataFrame, frame: pd.DataFrame, y: str = "ap", hi
             _curve(known[known["run_id"] == run], run, names.loc[run, "name"], value, color, SYMBOLS[index])
         )
     left_out = f"; {len(others) - MAX_OTHERS:,} more are not drawn" if len(others) > MAX_OTHERS else ""
-    shown = f"best {len(chosen)} configurations of {len(best)} runs in colour" if others else f"{len(best)} runs"
+    coloured = "best configuration" if len(chosen) == 1 else f"best {len(chosen)} configurations"
+    shown = f"{coloured} of {len(best)} runs in colour" if others else f"{len(best)} runs"
     figure.update_layout(
         title={"subtitle": {"text": f"{value.label} on the validation split after each epoch; {shown}{left_out}"}}
     )

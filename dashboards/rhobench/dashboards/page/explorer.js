@@ -71,9 +71,12 @@ function interval(group, name) {
   return sd !== null && sd > 1e-6 * Math.abs(group[name]) ? [group[name] - sd, group[name] + sd] : null;
 }
 
-// Whether no two configurations are shown to differ in y: all intervals overlap, and no paired test says otherwise.
+// Whether no two configurations are shown to differ in y, by the tests of rhobench.results.with_uncertainty. Where the page
+// does not have them, as with a filter by seed: all intervals overlap, and no paired test of single points says otherwise.
 function nothingDiffers(groups, y) {
   if (groups.length < 2) return false;
+  const known = y === DATA.paired.metric ? configurationTests(groups) : null;
+  if (known) return !known.some((p) => p * known.length < 0.05);
   const ends = groups.map((group) => interval(group, y) ?? [group[y], group[y]]);
   const highestLow = ends.reduce((most, [low]) => Math.max(most, low), -Infinity);
   const lowestHigh = ends.reduce((least, [, high]) => Math.min(least, high), Infinity);

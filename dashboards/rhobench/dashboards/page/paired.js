@@ -3,6 +3,18 @@
 const tested = new Map(DATA.paired.points.map(([run, rho], i) => [keyOf(run, rho), i]));
 const tests = new Map(DATA.paired.tests.map(([i, j, ...numbers]) => [`${i} ${j}`, numbers]));
 
+const sideKey = (runs, rho) => keyOf([...runs].sort().join(' '), rho);
+const sides = new Map(DATA.paired.configurations.sides.map(([runs, rho], i) => [sideKey(runs, rho), i]));
+const sideTests = new Map(DATA.paired.configurations.tests.map(([i, j, p]) => [`${Math.min(i, j)} ${Math.max(i, j)}`, p]));
+
+// P-values of all pairs of configurations with all their seeds; null if one of them is not known, as with a filter.
+function configurationTests(groups) {
+  const numbers = groups.map((group) => sides.get(sideKey(group.runs.keys(), value('rho_infer', group.first))));
+  if (numbers.includes(undefined)) return null;
+  const found = numbers.flatMap((i, at) => numbers.slice(at + 1).map((j) => sideTests.get(`${Math.min(i, j)} ${Math.max(i, j)}`)));
+  return found.includes(undefined) ? null : found;
+}
+
 // The test of two points; the difference is that of the second minus that of the first.
 function pairedTest(first, second) {
   const [i, j] = [first, second].map((row) => tested.get(pointKey(row)));
