@@ -121,7 +121,9 @@ def export_onnx(
     description = own.description
     description_file(out).write_text(json.dumps(asdict(description), indent=1))
     exported = load_onnx(LoadRequest(path=out, device=torch.device("cpu"), engine=engine))
-    ap = {rho: (_ap(own, images, rho, notify), _ap(exported, images, rho, notify)) for rho in checked}
+    ap = {
+        rho: (_ap(own, images, rho, "PyTorch", notify), _ap(exported, images, rho, engine, notify)) for rho in checked
+    }
     by_rho = {"dense" if rho is None else f"{rho:g}": before for rho, (before, _) in ap.items()}
     reference = Reference(sha256=artifact.sha256, dataset=dataset_name(data), ap=by_rho)
     description_file(out).write_text(json.dumps(asdict(replace(description, reference=reference)), indent=1))
@@ -224,9 +226,12 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _ap(detector: ForeignDetector, images: CocoDetection, rho: float | None, notify: Callable[[str], None]) -> float:
-    detector.rho = rho
-    _, accuracy = evaluate(detector, LabelMap(detector.classes, images.categories), images, notify)
+def _ap(
+    detector: ForeignDetector, images: CocoDetection, rho: float | None, engine: str, notify: Callable[[str], None]
+) -> float:
+    detector.rho, where = rho, f"AP in {engine}" + ("" if rho is None else f" at ρ {rho:g}")
+    labels = LabelMap(detector.classes, images.categories)
+    _, accuracy = evaluate(detector, labels, images, lambda step: notify(f"{where}: {step}"))
     if accuracy.ap is None:
         raise ExportError("The split of the check has no objects, so there is no AP: give other data with --data.")
     return accuracy.ap
