@@ -26,9 +26,7 @@ def backbones() -> Experiment:
             # The features of a backbone that is trained change with every step and cannot be cached.
             train=replace(base.train, cache_features=False, lr_backbone=1e-3),
         ),
-        axes=(
-            Axis(path="model.backbone.name", values=("resnet18", "tf_efficientnet_lite0", "mobilenetv3_large_100")),
-        ),
+        axes=(Axis(path="model.backbone.name", values=("resnet18", "tf_efficientnet_lite0", "mobilenetv3_large_100")),),
         smoke=SMOKE_ONE_SEED,
         cpu_hours=1.0,
     )
