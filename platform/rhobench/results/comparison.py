@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from rhobench.config.metrics import metric
 from rhobench.statistics.difference import (
@@ -18,6 +17,7 @@ from rhobench.statistics.difference import (
     mann_whitney,
     welch,
 )
+from rhobench.statistics.distributions import normal_quantile
 from rhobench.statistics.evaluation import Evaluation, class_replicates
 from rhobench.statistics.interval import LEVEL
 from rhobench.statistics.power import MAX_SEEDS, POWER, images_to_show, seeds_to_show
@@ -142,7 +142,7 @@ class Comparison:
         if self.differs or d.value == 0 or np.isnan(d.low) or self.same_models:
             return []
         if d.covers == "images":
-            deviation = (d.high - d.low) / (2 * stats.norm.ppf((1 + LEVEL) / 2))
+            deviation = (d.high - d.low) / (2 * normal_quantile((1 + LEVEL) / 2))
             count = images_to_show(d.value, deviation, self.images)
             return [f"If the true difference is the measured one, about {count:,} images show it ({_POWER})."]
         known = [deviation for deviation in self.deviations if deviation is not None]

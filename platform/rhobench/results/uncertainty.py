@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from rhobench.config.metrics import Metric, metric
 from rhobench.results.evaluations import Evaluations
 from rhobench.results.pareto import CONFIGURATION_COLUMNS, ENDED_EARLY, by_configuration, front_mask
 from rhobench.results.store import Store
 from rhobench.statistics.difference import difference, holm
+from rhobench.statistics.distributions import normal_quantile
 from rhobench.statistics.front import front_band, membership, membership_probability, p_of_draws
 from rhobench.statistics.interval import LEVEL, Interval, draws_of_mean, seed_interval
 from rhobench.statistics.resampling import REPLICATES
@@ -133,7 +133,7 @@ def _uncertain(
     draws, interval = np.full(REPLICATES, value), None
     low, high = (row.get(column, np.nan) for column in m.interval or ("", ""))
     if pd.notna(low) and pd.notna(high):
-        draws = draws + (high - low) / (2 * stats.norm.ppf((1 + LEVEL) / 2)) * rng.standard_normal(REPLICATES)
+        draws = draws + (high - low) / (2 * normal_quantile((1 + LEVEL) / 2)) * rng.standard_normal(REPLICATES)
         interval = Interval(low=float(low), high=float(high), covers="images") if m.coco else None
     if n > 1:
         draws = draws + float(row[f"{m.name}_sd"]) / np.sqrt(n) * rng.standard_t(n - 1, REPLICATES)

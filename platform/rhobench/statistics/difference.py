@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from rhobench.statistics.distributions import t_quantile, t_tail
 from rhobench.statistics.interval import LEVEL, Covers, spread_over_seeds
 
 MIN_SEEDS = 3
@@ -110,9 +110,9 @@ def difference(
 
 
 def _difference(value: float, deviation: float, freedom: float, covers: Covers) -> Difference:
-    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * deviation
+    half = t_quantile((1 + LEVEL) / 2, freedom) * deviation
     if deviation > 0:
-        p = float(2 * stats.t.sf(abs(value) / deviation, freedom))
+        p = 2 * t_tail(abs(value) / deviation, freedom)
     else:  # the models agree on every resample, or (NaN) nothing is known
         p = 1.0 if np.isnan(deviation) or value == 0 else 0.0
     return Difference(value=value, low=value - half, high=value + half, p=p, covers=covers)
@@ -122,6 +122,8 @@ def welch(first: np.ndarray, second: np.ndarray) -> float | None:
     """P-value of Welch's t-test on seeds; None where a side has fewer than ``MIN_SEEDS`` or no seed differs."""
     if min(len(first), len(second)) < MIN_SEEDS or (np.ptp(first) == 0 and np.ptp(second) == 0):
         return None
+    from scipy import stats  # takes half a second to import, and only this test and the next one need it
+
     return float(stats.ttest_ind(first, second, equal_var=False).pvalue)
 
 
@@ -130,6 +132,8 @@ def mann_whitney(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
 
     With three values on each side that is 0.1: whatever they are, the test cannot show a difference at 95 %.
     """
+    from scipy import stats
+
     p = float(stats.mannwhitneyu(first, second, method="auto").pvalue)
     apart = np.arange(len(first)), np.arange(len(second)) + len(first)
     return p, float(stats.mannwhitneyu(*apart, method="exact").pvalue)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
+from rhobench.statistics.distributions import normal_quantile, normal_tail
 from rhobench.statistics.interval import LEVEL
 
 Membership = Literal["certain", "within noise", "off"]
@@ -70,7 +70,7 @@ def p_of_draws(difference: float, draws: np.ndarray) -> float:
     """
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
-    deviation = (high - low) / (2 * stats.norm.ppf(1 - tail))
+    deviation = (high - low) / (2 * normal_quantile(1 - tail))
     if deviation <= 0:
         return 1.0 if difference == 0 else 0.0
-    return float(2 * stats.norm.sf(abs(difference) / deviation))
+    return 2 * normal_tail(abs(difference) / deviation)

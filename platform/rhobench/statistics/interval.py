@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+
+from rhobench.statistics.distributions import normal_quantile, t_quantile
 
 LEVEL = 0.95
 """Share of intervals that shall contain the true value."""
@@ -64,7 +65,7 @@ class Spread:
         narrow whenever the seeds happen to agree.
         """
         tail = (1 + LEVEL) / 2
-        seeds, images = stats.t.ppf(tail, self.freedom), stats.norm.ppf(tail)
+        seeds, images = t_quantile(tail, self.freedom), normal_quantile(tail)
         return float(np.hypot(seeds * np.sqrt(self.seeds), images * np.sqrt(self.images)))
 
 

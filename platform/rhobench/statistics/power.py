@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
-from scipy import stats
-from scipy.optimize import brentq
-
 from rhobench.statistics.difference import MIN_SEEDS
+from rhobench.statistics.distributions import noncentral_t_tail, normal_quantile, shift_of_noncentral_t, t_quantile
 from rhobench.statistics.interval import LEVEL
 
 POWER = 0.8
@@ -25,7 +23,8 @@ def smallest_difference(seeds: int) -> float | None:
     """
     if seeds < MIN_SEEDS:
         return None
-    return float(brentq(lambda effect: _power(effect, seeds) - POWER, 1e-3, 50))
+    freedom = 2 * seeds - 2
+    return shift_of_noncentral_t(POWER, freedom, _critical(freedom)) / math.sqrt(seeds / 2)
 
 
 def seeds_to_show(difference: float, deviation: float) -> int | None:
@@ -51,13 +50,16 @@ def images_to_show(difference: float, deviation: float, images: int) -> int | No
     """
     if difference == 0:
         return None
-    needed = stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(POWER)
+    needed = normal_quantile((1 + LEVEL) / 2) + normal_quantile(POWER)
     return math.ceil(images * (needed * deviation / difference) ** 2)
 
 
 def _power(effect: float, seeds: int) -> float:
     """Probability of finding a difference of ``effect`` standard deviations by a two-sided t-test."""
     freedom = 2 * seeds - 2
-    critical = stats.t.ppf((1 + LEVEL) / 2, freedom)
-    shift = effect * math.sqrt(seeds / 2)
-    return float(stats.nct.sf(critical, freedom, shift))
+    return noncentral_t_tail(_critical(freedom), freedom, effect * math.sqrt(seeds / 2))
+
+
+def _critical(freedom: float) -> float:
+    """Value of t from which a two-sided test shows a difference."""
+    return t_quantile((1 + LEVEL) / 2, freedom)
