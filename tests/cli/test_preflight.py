@@ -56,6 +56,10 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
             ["num_queries=100000 is not allowed: the smallest input", "534 tokens"],
         ),
         (["--set", "model.num_feature_levels=1000"], ["a single cell already; it must be at most 6"]),
+        (
+            ["--set", "model.hidden_dim=32", "--set", "data.resize_px=64,64"],
+            ["model.hidden_dim=32 is not allowed: the smallest input has 64x64 pixels, where level 4 is a single cell"],
+        ),
         (["--set", "model.enc_layers=4294967296"], ["it must be at most 1,000 layers"]),
         (["--set", "model.hidden_dim=1048576"], ["model.hidden_dim=1048576", "GiB of the device"]),
         (["--set", "model.num_classes=2"], ["model.num_classes=2", "6 categories"]),

@@ -25,6 +25,7 @@ from rhobench.model import build_model
 from rhobench.preflight import questions
 from rhobench.preflight.images import SizeRange, input_sizes
 from rhobench.preflight.plan import Findings, Machine, check_plan, require_workable
+from rhobench.preflight.probe import answer
 from rhobench.preflight.problems import MAX_LISTED, PreflightError
 from rhobench.preflight.settings import setting_problems
 
@@ -200,3 +201,14 @@ def test_extreme_sizes_include_those_of_the_augmentation() -> None:
     scales = replace(CONFIG.data, resize_px=None, short_side_px=100, scales_px=(50, 200))
     assert input_sizes(scales) == SizeRange(smallest=(50, 50), largest=(200, 200))
     assert input_sizes(CONFIG.data) == SizeRange(smallest=(64, 96), largest=(64, 96))
+
+
+def test_an_error_of_pytorch_is_told_with_the_model_and_the_size() -> None:
+    """A rule that the arithmetic lacks, here by asking for a size that the settings were not checked with."""
+    model = ModelConfig(backbone=BackboneConfig(name="test_resnet"), num_classes=2, hidden_dim=32, num_heads=4)
+    question = {"kind": "model", "model": to_dict(model), "smallest": [64, 64], "largest": [128, 64]}
+    question |= {"on_gpu": False, "here": True, "fork_from": None}
+    (problem,) = answer(question)["problems"]
+    assert problem.startswith(
+        "sparse_detr on test_resnet cannot run on images of 64x64 and 128x64 pixels: Expected more"
+    )

@@ -14,6 +14,9 @@ Scoring = Literal["dam", "objectness", "random"]
 MASK_STRIDE = 4
 """Stride of predicted masks and of their training targets, in pixels of the input."""
 
+NORM_GROUPS = 32
+"""Groups of the normalisation that follows each projection of a feature map, as in Deformable DETR."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
@@ -130,13 +133,9 @@ class ModelConfig:
             require(self.rho is not None or value == dense, f"model.{name}", value, rule)
         counts = ("num_queries", "num_heads", "num_feature_levels", "num_points", "enc_layers", "dec_layers")
         require_at_least(1, "model", self, "hidden_dim", "ffn_dim", "num_classes", *counts)
-        rule = "it must be divisible by 32 (group norm) and by model.num_heads"
-        require(
-            self.hidden_dim % 32 == 0 and self.hidden_dim % self.num_heads == 0,
-            "model.hidden_dim",
-            self.hidden_dim,
-            rule,
-        )
+        rule = f"it must be divisible by {NORM_GROUPS} (group norm) and by model.num_heads"
+        divisible = self.hidden_dim % NORM_GROUPS == 0 and self.hidden_dim % self.num_heads == 0
+        require(divisible, "model.hidden_dim", self.hidden_dim, rule)
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "it must be at least 0 and below 1")
 
     def _check_family(self) -> None:

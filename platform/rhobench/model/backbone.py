@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rhobench.config import BackboneConfig
+from rhobench.config.model import NORM_GROUPS
 from rhobench.config.model_zoo import BACKBONES
 from rhobench.model.folding import FoldedBody
 from rhobench.model.pretrained import BackboneError, LoadedWeights, load_weights
@@ -301,4 +302,4 @@ def _projection(channels: int, dim: int, *, kernel: int) -> nn.Sequential:
     convolution = nn.Conv2d(channels, dim, kernel, stride=2 if kernel == 3 else 1, padding=kernel // 2)
     nn.init.xavier_uniform_(convolution.weight)
     nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
-    return nn.Sequential(convolution, nn.GroupNorm(32, dim))  # 32 groups as in Deformable DETR
+    return nn.Sequential(convolution, nn.GroupNorm(NORM_GROUPS, dim))

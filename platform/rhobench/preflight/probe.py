@@ -65,7 +65,13 @@ def _model(config: ModelConfig, question: Mapping[str, Any]) -> dict[str, Any]:
             require_forkable(model, Path(question["fork_from"]))
         saved = _saved_bytes(model, largest)
     except (ValueError, RuntimeError) as error:
-        return {"problems": [*problems, _one_line(error)]}
+        sentence = _one_line(error)
+        if not type(error).__module__.startswith("rhobench"):  # PyTorch's words name no field
+            sizes = " and ".join(
+                f"{height}x{width}" for height, width in dict.fromkeys(map(tuple, (smallest, largest)))
+            )
+            sentence = f"{config.name} on {backbone.name} cannot run on images of {sizes} pixels: {sentence}"
+        return {"problems": [*problems, sentence]}
     tensors = list(model.parameters())
     return {
         "problems": problems,

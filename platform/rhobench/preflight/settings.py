@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 from rhobench.config import ModelConfig, RunConfig
+from rhobench.config.model import NORM_GROUPS
 from rhobench.config.paths import leaves
 from rhobench.preflight.images import SizeRange
 from rhobench.preflight.problems import refusal
@@ -93,6 +94,10 @@ def _token_problems(config: RunConfig, inputs: SizeRange) -> Iterator[str]:
     if model.name != "detr" and model.num_feature_levels > len(shapes):
         rule = f"{image}, where level {len(shapes)} is a single cell already; it must be at most {len(shapes)}"
         yield refusal("model.num_feature_levels", model.num_feature_levels, rule)
+    elif model.name != "detr" and model.hidden_dim == NORM_GROUPS and shapes[-1] == (1, 1):
+        rule = f"{image}, where level {len(shapes)} is a single cell, and a group of the group norm a single channel"
+        way_out = f"it must be at least {2 * NORM_GROUPS}, or model.num_feature_levels at most {len(shapes) - 1}"
+        yield refusal("model.hidden_dim", model.hidden_dim, f"{rule}; {way_out}")
     tokens = token_count(shapes)
     if model.two_stage and model.num_queries > tokens:
         rule = f"{image}, whose {tokens:,} tokens the queries are selected from; lower it or use larger images"
