@@ -37,7 +37,7 @@ MAX_BYTES = 2**24
 MAX_DEPTH = 8
 """Levels of lists and dictionaries in a field of arbitrary content; deeper nesting would break recursive readers."""
 
-_ACCURACY = frozenset(accuracy_metrics())
+_ACCURACY = accuracy_metrics()
 
 Status = Literal["trained", "completed", "stopped", "failed"]
 """Progress of a run.
@@ -236,8 +236,8 @@ def _read_unsound(content: str | bytes, source: str) -> Record:
 def _require_ranges(record: Record, source: str) -> None:
     """Raise RecordError for numbers and names that the types of the fields do not rule out."""
     for entry in record.history:
-        for name in entry.keys() & _ACCURACY:
-            if isinstance(value := entry[name], int | float) and not 0 <= value <= 1:
+        for name in _ACCURACY:
+            if name in entry and isinstance(value := entry[name], int | float) and not 0 <= value <= 1:
                 raise RecordError(
                     f"{source} does not fit schema {SCHEMA}: its history has {name}={value:g}, which is not between "
                     "0 and 1. Delete it to repeat the run."
