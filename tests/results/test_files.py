@@ -16,6 +16,7 @@ from obstore.exceptions import PermissionDeniedError
 from rhobench.results import Store
 from rhobench.results.atomic_write import STALE_SECONDS
 from rhobench.results.files import StoreAccessError, StoreNotFoundError
+from rhobench.results.local_files import LocalFiles
 from rhobench.results.open_files import open_files
 
 
@@ -184,3 +185,12 @@ def test_credentials_of_a_profile_are_used(s3_url, tmp_path: Path, monkeypatch: 
     files = open_files(url)
     files.write("runs/a/record.json", b"x")
     assert files.read("runs/a/record.json") == b"x"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs the files of Linux whose size is 0")
+def test_a_file_is_read_to_its_end_whatever_size_it_reports(tmp_path: Path) -> None:
+    """As one that another process extends between its size and its content."""
+    assert LocalFiles(Path("/proc/self")).read("limits").startswith(b"Limit")
+    for size in (0, 1, 2**16, 2**22 + 1):
+        (tmp_path / "file").write_bytes(bytes(size))
+        assert len(LocalFiles(tmp_path).read("file")) == size
