@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from io import StringIO
 
 import pytest
@@ -92,3 +94,10 @@ def test_a_condition_that_no_run_fulfils_names_the_values_that_there_are(
     assert unmatched(store.frame(), [condition]) == [sentence]
     assert unmatched(store.frame(), ["seed=0"]) == []
     assert unmatched(store.frame().iloc[:0], [condition]) == []
+
+
+def test_lists_need_neither_figures_nor_statistics() -> None:
+    code = "import sys, rhobench.dashboards.runs_list, rhobench.dashboards.run_card\n"
+    code += "sys.exit(', '.join({'plotly', 'scipy', 'torch', 'ray'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""

@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 
 from rhobench.config import ConfigError
 from rhobench.config.metrics import METRICS
+from rhobench.dashboards.column_labels import LABELS
 from rhobench.dashboards.figures import figure_cards
 from rhobench.dashboards.figures.card import Tables
 from rhobench.dashboards.figures.pareto import pareto
@@ -24,7 +25,6 @@ from rhobench.dashboards.figures.style import DARK, OPTIONS
 from rhobench.dashboards.headline import headline
 from rhobench.dashboards.live_access import LOOPBACK, guard
 from rhobench.dashboards.live_progress import running_section, table_of
-from rhobench.dashboards.page_data import LABELS
 from rhobench.dashboards.runs_list import select_rows, value_text
 from rhobench.dashboards.store_tables import read_tables
 from rhobench.results import Store, varied_fields

@@ -15,7 +15,7 @@ from rich.text import Text
 from rhobench.config import RunConfig
 from rhobench.config.metrics import METRICS, Metric
 from rhobench.config.paths import leaves
-from rhobench.dashboards.page_data import LABELS
+from rhobench.dashboards.column_labels import LABELS
 from rhobench.dashboards.runs_list import value_text
 from rhobench.results import Record, printable
 from rhobench.results.pareto import trained_here
