@@ -44,3 +44,17 @@ def test_runs_without_a_row_are_counted(store: Store) -> None:
     console.print(front_table(frame))
     assert "1 failed, 1 stopped." in " ".join(console.export_text().split())
     assert "1 failed, 1 without FPS or AP." in " ".join(printed(store, "fps").split())
+
+
+def test_settings_that_cannot_be_compared_are_numbered_and_named_below(store: Store) -> None:
+    """The name of a protocol with changed fields is longer than the table is wide."""
+    frame = store.frame()
+    other = "latency-detector/2 (min_calls 10, warmup_calls 1, warmup_seconds 0, stable_warmup False)"
+    frame.loc[frame["rho_infer"] == 0.1, "protocol"] = other
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(front_table(frame, "latency_ms"))
+    text = console.export_text()
+    numbers = [word for line in text.splitlines() for word in line.split() if "sparse_detr" in line and "[" in word]
+    assert numbers == ["[1]", *["[2]"] * 4]
+    words = " ".join(text.split())
+    assert f"Settings that cannot be compared, one front each: [1] {other}; [2] latency-v1." in words

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rhobench.config.metrics import METRICS, Better, MetricError, metric
 from rhobench.config.protocols import TIMING_STATUSES
-from rhobench.results import by_configuration, describe_left_out, front_mask
+from rhobench.results import by_configuration, configuration_labels, describe_left_out, front_mask
 
 # Few distinct values, so that ties are common.
 numbers = st.integers(-4, 4).map(float) | st.floats(-5, 5) | st.sampled_from([math.inf, -math.inf])
@@ -93,6 +93,13 @@ def test_seeds_are_averaged() -> None:
     assert row["ap"] == pytest.approx(0.52)
     assert row["ap_sd"] == pytest.approx(0.02)
     assert (row["n"], row["run_ids"], row["on_front"]) == (3, ["run0", "run1", "run2"], True)
+
+
+def test_the_experiment_is_named_only_where_two_experiments_have_different_runs_of_one_label() -> None:
+    shared = rows({"experiment": "demo"}, {"experiment": "rho_sampled"})
+    assert configuration_labels(shared) == ["ρ 0.3", "ρ 0.3"]
+    different = rows({"experiment": "demo"}, {"experiment": "rho_sampled", "configuration": "d"})
+    assert configuration_labels(different) == ["demo: ρ 0.3", "rho_sampled: ρ 0.3"]
 
 
 def test_one_seed_has_no_sd() -> None:

@@ -19,9 +19,9 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", rows: pd.
     """Table of all configurations in order of increasing cost, with how certain the front is.
 
     "●": on the front for certain; "○": within noise. "~": not shown to differ from the best cheaper configuration. Each
-    setting (device, protocol, dataset) has its own front; if there are several, the model column names the setting.
-    Without them, and if all models of our own are of one kind, the title names it, and a foreign model has its label.
-    Times that may not enter the front are marked by "*" and their status.
+    setting (device, protocol, dataset) has its own front; if there are several, they are numbered, and the caption
+    names them. If all models of our own are of one kind, the title names it, and a foreign model has its label. Times
+    that may not enter the front are marked by "*" and their status.
 
     Args:
         frame: rows of ``Store.frame()``.
@@ -32,10 +32,10 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", rows: pd.
     if rows is None:
         rows = with_uncertainty(frame, x, y)
     cost, value = metric(x), metric(y)
-    own = rows.loc[~rows["foreign"].astype(bool), "series"].unique()
-    several = len(own) > 1 or rows["setting"].nunique() > 1
+    kinds = rows["model"].astype(str) + " · " + rows["backbone"].astype(str)
+    own, settings = kinds[~rows["foreign"].astype(bool)].unique(), sorted(rows["setting"].unique())
     table = Table(
-        title=f"{value.label} against {cost.noun}" + ("" if several or not len(own) else f" · {_shown(own[0])}"),
+        title=f"{value.label} against {cost.noun}" + (f" · {_shown(own[0])}" if len(own) == 1 else ""),
         caption=_caption(frame, rows, cost, value),
         box=box.SIMPLE_HEAD,
         title_justify="left",
@@ -43,8 +43,10 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", rows: pd.
     )
     table.add_column("")
     table.add_column("configuration", overflow="fold")
-    if several:
+    if len(own) > 1:
         table.add_column("model", overflow="fold")
+    if len(settings) > 1:
+        table.add_column("setting")
     table.add_column(f"{cost.title} {'↓' if cost.better == 'lower' else '↑'}", justify="right")
     table.add_column("")
     table.add_column(f"{value.title} {'↓' if value.better == 'lower' else '↑'}", justify="right")
@@ -53,11 +55,14 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", rows: pd.
     if intervals:
         table.add_column("interval", justify="right")
     table.add_column("seeds", justify="right")
-    for row in rows.to_dict("records"):
+    numbers = rows["setting"].map(settings.index)
+    for index in numbers.sort_values(kind="stable").index:
+        row = rows.loc[index]
         marks = [time_mark(m, row["timing_status"]) for m in (cost, value)]
         spread = f" ± {value.format(row[f'{y}_sd'])}" if row["n"] > 1 else ""
         on_front = MARKS.get(row["membership"], " ")
-        cells = [on_front, row["label"], *[row["series"]] * several, cost.format(row[x]) + marks[0]]
+        cells = [on_front, row["label"], *[kinds[index]] * (len(own) > 1)]
+        cells += [f"[{numbers[index] + 1}]"] * (len(settings) > 1) + [cost.format(row[x]) + marks[0]]
         cells += ["~" if row["not_different"] else " ", value.format(row[y]) + spread + marks[1]]
         if intervals:
             cells.append(" to ".join(value.format(row[column]) for column in ends))
@@ -99,6 +104,10 @@ def _caption(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, value: Metri
         sentences.append(f"Intervals: 95 % over {' or, for one seed, over '.join(sorted(covers, reverse=True))}.")
     elif value.coco and len(rows):
         sentences.append("No intervals: these runs were evaluated by a version that did not store matches.")
+    settings = sorted(rows["setting"].unique())
+    if len(settings) > 1:
+        listed = "; ".join(f"[{number}] {text}" for number, text in enumerate(settings, 1))
+        sentences.append(f"Settings that cannot be compared, one front each: {listed}.")
     return " ".join(sentences)
 
 

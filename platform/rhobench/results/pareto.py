@@ -159,7 +159,7 @@ def configuration_labels(frame: pd.DataFrame) -> list[str]:
     A foreign model has its name.
 
     Settings in which only experiments differ would fill the label of every row. The name of the experiment precedes a
-    label that several experiments have.
+    label that configurations of several experiments have, unless these share their runs.
     """
     labels = pd.Series("", index=range(len(frame)), dtype=object)
     experiments = pd.Series(frame["experiment"].to_numpy(), index=labels.index)
@@ -172,7 +172,9 @@ def configuration_labels(frame: pd.DataFrame) -> list[str]:
     labels[~own] = np.array(names, dtype=object)
     for positions in labels[own].groupby(experiments[own], sort=False).groups.values():
         labels[positions] = np.array(_labels_within(frame.iloc[positions]), dtype=object)
+    configurations = pd.Series(frame["configuration"].to_numpy(), index=labels.index)
     shared = own & (experiments.groupby(labels).transform("nunique") > 1)
+    shared &= configurations.groupby(labels).transform("nunique") > 1
     return labels.mask(shared, experiments.astype(str) + ": " + labels.astype(str)).tolist()
 
 
