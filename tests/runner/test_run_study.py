@@ -18,7 +18,7 @@ from rhobench.config.experiment import Axis, EarlyStopping, Expectation, Experim
 from rhobench.config.paths import run_id, with_value
 from rhobench.config.sweep import SweepOptions
 from rhobench.results import Attempt, Point, Record, Store
-from rhobench.runner.run_study import MAX_LISTED, run_study
+from rhobench.runner.run_study import MAX_LISTED, describe_interruption, run_study
 from rhobench.study.grid import expand_runs, varied_paths
 from rhobench.study.study import Study
 
@@ -151,3 +151,20 @@ def test_a_changed_study_is_not_judged_and_keeps_the_stored_verdicts(tmp_path: P
     assert "not checked" in text
     assert not result.meets_expectations
     assert store.verdicts() == before
+
+
+@pytest.mark.parametrize(
+    ("trained", "untrained", "words"),
+    [
+        (0, 0, "9 of 9 runs are finished."),
+        (0, 2, "7 of 9 runs are finished, and the checkpoints of the others are kept."),
+        (1, 0, "8 of 9 runs are finished, and 1 more only needs to be measured."),
+        (
+            6,
+            1,
+            "2 of 9 runs are finished, 6 more only need to be measured, and the checkpoints of the others are kept.",
+        ),
+    ],
+)
+def test_an_interruption_says_what_is_kept(trained: int, untrained: int, words: str) -> None:
+    assert describe_interruption(9, trained=trained, untrained=untrained) == words

@@ -165,16 +165,12 @@ def _conclude(
     verdicts = _judge(study, store, frame, console)
     for line in _describe_exceptions(runs):
         console.print(line, highlight=False, soft_wrap=True)
-    unfinished = sum(_is_unfinished(records.get(i), config, study) for i, config in study.configs_by_id.items())
+    waiting = [i for i, config in study.configs_by_id.items() if _is_unfinished(records.get(i), config, study)]
+    unfinished = len(waiting)
     if interrupted_by is not None:
-        trained = sum(run["status"] == "trained" for run in runs)
-        only_measured = f"{trained} more only need to be measured, " if trained else ""
-        console.print(
-            f"\nInterrupted by {interrupted_by.name}: {len(runs) - unfinished} of {len(runs)} runs are finished, "
-            f"{only_measured}and the checkpoints of the others are kept.",
-            highlight=False,
-            soft_wrap=True,
-        )
+        trained = sum(i in records and records[i].status in ("trained", "completed") for i in waiting)
+        kept = describe_interruption(len(runs), trained=trained, untrained=unfinished - trained)
+        console.print(f"\nInterrupted by {interrupted_by.name}: {kept}", highlight=False, soft_wrap=True)
     if unfinished:
         console.print("Run the same command again to continue; finished runs are not repeated.", highlight=False)
     report = write_report(store, report_path(store))
@@ -189,6 +185,16 @@ def _conclude(
         timings=timings.seconds(),
         exit_status=status,
     )
+
+
+def describe_interruption(runs: int, *, trained: int, untrained: int) -> str:
+    """What an interrupted study keeps: finished runs, those that only lack measurements, and checkpoints."""
+    parts = [f"{runs - trained - untrained} of {runs} runs are finished"]
+    if trained:
+        parts.append(f"{trained} more only need{'s' if trained == 1 else ''} to be measured")
+    if untrained:
+        parts.append("the checkpoints of the others are kept")
+    return ", and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts) + "."
 
 
 def _is_unfinished(record: Record | None, config: RunConfig, study: Study) -> bool:
