@@ -1,19 +1,31 @@
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rhobench.config import RunConfig
+from rhobench.config.conversion import to_dict
+from rhobench.config.paths import with_values
+from rhobench.dashboards import write_report
 from rhobench.dashboards.figures.labels import (
     BAR_PX,
     MARKER_PX,
     PLACES,
     _Box,
+    _forms,
     _label_box,
     _markup,
     _pixels,
     place_labels,
 )
+from rhobench.results import Point, Record, Store
 
 POINTS = st.lists(
     st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(1, 40), st.booleans()), min_size=1, max_size=25
@@ -64,6 +76,40 @@ def test_the_front_is_labelled_first_and_long_labels_are_shortened() -> None:
         == "front"
     )
     assert place([0.0], [0.0], ["ρ 0.1 · " + "x" * 60], [True], (150, 60)) == ["ρ 0.1"]
+
+
+PARTS = st.sampled_from(["ρ 0.1", "ρ 0.3", "(128, 128)", "(192, 192)", "bf16"])
+TEXTS = st.lists(st.lists(PARTS, min_size=1, max_size=3).map(" · ".join), min_size=1, max_size=8)
+
+
+@given(texts=TEXTS)
+def test_a_shortened_label_is_that_of_no_other_marker(texts: list[str]) -> None:
+    forms = _forms(texts)
+    assert forms.keys() == set(texts)
+    for text, short in forms.items():
+        assert short, "every label has a form"
+        for form in short:
+            assert text == form or text.startswith(f"{form} · ")
+            assert text == form or not any(other.startswith(form) for other in forms if other != text)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1440])
+def test_no_two_labels_of_a_page_are_the_same(visit: Callable[..., Any], tmp_path: Path, width: int) -> None:
+    """Labels whose first part is shared are not shortened to it, however narrow the page is."""
+    store = Store(tmp_path / "store")
+    for number, (rho, layers) in enumerate(itertools.product((0.1, 0.3, 1.0), (1, 2, 6))):
+        config = with_values(RunConfig(experiment="e"), {"model.rho": rho, "model.enc_layers": layers})
+        point = Point(rho=rho, accuracy={"ap": 0.3 + number / 50}, gflops=50.0 + number, flops_count="standard")
+        store.write(
+            Record(run_id=f"run{number}", experiment="e", status="completed", config=to_dict(config), points=[point])
+        )
+    page = visit(write_report(store, tmp_path / "report.html"), "", width)
+    texts = [text.strip() for text in page.locator("#plot-gflops .textpoint text").all_text_contents()]
+    labels = [text for text in texts if text]
+    assert labels
+    assert len(set(labels)) == len(labels)
+    assert all("enc_layers" in text or "…" in text for text in labels)
 
 
 def test_a_label_in_a_row_of_markers_keeps_clear_of_them() -> None:

@@ -102,6 +102,18 @@ def test_the_experiment_is_named_only_where_two_experiments_have_different_runs_
     assert configuration_labels(different) == ["demo: ρ 0.3", "rho_sampled: ρ 0.3"]
 
 
+def test_a_size_is_in_a_label_only_where_one_configuration_has_several() -> None:
+    small = {"configuration": "d", "height": 400, "width": 600, "data.resize_px": "(400, 600)"}
+    assert configuration_labels(rows({"data.resize_px": "(800, 1333)"}, small)) == [
+        "(800, 1333)",
+        "(400, 600)",
+    ]
+    assert configuration_labels(rows({}, {"height": 400, "width": 600})) == [
+        "height 800 · width 1333",
+        "height 400 · width 600",
+    ]
+
+
 def test_one_seed_has_no_sd() -> None:
     (row,) = by_configuration(rows({})).to_dict("records")
     assert row["n"] == 1

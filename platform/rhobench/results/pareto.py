@@ -213,7 +213,7 @@ def _labels_within(frame: pd.DataFrame) -> list[str]:
     frame = frame.assign(compiled=frame["compiled"].map({True: "compiled", False: "eager"}))
     varying = _varying(frame, _fields(frame, named_elsewhere))
     # A run that was not measured has none of these, which does not distinguish it.
-    varying += [column for column in _LABELLED if column in frame and frame[column].nunique() > 1]
+    varying += [column for column in _LABELLED if _distinguishes(frame, column)]
     varying.sort(key=lambda path: pd.api.types.is_bool_dtype(frame[path]))  # switches have the longest names
     others = frame[varying].rename(columns=lambda path: str(path).rsplit(".", 1)[-1])
     parts = pd.DataFrame({"others": _join_values(others, [str(name) for name in others.columns])}, index=frame.index)
@@ -231,6 +231,15 @@ def samples_rho(frame: pd.DataFrame) -> pd.Series:
     """Whether the training of each row of ``Store.frame()`` sampled a rho for every step."""
     # Tuples are text in the frame.
     return frame[_CHOICES].fillna("()") != "()" if _CHOICES in frame else pd.Series(False, index=frame.index)
+
+
+def _distinguishes(frame: pd.DataFrame, column: str) -> bool:
+    """Whether a condition of the measurement belongs into labels; a size that follows from the settings does not."""
+    if column not in frame or frame[column].nunique() <= 1:
+        return False
+    if column in ("height", "width") and "configuration" in frame:
+        return bool((frame.groupby("configuration")[column].nunique() > 1).any())
+    return True
 
 
 def trained_here(frame: pd.DataFrame) -> pd.Series:

@@ -6,6 +6,7 @@ A label without a place is left out. The script of the report page does the same
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ def place_labels(
     size_px: tuple[float, float],
     font_px: float,
 ) -> list[tuple[str, str]]:
-    """HTML and position of each label; the text is shortened to its first part, or empty, where there is no room.
+    """HTML and position of each label; the text is shortened, if it stays unique, or empty where there is no room.
 
     Args:
         x: (n,) horizontal values of all markers.
@@ -83,11 +84,10 @@ def place_labels(
     with_bar = np.isfinite(ends).all(axis=1)
     drawn_bars = np.stack([across - BAR_PX, ends[:, 1], across + BAR_PX, ends[:, 0]], axis=1)[with_bar]
     taken: list[_Box] = []
-    placed = [("", PLACES[0].position)] * len(texts)
+    placed, forms = [("", PLACES[0].position)] * len(texts), _forms(texts)
     for i in sorted((i for i, text in enumerate(texts) if text), key=lambda i: (not first[i], across[i])):
-        parts = texts[i].split(" · ")
         drawn, labels = np.concatenate([np.delete(markers, i, axis=0), drawn_bars]), np.array(taken).reshape(-1, 4)
-        tries = ((text, place) for text in dict.fromkeys((" · ".join(parts[:2]), parts[0])) for place in PLACES)
+        tries = ((text, place) for text in forms[texts[i]] for place in PLACES)
         for text, place in tries:
             box = _label_box(across[i], down[i], text, place, font_px)
             inside = box.left > -8 and box.right < size_px[0] + 8 and box.top > -8 and box.bottom < size_px[1] + 8
@@ -97,6 +97,17 @@ def place_labels(
                 taken.append(whole)
                 break
     return placed
+
+
+def _forms(texts: Sequence[str]) -> dict[str, list[str]]:
+    """The forms of each label, longest first: its first two parts and its first one, where no other label has them."""
+    distinct = {text: text.split(" · ") for text in texts}
+    counts = Counter(" · ".join(parts[:number]) for parts in distinct.values() for number in {1, min(2, len(parts))})
+    forms = {}
+    for text, parts in distinct.items():
+        short = [" · ".join(parts[:number]) for number in (2, 1)]
+        forms[text] = [form for form in dict.fromkeys(short) if counts[form] == 1] or [text]
+    return forms
 
 
 def _overlaps(box: _Box, boxes: np.ndarray) -> bool:

@@ -17,6 +17,24 @@ function barBoxes(trace, xaxis, yaxis) {
   });
 }
 
+// The forms of each label, longest first: its first two parts and its first one, where no other label has them
+function labelForms(labels) {
+  const parts = new Map(labels.map((words) => [words, words.split(' · ')]));
+  const counts = new Map();
+  const head = (all, number) => all.slice(0, number).join(' · ');
+  for (const all of parts.values()) {
+    for (const form of new Set([head(all, 2), head(all, 1)])) counts.set(form, (counts.get(form) ?? 0) + 1);
+  }
+  const forms = new Map();
+  for (const [words, all] of parts) {
+    const unique = [...new Set([head(all, 2), head(all, 1)])].filter((form) => counts.get(form) === 1);
+    forms.set(words, unique.length ? unique : [words]);
+  }
+  return forms;
+}
+
+const cut = (words) => (words.length > 28 ? words.slice(0, 26) + '…' : words);
+
 async function placeLabels(plot) {
   const { xaxis, yaxis } = plot._fullLayout;
   const drawn = [], taken = [];
@@ -24,13 +42,12 @@ async function placeLabels(plot) {
   const traces = plot.data.map((trace, index) => ({ trace, index })).filter(({ trace }) => trace.mode === 'markers+text');
   const points = traces.flatMap(({ trace, index }) =>
     trace.x.map((at, i) => ({ index, i, front: trace.meta === 'front', px: xaxis.d2p(at), py: yaxis.d2p(trace.y[i]), words: trace.customdata[i][0] })));
+  const forms = labelForms(points.map(({ words }) => words));
   drawn.push(...points.map(boxes), ...traces.flatMap(({ trace }) => barBoxes(trace, xaxis, yaxis)));
   const texts = new Map(traces.map(({ trace, index }) => [index, { text: trace.x.map(() => ''), textposition: trace.x.map(() => 'bottom right') }]));
   const apart = (a, b) => a.right < b.left || b.right < a.left || a.bottom < b.top || b.bottom < a.top;
   for (const point of [...points].sort((a, b) => b.front - a.front || a.px - b.px)) {
-    const parts = point.words.split(' · ');
-    const [longest, shortest] = [parts.slice(0, 2).join(' · '), parts[0]].map((words) => (words.length > 28 ? words.slice(0, 26) + '…' : words));
-    const tries = [...PLACES.map((place) => [longest, place]), ...PLACES.map((place) => [shortest, place])];
+    const tries = forms.get(point.words).flatMap((form) => PLACES.map((place) => [cut(form), place]));
     for (const [words, [place, dx, dy, lines]] of tries) {
       const width = words.length * 7 + 4;
       const left = dx > 0 ? point.px + 6 : point.px - 6 - width;
