@@ -168,7 +168,8 @@ def _problems_of_rhobench(page: Page, command: str, words: list[str], complete: 
     try:
         arguments = current.make_context(current.name, list(words)).params
     except typer.TyperException as error:
-        yield f"{place} does not parse: {error}"
+        if not str(error).endswith("does not exist."):  # a page names paths of its readers; all names are parsed before
+            yield f"{place} does not parse: {error}"
         return
     name = arguments.get("experiment")
     if name is not None and not name.isupper() and name not in EXPERIMENTS:

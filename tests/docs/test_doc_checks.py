@@ -60,7 +60,7 @@ def test_unknown_setting_is_reported() -> None:
         "rhobench run no_such_experiment",
         "rhobench run demo --set train.nothing=3",
         "rhobench data nothing DIR",
-        "rhobench weights export x.safetensors",
+        "rhobench cluster write slurm demo",
         "rhobench cluster write slurm",
         "rhobench run demo [--nothing]",
         "make nothing",
