@@ -279,7 +279,7 @@ def plain_pickle(file: Path) -> None:
 
 
 BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "missing": (Path.unlink, "There is no file"),
+    "missing": (Path.unlink, "does not exist"),
     "empty": (lambda f: f.write_bytes(b""), "is damaged or not a PyTorch checkpoint"),
     "noise": (lambda f: f.write_bytes(bytes(range(256))), "is damaged or not a PyTorch checkpoint"),
     "truncated": (truncated, "is damaged or not a PyTorch checkpoint"),
