@@ -62,7 +62,7 @@ def test_points_with_intervals_fit_80_columns(completed: tuple[Record, pd.DataFr
     lines = printed(record, points)
     assert [line.split()[0] for line in lines if "[41.2, 45.7]" in line] == ["0.1", "0.25", "1"]
     assert all("[121.1, 125.6]" in line and "unstable" in line for line in lines if "[41.2, 45.7]" in line)
-    assert sum("20% slower" in line for line in lines) == 1, "one reason, told once"
+    assert sum("20% slower" in line for line in lines) == 1, "a repeated reason is shown once"
     points["precision"] = ["fp32", "bf16", "fp32"]
     lines = printed(record, points)
     assert [line.split()[:2] for line in lines if "[41.2, 45.7]" in line] == [

@@ -89,20 +89,24 @@ def _sentences(rows: pd.DataFrame, frame: pd.DataFrame, store: Store | None) -> 
 
 def _latency(rows: pd.DataFrame, rho: float | None) -> float | None:
     """Mean latency at a rho over the seeds; None: a time is missing, or its status keeps it off fronts."""
-    at = rows["rho_infer"].isna() if pd.isna(rho) else rows["rho_infer"] == rho
-    times = rows.loc[at & (timing_statuses(rows) == "ok"), "latency_ms"]
-    return None if times.isna().any() or len(times) < at.sum() else float(times.mean())
+    own = rows[_is_at(rows, rho)]
+    times = own.loc[timing_statuses(own) == "ok", "latency_ms"]
+    return None if times.isna().any() or len(times) < len(own) else float(times.mean())
+
+
+def _is_at(rows: pd.DataFrame, rho: float | None) -> pd.Series:
+    """Whether each row is a point at a rho at inference; None or NaN: of the dense encoder."""
+    return rows["rho_infer"].isna() if pd.isna(rho) else rows["rho_infer"] == rho
 
 
 def _paired(rows: pd.DataFrame, reference: pd.Series, chosen: pd.Series, store: Store | None) -> str:
     """The paired difference of the AP in words, if the store has the evaluations: "; difference -0.3 (95 % ...)"."""
     if store is None:
         return ""
-    rhos = rows["rho_infer"].fillna(_DENSE)
     sides = []
     for one in (reference, chosen):
-        same = rhos == (_DENSE if pd.isna(one["rho_infer"]) else one["rho_infer"])
-        sides.append(rows[same & rows["run_id"].isin(one["run_ids"])].drop_duplicates("run_id"))
+        own = _is_at(rows, one["rho_infer"]) & rows["run_id"].isin(one["run_ids"])
+        sides.append(rows[own].drop_duplicates("run_id"))
     measured = paired_difference(store, *sides)
     if measured is None:
         return ""

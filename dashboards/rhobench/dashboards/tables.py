@@ -36,7 +36,7 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", rows: pd.
     own, settings = kinds[~rows["foreign"].astype(bool)].unique(), sorted(rows["setting"].unique())
     table = Table(
         title=f"{value.label} against {cost.noun}" + (f" · {_shown(own[0])}" if len(own) == 1 else ""),
-        caption=_caption(frame, rows, cost, value),
+        caption=_caption(frame, rows, settings, cost, value),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
@@ -80,7 +80,7 @@ def _shown(text: object) -> str:
     return escape(printable(text))
 
 
-def _caption(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, value: Metric) -> str:
+def _caption(frame: pd.DataFrame, rows: pd.DataFrame, settings: list[str], cost: Metric, value: Metric) -> str:
     status = frame.drop_duplicates("run_id")["status"]
     unmeasured = len(status) - len({run for runs in rows["run_ids"] for run in runs})
     parts = [_front_sentence(rows, value)]
@@ -104,7 +104,6 @@ def _caption(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, value: Metri
         sentences.append(f"Intervals: 95 % over {' or, for one seed, over '.join(sorted(covers, reverse=True))}.")
     elif value.coco and len(rows):
         sentences.append("No intervals: these runs were evaluated by a version that did not store matches.")
-    settings = sorted(rows["setting"].unique())
     if len(settings) > 1:
         listed = "; ".join(f"[{number}] {text}" for number, text in enumerate(settings, 1))
         sentences.append(f"Settings that cannot be compared, one front each: {listed}.")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from rhobench.results.comparable import scored
 from rhobench.results.evaluations import Evaluations
-from rhobench.results.pareto import CONFIGURATION_COLUMNS, ENDED_EARLY
+from rhobench.results.pareto import CONFIGURATION_COLUMNS
 from rhobench.results.store import Store
 from rhobench.statistics.difference import Difference, difference
 from rhobench.statistics.evaluation import Evaluation
@@ -70,7 +70,7 @@ def configuration_tests(evaluations: Evaluations, frame: pd.DataFrame) -> dict[s
         of the highest AP if there are more than ``MAX_TESTED``; ``tests``: [i, j, p] of each pair of them that was
         evaluated on equal data.
     """
-    known = frame[~frame["status"].isin(ENDED_EARLY) & frame[METRIC].notna() & frame["gflops"].notna()]
+    known = scored(frame, METRIC, "gflops")
     known = known.drop_duplicates(["run_id", *CONFIGURATION_COLUMNS])
     groups = [rows for _, rows in known.groupby(list(CONFIGURATION_COLUMNS), dropna=False)]
     groups.sort(key=lambda rows: -rows[METRIC].mean())

@@ -145,8 +145,7 @@ def _settings(data: Mapping[str, Any]) -> Settings:
         data = to_dict(from_dict(RunConfig, data))  # slower, but raises a ConfigError that names the field
     sections = {name: _section(name, msgspec.json.encode(data.get(name, {}))) for name in _SECTIONS}
     config = RunConfig(**{**data, **{name: section.config for name, section in sections.items()}})
-    if not _is_exact(config.seed):
-        raise _not_exact("seed")
+    _require_exact("seed", config.seed)
     top = [getattr(config, name) for name in ("experiment", "seed") if name not in SAME_CONFIGURATION]
     identity = b"".join([msgspec.json.encode(top), *(section.identity for section in sections.values())])
     return Settings(
@@ -161,20 +160,17 @@ def _section(name: str, text: bytes) -> _Section:
     config: Any = from_dict(_SECTIONS[name], msgspec.json.decode(text))
     paths, values_of, in_identity = _LEAVES[name]
     values = values_of(config)
-    if not all(map(_is_exact, values)):
-        raise _not_exact(next(path for path, value in zip(paths, values, strict=True) if not _is_exact(value)))
+    for path, value in zip(paths, values, strict=True):
+        _require_exact(path, value)
     # pandas would take a tuple for a sequence of values.
     columns = tuple([str(value) if isinstance(value, tuple) else value for value in values])
     identity = msgspec.json.encode(list(itertools.compress(values, in_identity)))
     return _Section(config=config, columns=columns, identity=identity)
 
 
-def _is_exact(value: Any) -> bool:
-    return type(value) is not int or -LARGEST <= value <= LARGEST
-
-
-def _not_exact(path: str) -> ConfigError:
-    return ConfigError(f"{path} is a whole number beyond 2^53, which other readers of JSON cannot hold exactly.")
+def _require_exact(path: str, value: Any) -> None:
+    if type(value) is int and abs(value) > LARGEST:
+        raise ConfigError(f"{path} is a whole number beyond 2^53, which other readers of JSON cannot hold exactly.")
 
 
 @functools.lru_cache

@@ -194,7 +194,9 @@ def describe_interruption(runs: int, *, trained: int, untrained: int) -> str:
         parts.append(f"{trained} more only need{'s' if trained == 1 else ''} to be measured")
     if untrained:
         parts.append("the checkpoints of the others are kept")
-    return ", and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts) + "."
+    if len(parts) > 1:
+        parts[-1] = f"and {parts[-1]}"
+    return ", ".join(parts) + "."
 
 
 def _is_unfinished(record: Record | None, config: RunConfig, study: Study) -> bool:
