@@ -70,23 +70,26 @@ def configuration_tests(evaluations: Evaluations, frame: pd.DataFrame) -> dict[s
         of the highest AP if there are more than ``MAX_TESTED``; ``tests``: [i, j, p] of each pair of them that was
         evaluated on equal data.
     """
-    known = scored(frame, METRIC, "gflops")
-    known = known.drop_duplicates(["run_id", *CONFIGURATION_COLUMNS])
-    groups = [rows for _, rows in known.groupby(list(CONFIGURATION_COLUMNS), dropna=False)]
-    groups.sort(key=lambda rows: -rows[METRIC].mean())
-    sides: list[tuple[pd.DataFrame, list[Evaluation]]] = []
-    for rows in groups[:MAX_TESTED]:
-        found = [e for row in rows.to_dict("records") if (e := evaluations.of(row)) and METRIC in e.replicates]
+    if "matches_file" not in frame:
+        return {"sides": [], "tests": []}
+    known = scored(frame, METRIC, "gflops").drop_duplicates(["run_id", *CONFIGURATION_COLUMNS])
+    by_configuration = known.groupby(list(CONFIGURATION_COLUMNS), dropna=False)
+    known = known.assign(mean=by_configuration[METRIC].transform("mean"), side=by_configuration.ngroup())
+    best = known.drop_duplicates("side").nlargest(MAX_TESTED, "mean", keep="first")["side"].tolist()
+    sides: list[tuple[list[dict[Any, Any]], list[Evaluation]]] = []
+    needed = known[["side", "run_id", "rho_infer", "matches_file", METRIC]]  # a row of a store has a hundred columns
+    for side in best:
+        rows = needed[needed["side"] == side].to_dict("records")
+        found = [e for row in rows if (e := evaluations.of(row)) and METRIC in e.replicates]
         if len(found) == len(rows) and len({e.dataset for e in found}) == 1:
             sides.append((rows, found))
     tests = []
     for (i, (rows, one)), (j, (others, two)) in itertools.combinations(enumerate(sides), 2):
         if one[0].dataset == two[0].dataset:
-            values = [side[METRIC].to_numpy(float) for side in (rows, others)]
-            tests.append(
-                [i, j, difference(values, [np.stack([e.replicates[METRIC] for e in s]) for s in (one, two)]).p]
-            )
-    named = [(sorted(rows["run_id"]), rows["rho_infer"].iloc[0]) for rows, _ in sides]
+            values = [np.array([row[METRIC] for row in side], float) for side in (rows, others)]
+            replicates = [np.stack([e.replicates[METRIC] for e in side]) for side in (one, two)]
+            tests.append([i, j, difference(values, replicates).p])
+    named = [(sorted(row["run_id"] for row in rows), rows[0]["rho_infer"]) for rows, _ in sides]
     return {"sides": [[runs, None if pd.isna(rho) else rho] for runs, rho in named], "tests": tests}
 
 
