@@ -137,18 +137,17 @@ class PublishedRuns:
         )
 
     def _contrast(self, row: Contrast) -> Found | None:
-        column = CORR if row.metric == CORR else row.metric
         masks = [_all_equal(self._frame, {**row.where, **side}) for side in (row.first, row.second)]
         if not all(mask.any() for mask in masks):  # before all records are read for their history
             return None
         frame = self._with_corr if row.metric == CORR else self._frame
-        sides = [scored(frame[mask[frame.index]], column) for mask in masks]
+        sides = [scored(frame[mask[frame.index]], row.metric) for mask in masks]
         if any(side.empty for side in sides):
             return None
         chosen = self._widest(sides, row)
         if chosen is None:
             return None
-        found = [self._values(side, column) for side in chosen]
+        found = [self._values(side, row.metric) for side in chosen]
         # One training at two rho: what the seed did to it is the same on both sides.
         same = chosen[0]["run_id"].tolist() == chosen[1]["run_id"].tolist()
         d = _difference([values for values, _ in found], [replicates for _, replicates in found], same_models=same)
