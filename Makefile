@@ -14,7 +14,7 @@ install: $(VENV)/.installed  ## Create .venv and install rhobench into it.
 demo: install  ## Train on generated images, measure at four values of rho, write a page. 5 to 8 minutes on two cores.
 	$(BIN)/rhobench run demo
 
-test: $(VENV)/.installed-dev  ## Install the test dependencies and run the tests. About 10 minutes on two cores.
+test: $(VENV)/.installed-dev  ## Install the test dependencies and run the tests. About 20 minutes on two cores.
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 check: $(VENV)/.installed-dev  ## Run the linter, the formatter and the type checker.

@@ -35,6 +35,8 @@ from rhobench.results.record import FILE_NAME
 
 EPOCHS = 26
 RHOS = (0.1, 0.2, 0.3, 0.5, 1.0)
+CHANGED = "scale-000007"
+"""Run whose record is changed."""
 TEMPLATES = 32
 """Number of different histories; more would take minutes to create without changing the results."""
 LOSSES = [f"{term}{layer}" for layer in ("", "_0", "_enc", "_enc_0") for term in ("loss_ce", "loss_bbox", "loss_giou")]
@@ -100,15 +102,21 @@ def make_store(folder: Path, runs: int) -> int:
     texts = [template(number).to_json() for number in range(TEMPLATES)]
     rate = '"lr": 0.0002,'
     assert all(text.count(rate) == 1 for text in texts)
-    written, old = 0, time.time() - 10 * SETTLED_SECONDS
+    written = 0
     for number in range(runs):
         name = f"scale-{number:06d}"
         text = texts[number % TEMPLATES].replace("RUN-ID", name).replace(rate, f'"lr": {1e-4 + number * 1e-9},')
         file = folder / "runs" / name / FILE_NAME
         file.parent.mkdir(parents=True)
         written += file.write_text(text)
-        os.utime(file, (old, old))
+        age(file)
     return written
+
+
+def age(file: Path) -> None:
+    """Give a file an age at which readers use what the index says of it."""
+    old = time.time() - 10 * SETTLED_SECONDS
+    os.utime(file, (old, old))
 
 
 def change_one(folder: Path, run: str) -> None:
@@ -143,8 +151,9 @@ def measure(folder: Path, repeats: int) -> list[dict[str, Any]]:
         index.unlink(missing_ok=True)
         cold.append(read_in_new_process(folder))
         warm.append(read_in_new_process(folder))
-        change_one(folder, "scale-000007")
+        change_one(folder, CHANGED)
         changed.append(read_in_new_process(folder))
+        age(folder / "runs" / CHANGED / FILE_NAME)
     rows = []
     for name, results in (("no index", cold), ("index", warm), ("index, one record changed", changed)):
         seconds = [result["seconds"] for result in results]
@@ -179,6 +188,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="store-scale-", dir=arguments.dir))
     try:
         size = make_store(folder, arguments.runs)
+        os.sync()  # so that the kernel does not write the records to the disk while they are read
         rows = measure(folder, arguments.repeats)
         index_size = (folder / INDEX).stat().st_size if (folder / INDEX).exists() else 0
     finally:

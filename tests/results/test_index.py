@@ -68,9 +68,9 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     parsed: list[str] = []
     original = store.parse
 
-    def parse(content: bytes, source: str, run_id: str) -> object:
+    def parse(content: bytes, source: str, run_id: str, *, with_history: bool) -> object:
         parsed.append(run_id)
-        return original(content, source, run_id)
+        return original(content, source, run_id, with_history=with_history)
 
     monkeypatch.setattr(store, "parse", parse)
     return parsed

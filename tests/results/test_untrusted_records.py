@@ -210,7 +210,9 @@ def test_an_unsound_record_is_reported_once_and_the_others_are_read(tmp_path: Pa
     assert store.problems[0].startswith(str(tmp_path / "runs" / "a" / "record.json"))
     assert store.problems[0].isprintable()
     assert len(store.problems[0]) < 500
+    of_the_frame = store.problems
     assert [record.run_id for record in store.records()] == ["sound"]
+    assert store.problems == of_the_frame, "although a frame leaves the history out"
 
 
 @pytest.mark.parametrize(

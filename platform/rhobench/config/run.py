@@ -38,10 +38,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         # NumPy's global generator takes no larger seed.
         require(0 <= self.seed < 2**32, "seed", self.seed, "it must be between 0 and 4294967295")
-        varied = ", ".join(f"data.{name}={value!r}" for name, value in self.data.augmentation.items())
-        rule = f"cached features cover only images and their mirror images; set it to false or remove {varied}"
-        cached = self.train.cache_features
-        require(not (cached and varied), "train.cache_features", cached, rule)
+        if self.train.cache_features:
+            varied = ", ".join(f"data.{name}={value!r}" for name, value in self.data.augmentation.items())
+            rule = f"cached features cover only images and their mirror images; set it to false or remove {varied}"
+            require(not varied, "train.cache_features", True, rule)
         rule = "model.rho=none updates every token, so there is no rho to vary; leave it empty"
         require(self.model.rho is not None or not self.measure.rhos, "measure.rhos", self.measure.rhos, rule)
         backbone = self.model.backbone

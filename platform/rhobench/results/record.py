@@ -19,7 +19,7 @@ from rhobench.config import ConfigError
 from rhobench.config.conversion import from_dict
 from rhobench.config.metrics import accuracy_metrics
 from rhobench.results.atomic_write import write_atomically
-from rhobench.results.checked_types import Count, Number
+from rhobench.results.checked_types import Count, Number, Share
 from rhobench.results.point import Point
 from rhobench.results.sound_decoder import json_object, sound_decoder
 from rhobench.results.text import is_file_name, json_has_bidi, printable, without_bidi
@@ -157,7 +157,7 @@ class Record:
         return content
 
     @classmethod
-    def from_json(cls, content: str | bytes, source: str = "the record") -> Record:
+    def from_json(cls, content: str | bytes, source: str = "the record", *, with_history: bool = True) -> Record:
         """Parse a record, the inverse of ``to_json``.
 
         The file is untrusted: every field is checked for its type, its range and for deep nesting, and text loses its
@@ -166,11 +166,13 @@ class Record:
         Args:
             content: the JSON text.
             source: name of the file in messages.
+            with_history: False: the history, most of a long record, is checked and may be left out.
 
         Raises:
             RecordError: the text is not a sound record, or has a newer schema.
         """
-        record = None if json_has_bidi(content) else _read_sound(content)
+        read_sound = _read_sound if with_history else _read_sound_summary
+        record = None if json_has_bidi(content) else read_sound(content)
         if record is None:
             record = _read_unsound(content, source)
         _require_ranges(record, source)
@@ -191,12 +193,17 @@ def read_record(path: Path) -> Record:
 
 _SHALLOW = json_object(MAX_DEPTH)
 
-_read_sound = sound_decoder(
-    Record,
-    {"schema": Literal[3], "config": _SHALLOW, "environment": _SHALLOW, "training": _SHALLOW},
-    required="schema",
-)
+_SOUND = {"schema": Literal[3], "config": _SHALLOW, "environment": _SHALLOW, "training": _SHALLOW}
+
+_read_sound = sound_decoder(Record, _SOUND, required="schema")
 """Reads a record of the current schema; None if anything is wrong with it."""
+
+_EpochScores = msgspec.defstruct("_EpochScores", [(name, Share | None, None) for name in _ACCURACY], gc=False)
+
+_read_sound_summary = sound_decoder(
+    Record, _SOUND | {"history": list[_EpochScores]}, required="schema", left_out="history"
+)
+"""The same without the history, of which only the accuracy, whose range ``_require_ranges`` checks, is decoded."""
 
 assert SCHEMA == 3  # a Literal takes no variable
 

@@ -24,7 +24,9 @@ def json_object(depth: int) -> Any:
     return dict[str, inner]
 
 
-def sound_decoder(cls: type[T], overrides: Mapping[str, Any], required: str) -> Callable[[bytes | str], T | None]:
+def sound_decoder(
+    cls: type[T], overrides: Mapping[str, Any], required: str, left_out: str = ""
+) -> Callable[[bytes | str], T | None]:
     """Build a function that decodes JSON text to the dataclass ``cls``, or returns None.
 
     Unlike msgspec's own decoding to a dataclass, it does not accept fields that ``cls`` does not have.
@@ -33,8 +35,9 @@ def sound_decoder(cls: type[T], overrides: Mapping[str, Any], required: str) -> 
         cls: dataclass, which may have lists of other dataclasses as fields.
         overrides: stricter types than the annotated ones, by field.
         required: field that the text must have, although ``cls`` has a default for it.
+        left_out: field with a list, which is checked as the others are and is empty in what is returned.
     """
-    struct, build = _mirror(cls, overrides, required)
+    struct, build = _mirror(cls, overrides, required, left_out)
     decode = msgspec.json.Decoder(struct).decode
 
     def read(content: bytes | str) -> T | None:
@@ -46,7 +49,9 @@ def sound_decoder(cls: type[T], overrides: Mapping[str, Any], required: str) -> 
     return read
 
 
-def _mirror(cls: Any, overrides: Mapping[str, Any], required: str = "") -> tuple[Any, Callable[[Any], Any]]:
+def _mirror(
+    cls: Any, overrides: Mapping[str, Any], required: str = "", left_out: str = ""
+) -> tuple[Any, Callable[[Any], Any]]:
     """A msgspec struct with the fields of a dataclass, and the function that converts its instances."""
     hints, fields, nested = typing.get_type_hints(cls, include_extras=True), [], {}
     for field in dataclasses.fields(cls):
@@ -73,6 +78,8 @@ def _mirror(cls: Any, overrides: Mapping[str, Any], required: str = "") -> tuple
         content.update(zip(names, values(instance), strict=True))
         for name, convert in nested.items():
             content[name] = list(map(convert, content[name]))
+        if left_out:
+            content[left_out] = []
         return built
 
     return struct, build

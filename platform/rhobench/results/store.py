@@ -152,7 +152,7 @@ class Store:
     def records(self) -> list[Record]:
         """Return every readable record, ordered by run id; the others are reported in ``problems``."""
         listing = self._listing()
-        read = list(self._read(listing, listing.found))
+        read = list(self._read(listing, listing.found, with_history=True))
         # So that frame() and curves() after this do not parse the records again
         self._parsed = {r.run_id: r for r in read if r.record is not None}
         self.problems = listing.problems + [r.problem for r in read if r.problem is not None]
@@ -284,14 +284,14 @@ class Store:
 
     def _read_rows(self, listing: FolderListing, names: list[str]) -> Iterator[pa.Table]:
         rows: list[tuple[Any, ...]] = []
-        for read in self._read(listing, names):
+        for read in self._read(listing, names, with_history=False):
             rows.extend(read.rows())
             if len(rows) >= ROWS_PER_BATCH:
                 yield table_of(rows)
                 rows = []
         yield table_of(rows)
 
-    def _read(self, listing: FolderListing, names: Iterable[str]) -> Iterator[_Read]:
+    def _read(self, listing: FolderListing, names: Iterable[str], *, with_history: bool) -> Iterator[_Read]:
         """Yield the record of each run, or why it cannot be read, in the order of ``names``."""
         known = {n: r for n, r in self._parsed.items() if n in listing.found and r.version == listing.found[n].version}
         names = list(names)
@@ -303,7 +303,8 @@ class Store:
             if name in known:
                 yield known[name]
             elif name in paths:
-                yield self._read_one(name, paths[name], listing.version(name), next(contents))
+                content = next(contents)
+                yield self._read_one(name, paths[name], listing.version(name), content, with_history=with_history)
             else:
                 size = listing.found[name].size / 2**20
                 problem = f"has {size:.0f} MiB, more than the limit of {MAX_BYTES >> 20} MiB. Move it out of the store"
@@ -311,13 +312,13 @@ class Store:
                     name, listing.version(name), problem=f"{self.files.display_path(_record_of(name))} {problem}."
                 )
 
-    def _read_one(self, name: str, path: str, version: str, content: bytes | Exception) -> _Read:
+    def _read_one(self, name: str, path: str, version: str, content: bytes | Exception, *, with_history: bool) -> _Read:
         source = self.files.display_path(path)
         if isinstance(content, Exception):  # may be transient, so it is not cached: the version is empty
             reason = getattr(content, "strerror", None) or clause(content)
             return _Read(name, "", problem=f"{source} cannot be read: {reason}.")
         try:
-            return _Read(name, version, *parse(content, source, name))
+            return _Read(name, version, *parse(content, source, name, with_history=with_history))
         except RecordError as error:
             return _Read(name, version, problem=str(error))
 

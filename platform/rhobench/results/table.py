@@ -82,18 +82,19 @@ class Settings:
     """Hash of all fields except ``SAME_CONFIGURATION``."""
 
 
-def parse(content: bytes, source: str, run_id: str) -> tuple[Record, Settings]:
+def parse(content: bytes, source: str, run_id: str, *, with_history: bool = True) -> tuple[Record, Settings]:
     """Parse the record of run ``run_id`` and its configuration.
 
     Args:
         content: the file.
         source: name of the file in messages.
         run_id: name of the folder that holds the file.
+        with_history: False: the history, which rows do not need, may be left out.
 
     Raises:
         RecordError: the file is not a sound record, or belongs to another run.
     """
-    record = Record.from_json(content, source)
+    record = Record.from_json(content, source, with_history=with_history)
     if record.run_id != run_id:
         # In a copied folder; it would count one run as two seeds.
         owner = printable(record.run_id)
