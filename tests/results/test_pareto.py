@@ -180,6 +180,22 @@ def test_a_disturbed_seed_is_left_out_of_the_mean() -> None:
     assert (row["n"], row["timing_status"], row["timing_reason"], row["on_front"]) == (2, "shared", "python 1.0", False)
 
 
+@given(statuses=st.lists(st.lists(st.sampled_from(TIMING_STATUSES), min_size=3, max_size=3), min_size=1, max_size=4))
+def test_every_row_names_the_runs_that_it_averages(statuses: list[list[str]]) -> None:
+    """Whatever times are left out: a list of statuses for each seed, one for each rho."""
+    frame = rows(
+        *(
+            {"run_id": f"seed{seed}", "rho_infer": rho, "timing_status": status, "ap": seed / 8 + rho / 100}
+            for seed, of_seed in enumerate(statuses)
+            for rho, status in zip((0.25, 0.1, 0.5), of_seed, strict=True)
+        )
+    )
+    known = frame.set_index(["run_id", "rho_infer"])
+    for row in by_configuration(frame, "latency_ms").to_dict("records"):
+        averaged = known.loc[[(run, row["rho_infer"]) for run in row["run_ids"]]]
+        assert (len(averaged), averaged["ap"].mean()) == (row["n"], pytest.approx(row["ap"]))
+
+
 def test_a_time_without_a_status_is_judged_by_what_its_record_has() -> None:
     """Records of the first protocol have only the load of the host."""
     old = rows({"busy_cores": 0.7}, {"configuration": "d", "ap": 0.4}).drop(

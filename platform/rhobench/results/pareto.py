@@ -91,7 +91,8 @@ def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> p
     # A run that was measured twice in one setting still counts as one seed.
     runs = known.groupby(["group", "run_id"], sort=True)[values].mean().astype(float)
     by_group = runs.groupby(level="group")
-    first = known.drop_duplicates("group").set_index("group")[[*keys, *carried]]
+    # In the order of the groups of ``runs``, which is not that of the first rows that are averaged.
+    first = known.drop_duplicates("group").set_index("group")[[*keys, *carried]].sort_index()
     severity = known["timing_status"].map(TIMING_STATUSES.index)
     worst = known.iloc[severity.argsort(kind="stable")[::-1]].drop_duplicates("group")
     table = first.join(worst.set_index("group")[_JUDGEMENT]).join(by_group.mean())

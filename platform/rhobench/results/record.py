@@ -198,7 +198,7 @@ _SOUND = {"schema": Literal[3], "config": _SHALLOW, "environment": _SHALLOW, "tr
 _read_sound = sound_decoder(Record, _SOUND, required="schema")
 """Reads a record of the current schema; None if anything is wrong with it."""
 
-_EpochScores = msgspec.defstruct("_EpochScores", [(name, Share | None, None) for name in _ACCURACY], gc=False)
+_EpochScores: Any = msgspec.defstruct("_EpochScores", [(name, Share | None, None) for name in _ACCURACY], gc=False)
 
 _read_sound_summary = sound_decoder(
     Record, _SOUND | {"history": list[_EpochScores]}, required="schema", left_out="history"
