@@ -48,20 +48,24 @@ def write_simulated(
 
 def write_run(store: Store, rho: float, seed: int, evaluation: Evaluation) -> None:
     """Write the record and the matches of a run."""
-    values = simulated_accuracy(evaluation)
     run_id = f"run-rho{rho:g}-seed{seed}"
-    config = with_values(RunConfig(experiment="e", seed=seed), {"model.rho": rho})
-    point = Point(
+    config = to_dict(with_values(RunConfig(experiment="e", seed=seed), {"model.rho": rho}))
+    points = [_point(rho, evaluation, "matches.npz")]
+    store.files.write(f"runs/{run_id}/matches.npz", evaluation.to_bytes())
+    store.write(Record(run_id=run_id, experiment="e", status="completed", config=config, points=points))
+
+
+def _point(rho: float, evaluation: Evaluation, file: str) -> Point:
+    values = simulated_accuracy(evaluation)
+    return Point(
         rho=rho,
         precision="fp32",
         accuracy=dict(values),
         accuracy_bounds=evaluation.bounds(values),
-        matches_file="matches.npz",
+        matches_file=file,
         gflops=100 * rho,
         flops_count="standard",
     )
-    store.files.write(f"runs/{run_id}/matches.npz", evaluation.to_bytes())
-    store.write(Record(run_id=run_id, experiment="e", status="completed", config=to_dict(config), points=[point]))
 
 
 def simulated_accuracy(evaluation: Evaluation) -> dict[str, float | None]:
@@ -76,3 +80,28 @@ def simulated_accuracy(evaluation: Evaluation) -> dict[str, float | None]:
         stat = None if coco is None else coco_stat(precisions, coco.index)
         values[name] = None if stat is None else float(stat[0])
     return values
+
+
+def write_models(
+    folder: Path, simulation: ModuleType, qualities: Mapping[float, float], seeds: Sequence[float]
+) -> Store:
+    """Store of a run per seed, whose one model is measured at every rho of ``qualities``.
+
+    Args:
+        folder: folder of the store.
+        simulation: module ``benchmarks/interval_coverage.py``.
+        qualities: rho at inference -> quality of the detector of a seed of 0.
+        seeds: what each seed adds to the quality at every rho.
+    """
+    store = Store(folder)
+    sample = simulation.draw_images(150, np.random.default_rng(0))
+    for seed, change in enumerate(seeds):
+        points = []
+        for rho, quality in qualities.items():
+            detector = simulation.Detector(quality=quality + change)
+            evaluation = Evaluation.of({"bbox": simulation.detect(detector, sample, np.random.default_rng(seed))})
+            store.files.write(f"runs/seed{seed}/matches-rho{rho}.npz", evaluation.to_bytes())
+            points.append(_point(rho, evaluation, f"matches-rho{rho}.npz"))
+        config = to_dict(RunConfig(experiment="e", seed=seed))
+        store.write(Record(run_id=f"seed{seed}", experiment="e", status="completed", config=config, points=points))
+    return store

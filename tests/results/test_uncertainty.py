@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_stores import write_simulated
+from simulated_stores import write_models, write_simulated
 
 from rhobench.results import Store
 from rhobench.results.uncertainty import seed_deviation, with_uncertainty
@@ -44,6 +44,19 @@ def test_several_seeds_cover_seeds_and_images(tmp_path: Path, simulation: Module
     assert seed_deviation(store.frame()) == pytest.approx(expected)
     one = write_simulated(tmp_path / "one", simulation, {0.1: 0.5})
     assert seed_deviation(one.frame()) is None
+
+
+def test_what_a_seed_does_at_every_rho_hides_no_difference(tmp_path: Path, simulation: ModuleType) -> None:
+    """As ``rhobench compare`` has it: the same trained models at two rho are compared in pairs."""
+    seeds = (-0.4, -0.2, 0.2, 0.4)
+    together = uncertain(write_models(tmp_path / "one", simulation, {0.1: 1.0, 1.0: 1.15}, seeds))
+    assert together["ap_sd"].min() > 2 * together["ap"].diff().iloc[-1], "seeds differ more than the points"
+    assert together["membership"].tolist() == ["certain", "certain"]
+    assert not together["not_different"].any()
+    frame = write_models(tmp_path / "two", simulation, {0.1: 1.0, 1.0: 1.15}, seeds).frame()
+    frame["run_id"] = frame["run_id"] + frame["rho_infer"].astype(str)
+    apart = with_uncertainty(frame)
+    assert apart["front_probability"].iloc[1] < 0.9, "of different trainings, the seeds count"
 
 
 def test_there_is_no_front_where_nothing_differs(tmp_path: Path, simulation: ModuleType) -> None:

@@ -19,7 +19,7 @@ from rhobench.statistics.difference import (
     welch,
     within_trainings,
 )
-from rhobench.statistics.interval import draws_of_mean, image_interval, seed_interval, spread_over_seeds
+from rhobench.statistics.interval import draws_of_mean, image_interval, seed_draws, seed_interval, spread_over_seeds
 from rhobench.statistics.resampling import REPLICATES, resamples
 
 
@@ -87,7 +87,21 @@ def test_one_seed_covers_images_and_several_cover_both() -> None:
     three = seed_interval(*made_up(3, 0.03, 0.01, rng))
     assert (one.covers, three.covers) == ("images", "seeds and images")
     assert three.high - three.low > one.high - one.low
-    assert draws_of_mean(*made_up(1, 0.0, 0.01, rng), rng).std() == pytest.approx(0.01, rel=0.1)
+    values, replicates = made_up(1, 0.0, 0.01, rng)
+    assert draws_of_mean(values, replicates, seed_draws(1, REPLICATES, rng)).std() == pytest.approx(0.01, rel=0.1)
+
+
+def test_draws_of_the_same_models_have_the_paired_deviation_of_their_difference() -> None:
+    rng = np.random.default_rng(1)
+    n = 5
+    of_seeds = seed_draws(n, 200_000, rng)
+    first = 0.5 + 0.05 * rng.standard_normal(n)
+    second = first + 0.01 + 0.002 * rng.standard_normal(n)
+    draws = [draws_of_mean(v, np.broadcast_to(v[:, None], of_seeds.shape), of_seeds) for v in (first, second)]
+    difference = draws[1] - draws[0]
+    expected = stats.t(n - 1, loc=np.mean(second - first), scale=stats.sem(second - first))
+    for share in (0.025, 0.25, 0.5, 0.75, 0.975):
+        assert np.quantile(difference, share) == pytest.approx(expected.ppf(share), abs=5e-5)
 
 
 def test_seeds_that_vary_hide_a_difference_that_images_would_show() -> None:

@@ -79,17 +79,18 @@ def configuration_tests(evaluations: Evaluations, frame: pd.DataFrame) -> dict[s
     sides: list[tuple[list[dict[Any, Any]], list[Evaluation]]] = []
     needed = known[["side", "run_id", "rho_infer", "matches_file", METRIC]]  # a row of a store has a hundred columns
     for side in best:
-        rows = needed[needed["side"] == side].to_dict("records")
+        rows = needed[needed["side"] == side].sort_values("run_id").to_dict("records")
         found = [e for row in rows if (e := evaluations.of(row)) and METRIC in e.replicates]
         if len(found) == len(rows) and len({e.dataset for e in found}) == 1:
             sides.append((rows, found))
+    named = [([row["run_id"] for row in rows], rows[0]["rho_infer"]) for rows, _ in sides]
     tests = []
     for (i, (rows, one)), (j, (others, two)) in itertools.combinations(enumerate(sides), 2):
         if one[0].dataset == two[0].dataset:
             values = [np.array([row[METRIC] for row in side], float) for side in (rows, others)]
             replicates = [np.stack([e.replicates[METRIC] for e in side]) for side in (one, two)]
-            tests.append([i, j, difference(values, replicates).p])
-    named = [(sorted(row["run_id"] for row in rows), rows[0]["rho_infer"]) for rows, _ in sides]
+            same_models = named[i][0] == named[j][0]
+            tests.append([i, j, difference(values, replicates, same_models=same_models).p])
     return {"sides": [[runs, None if pd.isna(rho) else rho] for runs, rho in named], "tests": tests}
 
 
@@ -105,13 +106,14 @@ def paired_difference(store: Store, first: pd.DataFrame, second: pd.DataFrame) -
         The AP of the second minus that of the first; None: a row has no evaluation, or they are on different data.
     """
     evaluations = Evaluations(store)
+    first, second = (rows.sort_values("run_id") for rows in (first, second))
     sides = [[(row[METRIC], evaluations.of(row)) for row in rows.to_dict("records")] for rows in (first, second)]
     known = [e for side in sides for _, e in side if e is not None and METRIC in e.replicates]
     if len(known) < sum(map(len, sides)) or not all(sides) or len({e.dataset for e in known}) > 1:
         return None
     values = [np.array([value for value, _ in side], float) for side in sides]
     replicates = [np.stack([e.replicates[METRIC] for _, e in side if e is not None]) for side in sides]
-    return difference(values, replicates)
+    return difference(values, replicates, same_models=first["run_id"].tolist() == second["run_id"].tolist())
 
 
 def _first_of_each_configuration(frame: pd.DataFrame) -> list[dict[Any, Any]]:

@@ -18,7 +18,7 @@ from rhobench.results.store import Store
 from rhobench.statistics.difference import difference, holm
 from rhobench.statistics.distributions import normal_quantile
 from rhobench.statistics.front import front_band, membership, membership_probability, p_of_draws
-from rhobench.statistics.interval import LEVEL, Interval, draws_of_mean, seed_interval
+from rhobench.statistics.interval import LEVEL, Interval, draws_of_mean, seed_draws, seed_interval
 from rhobench.statistics.resampling import REPLICATES
 
 
@@ -42,11 +42,14 @@ def with_uncertainty(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", stor
     """
     table = by_configuration(frame, x, y)
     rng = np.random.default_rng(0)
+    # The same trained models get the same draws at all their points.
+    of_models = {runs: seed_draws(len(runs), REPLICATES, rng) for runs in dict.fromkeys(map(tuple, table["run_ids"]))}
     evaluations = None if store is None else Evaluations(store)
+    uncertain = partial(_uncertain, evaluations=evaluations, of_models=of_models, rng=rng)
     table["interval_covers"] = pd.Series(None, index=table.index, dtype=object)
     known: dict[str, list[_Uncertain]] = {}
     for m in (metric(x), metric(y)):
-        known[m.name] = [_uncertain(row, _runs(row, frame), m, evaluations, rng) for row in table.to_dict("records")]
+        known[m.name] = [uncertain(row, _runs(row, frame), m) for row in table.to_dict("records")]
         for index, one in zip(table.index, known[m.name], strict=True):
             if one.interval and m.interval:
                 table.loc[index, [*m.interval, "interval_covers"]] = astuple(one.interval)
@@ -56,8 +59,8 @@ def with_uncertainty(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", stor
     better = metric(x).better, metric(y).better
     for _, group in table[table["timing_status"] == "ok"].groupby("setting"):
         at = group.index.to_numpy()
-        value_draws, uncertain = draws[y][at], [known[y][i] for i in at]
-        if len(group) > 1 and not _any_differs(uncertain):
+        value_draws, values = draws[y][at], [known[y][i] for i in at]
+        if len(group) > 1 and not _any_differs(values):
             table.loc[at, "on_front"] = False
             table.loc[at[1:], "not_different"] = True
             continue
@@ -67,7 +70,7 @@ def with_uncertainty(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", stor
         table.loc[at, ["band_low", "band_high"]] = front_band(
             sign * draws[x][at], value_draws, sign * group[x].to_numpy(float), higher_is_better=better[1] == "higher"
         ).T
-        table.loc[at, "not_different"] = _not_different(uncertain, higher=better[1] == "higher")
+        table.loc[at, "not_different"] = _not_different(values, higher=better[1] == "higher")
     words = [membership(p) for p in table["front_probability"]]
     # It may be no better than a cheaper one, whatever the draws say.
     table["membership"] = np.where(table["not_different"] & (np.array(words) == "certain"), "within noise", words)
@@ -95,13 +98,15 @@ def _runs(row: Mapping[Any, Any], frame: pd.DataFrame) -> pd.DataFrame:
     mask = frame["run_id"].isin(row["run_ids"]) & ~frame["status"].isin(ENDED_EARLY)
     for column in frame.columns.intersection(list(CONFIGURATION_COLUMNS)):
         mask &= frame[column].isna() if pd.isna(row[column]) else frame[column] == row[column]
-    return frame[mask].drop_duplicates("run_id")
+    return frame[mask].drop_duplicates("run_id").sort_values("run_id")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Uncertain:
     """A metric of a configuration with what is known about its uncertainty."""
 
+    run_ids: tuple[str, ...]
+    """Its trained models, in the order of ``seeds``."""
     value: float
     """Mean over the seeds."""
     draws: np.ndarray
@@ -115,21 +120,27 @@ class _Uncertain:
         """Two-sided p-value of no difference to another configuration."""
         if self.seeds and other.seeds:
             values, replicates = zip(self.seeds, other.seeds, strict=True)
-            return difference(values, replicates).p
+            return difference(values, replicates, same_models=self.run_ids == other.run_ids).p
         return p_of_draws(other.value - self.value, other.draws - self.draws)
 
 
 def _uncertain(
-    row: Mapping[Any, Any], runs: pd.DataFrame, m: Metric, evaluations: Evaluations | None, rng: np.random.Generator
+    row: Mapping[Any, Any],
+    runs: pd.DataFrame,
+    m: Metric,
+    *,
+    evaluations: Evaluations | None,
+    of_models: Mapping[tuple[str, ...], np.ndarray],
+    rng: np.random.Generator,
 ) -> _Uncertain:
-    value, n = float(row[m.name]), int(row["n"])
+    value, n, run_ids = float(row[m.name]), int(row["n"]), tuple(runs["run_id"])
     if m.coco and evaluations:
         found = [evaluations.of(run) for run in runs.to_dict("records")]
         replicates = [e.replicates[m.name] for e in found if e is not None and m.name in e.replicates]
         if replicates and len(replicates) == len(runs):
             values, each = runs[m.name].to_numpy(float), _filled(np.stack(replicates))
-            draws = draws_of_mean(values, each, rng)
-            return _Uncertain(value=value, draws=draws, interval=seed_interval(values, each), seeds=(values, each))
+            draws, interval = draws_of_mean(values, each, of_models[run_ids]), seed_interval(values, each)
+            return _Uncertain(run_ids=run_ids, value=value, draws=draws, interval=interval, seeds=(values, each))
     draws, interval = np.full(REPLICATES, value), None
     low, high = (row.get(column, np.nan) for column in m.interval or ("", ""))
     if pd.notna(low) and pd.notna(high):
@@ -137,7 +148,7 @@ def _uncertain(
         interval = Interval(low=float(low), high=float(high), covers="images") if m.coco else None
     if n > 1:
         draws = draws + float(row[f"{m.name}_sd"]) / np.sqrt(n) * rng.standard_t(n - 1, REPLICATES)
-    return _Uncertain(value=value, draws=draws, interval=interval)
+    return _Uncertain(run_ids=run_ids, value=value, draws=draws, interval=interval)
 
 
 def _filled(replicates: np.ndarray) -> np.ndarray:

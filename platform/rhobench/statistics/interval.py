@@ -103,23 +103,31 @@ def seed_interval(values: np.ndarray, replicates: np.ndarray) -> Interval:
     return Interval(low=float(low), high=float(high), covers="seeds and images")
 
 
-def draws_of_mean(values: np.ndarray, replicates: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def seed_draws(n: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """(n, R) draws of what n seeds did to their trainings, in units of the deviation between them (multivariate t)."""
+    scale = np.sqrt(rng.chisquare(max(n - 1, 1), draws) / max(n - 1, 1))
+    return rng.standard_normal((n, draws)) / scale
+
+
+def draws_of_mean(values: np.ndarray, replicates: np.ndarray, of_seeds: np.ndarray) -> np.ndarray:
     """Draws of the mean AP over seeds, one for each resample, centred on the mean of ``values``.
 
-    Draws of several configurations with the same resamples can be compared one by one. With one seed they vary over
-    images only.
+    Draws of several configurations with the same resamples can be compared one by one. Configurations of the same
+    trained models, such as one training at several rho, get the same ``of_seeds``: what a seed did to both then cancels
+    in their difference as in a paired t-test. With one seed the draws vary over images only.
 
     Args:
         values: (n,) AP of each seed on all images.
         replicates: (n, R) AP of each seed on the same resamples.
-        rng: source of the draws over seeds.
+        of_seeds: (n, R) ``seed_draws``.
     """
     mean = replicates.mean(axis=0)
     draws = mean - mean.mean() + values.mean()
-    n = len(values)
-    if n == 1:
+    deviations = values - values.mean()
+    length = float(np.linalg.norm(deviations))
+    if length == 0:
         return draws
     spread = spread_over_seeds(values, replicates)
     # The replicates of the mean include a part of the deviation between seeds.
     beyond = max(0.0, spread.seeds - max(0.0, float(mean.var(ddof=1)) - spread.images))
-    return draws + np.sqrt(beyond) * rng.standard_t(n - 1, draws.shape)
+    return draws + np.sqrt(beyond) * (deviations / length) @ of_seeds
