@@ -146,13 +146,15 @@ def test_interrupt_keeps_finished_runs_and_the_same_command_continues(
 def test_several_workers_use_ray_train(tmp_path: Path, environment: dict[str, str]) -> None:
     # Without cached features there is nothing to prepare, which takes a process of its own.
     arguments = [*TINY, "--set=train.cache_features=false", "--set=train.num_workers=2", "--set=model.rho=0.25"]
-    status, result, output = sweep(tmp_path, environment, *arguments)
+    status, result, output = sweep(tmp_path, environment, *arguments, "--seeds=0,1")
     assert status == 0, output
-    (record,) = Store(tmp_path).records()
-    assert record.status == "completed"
-    assert record.config["train"]["num_workers"] == 2
-    assert len(record.history) == 1
-    assert result["runs"][0]["run_id"] == record.run_id
+    records = Store(tmp_path).records()
+    assert [record.status for record in records] == ["completed", "completed"]
+    # The process of a trial is used for the next one, so its resources must outlive those of its workers.
+    assert [record.attempts for record in records] == [[], []], output
+    assert {record.config["train"]["num_workers"] for record in records} == {2}
+    assert {len(record.history) for record in records} == {1}
+    assert {run["run_id"] for run in result["runs"]} == {record.run_id for record in records}
 
 
 def test_a_sweep_with_a_store_in_a_bucket_leaves_no_local_files(

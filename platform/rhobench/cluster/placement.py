@@ -10,6 +10,12 @@ import ray
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
+TRIAL_STRATEGY = "STRICT_PACK"
+"""Strategy of the placement groups of trials, by which they are told from those of Ray Train.
+
+They have one bundle, for which all strategies mean the same. Names would have to be unique in the cluster.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
@@ -50,16 +56,13 @@ def living_nodes() -> dict[str, Resources]:
 
 
 def trainer_placement_groups() -> list[str]:
-    """Ids of the placement groups that Ray Train holds for this driver.
-
-    Ray Tune names its placement groups and Ray Train does not, which distinguishes them.
-    """
+    """Ids of the placement groups that Ray Train holds for this driver."""
     job_id = ray.get_runtime_context().get_job_id()
     return [
         group
         for group, entry in placement_group_table().items()
         # The id of a group ends with that of its job. The table also holds groups of other drivers and removed ones.
-        if group.endswith(job_id) and not entry["name"] and entry["state"] != "REMOVED"
+        if group.endswith(job_id) and entry["strategy"] != TRIAL_STRATEGY and entry["state"] != "REMOVED"
     ]
 
 

@@ -26,6 +26,7 @@ from rhobench.cluster.attempt import (
 from rhobench.cluster.early_stopping import StoppedEarlyError
 from rhobench.cluster.interruption import InterruptionCheck
 from rhobench.cluster.node_tasks import execute
+from rhobench.cluster.placement import TRIAL_STRATEGY
 from rhobench.cluster.run_task import SCRATCH_DIR, Execute, RunTask
 from rhobench.config import RunConfig, TrainConfig
 from rhobench.config.cache import cache_dir
@@ -73,10 +74,9 @@ def resources_of(parameters: dict[str, Any], train: TrainConfig) -> tune.Placeme
 @cache
 def _bundle(cpus: float, gpus: float, avoid: tuple[str, ...]) -> tune.PlacementGroupFactory:
     """Placement group of a trial, cached because Ray keeps the object for each trial."""
-    if not cpus and not gpus:
-        return tune.PlacementGroupFactory([HEAD_NODE_RESOURCE])  # Ray rejects a bundle without resources
-    bundle = {"CPU": cpus, "GPU": gpus}
-    return tune.PlacementGroupFactory([bundle], **({"bundle_label_selector": [exclude_nodes(avoid)]} if avoid else {}))
+    bundle = {"CPU": cpus, "GPU": gpus} if cpus or gpus else HEAD_NODE_RESOURCE  # Ray rejects one without resources
+    selector = {"bundle_label_selector": [exclude_nodes(avoid)]} if avoid else {}
+    return tune.PlacementGroupFactory([bundle], strategy=TRIAL_STRATEGY, **selector)
 
 
 def exclude_nodes(nodes: tuple[str, ...]) -> dict[str, str]:
