@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from rhobench.cluster import session
-from rhobench.cluster.session import Cluster, check_local_cluster, cluster_capacity, ray_session
+from rhobench.cluster.session import Cluster, check_local_cluster, cluster_capacity, priority_warning, ray_session
 
 pytestmark = pytest.mark.ray
 
@@ -37,6 +37,18 @@ def test_kernels_use_the_one_core_that_the_scheduler_granted() -> None:
         import ray
 
         assert ray.get(ray.remote(num_cpus=1)(threads).remote()) == 1
+
+
+@pytest.mark.parametrize(("niceness", "warned"), [("15", True), ("0", False)])
+def test_a_cluster_whose_processes_yield_to_other_programs_is_warned_of(
+    niceness: str, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_worker_niceness", niceness)
+    own = os.nice(0)  # of the tests themselves, which the processes inherit
+    with ray_session("local"):
+        warning = priority_warning()
+    assert (warning is not None) == (warned or own > 0)
+    assert warning is None or "niceness" in warning
 
 
 def test_local_capacity_is_known_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,9 @@ RAY_ENVIRONMENT = {
 POLL_SECONDS = 1.0
 """Interval between two checks of a cluster that is starting."""
 
+PRIORITY_SECONDS = 20.0
+"""Time within which a cluster shall start the process that tells its priority."""
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -127,6 +130,25 @@ def wait_for_nodes(address: str, count: int, seconds: float, *, without_token: b
                 )
             time.sleep(POLL_SECONDS)
         return f"{cluster.access}: {found} of {count} nodes, {Resources.of_cluster()} in total"
+
+
+def priority_warning() -> str | None:
+    """Warning that processes of the joined cluster yield to all other programs, as Ray has it; None: they do not."""
+    import ray
+
+    def niceness() -> int:
+        return os.nice(0)
+
+    try:
+        nice = ray.get(ray.remote(num_cpus=0)(niceness).remote(), timeout=PRIORITY_SECONDS)
+    except ray.exceptions.RayError:  # no process yet; the sweep says so itself if none comes
+        return None
+    if nice <= 0:
+        return None
+    return (
+        f"the processes of this cluster have niceness {nice}, so trainings and timed calls yield to any other program "
+        "on their nodes. Start the nodes with RAY_worker_niceness=0"
+    )
 
 
 def _count_worker_nodes() -> int:

@@ -139,8 +139,13 @@ def _uncertain(
         replicates = [e.replicates[m.name] for e in found if e is not None and m.name in e.replicates]
         if replicates and len(replicates) == len(runs):
             values, each = runs[m.name].to_numpy(float), _filled(np.stack(replicates))
-            draws, interval = draws_of_mean(values, each, of_models[run_ids]), seed_interval(values, each)
-            return _Uncertain(run_ids=run_ids, value=value, draws=draws, interval=interval, seeds=(values, each))
+            return _Uncertain(
+                run_ids=run_ids,
+                value=value,
+                draws=draws_of_mean(values, each, of_models[run_ids]),
+                interval=seed_interval(values, each),
+                seeds=(values, each),
+            )
     draws, interval = np.full(REPLICATES, value), None
     low, high = (row.get(column, np.nan) for column in m.interval or ("", ""))
     if pd.notna(low) and pd.notna(high):

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from rhobench.cluster.session import ray_session
+from rhobench.cluster.session import priority_warning, ray_session
 from rhobench.config import ConfigError, RunConfig
 from rhobench.config.conversion import from_dict
 from rhobench.config.metrics import METRICS
@@ -223,6 +223,8 @@ def _measure_on_each_device(
     with ray_session(options.address, without_token=options.without_token):
         from rhobench.cluster.each_device import measure_on_each_device  # imports Ray, which the session configures
 
+        if options.address != "local" and (warning := priority_warning()):
+            say(f"warning: {warning}")
         return measure_on_each_device(requests, place, options.protocol, data=_data_folder(options), say=say)
 
 

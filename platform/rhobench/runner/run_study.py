@@ -128,11 +128,13 @@ def _sweep(
     """Execute the missing runs in a Ray session."""
     progress.begin_phase("starting Ray")
     from rhobench.cluster.run_queue import Run
-    from rhobench.cluster.session import ray_session
+    from rhobench.cluster.session import priority_warning, ray_session
     from rhobench.cluster.sweep import run_sweep
 
     with ray_session(options.address, without_token=options.without_token) as cluster:
         progress.set_headline(cluster.access)
+        if options.address != "local" and (warning := priority_warning()):
+            progress.warn(warning)
         run_sweep(
             [Run(i, config) for i, config in zip(study.run_ids, study.configs, strict=True)],
             store,
