@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -101,6 +102,21 @@ def test_configurations_are_tested_as_for_the_front_in_the_terminal(judged: list
         rows = by_configuration(frame)
         overlapping += rows["ap_low"].max() <= rows["ap_high"].min() and not flat
     assert overlapping, "the cases cannot show that the tests decide, and not the intervals"
+
+
+def test_seeds_whose_time_may_be_compared_are_tested_as_well(judged: list[tuple[Store, bool]]) -> None:
+    store, _ = judged[0]
+    frame = store.frame()
+    frame["latency_ms"] = 10 * frame["rho_infer"]
+    of_one = (frame["seed"] == 1) & (frame["rho_infer"] == 0.5)
+    frame["timing_status"] = frame["timing_status"].astype(object).mask(of_one, "unstable").where(of_one, "ok")
+    found = paired_tests.paired_tests(store, frame)["configurations"]
+    pairs = {(i, j) for i, j, _ in found["tests"]}
+    for x in ("gflops", "latency_ms"):
+        wanted = [[row["run_ids"], row["rho_infer"]] for row in by_configuration(frame, x).to_dict("records")]
+        numbers = [found["sides"].index(side) for side in wanted]
+        assert all((i, j) in pairs or (j, i) in pairs for i, j in itertools.combinations(numbers, 2))
+    assert len(found["sides"]) == 4
 
 
 @pytest.mark.browser

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from rhobench.results.comparable import scored
 from rhobench.results.evaluations import Evaluations
-from rhobench.results.pareto import CONFIGURATION_COLUMNS
+from rhobench.results.pareto import CONFIGURATION_COLUMNS, timing_statuses
 from rhobench.results.store import Store
 from rhobench.statistics.difference import Difference, difference
 from rhobench.statistics.evaluation import Evaluation
@@ -61,6 +61,8 @@ def paired_tests(store: Store, frame: pd.DataFrame) -> dict[str, Any]:
 def configuration_tests(evaluations: Evaluations, frame: pd.DataFrame) -> dict[str, Any]:
     """Whether configurations differ in AP over their seeds, by the test of ``with_uncertainty``.
 
+    A front of operations has all seeds, one of latencies only those whose time may be compared; both are tested.
+
     Args:
         evaluations: those of the store.
         frame: rows of ``Store.frame()``.
@@ -72,26 +74,53 @@ def configuration_tests(evaluations: Evaluations, frame: pd.DataFrame) -> dict[s
     """
     if "matches_file" not in frame:
         return {"sides": [], "tests": []}
-    known = scored(frame, METRIC, "gflops").drop_duplicates(["run_id", *CONFIGURATION_COLUMNS])
-    by_configuration = known.groupby(list(CONFIGURATION_COLUMNS), dropna=False)
-    known = known.assign(mean=by_configuration[METRIC].transform("mean"), side=by_configuration.ngroup())
-    best = known.drop_duplicates("side").nlargest(MAX_TESTED, "mean", keep="first")["side"].tolist()
-    sides: list[tuple[list[dict[Any, Any]], list[Evaluation]]] = []
-    needed = known[["side", "run_id", "rho_infer", "matches_file", METRIC]]  # a row of a store has a hundred columns
-    for side in best:
-        rows = needed[needed["side"] == side].sort_values("run_id").to_dict("records")
-        found = [e for row in rows if (e := evaluations.of(row)) and METRIC in e.replicates]
-        if len(found) == len(rows) and len({e.dataset for e in found}) == 1:
-            sides.append((rows, found))
-    named = [([row["run_id"] for row in rows], rows[0]["rho_infer"]) for rows, _ in sides]
-    tests = []
-    for (i, (rows, one)), (j, (others, two)) in itertools.combinations(enumerate(sides), 2):
-        if one[0].dataset == two[0].dataset:
-            values = [np.array([row[METRIC] for row in side], float) for side in (rows, others)]
-            replicates = [np.stack([e.replicates[METRIC] for e in side]) for side in (one, two)]
-            same_models = named[i][0] == named[j][0]
-            tests.append([i, j, difference(values, replicates, same_models=same_models).p])
-    return {"sides": [[runs, None if pd.isna(rho) else rho] for runs, rho in named], "tests": tests}
+    known = scored(frame, METRIC, "gflops")
+    numbers: dict[_Side, int] = {}
+    tests: dict[tuple[int, int], float] = {}
+    for rows in (known, known[timing_statuses(known) == "ok"]):
+        sides = _sides(evaluations, rows)
+        places = [numbers.setdefault(side, len(numbers)) for side in sides]
+        for (i, one), (j, two) in itertools.combinations(zip(places, sides.items(), strict=True), 2):
+            if (i, j) not in tests and one[1][0].dataset == two[1][0].dataset:
+                tests[i, j] = _p_of_difference(one, two)
+    return {
+        "sides": [[[run for run, _ in side.seeds], side.rho_infer] for side in numbers],
+        "tests": [[*pair, p] for pair, p in tests.items()],
+    }
+
+
+class _Side(NamedTuple):
+    """The seeds of a configuration, or those of them that a front has."""
+
+    seeds: tuple[tuple[str, float], ...]
+    """Run id and AP of each."""
+    rho_infer: float | None
+    """Rho at which they were evaluated; None: a dense encoder."""
+
+
+def _sides(evaluations: Evaluations, rows: pd.DataFrame) -> dict[_Side, list[Evaluation]]:
+    """The evaluations of every configuration that has one for each seed, by falling AP, ``MAX_TESTED`` at most."""
+    rows = rows.drop_duplicates(["run_id", *CONFIGURATION_COLUMNS])
+    by_configuration = rows.groupby(list(CONFIGURATION_COLUMNS), dropna=False)
+    rows = rows.assign(mean=by_configuration[METRIC].transform("mean"), group=by_configuration.ngroup())
+    best = rows.drop_duplicates("group").nlargest(MAX_TESTED, "mean", keep="first")["group"].tolist()
+    needed = rows[["group", "run_id", "rho_infer", "matches_file", METRIC]]  # a row of a store has a hundred columns
+    sides = {}
+    for group in best:
+        seeds = needed[needed["group"] == group].sort_values("run_id").to_dict("records")
+        found = [e for row in seeds if (e := evaluations.of(row)) and METRIC in e.replicates]
+        if len(found) == len(seeds) and len({e.dataset for e in found}) == 1:
+            rho = seeds[0]["rho_infer"]
+            names = tuple((row["run_id"], float(row[METRIC])) for row in seeds)
+            sides[_Side(names, None if pd.isna(rho) else rho)] = found
+    return sides
+
+
+def _p_of_difference(one: tuple[_Side, list[Evaluation]], two: tuple[_Side, list[Evaluation]]) -> float:
+    values = [np.array([ap for _, ap in side.seeds]) for side, _ in (one, two)]
+    replicates = [np.stack([e.replicates[METRIC] for e in evaluations]) for _, evaluations in (one, two)]
+    runs = [[run for run, _ in side.seeds] for side, _ in (one, two)]
+    return difference(values, replicates, same_models=runs[0] == runs[1]).p
 
 
 def paired_difference(store: Store, first: pd.DataFrame, second: pd.DataFrame) -> Difference | None:
