@@ -27,7 +27,7 @@ def test_the_parts_are_those_whose_operations_are_counted(
     build: Callable[..., Detector], changes: dict[str, Any]
 ) -> None:
     model = build(**changes)
-    times = part_times(timed(model))
+    times = part_times({0: timed(model)})[0]
     counted = {part for part, operations in count_flops(model, SIDE, SIDE).parts.items() if operations}
     assert counted - {"other"} <= set(times)
     assert all(ms >= 0 for ms in times.values())
@@ -45,7 +45,7 @@ def test_a_slow_module_is_seen_in_its_part_and_no_hook_stays(
 
     monkeypatch.setattr(model.encoder, "forward", slow)
     started = time.perf_counter()
-    times = part_times(timed(model))
+    times = part_times({0: timed(model)})[0]
     whole = time.perf_counter() - started
     assert times["encoder"] >= 30
     assert times["decoder"] < 30
@@ -54,4 +54,21 @@ def test_a_slow_module_is_seen_in_its_part_and_no_hook_stays(
 
 
 def test_a_compiled_model_has_no_parts(build: Callable[..., Detector]) -> None:
-    assert part_times(timed(build(), compiled=True)) == {}
+    assert part_times({0: timed(build(), compiled=True)}) == {0: {}}
+
+
+def test_points_take_turns_although_they_share_a_model(
+    build: Callable[..., Detector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build()
+    usual, rhos = model.encoder.forward, []
+
+    def noted(*arguments: Any, **keywords: Any) -> Any:
+        rhos.append(model.rho)
+        return usual(*arguments, **keywords)
+
+    monkeypatch.setattr(model.encoder, "forward", noted)
+    times = part_times({rho: timed(model, rho=rho) for rho in (0.1, 1.0)})
+    assert rhos[:4] == [0.1, 1.0, 0.1, 1.0]
+    assert set(times) == {0.1, 1.0}
+    assert times[0.1].keys() == times[1.0].keys()

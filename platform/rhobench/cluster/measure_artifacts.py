@@ -92,7 +92,7 @@ def measure_artifacts(
     models = {key: _timed_model(entry, protocol, data) for key, entry in entries.items()}
     measured = measure_latency(models, protocol)
     say(f"timing the parts of the models at {len(entries)} points")
-    parts = {key: part_times(model) for key, model in models.items()}
+    parts = part_times(models)
     found: dict[str, list[Point]] = {}
     for name, subject in subjects.items():
         own = {key: entry for key, entry in entries.items() if key[0] == name}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,23 +17,33 @@ from rhobench.measure.timed_calls import TimedModel, make_call
 from rhobench.model import Detector
 from rhobench.model.heads import PredictionHead
 
+Key = TypeVar("Key", bound=Hashable)
+
 WARM_UP, CALLS = 2, 9
 """Calls before the timed ones, and timed calls."""
 
 
-def part_times(timed: TimedModel) -> dict[str, float | None]:
-    """Median milliseconds of a call that each part takes; "other" is the rest of the call.
+def part_times(models: Mapping[Key, TimedModel]) -> dict[Key, dict[str, float | None]]:
+    """Median milliseconds of a call that each part of each model takes; "other" is the rest of the call.
 
-    The parts are those of ``count_flops``. Every part begins and ends with a synchronisation of the device, and the
-    calls take no turns with those of other points, so the sum is close to the latency and does not replace it. Empty
-    for a compiled model, whose parts cannot be told apart.
+    The models take turns, so that a machine which becomes slower does so for all of them. The parts are those of
+    ``count_flops``. Every part begins and ends with a synchronisation of the device, so their sum is close to the
+    latency and does not replace it. Empty for a compiled model, whose parts cannot be told apart.
     """
-    if timed.compiled:
-        return {}
-    call, clock = make_call(replace(timed, load=None), "model"), _Clock(timed.device)
-    with clock.attached(timed.model):
-        rounds = [clock.times_of(call, number) for number in range(WARM_UP + CALLS)][WARM_UP:]
-    return {part: statistics.median(times.get(part, 0.0) for times in rounds) for part in rounds[0]}
+    eager = {key: timed for key, timed in models.items() if not timed.compiled}
+    calls = {key: make_call(replace(timed, load=None), "model") for key, timed in eager.items()}
+    rounds: dict[Key, list[dict[str, float]]] = {key: [] for key in models}
+    for number in range(WARM_UP + CALLS):
+        for key, timed in eager.items():
+            clock = _Clock(timed.device)
+            with clock.attached(timed.model):  # for this call only, because points may share a model
+                rounds[key].append(clock.times_of(calls[key], number))
+    return {key: _medians(each[WARM_UP:]) for key, each in rounds.items()}
+
+
+def _medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float | None]:
+    parts = rounds[0] if rounds else ()
+    return {part: statistics.median(times.get(part, 0.0) for times in rounds) for part in parts}
 
 
 class _Clock:
