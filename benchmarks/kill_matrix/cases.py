@@ -6,8 +6,6 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from steps import RUNS
-
 
 @dataclass(kw_only=True)
 class Case:
@@ -43,7 +41,7 @@ def line(case: Case) -> str:
     """One line with everything about a case except its problems."""
     at = "" if case.at_s is None else f" at {case.at_s:.0f} s"
     return (
-        f"{case.victim:<8} {case.phase:<23} {case.moment}{at}; {case.finished}/{RUNS} done, "
+        f"{case.victim:<8} {case.phase:<23} {case.moment}{at}; {case.finished} done, "
         f"{case.in_mid_run} in progress; {case.first_driver}; {case.commands} commands, {case.retries} retries, "
         f"{case.lost_s:+.0f} s"
     )

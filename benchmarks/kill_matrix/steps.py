@@ -39,8 +39,9 @@ TINY = {
     "measure.warmup_iterations": "1",
 }
 VARIED = ["--axis", "model.rho=0.2,0.5,1.0", "--seeds", "0,1"]
-RUNS = 6
-"""Number of runs of the sweep."""
+"""Options that make the six runs of the sweep."""
+VARIED_WITH_WORKERS = ["--axis", "model.rho=0.2,1.0", "--seeds", "0"]
+"""Those of the two runs where each has several workers, with whose processes a run takes 40 s on two cores."""
 
 
 def adopt_orphans() -> None:
