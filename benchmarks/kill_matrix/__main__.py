@@ -2,8 +2,8 @@
 
     python benchmarks/kill_matrix [--kills N] [--seed S] [--only VICTIM] [--workers N] [--out FILE.json] [--json]
 
-Every sweep has six short runs (two with `--workers 2`) and starts with `rhobench run` and a new store on a Ray cluster of two nodes on this
-machine. SIGKILL hits a training `process` (or one that measures), a worker `node` with all its
+Every sweep has six short runs (two with `--workers 2`) and starts with `rhobench run` and a new store on a Ray cluster
+of two nodes on this machine. SIGKILL hits a training `process` (or one that measures), a worker `node` with all its
 processes, the `driver`, a process during the `write` of a record, or `all` processes including the cluster. SIGTERM and
 SIGUSR1 go to the driver, which must end within 30 seconds, with checkpoints of all trainings. The same command is
 repeated until it exits with status 0. With `--workers 2`, every run has two training workers. A kill takes one to two
