@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from report_page import embedded
-from simulated_stores import write_simulated
+from simulated_stores import add_precision, write_simulated
 
 from rhobench.dashboards import write_report
 from rhobench.results import Store, by_configuration, describe_missing_front, paired_tests
@@ -35,7 +36,7 @@ def test_only_the_best_points_are_tested_and_the_others_counted(
     assert found["untested"] == 0
     monkeypatch.setattr(paired_tests, "MAX_TESTED", 2)
     found = paired_tests.paired_tests(simulated, simulated.frame())
-    assert {rho for _, rho in found["points"]} == {0.5, 1.0}
+    assert set(simulated.frame().loc[found["points"], "rho_infer"]) == {0.5, 1.0}
     assert found["untested"] == 1
 
 
@@ -73,6 +74,29 @@ def test_the_comparison_shows_the_verdict_of_rhobench_compare(
         assert verdict.endswith(f"{describe_p(p)}.")
     assert "corrected for 2 comparisons" in scope
     assert "not for other seeds" in scope
+
+
+@pytest.mark.browser
+def test_points_of_a_run_at_one_rho_are_compared_as_different_ones(
+    tmp_path: Path, simulation: ModuleType, visit: Callable[..., Any]
+) -> None:
+    """As after ``rhobench measure --precision fp32 --precision bf16``."""
+    store = write_simulated(tmp_path / "store", simulation, {0.1: 2.5, 1.0: 2.5})
+    add_precision(store, "run-rho0.1-seed0", simulation, 0.5)
+    page = visit(write_report(store, tmp_path / "report.html"))
+    boxes = page.locator("#runs tbody input")
+    for number in range(boxes.count()):
+        boxes.nth(number).check()
+    assert page.locator("#compare thead th").count() == 3
+    table = page.locator("#compare").inner_text()
+    assert "fp32" in table
+    assert "bf16" in table
+    keys = "run-rho0.1-seed0@0.1,run-rho0.1-seed0@0.1~2,run-rho1-seed0@1"
+    assert sorted(unquote(page.url.partition("compare=")[2]).split(",")) == keys.split(",")
+    page = visit(tmp_path / "report.html", f"#compare={keys}")
+    verdicts = page.locator("#compare .verdict p").all_inner_texts()
+    assert "is worse than" in verdicts[0]
+    assert "is not shown to differ from" in verdicts[1]
 
 
 CASES = [(quality, seeds) for quality in (2.5, 2.35, 2.2) for seeds in ((0, 1), (0, 1, 2))]
@@ -113,8 +137,11 @@ def test_seeds_whose_time_may_be_compared_are_tested_as_well(judged: list[tuple[
     found = paired_tests.paired_tests(store, frame)["configurations"]
     pairs = {(i, j) for i, j, _ in found["tests"]}
     for x in ("gflops", "latency_ms"):
-        wanted = [[row["run_ids"], row["rho_infer"]] for row in by_configuration(frame, x).to_dict("records")]
-        numbers = [found["sides"].index(side) for side in wanted]
+        sides = [
+            frame.index[frame["run_id"].isin(row["run_ids"]) & (frame["rho_infer"] == row["rho_infer"])].tolist()
+            for row in by_configuration(frame, x).to_dict("records")
+        ]
+        numbers = [found["sides"].index(side) for side in sides]
         assert all((i, j) in pairs or (j, i) in pairs for i, j in itertools.combinations(numbers, 2))
     assert len(found["sides"]) == 4
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -80,6 +81,20 @@ def simulated_accuracy(evaluation: Evaluation) -> dict[str, float | None]:
         stat = None if coco is None else coco_stat(precisions, coco.index)
         values[name] = None if stat is None else float(stat[0])
     return values
+
+
+def add_precision(store: Store, run_id: str, simulation: ModuleType, quality: float) -> None:
+    """Add a point in bf16 to a run of ``write_simulated``, at its rho, as a detector of another quality."""
+    record = store.read(run_id)
+    assert record is not None
+    (point,) = record.points
+    sample = simulation.draw_images(150, np.random.default_rng(0))
+    detector = simulation.Detector(quality=quality)
+    evaluation = Evaluation.of({"bbox": simulation.detect(detector, sample, np.random.default_rng(9))})
+    store.files.write(f"runs/{run_id}/matches-bf16.npz", evaluation.to_bytes())
+    assert point.rho is not None
+    other = replace(_point(point.rho, evaluation, "matches-bf16.npz"), precision="bf16")
+    store.write(replace(record, points=[point, other]))
 
 
 def write_models(

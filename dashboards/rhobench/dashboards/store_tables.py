@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from rhobench.results import Record, Store
 MAX_TIMED = 24
 """Number of runs whose timed calls are read: the fastest ones."""
 
-_NO_BREAKDOWN = ["run_id", "rho_infer", "kind", "name", "value"]
+_NO_BREAKDOWN = ["run_id", "rho_infer", "place", "kind", "name", "value"]
 
 
 def read_tables(store: Store, records: list[Record]) -> Tables:
@@ -27,15 +28,15 @@ def read_tables(store: Store, records: list[Record]) -> Tables:
 
 
 def _breakdown(records: list[Record]) -> pd.DataFrame:
-    rows = pd.DataFrame(list(_breakdown_rows(records)), columns=_NO_BREAKDOWN)
-    # A run that was measured at several batch sizes or precisions has several points of one rho: the first counts.
-    return rows.drop_duplicates(["run_id", "rho_infer", "kind", "name"], ignore_index=True)
+    return pd.DataFrame(list(_breakdown_rows(records)), columns=_NO_BREAKDOWN)
 
 
 def _breakdown_rows(records: list[Record]) -> Iterator[tuple[Any, ...]]:
     for record in records:
+        places: Counter[float | None] = Counter()
         for point in record.points:
             kinds = {"class": point.ap_by_class, "part": point.gflops_by_part, "part_ms": point.ms_by_part}
             for kind, values in kinds.items():
                 for name, value in values.items():
-                    yield record.run_id, point.rho, kind, name, value
+                    yield record.run_id, point.rho, places[point.rho], kind, name, value
+            places[point.rho] += 1

@@ -30,28 +30,31 @@ def paired_tests(store: Store, frame: pd.DataFrame) -> dict[str, Any]:
 
     Args:
         store: where the evaluations are read; a file of it that cannot be used is reported in its ``problems``.
-        frame: rows of ``Store.frame()``.
+        frame: rows of ``Store.frame()``, numbered from 0.
 
     Returns:
-        ``metric``: name of the metric; ``points``: [run id, rho at inference or None] of each tested point; ``tests``:
-        [i, j, value, low, high, p] of each pair of them that was evaluated on equal data, the AP of j minus that of i
-        with its interval of 95 %; ``untested``: number of points that the limit leaves out; ``configurations``: what
+        ``metric``: name of the metric; ``points``: number of the row of each tested point; ``tests``: [i, j, value,
+        low, high, p] of each pair of them that was evaluated on equal data, the AP of j minus that of i with its
+        interval of 95 %; ``untested``: number of points that the limit leaves out; ``configurations``: what
         ``configuration_tests`` returns.
     """
     evaluations = Evaluations(store)
     rows = _first_of_each_configuration(frame)
-    tested = [(row, e) for row in rows[:MAX_TESTED] if (e := evaluations.of(row)) and METRIC in e.replicates]
+    tested = [
+        (number, row[METRIC], e)
+        for number, row in rows[:MAX_TESTED]
+        if (e := evaluations.of(row)) and METRIC in e.replicates
+    ]
     tests = []
-    for (i, (row, one)), (j, (other, two)) in itertools.combinations(enumerate(tested), 2):
+    for (i, (_, first, one)), (j, (_, second, two)) in itertools.combinations(enumerate(tested), 2):
         if one.dataset == two.dataset:
-            values = [np.array([r[METRIC]], float) for r in (row, other)]
+            values = [np.array([ap], float) for ap in (first, second)]
             d = difference(values, [e.replicates[METRIC][None] for e in (one, two)])
             if np.isfinite([d.value, d.low, d.high, d.p]).all():
                 tests.append([i, j, d.value, d.low, d.high, d.p])
-    points = [[row["run_id"], None if pd.isna(row["rho_infer"]) else row["rho_infer"]] for row, _ in tested]
     return {
         "metric": METRIC,
-        "points": points,
+        "points": [number for number, _, _ in tested],
         "tests": tests,
         "untested": max(len(rows) - MAX_TESTED, 0),
         "configurations": configuration_tests(evaluations, frame),
@@ -65,26 +68,26 @@ def configuration_tests(evaluations: Evaluations, frame: pd.DataFrame) -> dict[s
 
     Args:
         evaluations: those of the store.
-        frame: rows of ``Store.frame()``.
+        frame: rows of ``Store.frame()``, numbered from 0.
 
     Returns:
-        ``sides``: [run ids, rho at inference or None] of each configuration whose seeds all have an evaluation, those
-        of the highest AP if there are more than ``MAX_TESTED``; ``tests``: [i, j, p] of each pair of them that was
-        evaluated on equal data.
+        ``sides``: numbers of the rows of each configuration whose seeds all have an evaluation, one for each seed;
+        those of the highest AP if there are more than ``MAX_TESTED``; ``tests``: [i, j, p] of each pair of them that
+        was evaluated on equal data.
     """
     if "matches_file" not in frame:
         return {"sides": [], "tests": []}
     known = scored(frame, METRIC, "gflops")
-    numbers: dict[_Side, int] = {}
+    numbers: dict[tuple[int, ...], int] = {}
     tests: dict[tuple[int, int], float] = {}
     for rows in (known, known[timing_statuses(known) == "ok"]):
         sides = _sides(evaluations, rows)
-        places = [numbers.setdefault(side, len(numbers)) for side in sides]
-        for (i, one), (j, two) in itertools.combinations(zip(places, sides.items(), strict=True), 2):
-            if (i, j) not in tests and one[1][0].dataset == two[1][0].dataset:
+        places = [numbers.setdefault(side.rows, len(numbers)) for side in sides]
+        for (i, one), (j, two) in itertools.combinations(zip(places, sides, strict=True), 2):
+            if (i, j) not in tests and one.evaluations[0].dataset == two.evaluations[0].dataset:
                 tests[i, j] = _p_of_difference(one, two)
     return {
-        "sides": [[[run for run, _ in side.seeds], side.rho_infer] for side in numbers],
+        "sides": [list(side) for side in numbers],
         "tests": [[*pair, p] for pair, p in tests.items()],
     }
 
@@ -92,35 +95,35 @@ def configuration_tests(evaluations: Evaluations, frame: pd.DataFrame) -> dict[s
 class _Side(NamedTuple):
     """The seeds of a configuration, or those of them that a front has."""
 
-    seeds: tuple[tuple[str, float], ...]
-    """Run id and AP of each."""
-    rho_infer: float | None
-    """Rho at which they were evaluated; None: a dense encoder."""
+    rows: tuple[int, ...]
+    """Number of the row of each, in the order of their runs."""
+    runs: tuple[str, ...]
+    """Their ids."""
+    values: np.ndarray
+    """(n,) AP of each."""
+    evaluations: list[Evaluation]
+    """Their evaluations."""
 
 
-def _sides(evaluations: Evaluations, rows: pd.DataFrame) -> dict[_Side, list[Evaluation]]:
-    """The evaluations of every configuration that has one for each seed, by falling AP, ``MAX_TESTED`` at most."""
+def _sides(evaluations: Evaluations, rows: pd.DataFrame) -> list[_Side]:
+    """The configurations that have an evaluation for each seed, by falling AP, ``MAX_TESTED`` at most."""
     rows = rows.drop_duplicates(["run_id", *CONFIGURATION_COLUMNS])
     by_configuration = rows.groupby(list(CONFIGURATION_COLUMNS), dropna=False)
     rows = rows.assign(mean=by_configuration[METRIC].transform("mean"), group=by_configuration.ngroup())
     best = rows.drop_duplicates("group").nlargest(MAX_TESTED, "mean", keep="first")["group"].tolist()
-    needed = rows[["group", "run_id", "rho_infer", "matches_file", METRIC]]  # a row of a store has a hundred columns
-    sides = {}
+    needed = rows[["group", "run_id", "matches_file", METRIC]]  # a row of a store has a hundred columns
+    sides = []
     for group in best:
-        seeds = needed[needed["group"] == group].sort_values("run_id").to_dict("records")
-        found = [e for row in seeds if (e := evaluations.of(row)) and METRIC in e.replicates]
+        seeds = needed[needed["group"] == group].sort_values("run_id")
+        found = [e for row in seeds.to_dict("records") if (e := evaluations.of(row)) and METRIC in e.replicates]
         if len(found) == len(seeds) and len({e.dataset for e in found}) == 1:
-            rho = seeds[0]["rho_infer"]
-            names = tuple((row["run_id"], float(row[METRIC])) for row in seeds)
-            sides[_Side(names, None if pd.isna(rho) else rho)] = found
+            sides.append(_Side(tuple(seeds.index), tuple(seeds["run_id"]), seeds[METRIC].to_numpy(float), found))
     return sides
 
 
-def _p_of_difference(one: tuple[_Side, list[Evaluation]], two: tuple[_Side, list[Evaluation]]) -> float:
-    values = [np.array([ap for _, ap in side.seeds]) for side, _ in (one, two)]
-    replicates = [np.stack([e.replicates[METRIC] for e in evaluations]) for _, evaluations in (one, two)]
-    runs = [[run for run, _ in side.seeds] for side, _ in (one, two)]
-    return difference(values, replicates, same_models=runs[0] == runs[1]).p
+def _p_of_difference(one: _Side, two: _Side) -> float:
+    replicates = [np.stack([e.replicates[METRIC] for e in side.evaluations]) for side in (one, two)]
+    return difference([one.values, two.values], replicates, same_models=one.runs == two.runs).p
 
 
 def paired_difference(store: Store, first: pd.DataFrame, second: pd.DataFrame) -> Difference | None:
@@ -145,11 +148,16 @@ def paired_difference(store: Store, first: pd.DataFrame, second: pd.DataFrame) -
     return difference(values, replicates, same_models=first["run_id"].tolist() == second["run_id"].tolist())
 
 
-def _first_of_each_configuration(frame: pd.DataFrame) -> list[dict[Any, Any]]:
-    """Points with an evaluation, by AP: the best seed of every configuration, then the second best ones, and so on."""
+def _first_of_each_configuration(frame: pd.DataFrame) -> list[tuple[int, dict[Any, Any]]]:
+    """Points with an evaluation, by AP: the best seed of every configuration, then the second best ones, and so on.
+
+    Each with the number of its row.
+    """
     if "matches_file" not in frame:
         return []
     known = scored(frame, METRIC, "matches_file")
-    known = known.drop_duplicates(["run_id", "rho_infer"]).sort_values(METRIC, ascending=False, kind="stable")
+    known = known.drop_duplicates(["run_id", *CONFIGURATION_COLUMNS])
+    known = known.sort_values(METRIC, ascending=False, kind="stable")
     place = known.groupby(list(CONFIGURATION_COLUMNS), dropna=False).cumcount()
-    return known.assign(place=place).sort_values("place", kind="stable").to_dict("records")
+    known = known.assign(place=place).sort_values("place", kind="stable")
+    return list(zip(known.index.tolist(), known.to_dict("records"), strict=True))

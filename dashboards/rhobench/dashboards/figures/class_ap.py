@@ -32,7 +32,7 @@ def class_ap(frame: pd.DataFrame, breakdown: pd.DataFrame) -> go.Figure:
         breakdown: rows of ``Tables.breakdown``.
     """
     figure = canvas("AP by class", "configurations of the front first, then the best others; cheapest at the left")
-    classes = breakdown[breakdown["kind"] == "class"]
+    classes = breakdown[(breakdown["kind"] == "class") & (breakdown["place"] == 0)]
     classes = classes.assign(rho_infer=classes["rho_infer"].fillna(DENSE)).set_index(["run_id", "rho_infer"])
     rows = by_configuration(frame)
     rows = rows[[run[0] in classes.index.get_level_values(0) for run in rows["run_ids"]]]

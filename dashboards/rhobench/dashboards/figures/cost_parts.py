@@ -39,7 +39,7 @@ def cost_parts(frame: pd.DataFrame, breakdown: pd.DataFrame, kind: str = "part")
     """
     whole, unit, subtitle = UNITS[kind]
     figure = canvas(f"{'Operations' if kind == 'part' else 'Time'} by part", subtitle)
-    parts = breakdown[breakdown["kind"] == kind]
+    parts = breakdown[(breakdown["kind"] == kind) & (breakdown["place"] == 0)]
     rows = frame.assign(label=configuration_labels(frame)).drop_duplicates(["configuration", "rho_infer"])
     rows = rows[rows["run_id"].isin(parts["run_id"])].sort_values(whole, kind="stable")
     if rows.empty:

@@ -23,9 +23,18 @@ for (const row of allRows) {
   else rowsOfRun.set(run, [row]);
 }
 
-// One point of one run, in the address and in the tables of classes, parts and tests
-const keyOf = (run, rho) => `${run}@${rho === null ? 'dense' : +rho.toPrecision(6)}`;
-const pointKey = (row) => keyOf(value('run_id', row), value('rho_infer', row));
+// Key of each row, in the address and in the tables of classes and parts: RUN@RHO, and RUN@RHO~2 for the second point
+// of a run at that rho, such as one in another precision.
+const pointKeys = (() => {
+  const seen = new Map();
+  return allRows.map((row) => {
+    const rho = value('rho_infer', row);
+    const key = `${value('run_id', row)}@${rho === null ? 'dense' : +rho.toPrecision(6)}`;
+    seen.set(key, (seen.get(key) ?? 0) + 1);
+    return seen.get(key) === 1 ? key : `${key}~${seen.get(key)}`;
+  });
+})();
+const pointKey = (row) => pointKeys[row];
 
 function formatNumber(number, digits) {
   return number.toFixed(Math.abs(number) >= 100 ? Math.min(digits, 1) : digits);

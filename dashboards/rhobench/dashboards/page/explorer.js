@@ -82,7 +82,7 @@ function nothingDiffers(groups, y) {
   const lowestHigh = ends.reduce((least, [, high]) => Math.min(least, high), Infinity);
   if (highestLow > lowestHigh) return false;
   if (y !== DATA.paired.metric || groups.length > DATA.paired.points.length) return true;
-  const rows = groups.map((group) => group.rows.find((row) => tested.has(pointKey(row)))).filter((row) => row !== undefined);
+  const rows = groups.map((group) => group.rows.find((row) => tested.has(artifact(row)))).filter((row) => row !== undefined);
   const found = rows.flatMap((row, i) => rows.slice(i + 1).map((other) => pairedTest(row, other))).filter(Boolean);
   return !found.some(({ p }) => p * found.length < 0.05);
 }

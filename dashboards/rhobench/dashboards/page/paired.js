@@ -1,15 +1,17 @@
 // ---- paired tests, which the page has for the best points of the store
 
-const tested = new Map(DATA.paired.points.map(([run, rho], i) => [keyOf(run, rho), i]));
+// What decides the AP of a row: its run, and how that was evaluated.
+const artifact = (row) => [value('run_id', row), ...DATA.configuration.map((name) => value(name, row))].join('\u0000');
+const tested = new Map(DATA.paired.points.map((row, i) => [artifact(row), i]));
 const tests = new Map(DATA.paired.tests.map(([i, j, ...numbers]) => [`${i} ${j}`, numbers]));
 
-const sideKey = (runs, rho) => keyOf([...runs].sort().join(' '), rho);
-const sides = new Map(DATA.paired.configurations.sides.map(([runs, rho], i) => [sideKey(runs, rho), i]));
+const sideKey = (rows) => rows.map(artifact).sort().join('\u0001');
+const sides = new Map(DATA.paired.configurations.sides.map((rows, i) => [sideKey(rows), i]));
 const sideTests = new Map(DATA.paired.configurations.tests.map(([i, j, p]) => [`${Math.min(i, j)} ${Math.max(i, j)}`, p]));
 
 // P-values of all pairs of configurations with all their seeds; null if one of them is not known, as with a filter.
 function configurationTests(groups) {
-  const numbers = groups.map((group) => sides.get(sideKey(group.runs.keys(), value('rho_infer', group.first))));
+  const numbers = groups.map((group) => sides.get(sideKey([...group.runs.values()].map(([row]) => row))));
   if (numbers.includes(undefined)) return null;
   const found = numbers.flatMap((i, at) => numbers.slice(at + 1).map((j) => sideTests.get(`${Math.min(i, j)} ${Math.max(i, j)}`)));
   return found.includes(undefined) ? null : found;
@@ -17,7 +19,7 @@ function configurationTests(groups) {
 
 // The test of two points; the difference is that of the second minus that of the first.
 function pairedTest(first, second) {
-  const [i, j] = [first, second].map((row) => tested.get(pointKey(row)));
+  const [i, j] = [first, second].map((row) => tested.get(artifact(row)));
   if (tests.has(`${i} ${j}`)) {
     const [difference, low, high, p] = tests.get(`${i} ${j}`);
     return { difference, low, high, p };
