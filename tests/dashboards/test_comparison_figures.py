@@ -140,8 +140,8 @@ def test_single_calls_are_boxes_fastest_first(store: Store, tables: Tables, tmp_
     fastest = tables.frame.sort_values("latency_ms").iloc[:2]
     calls = pd.DataFrame(
         [
-            {"run_id": row["run_id"], "rho_infer": row["rho_infer"], "latency_ms": row["latency_ms"] + i}
-            for row in fastest.to_dict("records")
+            {"point": point, "latency_ms": latency + i}
+            for point, latency in fastest["latency_ms"].items()
             for i in range(5)
         ]
     )
@@ -161,6 +161,11 @@ def test_timed_calls_are_those_of_the_file_that_a_point_names(store: Store) -> N
     try:
         pd.DataFrame(columns).to_parquet(file)
         assert store.timed_calls(points)["latency_ms"].tolist() == [20.0], "without the warm-up"
+        both = pd.DataFrame({"rho": [0.3, 0.3, 0.3, 0.5], "batch_size": [1, 8, 8, 8], "latency_ms": [20.0, 80, 81, 9]})
+        both.to_parquet(file)
+        of_two = pd.concat([points.assign(batch_size=size) for size in (8, 1)], ignore_index=True)
+        calls = store.timed_calls(of_two).groupby("point")["latency_ms"].agg(list)
+        assert calls.to_dict() == {0: [80.0, 81.0], 1: [20.0]}, "each of two points at one rho has its own"
         file.write_bytes(b"PAR1 no")
         assert store.timed_calls(points).empty
         assert str(file) in store.problems[-1]

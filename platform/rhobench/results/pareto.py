@@ -76,7 +76,7 @@ def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> p
     keys = [*CONFIGURATION_COLUMNS, *dict.fromkeys(column for m in metrics for column in m.distinguishes), *settings]
     known = frame[~frame["status"].isin(ENDED_EARLY) & frame[[x, y]].notna().all(axis=1)].copy()
     known["timing_status"] = timing_statuses(known) if any(m.timed for m in metrics) else "ok"
-    known["setting"] = _join_values(known, _varying(known, settings))
+    known["setting"] = setting_texts(known, settings)
     known["series"] = [" · ".join(filter(None, row)) for row in known[["model", "backbone", "setting"]].to_numpy()]
     known["label"] = configuration_labels(known)
     known["foreign"] = ~trained_here(known)
@@ -152,6 +152,11 @@ def _join_values(frame: pd.DataFrame, columns: list[str]) -> list[str]:
         " · ".join(v if isinstance(v, str) else f"{c} {_value_text(v)}" for c, v in zip(columns, values, strict=True))
         for values in frame[columns].to_numpy(dtype=object)
     ]
+
+
+def setting_texts(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Text of each row with what varies in ``columns``, such as ``Metric.must_agree``: "cpu · batch_size 8"."""
+    return _join_values(frame, _varying(frame, list(columns)))
 
 
 def configuration_labels(frame: pd.DataFrame) -> list[str]:

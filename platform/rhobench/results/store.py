@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +27,7 @@ from rhobench.results.index import read_index, write_index
 from rhobench.results.local_files import LocalFiles
 from rhobench.results.open_files import open_files
 from rhobench.results.record import FILE_NAME, MAX_BYTES, Record, RecordError, Status
+from rhobench.results.samples import calls_by_point
 from rhobench.results.table import (
     COLUMNS,
     PROBLEM,
@@ -222,18 +222,18 @@ class Store:
         return store_html(self.place, self.frame(), self.problems)
 
     def timed_calls(self, points: pd.DataFrame) -> pd.DataFrame:
-        """Return one row per timed call, with the columns run_id, rho_infer and latency_ms.
+        """Return one row per timed call, with the columns point, run_id, rho_infer and latency_ms.
 
         Args:
-            points: rows of ``frame()``, whose files of timed calls are read; those without one have no rows, and files
-                that cannot be read are added to ``problems``.
+            points: rows of ``frame()``, whose index is the column "point". Those without a file of timed calls have no
+                rows, and files that cannot be read are added to ``problems``.
         """
-        tables = [pd.DataFrame({"run_id": [], "rho_infer": [], "latency_ms": []}).astype({"run_id": object})]
-        files = points.loc[points["samples_file"].notna(), ["run_id", "samples_file"]].drop_duplicates()
-        for run_id, name in files.itertuples(index=False):
-            path = f"{_folder_of(run_id)}/{name}"
+        empty = pd.DataFrame({"point": [], "run_id": [], "rho_infer": [], "latency_ms": []})
+        tables = [empty.astype({"point": points.index.dtype, "run_id": object})]
+        for (run_id, name), rows in points.groupby(["run_id", "samples_file"], sort=False):
+            path = f"{_folder_of(str(run_id))}/{name}"
             try:
-                tables.append(_timed_calls(self.files.read(path)).assign(run_id=run_id))
+                tables += calls_by_point(self.files.read(path), rows)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
@@ -342,14 +342,6 @@ class _Read:
         if self.record is None or self.settings is None:
             return [problem_row(self.run_id, self.version, self.problem or "")]
         return rows_of(self.record, self.settings, self.version)
-
-
-def _timed_calls(content: bytes) -> pd.DataFrame:
-    """Timed calls of a file of samples, without those of the warm-up."""
-    samples = pd.read_parquet(BytesIO(content))
-    if "phase" in samples:  # files of protocol version 1 have only timed calls
-        samples = samples[samples["phase"] == "timed"]
-    return samples[["rho", "latency_ms"]].astype(float).rename(columns={"rho": "rho_infer"})
 
 
 def _folder_of(run_id: str) -> str:

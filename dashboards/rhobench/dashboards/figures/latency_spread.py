@@ -7,9 +7,10 @@ import html
 import pandas as pd
 import plotly.graph_objects as go
 
+from rhobench.config.metrics import metric
 from rhobench.dashboards.figures.card import FigureCard
 from rhobench.dashboards.figures.style import SERIES, canvas, show_empty, translucent
-from rhobench.results import configuration_labels
+from rhobench.results.pareto import configuration_labels, setting_texts
 
 MAX_BOXES = 12
 """Number of configurations that have a box: the fastest ones."""
@@ -24,24 +25,22 @@ def latency_spread(frame: pd.DataFrame, calls: pd.DataFrame) -> go.Figure:
     """
     figure = canvas("Latency of single calls", "every timed call; box: quartiles and median")
     rows = frame.assign(label=configuration_labels(frame))
-    rows = rows[rows["run_id"].isin(calls["run_id"]) & rows["latency_ms"].notna()].sort_values("latency_ms")
+    rows["setting"] = setting_texts(rows, metric("latency_ms").must_agree)
+    rows = rows[rows.index.isin(calls["point"]) & rows["latency_ms"].notna()].sort_values("latency_ms")
     if rows.empty:
         show_empty(figure, "No run has timed calls yet.")
         return figure
-    by_point = dict(list(calls.groupby(["run_id", calls["rho_infer"].astype(str)])["latency_ms"]))
-    drawn = 0
+    by_point = dict(list(calls.groupby("point")["latency_ms"]))
     models = sorted(set(zip(frame["model"], frame["backbone"], strict=True)))
     seeds = rows["seed"].nunique() > 1
-    for row in rows.drop_duplicates(["run_id", "rho_infer"]).to_dict("records"):
-        times = by_point.get((row["run_id"], str(row["rho_infer"])))
-        if times is None or drawn == MAX_BOXES:
-            continue
-        drawn += 1
+    fastest = rows.iloc[:MAX_BOXES]
+    for point, row in zip(fastest.index, fastest.to_dict("records"), strict=True):
         color = SERIES[models.index((row["model"], row["backbone"])) % len(SERIES)]
-        name = row["label"] + (f" · seed {row['seed']}" if seeds else "")
+        parts = (row["label"], row["setting"], f"seed {row['seed']}" if seeds else "")
+        name = " · ".join(filter(None, parts))
         figure.add_trace(
             go.Box(
-                x=times.tolist(),
+                x=by_point[point].tolist(),
                 name=html.escape(name),
                 orientation="h",
                 boxpoints="outliers",
@@ -52,8 +51,9 @@ def latency_spread(frame: pd.DataFrame, calls: pd.DataFrame) -> go.Figure:
                 meta={"run": row["run_id"]},
             )
         )
-    if drawn < len(rows):
-        figure.update_layout(title_subtitle_text=f"every timed call; box: quartiles and median; {drawn} fastest points")
+    if len(fastest) < len(rows):
+        shown = f"{len(fastest)} fastest points"
+        figure.update_layout(title_subtitle_text=f"every timed call; box: quartiles and median; {shown}")
     figure.update_xaxes(title_text="Latency (ms)")
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure
