@@ -99,7 +99,8 @@ class Bench:
     def __init__(self, folder: Path, workers: int) -> None:
         self.folder = folder
         self.settings = TINY | {"train.num_workers": str(workers)}
-        self.varied = VARIED if workers == 1 else VARIED_WITH_WORKERS
+        self.several = workers > 1
+        self.varied = VARIED_WITH_WORKERS if self.several else VARIED
         self.cluster: RayCluster | None = None
         self.spans = {"starting": 4.0, "checkpointing": 0.0, "scoring": 0.1}
         self.reference: dict[str, dict[str, Any]] = {}
@@ -209,7 +210,8 @@ def _kill_victim(bench: Bench, case: Case, driver: Driver, store: Store, rng: ra
         bench.cluster.process.wait()
         bench.cluster = None
         return killed
-    victim = find_worker(case.phase, store, driver, rng)
+    of_train = bench.several and (case.victim == "node" or rng.random() < 0.5)
+    victim = find_worker(case.phase, store, driver, rng, of_train=of_train)
     if victim is None:
         case.moment += ", but there was no such process any more"
         return []

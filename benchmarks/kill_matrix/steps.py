@@ -255,9 +255,20 @@ def _changed_ns(file: Path) -> int:
         return 0
 
 
-def find_worker(phase: str, store: Store, driver: Driver, rng: random.Random) -> int | None:
-    """Process id of a random worker of Ray in a phase; None if the driver ends before there is one."""
+def find_worker(phase: str, store: Store, driver: Driver, rng: random.Random, *, of_train: bool = False) -> int | None:
+    """Process id of a random worker of Ray in a phase; None if the driver ends before there is one.
+
+    Args:
+        phase: of the sweep.
+        store: of the sweep.
+        driver: its command.
+        rng: chooses one of several.
+        of_train: whether it shall be a worker of Ray Train and not the process of a trial, which waits for these on
+            the head node.
+    """
     title = {"starting": "ray::ImplicitFunc", "measuring": "ray::measure_runs"}.get(phase)
+    if of_train and phase != "measuring":
+        title = "ray::RayTrainWorker"
     while driver.process.poll() is None:
         ours = descendants(os.getpid())
         if title is not None:
