@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,6 +51,23 @@ def test_the_cheapest_rho_that_keeps_the_accuracy_is_told(store: Store) -> None:
         "ρ=0.25 keeps 97 % of the AP of the dense encoder at 58 % of its GFLOPs "
         "(AP 48.6 ± 0.1 against 50.1 ± 0.1; n = 3 seeds)."
     )
+
+
+def test_other_precisions_and_batch_sizes_are_not_mixed_in(store: Store) -> None:
+    """As after ``rhobench measure STORE --precision bf16 --batch 8``."""
+    for rho, latency in ((0.1, 8.0), (1.0, 10.0)):
+        measured = {"precision": "fp32", "batch_size": 1, "latency_ms": latency, "timing_status": "ok"}
+        add(store, rho, 0.50, 100.0 * rho, measured=measured)
+    (alone,) = headline(store.frame())
+    assert "80 % of its latency" in alone
+    for record in store.records():
+        (point,) = record.points
+        others = [
+            replace(point, batch_size=8, latency_ms=100.0),
+            replace(point, precision="bf16", accuracy={"ap": 0.6}, latency_ms=1.0),
+        ]
+        store.write(replace(record, points=[point, *others]))
+    assert headline(store.frame()) == [alone]
 
 
 def test_one_seed_is_named_as_one_seed(store: Store) -> None:

@@ -9,10 +9,11 @@ import pandas as pd
 from rhobench.config.metrics import METRICS
 from rhobench.dashboards.figures.comparable import RHO_FIELDS
 from rhobench.dashboards.figures.style import seeds_text
-from rhobench.results import Store, by_configuration, samples_rho, timing_statuses
+from rhobench.results import Store, samples_rho, timing_statuses
 from rhobench.results.comparable import scored, settings_besides
 from rhobench.results.comparison import describe_difference
 from rhobench.results.paired_tests import paired_difference
+from rhobench.results.pareto import CONFIGURATION_COLUMNS, averaged_rows, by_configuration
 
 KEPT = 0.97
 """Share of the AP of the dense encoder from which a saving is told; if no ρ keeps it, the best one is told."""
@@ -54,7 +55,11 @@ def headline(frame: pd.DataFrame, store: Store | None = None) -> list[str]:
 
 
 def _sentences(rows: pd.DataFrame, frame: pd.DataFrame, store: Store | None) -> Iterator[str]:
-    table = by_configuration(rows, "gflops", "ap").drop_duplicates(["configuration", "rho_infer"])
+    # At the precision and the size of the first point, which are those of the training.
+    conditions = rows[rows.columns.intersection([*CONFIGURATION_COLUMNS[2:]])]
+    first = conditions.iloc[0]
+    as_first = (conditions.eq(first) | (conditions.isna() & first.isna())).all(axis=1)
+    table = by_configuration(rows[as_first], "gflops", "ap")
     table = table[table["setting"] == table["setting"].iloc[0]]
     if len(table) < 2:
         return
@@ -77,7 +82,7 @@ def _sentences(rows: pd.DataFrame, frame: pd.DataFrame, store: Store | None) -> 
     kept = _percent(chosen["ap"] / reference["ap"])
     seeds = seeds_text(min(chosen["n"], reference["n"]), max(chosen["n"], reference["n"]))
     spent = [f"{_percent(chosen['gflops'] / reference['gflops'])} of its GFLOPs"]
-    own, other = (_latency(rows, row["rho_infer"]) for row in (chosen, reference))
+    own, other = (_latency(averaged_rows(row, rows)) for row in (chosen, reference))
     if own and other:
         spent.append(f"{_percent(own / other)} of its latency")
     text = f"ρ={chosen['rho_infer']:g} keeps {kept} of the AP of {name} at {' and '.join(spent)}{where}"
@@ -87,27 +92,17 @@ def _sentences(rows: pd.DataFrame, frame: pd.DataFrame, store: Store | None) -> 
     yield f"{text} ({values}; {seeds}{caution}{paired})."
 
 
-def _latency(rows: pd.DataFrame, rho: float | None) -> float | None:
-    """Mean latency at a rho over the seeds; None: a time is missing, or its status keeps it off fronts."""
-    own = rows[_is_at(rows, rho)]
-    times = own.loc[timing_statuses(own) == "ok", "latency_ms"]
-    return None if times.isna().any() or len(times) < len(own) else float(times.mean())
-
-
-def _is_at(rows: pd.DataFrame, rho: float | None) -> pd.Series:
-    """Whether each row is a point at a rho at inference; None or NaN: of the dense encoder."""
-    return rows["rho_infer"].isna() if pd.isna(rho) else rows["rho_infer"] == rho
+def _latency(rows: pd.DataFrame) -> float | None:
+    """Mean latency over the seeds; None: a time is missing, or its status keeps it off fronts."""
+    times = rows.loc[timing_statuses(rows) == "ok", "latency_ms"]
+    return None if times.isna().any() or len(times) < len(rows) else float(times.mean())
 
 
 def _paired(rows: pd.DataFrame, reference: pd.Series, chosen: pd.Series, store: Store | None) -> str:
     """The paired difference of the AP in words, if the store has the evaluations: "; difference -0.3 (95 % ...)"."""
     if store is None:
         return ""
-    sides = []
-    for one in (reference, chosen):
-        own = _is_at(rows, one["rho_infer"]) & rows["run_id"].isin(one["run_ids"])
-        sides.append(rows[own].drop_duplicates("run_id"))
-    measured = paired_difference(store, *sides)
+    measured = paired_difference(store, *(averaged_rows(one, rows) for one in (reference, chosen)))
     if measured is None:
         return ""
     scope = (

@@ -179,12 +179,10 @@ def _attempts(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def _by_point(breakdown: pd.DataFrame, kind: str) -> dict[str, Any]:
-    """Names of the classes or parts, and their values by key of the point, as data.js builds it."""
+    """Names of the classes or parts, and their values by number of the row."""
     rows = breakdown[breakdown["kind"] == kind]
     codes, names = pd.factorize(rows["name"])
-    points: dict[str, dict[int, Any]] = {}
-    columns = (rows["run_id"], rows["rho_infer"], rows["place"], codes.tolist(), rows["value"])
-    for run, rho, place, code, value in zip(*columns, strict=True):
-        key = f"{run}@{'dense' if pd.isna(rho) else f'{rho:g}'}{f'~{place + 1}' if place else ''}"
-        points.setdefault(key, {})[code] = None if pd.isna(value) else value
+    points: dict[int, dict[int, Any]] = {}
+    for point, code, value in zip(rows["point"].tolist(), codes.tolist(), rows["value"], strict=True):
+        points.setdefault(point, {})[code] = None if pd.isna(value) else value
     return {"names": [str(name) for name in names], "points": points}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +13,6 @@ from rhobench.results import Record, Store
 MAX_TIMED = 24
 """Number of runs whose timed calls are read: the fastest ones."""
 
-_NO_BREAKDOWN = ["run_id", "rho_infer", "place", "kind", "name", "value"]
-
 
 def read_tables(store: Store, records: list[Record]) -> Tables:
     """The tables of a store whose ``records`` have been read just before."""
@@ -24,19 +21,19 @@ def read_tables(store: Store, records: list[Record]) -> Tables:
     curves = store.curves()
     timed = frame[frame["latency_ms"].notna()].sort_values("latency_ms")
     calls = store.timed_calls(timed[timed["run_id"].isin(timed["run_id"].drop_duplicates().head(MAX_TIMED))])
-    return Tables(frame=frame, curves=curves, breakdown=_breakdown(records), calls=calls)
+    return Tables(frame=frame, curves=curves, breakdown=_breakdown(frame, records), calls=calls)
 
 
-def _breakdown(records: list[Record]) -> pd.DataFrame:
-    return pd.DataFrame(list(_breakdown_rows(records)), columns=_NO_BREAKDOWN)
+def _breakdown(frame: pd.DataFrame, records: list[Record]) -> pd.DataFrame:
+    names = frame["run_id"].drop_duplicates()
+    first = dict(zip(names, names.index.tolist(), strict=True))
+    rows = (row for record in records if record.run_id in first for row in _of_run(record, first[record.run_id]))
+    return pd.DataFrame(list(rows), columns=["point", "kind", "name", "value"])
 
 
-def _breakdown_rows(records: list[Record]) -> Iterator[tuple[Any, ...]]:
-    for record in records:
-        places: Counter[float | None] = Counter()
-        for point in record.points:
-            kinds = {"class": point.ap_by_class, "part": point.gflops_by_part, "part_ms": point.ms_by_part}
-            for kind, values in kinds.items():
-                for name, value in values.items():
-                    yield record.run_id, point.rho, places[point.rho], kind, name, value
-            places[point.rho] += 1
+def _of_run(record: Record, first: int) -> Iterator[tuple[Any, ...]]:
+    for row, point in enumerate(record.points, first):  # a frame has the points of a run in their order
+        kinds = {"class": point.ap_by_class, "part": point.gflops_by_part, "part_ms": point.ms_by_part}
+        for kind, values in kinds.items():
+            for name, value in values.items():
+                yield row, kind, name, value

@@ -7,7 +7,7 @@ front.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,14 @@ def by_configuration(frame: pd.DataFrame, x: str = "gflops", y: str = "ap") -> p
             group[x].to_numpy(), group[y].to_numpy(), metrics[0].better, metrics[1].better
         )
     return table.sort_values([x, y], ascending=[metrics[0].better == "lower", False], ignore_index=True)
+
+
+def averaged_rows(row: Mapping[Any, Any] | pd.Series, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the frame that a row of ``by_configuration`` averages, the first one of each run, by run id."""
+    mask = frame["run_id"].isin(row["run_ids"]) & ~frame["status"].isin(ENDED_EARLY)
+    for column in frame.columns.intersection(list(CONFIGURATION_COLUMNS)):
+        mask &= frame[column].isna() if pd.isna(row[column]) else frame[column] == row[column]
+    return frame[mask].drop_duplicates("run_id").sort_values("run_id")
 
 
 _JUDGEMENT = ["timing_status", "timing_reason"]

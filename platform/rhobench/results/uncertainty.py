@@ -13,7 +13,7 @@ import pandas as pd
 
 from rhobench.config.metrics import Metric, metric
 from rhobench.results.evaluations import Evaluations
-from rhobench.results.pareto import CONFIGURATION_COLUMNS, ENDED_EARLY, by_configuration, front_mask
+from rhobench.results.pareto import CONFIGURATION_COLUMNS, ENDED_EARLY, averaged_rows, by_configuration, front_mask
 from rhobench.results.store import Store
 from rhobench.statistics.difference import difference, holm
 from rhobench.statistics.distributions import normal_quantile
@@ -49,7 +49,7 @@ def with_uncertainty(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", stor
     table["interval_covers"] = pd.Series(None, index=table.index, dtype=object)
     known: dict[str, list[_Uncertain]] = {}
     for m in (metric(x), metric(y)):
-        known[m.name] = [uncertain(row, _runs(row, frame), m) for row in table.to_dict("records")]
+        known[m.name] = [uncertain(row, averaged_rows(row, frame), m) for row in table.to_dict("records")]
         for index, one in zip(table.index, known[m.name], strict=True):
             if one.interval and m.interval:
                 table.loc[index, [*m.interval, "interval_covers"]] = astuple(one.interval)
@@ -91,14 +91,6 @@ def seed_deviation(frame: pd.DataFrame) -> float | None:
         return None
     freedom = several["count"] - 1
     return float(np.sqrt((several["var"] * freedom).sum() / freedom.sum()))
-
-
-def _runs(row: Mapping[Any, Any], frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the frame that a row of the table averages, one for each run."""
-    mask = frame["run_id"].isin(row["run_ids"]) & ~frame["status"].isin(ENDED_EARLY)
-    for column in frame.columns.intersection(list(CONFIGURATION_COLUMNS)):
-        mask &= frame[column].isna() if pd.isna(row[column]) else frame[column] == row[column]
-    return frame[mask].drop_duplicates("run_id").sort_values("run_id")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,10 @@ class Tables:
     curves: pd.DataFrame
     """Rows of ``Store.curves()``."""
     breakdown: pd.DataFrame
-    """One row per point and class or part of the model: run_id, rho_infer, kind ("class" or "part"), name, value."""
+    """One row per point and class or part of the model: point (the index of its row in ``frame``), kind ("class",
+    "part" or "part_ms"), name, value."""
     calls: pd.DataFrame
-    """One row per timed call: run_id, rho_infer, latency_ms."""
+    """Rows of ``Store.timed_calls(frame)``."""
 
 
 @dataclass(frozen=True, kw_only=True)

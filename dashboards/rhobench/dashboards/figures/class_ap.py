@@ -9,10 +9,7 @@ import plotly.graph_objects as go
 
 from rhobench.dashboards.figures.card import FigureCard
 from rhobench.dashboards.figures.style import HEAT, canvas, show_empty
-from rhobench.results import by_configuration
-
-DENSE = -1.0
-"""Stands for the rho of a dense encoder in an index, where NaN cannot be looked up."""
+from rhobench.results.pareto import averaged_rows, by_configuration
 
 MAX_COLUMNS = 10
 """Number of configurations that have a column."""
@@ -32,19 +29,17 @@ def class_ap(frame: pd.DataFrame, breakdown: pd.DataFrame) -> go.Figure:
         breakdown: rows of ``Tables.breakdown``.
     """
     figure = canvas("AP by class", "configurations of the front first, then the best others; cheapest at the left")
-    classes = breakdown[(breakdown["kind"] == "class") & (breakdown["place"] == 0)]
-    classes = classes.assign(rho_infer=classes["rho_infer"].fillna(DENSE)).set_index(["run_id", "rho_infer"])
+    classes = breakdown[breakdown["kind"] == "class"].set_index("point")
     rows = by_configuration(frame)
-    rows = rows[[run[0] in classes.index.get_level_values(0) for run in rows["run_ids"]]]
+    rows = rows[rows["run_ids"].str[0].isin(frame.loc[frame.index.intersection(classes.index), "run_id"])]
     if rows.empty:
         show_empty(figure, "No run has AP by class yet.")
         return figure
     best = rows.sort_values(["on_front", "ap"], ascending=False, kind="stable").head(MAX_COLUMNS)
     best = best.sort_values("gflops", kind="stable")
-    columns = [
-        classes.loc[[key]].set_index("name")["value"]
-        for key in zip(best["run_ids"].str[0], best["rho_infer"].fillna(DENSE), strict=True)
-    ]
+    best["point"] = [averaged_rows(row, frame).index[0] for row in best.to_dict("records")]
+    best = best[best["point"].isin(classes.index)]
+    columns = [classes.loc[[point]].set_index("name")["value"] for point in best["point"]]
     table = pd.concat(columns, axis=1, keys=range(len(columns))) * 100
     table = table.loc[table.mean(axis=1).sort_values(kind="stable").index]
     labels = best["label"].map(lambda text: html.escape(text if len(text) <= 24 else f"{text[:21]}..."))

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from rhobench.dashboards.figures.card import FigureCard
 from rhobench.dashboards.figures.style import PARTS, SURFACE, canvas, show_empty
-from rhobench.results import configuration_labels
+from rhobench.results.pareto import CONFIGURATION_COLUMNS, configuration_labels
 
 MAX_BARS = 12
 """Number of configurations that have a bar."""
@@ -39,21 +39,19 @@ def cost_parts(frame: pd.DataFrame, breakdown: pd.DataFrame, kind: str = "part")
     """
     whole, unit, subtitle = UNITS[kind]
     figure = canvas(f"{'Operations' if kind == 'part' else 'Time'} by part", subtitle)
-    parts = breakdown[(breakdown["kind"] == kind) & (breakdown["place"] == 0)]
-    rows = frame.assign(label=configuration_labels(frame)).drop_duplicates(["configuration", "rho_infer"])
-    rows = rows[rows["run_id"].isin(parts["run_id"])].sort_values(whole, kind="stable")
+    parts = breakdown[breakdown["kind"] == kind]
+    rows = frame.assign(label=configuration_labels(frame))
+    rows = rows[rows.index.isin(parts["point"])].drop_duplicates(list(CONFIGURATION_COLUMNS))
+    rows = rows.sort_values(whole, kind="stable")
     if rows.empty:
         show_empty(figure, f"No run has {unit} by part yet.")
         return figure
     if len(rows) > MAX_BARS:
         rows = rows.iloc[[round(i * (len(rows) - 1) / (MAX_BARS - 1)) for i in range(MAX_BARS)]]
-    # Text, because NaN, the rho of a dense encoder, cannot be looked up
-    values = parts.assign(rho_infer=parts["rho_infer"].astype(str)).set_index(["run_id", "rho_infer", "name"])["value"]
+    values = parts.set_index(["point", "name"])["value"]
     names = _bar_names(rows)
     for i, part in enumerate([*ORDER, *sorted(set(parts["name"]) - set(ORDER))]):
-        shares = [
-            values.get((run, rho, part)) for run, rho in zip(rows["run_id"], rows["rho_infer"].astype(str), strict=True)
-        ]
+        shares = [values.get((point, part)) for point in rows.index]
         if any(shares):
             figure.add_trace(
                 go.Bar(

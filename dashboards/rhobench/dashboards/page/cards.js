@@ -119,7 +119,7 @@ function group(title, rows) {
 
 function breakdownRows(table, rows, scale, digits, better) {
   return table.names.map((name, code) => {
-    const numbers = rows.map((row) => table.points[pointKey(row)]?.[code] ?? null);
+    const numbers = rows.map((row) => table.points[row]?.[code] ?? null);
     return numberRow(name, numbers, (number) => formatNumber(number * scale, digits), better);
   });
 }

@@ -23,8 +23,8 @@ for (const row of allRows) {
   else rowsOfRun.set(run, [row]);
 }
 
-// Key of each row, in the address and in the tables of classes and parts: RUN@RHO, and RUN@RHO~2 for the second point
-// of a run at that rho, such as one in another precision.
+// Key of each row in the address: RUN@RHO, and RUN@RHO~2 for the second point of a run at that rho, such as one in another
+// precision.
 const pointKeys = (() => {
   const seen = new Map();
   return allRows.map((row) => {
