@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from five_experiments import CLASSES, PARTS, five_experiments
 
+from rhobench.config import RunConfig
+from rhobench.config.conversion import to_dict
 from rhobench.config.metrics import metric
 from rhobench.dashboards.export import paper_ready
 from rhobench.dashboards.figures.card import Tables
@@ -20,7 +22,7 @@ from rhobench.dashboards.figures.rho_map import rho_map
 from rhobench.dashboards.figures.scoring import scoring
 from rhobench.dashboards.figures.seed_lines import seed_line
 from rhobench.dashboards.store_tables import read_tables
-from rhobench.results import Store
+from rhobench.results import Point, Record, Store
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,30 @@ def test_ap_by_class_has_a_row_per_class(tables: Tables) -> None:
     (cells,) = class_ap(tables.frame, tables.breakdown).data
     assert set(cells.y) == set(CLASSES)
     assert len(cells.x) == len(set(cells.x)) == 10
+
+
+def test_each_precision_of_a_run_has_classes_and_parts_of_its_own(tmp_path: Path) -> None:
+    own = Store(tmp_path)
+    points = [
+        Point(
+            rho=0.3,
+            precision=precision,
+            accuracy={"ap": ap},
+            ap_by_class={"disc": ap, "cube": ap / 2},
+            gflops=gflops,
+            gflops_by_part={"encoder": gflops},
+        )
+        for precision, ap, gflops in (("fp32", 0.5, 9.0), ("bf16", 0.4, 8.0))
+    ]
+    config = to_dict(RunConfig(experiment="e"))
+    own.write(Record(run_id="other", experiment="e", status="failed", config=config))
+    own.write(Record(run_id="run", experiment="e", status="completed", config=config, points=points))
+    tables = read_tables(own, own.records())
+    (cells,) = class_ap(tables.frame, tables.breakdown).data
+    disc = dict(zip(cells.x, cells.z[cells.y.index("disc")], strict=True))
+    assert {("bf16" in name, round(value)) for name, value in disc.items()} == {(True, 40), (False, 50)}
+    (bar,) = cost_parts(tables.frame, tables.breakdown).data
+    assert bar.x == (8.0, 9.0)
 
 
 def test_parallel_coordinates_have_an_axis_per_varied_setting(tables: Tables) -> None:
