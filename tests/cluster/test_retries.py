@@ -102,10 +102,11 @@ def test_a_run_whose_process_dies_is_retried_and_the_attempt_recorded(
     assert all_cpus_are_free()
 
 
-def test_a_process_that_dies_after_its_record_has_finished_its_run(
-    runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType, tmp_path: Path
+@pytest.mark.parametrize("end", ["die_after_the_record", "fail_after_the_record"])
+def test_an_attempt_that_ends_badly_after_its_record_has_finished_its_run(
+    end: str, runs_with: Callable[..., list[Run]], sweep: Sweep, toys: ModuleType, tmp_path: Path
 ) -> None:
-    records, text = sweep(runs_with(2), toys.die_after_the_record)
+    records, text = sweep(runs_with(2), getattr(toys, end))
     assert [(record.status, record.attempts) for record in records.values()] == [("completed", [])] * 2
     assert "will be retried" not in text
     left = {

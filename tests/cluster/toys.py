@@ -45,11 +45,22 @@ def die_once(task: RunTask, report: Report) -> None:
 
 def die_after_the_record(task: RunTask, report: Report) -> None:
     """Kill the process after its record is written, before it can delete its other files."""
+    finish_with_a_checkpoint(task, report)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail_after_the_record(task: RunTask, report: Report) -> None:
+    """Raise an error after the record is written, as Ray Train does where one of several workers dies then."""
+    finish_with_a_checkpoint(task, report)
+    raise OSError("a worker has died")
+
+
+def finish_with_a_checkpoint(task: RunTask, report: Report) -> None:
+    """Write a record beside a checkpoint, which is no longer needed."""
     report(Status(epoch=0, epochs=1))
     task.folder.mkdir(parents=True, exist_ok=True)
     (task.folder / "checkpoint-000000001-0123456789abcdef.safetensors").touch()
     write(task, "completed", None, [])
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def always_die(task: RunTask, report: Report) -> None:

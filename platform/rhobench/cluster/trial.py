@@ -16,12 +16,15 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from rhobench.cluster.attempt import (
+    FINISHED,
     ActiveAttempt,
     SupersededError,
     begin_attempt,
+    clean_up_finished,
     end_attempt,
     fail_attempt,
     is_superseded,
+    readable_record,
 )
 from rhobench.cluster.early_stopping import StoppedEarlyError
 from rhobench.cluster.interruption import InterruptionCheck
@@ -107,6 +110,10 @@ def trial(parameters: dict[str, Any], context: TrialContext) -> None:
             return
         if isinstance(root, TrainingInterruptedError):  # no failure: the next command continues from the checkpoint
             end_attempt(store, attempt)
+            return
+        record = readable_record(store, run_id)
+        if record is not None and record.status in FINISHED:  # what failed came after the result, which stays
+            clean_up_finished(store, run_id)
             return
         # Our exceptions are permanent failures of the run; anything else may be transient and is retried.
         cause: Cause = "run" if isinstance(root, (ValueError, ArithmeticError)) else "machine"
