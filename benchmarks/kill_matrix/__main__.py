@@ -163,7 +163,7 @@ def run_case(bench: Bench, case: Case, store: Path, rng: random.Random) -> None:
     if case.victim == "write":
         killed, kept = _kill_in_write(bench, case, driver, opened, rng)
     else:
-        moment = Moment(case.phase, rng, store, driver, bench.spans).wait()
+        moment = Moment(case.phase, rng, store, driver, bench.spans, len(bench.reference)).wait()
         case.moment = moment or "the sweep ended before"
         if moment is not None:
             case.at_s = time.monotonic() - began
@@ -242,7 +242,7 @@ def _kill_in_write(
     program, status, when = case.phase.split()
     order, killed = bench.folder / KILL_ORDER, []
     if status == "failed":  # the driver writes this record for a killed attempt
-        Moment("training", rng, store.path, driver, bench.spans).wait()
+        Moment("training", rng, store.path, driver, bench.spans, len(bench.reference)).wait()
         order.write_text(json.dumps({"program": program, "status": status, "when": when}))
         victim = find_worker("training", store, driver, rng)
         killed = suspend_and_kill([victim], store) if victim is not None else []

@@ -216,11 +216,13 @@ class Moment:
     driver: Driver
     spans: dict[str, float]
     """Duration of every phase of the undisturbed sweep, in seconds."""
+    runs: int
+    """Number of its runs."""
 
     def wait(self) -> str | None:
         """Wait for the moment and return its description; None if the driver ends before."""
         delay = self.random.random() * self.spans[self.phase]
-        nth = self.random.randrange({"checkpointing": 30, "scoring": 5}.get(self.phase, 1))
+        nth = self.random.randrange({"checkpointing": 5 * self.runs, "scoring": self.runs - 1}.get(self.phase, 1))
         seen: set[str] = set()
         while self.driver.process.poll() is None:
             fresh = set(self._events()) - seen
