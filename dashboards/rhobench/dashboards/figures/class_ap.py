@@ -31,7 +31,8 @@ def class_ap(frame: pd.DataFrame, breakdown: pd.DataFrame) -> go.Figure:
     figure = canvas("AP by class", "configurations of the front first, then the best others; cheapest at the left")
     classes = breakdown[breakdown["kind"] == "class"].set_index("point")
     rows = by_configuration(frame)
-    rows = rows[rows["run_ids"].str[0].isin(frame.loc[frame.index.intersection(classes.index), "run_id"])]
+    known = set(frame.loc[frame.index.intersection(classes.index), "run_id"])
+    rows = rows[[run_ids[0] in known for run_ids in rows["run_ids"]]]
     if rows.empty:
         show_empty(figure, "No run has AP by class yet.")
         return figure
