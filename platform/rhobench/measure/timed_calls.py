@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,6 +112,8 @@ def make_call(timed: TimedModel, scope: Scope) -> Call:
 def _compiled(model: Detector, device: torch.device) -> Callable[..., Any]:
     # On a GPU "reduce-overhead" replays CUDA graphs; on a CPU there is nothing like it.
     mode = "reduce-overhead" if device.type == "cuda" else "default"
+    # Parts that depend on values, such as whether an image is padded, end a graph; Dynamo warns of each with its stack.
+    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
     return torch.compile(model, mode=mode, dynamic=False)
 
 
