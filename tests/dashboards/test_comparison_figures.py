@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from five_experiments import CLASSES, PARTS, five_experiments
 
@@ -17,6 +20,7 @@ from rhobench.dashboards.figures.cost_parts import MAX_BARS, cost_parts
 from rhobench.dashboards.figures.dam_correlation import CORR_ENTRY, dam_correlation
 from rhobench.dashboards.figures.encoder_depth import encoder_depth
 from rhobench.dashboards.figures.latency_spread import latency_spread
+from rhobench.dashboards.figures.one_training import one_training
 from rhobench.dashboards.figures.parallel import parallel
 from rhobench.dashboards.figures.rho_map import rho_map
 from rhobench.dashboards.figures.scoring import scoring
@@ -104,6 +108,18 @@ def test_ap_by_class_has_a_row_per_class(tables: Tables) -> None:
     assert len(cells.x) == len(set(cells.x)) == 10
 
 
+@pytest.mark.parametrize("build", [one_training, encoder_depth, scoring, rho_map])
+def test_a_run_that_was_measured_again_counts_once(build: Callable[[pd.DataFrame], go.Figure], tables: Tables) -> None:
+    """As after ``rhobench measure --batch 8``, here for one seed of each configuration."""
+    again = tables.frame[tables.frame["seed"] == 0].assign(batch_size=8)
+    once, twice = build(tables.frame), build(pd.concat([tables.frame, again], ignore_index=True))
+    assert once.data
+    for field in ("x", "y", "z", "error_y"):
+        assert str([trace.to_plotly_json().get(field) for trace in once.data]) == str(
+            [trace.to_plotly_json().get(field) for trace in twice.data]
+        )
+
+
 def test_each_precision_of_a_run_has_classes_and_parts_of_its_own(tmp_path: Path) -> None:
     own = Store(tmp_path)
     points = [
@@ -160,8 +176,6 @@ def test_dam_correlation_has_a_line_per_configuration_with_the_range_of_its_seed
 
 
 def test_single_calls_are_boxes_fastest_first(store: Store, tables: Tables, tmp_path: Path) -> None:
-    import pandas as pd
-
     assert not latency_spread(tables.frame, tables.calls).data, "this store has no timed calls"
     fastest = tables.frame.sort_values("latency_ms").iloc[:2]
     calls = pd.DataFrame(
@@ -177,8 +191,6 @@ def test_single_calls_are_boxes_fastest_first(store: Store, tables: Tables, tmp_
 
 
 def test_timed_calls_are_those_of_the_file_that_a_point_names(store: Store) -> None:
-    import pandas as pd
-
     frame = store.frame()
     assert store.timed_calls(frame).empty, "no point names a file"
     points = frame.iloc[:1].assign(samples_file="samples-1.parquet")

@@ -27,7 +27,7 @@ def seed_line(
         symbol: symbol of the markers.
         dash: dash of the line.
     """
-    groups = rows.groupby(x)
+    groups = rows.drop_duplicates(["run_id", x]).groupby(x)  # a point that was timed twice counts once
     mean, seeds = groups[value.name].mean() * value.scale, groups["seed"].nunique()
     low, high = groups[value.name].min() * value.scale, groups[value.name].max() * value.scale
     hover = [
