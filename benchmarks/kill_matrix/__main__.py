@@ -31,6 +31,8 @@ from cases import Case, line, summary
 from checks import find_problems, finished_runs, results_of
 from steps import (
     KILL_ORDER,
+    RUNS,
+    RUNS_WITH_WORKERS,
     TINY,
     VARIED,
     VARIED_WITH_WORKERS,
@@ -100,7 +102,7 @@ class Bench:
         self.folder = folder
         self.settings = TINY | {"train.num_workers": str(workers)}
         self.several = workers > 1
-        self.varied = VARIED_WITH_WORKERS if self.several else VARIED
+        self.varied, self.runs = (VARIED_WITH_WORKERS, RUNS_WITH_WORKERS) if self.several else (VARIED, RUNS)
         self.cluster: RayCluster | None = None
         self.spans = {"starting": 4.0, "checkpointing": 0.0, "scoring": 0.1}
         self.reference: dict[str, dict[str, Any]] = {}
@@ -140,8 +142,8 @@ class Bench:
             sys.exit(f"The undisturbed sweep failed:\n{driver.log.read_text()}")
         self.reference = results_of(Store(store))
         found = list(find_problems(Store(store), self.reference, {}, [])) + self.leaks()
-        if found:
-            sys.exit(f"The undisturbed sweep has these problems: {found}")
+        if found or len(self.reference) != self.runs:
+            sys.exit(f"The undisturbed sweep has {len(self.reference)} of {self.runs} runs and these problems: {found}")
         self.seconds = ended - driver.started
         self.spans |= {"training": began["measuring"] - began["training"], "measuring": ended - began["measuring"] - 1}
 
@@ -163,7 +165,7 @@ def run_case(bench: Bench, case: Case, store: Path, rng: random.Random) -> None:
     if case.victim == "write":
         killed, kept = _kill_in_write(bench, case, driver, opened, rng)
     else:
-        moment = Moment(case.phase, rng, store, driver, bench.spans, len(bench.reference)).wait()
+        moment = Moment(case.phase, rng, store, driver, bench.spans, bench.runs).wait()
         case.moment = moment or "the sweep ended before"
         if moment is not None:
             case.at_s = time.monotonic() - began
@@ -242,7 +244,7 @@ def _kill_in_write(
     program, status, when = case.phase.split()
     order, killed = bench.folder / KILL_ORDER, []
     if status == "failed":  # the driver writes this record for a killed attempt
-        Moment("training", rng, store.path, driver, bench.spans, len(bench.reference)).wait()
+        Moment("training", rng, store.path, driver, bench.spans, bench.runs).wait()
         order.write_text(json.dumps({"program": program, "status": status, "when": when}))
         victim = find_worker("training", store, driver, rng)
         killed = suspend_and_kill([victim], store) if victim is not None else []

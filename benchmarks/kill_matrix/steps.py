@@ -38,10 +38,10 @@ TINY = {
     "measure.iterations": "3",
     "measure.warmup_iterations": "1",
 }
-VARIED = ["--axis", "model.rho=0.2,0.5,1.0", "--seeds", "0,1"]
-"""Options that make the six runs of the sweep."""
-VARIED_WITH_WORKERS = ["--axis", "model.rho=0.2,1.0", "--seeds", "0"]
-"""Those of the two runs where each has several workers, with whose processes a run takes 40 s on two cores."""
+VARIED, RUNS = ["--axis", "model.rho=0.2,0.5,1.0", "--seeds", "0,1"], 6
+"""Options that define the runs of the sweep, and their number."""
+VARIED_WITH_WORKERS, RUNS_WITH_WORKERS = ["--axis", "model.rho=0.2,1.0", "--seeds", "0"], 2
+"""The same for runs with several workers. Ray Train makes such a run take 40 s on two cores, so there are fewer."""
 
 
 def adopt_orphans() -> None:

@@ -56,7 +56,7 @@ def fail_after_the_record(task: RunTask, report: Report) -> None:
 
 
 def finish_with_a_checkpoint(task: RunTask, report: Report) -> None:
-    """Write a record beside a checkpoint, which is no longer needed."""
+    """Write the record and leave a checkpoint behind, as before the clean-up of a finished run."""
     report(Status(epoch=0, epochs=1))
     task.folder.mkdir(parents=True, exist_ok=True)
     (task.folder / "checkpoint-000000001-0123456789abcdef.safetensors").touch()

@@ -11,9 +11,9 @@ from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
 TRIAL_STRATEGY = "STRICT_PACK"
-"""Strategy of the placement groups of trials, by which they are told from those of Ray Train.
+"""Placement strategy of trials, which distinguishes their placement groups from those of Ray Train.
 
-They have one bundle, for which all strategies mean the same. Names would have to be unique in the cluster.
+A trial has a single bundle, for which all strategies are equivalent. Names would have to be unique in the cluster.
 """
 
 

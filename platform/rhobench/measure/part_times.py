@@ -27,8 +27,8 @@ def part_times(models: Mapping[Key, TimedModel]) -> dict[Key, dict[str, float | 
     """Median milliseconds of a call that each part of each model takes; "other" is the rest of the call.
 
     The models take turns, so that a machine which becomes slower does so for all of them. The parts are those of
-    ``count_flops``. Every part begins and ends with a synchronisation of the device, so their sum is close to the
-    latency and does not replace it. Empty for a compiled model, whose parts cannot be told apart.
+    ``count_flops``. Every part begins and ends with a synchronisation of the device, so their sum only
+    approximates the latency. Empty for a compiled model, which has no separate modules.
     """
     eager = {key: timed for key, timed in models.items() if not timed.compiled}
     calls = {key: make_call(replace(timed, load=None), "model") for key, timed in eager.items()}

@@ -125,9 +125,7 @@ def _other_settings(name: str) -> str:
 
 def _line(points: pd.DataFrame, value: Metric, name: str, color: str, symbol: str) -> go.Scatter:
     """Line through the mean over seeds at each rho, with the standard deviation as error bars if there are several."""
-    by_rho = points.drop_duplicates(["run_id", "rho_infer"]).groupby(
-        "rho_infer"
-    )  # one timed twice counts once
+    by_rho = points.drop_duplicates(["run_id", "rho_infer"]).groupby("rho_infer")  # one timed twice counts once
     mean, spread = by_rho[value.name].mean() * value.scale, by_rho[value.name].std(ddof=1) * value.scale
     seeds = by_rho["seed"].nunique()
     hover = [
