@@ -40,9 +40,10 @@ def paired_tests(store: Store, frame: pd.DataFrame) -> dict[str, Any]:
     """
     evaluations = Evaluations(store)
     rows = _first_of_each_configuration(frame)
+    best = rows.head(MAX_TESTED)
     tested = [
         (number, row[METRIC], e)
-        for number, row in rows[:MAX_TESTED]
+        for number, row in zip(best.index.tolist(), best.to_dict("records"), strict=True)
         if (e := evaluations.of(row)) and METRIC in e.replicates
     ]
     tests = []
@@ -148,16 +149,12 @@ def paired_difference(store: Store, first: pd.DataFrame, second: pd.DataFrame) -
     return difference(values, replicates, same_models=first["run_id"].tolist() == second["run_id"].tolist())
 
 
-def _first_of_each_configuration(frame: pd.DataFrame) -> list[tuple[int, dict[Any, Any]]]:
-    """Points with an evaluation, by AP: the best seed of every configuration, then the second best ones, and so on.
-
-    Each with the number of its row.
-    """
+def _first_of_each_configuration(frame: pd.DataFrame) -> pd.DataFrame:
+    """Points with an evaluation, by AP: the best seed of every configuration, then the second best ones, and so on."""
     if "matches_file" not in frame:
-        return []
+        return frame.iloc[:0]
     known = scored(frame, METRIC, "matches_file")
     known = known.drop_duplicates(["run_id", *CONFIGURATION_COLUMNS])
     known = known.sort_values(METRIC, ascending=False, kind="stable")
     place = known.groupby(list(CONFIGURATION_COLUMNS), dropna=False).cumcount()
-    known = known.assign(place=place).sort_values("place", kind="stable")
-    return list(zip(known.index.tolist(), known.to_dict("records"), strict=True))
+    return known.assign(place=place).sort_values("place", kind="stable")
