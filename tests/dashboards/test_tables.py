@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from io import StringIO
+from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from rhobench.dashboards import front_table
 from rhobench.results import Store
+
+ROOT = Path(__file__).parents[2]
 
 
 def printed(store: Store, x: str) -> str:
@@ -58,3 +62,14 @@ def test_settings_that_cannot_be_compared_are_numbered_and_named_below(store: St
     assert numbers == ["[1]", *["[2]"] * 4]
     words = " ".join(text.split())
     assert f"Settings that cannot be compared, one front each: [1] {other}; [2] latency-v1." in words
+
+
+def test_settings_of_the_demo_fit_a_terminal_of_80_columns() -> None:
+    """Labels stay in one piece beside means over seeds, intervals and the numbers of their settings."""
+    frame = Store(ROOT / "docs" / "demo-store").frame()
+    settings = [frame.assign(protocol=protocol) for protocol in ("latency-v1", "paper-v1", "throughput-v1")]
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(front_table(pd.concat(settings, ignore_index=True), "latency_ms"))
+    lines = [line for line in console.export_text().splitlines() if "[" in line and " to " in line]
+    assert [line for line in lines if "ρ sampled→" in line] == lines
+    assert len(lines) == 12

@@ -38,6 +38,8 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", rows: pd.
         title=f"{value.label} against {cost.noun}" + (f" · {_shown(own[0])}" if len(own) == 1 else ""),
         caption=_caption(frame, rows, settings, cost, value),
         box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
         title_justify="left",
         caption_justify="left",
     )
@@ -46,7 +48,7 @@ def front_table(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", rows: pd.
     if len(own) > 1:
         table.add_column("model", overflow="fold")
     if len(settings) > 1:
-        table.add_column("setting")
+        table.add_column("")
     table.add_column(f"{cost.title} {'↓' if cost.better == 'lower' else '↑'}", justify="right")
     table.add_column("")
     table.add_column(f"{value.title} {'↓' if value.better == 'lower' else '↑'}", justify="right")
