@@ -137,6 +137,21 @@ def test_speed_comes_from_finished_runs_with_the_same_device_and_workers() -> No
     assert "1 finished run on B" in latest.source
 
 
+def test_hours_contain_the_start_of_the_workers_where_finished_runs_tell_it() -> None:
+    parts = {
+        "start of the workers": 30.0,
+        "imports": 5.0,
+        "steps": 9.0,
+        "evaluations": 1.0,
+        "operations and files": 5.0,
+    }
+    records = [record(CONFIG, 10.0, training={"seconds": parts | {"steps": 9.0 * i}}) for i in (1, 2, 3)]
+    speed = speed_from_records(records, "A", CONFIG.train)
+    assert speed is not None
+    assert speed.hours(training_gflops(CONFIG)) == pytest.approx(50.0 / 3600)
+    assert "40 s to start and end each run" in speed.source
+
+
 def test_runs_on_a_gpu_are_matched_by_gpu() -> None:
     config = with_values(CONFIG, {"train.gpus_per_worker": 1})
     measured = [record(config, 10.0, points=[Point(rho=0.5, device="NVIDIA X")])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def execute(task: RunTask, report: Report, import_seconds: float = 0.0) -> None:
     )
     steps, evaluations = trained.progress.train_seconds, trained.progress.eval_seconds
     seconds = {
+        "start of the workers": _seconds_between(task.started_at or started, started, import_seconds),
         "imports": import_seconds,
         "data, model and checkpoints": max(evaluated_at - began - steps - evaluations, 0.0),  # resumed: may be below 0
         "steps": steps,
@@ -94,6 +96,12 @@ def execute(task: RunTask, report: Report, import_seconds: float = 0.0) -> None:
     write_record(folder, record)
     remove_checkpoints(folder)
     (folder / ERROR_FILE).unlink(missing_ok=True)  # left by a failed attempt
+
+
+def _seconds_between(first: str, last: str, known: float) -> float:
+    """Seconds from one time to another without those that are known; clocks of nodes may differ, so 0 at least."""
+    between = datetime.fromisoformat(last) - datetime.fromisoformat(first)
+    return max(between.total_seconds() - known, 0.0)
 
 
 def _stopped_record(task: RunTask, reason: str, started: str) -> Record:

@@ -24,6 +24,8 @@ class RunTask:
     """Configuration of the run."""
     folder: Path
     """Folder for all its files; training resumes from a checkpoint in it."""
+    started_at: str | None = None
+    """Start of the attempt, before its workers were started (UTC, ISO 8601); None: with this process."""
     past: Sequence[Attempt] = ()
     """Failed attempts before this one."""
     interrupted: Interrupted = never

@@ -161,6 +161,7 @@ def _run_task(
             run_id=attempt.run_id,
             config=config,
             folder=folder,
+            started_at=attempt.started_at,
             past=attempt.past,
             interrupted=InterruptionCheck(context.sweep),
         )

@@ -125,7 +125,8 @@ class Record:
     training: dict[str, Any] = field(default_factory=dict)
     """Details of the training.
 
-    Precision, loss scale, learning rate by parameter group, skipped steps, loss spikes, best epoch and warnings.
+    Precision, loss scale, learning rate by parameter group, skipped steps, loss spikes, best epoch, warnings and
+    ``seconds_by_part``.
     """
     cost: dict[str, Number | None] = field(default_factory=dict)
     """train_seconds, eval_seconds, cpu_seconds, gpu_seconds and restarts, summed over all restarts."""
@@ -135,6 +136,12 @@ class Record:
     """End time: UTC, ISO 8601."""
     schema: Count = SCHEMA
     """Version of the file format."""
+
+    def seconds_by_part(self) -> dict[str, float]:
+        """Seconds of the last attempt by part; empty where an earlier version, or another program, wrote the record."""
+        seconds = self.training.get("seconds")
+        parts = seconds.items() if isinstance(seconds, dict) else ()
+        return {part: value for part, value in parts if isinstance(value, (int, float)) and value >= 0}
 
     def to_json(self) -> str:
         """The record as JSON text."""

@@ -59,15 +59,11 @@ class Timings:
 
 
 def training_parts(records: Iterable[Record]) -> dict[str, float]:
-    """Seconds of the parts of trainings, summed over the runs: imports, preparation, steps, evaluations, the rest."""
+    """Seconds of the parts of runs, summed: start, imports, preparation, steps, evaluations, the rest."""
     parts: dict[str, float] = {}
     for record in records:
-        seconds = record.training.get("seconds")
-        if not isinstance(seconds, dict):  # recorded by an earlier version, or damaged
-            continue
-        for part, value in seconds.items():
-            if isinstance(value, (int, float)):
-                parts[part] = parts.get(part, 0.0) + value
+        for part, value in record.seconds_by_part().items():
+            parts[part] = parts.get(part, 0.0) + value
     return parts
 
 

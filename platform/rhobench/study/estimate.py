@@ -2,7 +2,8 @@
 
 The operations of a training are those of a forward pass at the size of a typical training image, times images, epochs
 and 3, because a backward pass takes twice as many as a forward pass. A frozen backbone has no backward pass, and with
-cached features no forward pass either. Losses, evaluation and measurements are not counted.
+cached features no forward pass either. Operations of losses, evaluations and measurements are not counted. Finished
+runs also tell the seconds that each run takes beside its training: to start its workers, import and write files.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ if TYPE_CHECKING:  # a store needs pandas and pyarrow
 BACKWARD_COST = 2
 """Operations of a backward pass, in forward passes."""
 
+IN_TRAINING = ("steps", "evaluations")
+"""Parts of a run's seconds that its training time contains."""
+
 MAX_RECORDS = 30
 """Finished runs that a speed is computed from, the latest ones."""
 
@@ -36,6 +40,8 @@ class SpeedEstimate:
 
     seconds_per_gflop: float | None
     """Seconds for 10^9 operations of a run on all its workers together; None: unknown."""
+    seconds_per_run: float = 0.0
+    """Seconds of a run beside its training and evaluations, such as the start of its workers; 0 if unknown."""
     source: str
     """Origin of the estimate, for the user."""
 
@@ -43,7 +49,7 @@ class SpeedEstimate:
         """Hours of a run with 10^9 * ``gflops`` operations; None: unknown."""
         if gflops is None or self.seconds_per_gflop is None:
             return None
-        return self.seconds_per_gflop * gflops / 3600
+        return (self.seconds_per_gflop * gflops + self.seconds_per_run) / 3600
 
 
 UNKNOWN_SPEED = SpeedEstimate(
@@ -81,7 +87,7 @@ def speed_from_records(records: Iterable[Record], device: str | None, train: Tra
         device: name of the GPU or CPU; None: the device of the latest finished run with such workers.
         train: training whose speed is estimated; all runs of a study have the same workers.
     """
-    workers, rates = _worker_resources(train), list[float]()
+    workers, rates, starts = _worker_resources(train), list[float](), list[float]()
     for record in sorted(records, key=lambda record: record.finished_at or "", reverse=True):
         config = from_dict(RunConfig, record.config)
         name, seconds = _device_of(record, config.train), record.cost.get("train_seconds")
@@ -97,12 +103,15 @@ def speed_from_records(records: Iterable[Record], device: str | None, train: Tra
         if gflops:
             # With the seconds of evaluation, whose operations are not counted, so that hours include them.
             rates.append((seconds + (record.cost.get("eval_seconds") or 0.0)) / gflops)
+            starts.append(_seconds_beside_training(record))
     if not rates:
         return None
-    runs = len(rates)
+    runs, start = len(rates), statistics.median(starts)
+    beside = f" and {start:.0f} s to start and end each run" if start >= 1 else ""
     return SpeedEstimate(
         seconds_per_gflop=statistics.median(rates),
-        source=f"from {runs} finished run{'' if runs == 1 else 's'} on {device} (median time per operation)",
+        seconds_per_run=start,
+        source=f"from {runs} finished run{'' if runs == 1 else 's'} on {device} (median time per operation{beside})",
     )
 
 
@@ -148,6 +157,11 @@ def _device_of(record: Record, train: TrainConfig) -> str | None:
     if train.gpus_per_worker:
         return next((point.device for point in record.points if point.device), None)
     return record.environment.get("cpu")
+
+
+def _seconds_beside_training(record: Record) -> float:
+    """Seconds of a run beside its steps and evaluations; 0 if unknown."""
+    return sum((value for part, value in record.seconds_by_part().items() if part not in IN_TRAINING), 0.0)
 
 
 def _worker_resources(train: TrainConfig) -> tuple[int, int, float]:
