@@ -156,7 +156,7 @@ def main() -> None:
         options.draws, options.images, options.seeds, options.replicates, np.random.default_rng(options.seed)
     )
     for name, share in shares.items():
-        print(f"{name:20} {share:.1%}")
+        print(f"{name:20} {100 * share:.1f} %")
     if options.json:
         print(json.dumps(shares))
 

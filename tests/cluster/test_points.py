@@ -35,11 +35,11 @@ from rhobench.config import (
 )
 from rhobench.config.points import MeasureRequest, requested_points
 from rhobench.measure.artifact import load_artifact
-from rhobench.results import Store, by_configuration
+from rhobench.results import Point, Store, by_configuration
 from rhobench.results.environment import cpu_device, usable_cores
 from rhobench.results.evaluations import Evaluations
 from rhobench.results.token_pictures import PictureError, read_pictures
-from rhobench.runner.measure import MeasureOptions, MeasureTargetError, measure_target
+from rhobench.runner.measure import MeasureOptions, MeasureOutcome, MeasureTargetError, measure_target
 from rhobench.statistics.interval import image_interval
 from rhobench.statistics.precision import average_precision, coco_stat
 
@@ -226,6 +226,20 @@ def rendered(outcome: Any) -> str:
     console = Console(file=StringIO(), width=250)
     console.print(outcome.card())
     return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_reasons_that_differ_in_their_numbers_only_are_told_once() -> None:
+    widths = [f"the 95 % interval is {width} % of the latency wide" for width in (6, 11, 7)]
+    points = [
+        Point(rho=rho, timing_reason=reason)
+        for rho, reason in zip((0.5, 0.1, 1.0, 0.3, 0.2), (None, *widths, "the machine was busy"), strict=True)
+    ]
+    told = rendered(MeasureOutcome(protocol=TIMING, points={"a": points}))
+    assert f"3 of 5 times not eligible for a front: for example, {widths[0]}." in told
+    assert "1 of 5 times not eligible for a front: the machine was busy." in told
+    assert "11 %" not in told
+    rows = [line.split()[1] for line in told.splitlines() if line.strip().startswith("ρ ")]
+    assert rows == ["dtype", "0.1", "0.2", "0.3", "0.5", "1"]
 
 
 def test_the_same_point_measured_again_takes_its_place(copy: Store) -> None:

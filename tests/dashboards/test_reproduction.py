@@ -52,7 +52,7 @@ def table() -> ReproducedTable:
             ReproducedSection(title="AP", columns=columns, rows=ap, digits=1, conclusion="runs: 1 supports it"),
         ),
         same_images=SameImages(images=("800×1066",), rows=(("sparse_detr_r50", 0.1, (105.355,), 0.3813),)),
-        notes=("Within 3% of them.",),
+        notes=("Within 3 % of them.",),
     )
 
 
@@ -78,7 +78,7 @@ def test_the_runs_behind_a_number_stand_below(table: ReproducedTable) -> None:
     assert f"[1] coco val2017, 8 seeds: {RUNS[0]}, " in printed
     assert "and 2 more" in printed
     assert printed.count(RUNS[0]) == 1, "one footnote for rows with the same runs"
-    for wanted in ("runs: 1 supports it.", "• Within 3% of them.", "38.1 %", "800×1066"):
+    for wanted in ("runs: 1 supports it.", "• Within 3 % of them.", "38.1 %", "800×1066"):
         assert wanted in printed
 
 
@@ -116,7 +116,7 @@ def test_latex_escapes_and_uses_booktabs(table: ReproducedTable) -> None:
     ):
         assert wanted in rendered
     assert not set("ρ−–×≥±") & set("".join(line for line in rendered.splitlines() if not line.startswith("%")))
-    assert rendered.splitlines()[-1] == "% Within 3% of them."
+    assert rendered.splitlines()[-1] == "% Within 3 % of them."
 
 
 def test_json_contains_the_verdicts_and_all_runs(table: ReproducedTable) -> None:

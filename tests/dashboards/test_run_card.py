@@ -57,12 +57,12 @@ def test_points_with_intervals_fit_80_columns(completed: tuple[Record, pd.DataFr
         latency_low_ms=121.1,
         latency_high_ms=125.6,
     )
-    wide = wide.assign(fps=8.1, timing_status="unstable", timing_reason="the machine became 20% slower meanwhile")
+    wide = wide.assign(fps=8.1, timing_status="unstable", timing_reason="the machine became 20 % slower meanwhile")
     points = pd.concat([wide.assign(rho_infer=rho) for rho in (1.0, 0.1, 0.25)], ignore_index=True)
     lines = printed(record, points)
     assert [line.split()[0] for line in lines if "[41.2, 45.7]" in line] == ["0.1", "0.25", "1"]
     assert all("[121.1, 125.6]" in line and "unstable" in line for line in lines if "[41.2, 45.7]" in line)
-    assert sum("20% slower" in line for line in lines) == 1, "a repeated reason is shown once"
+    assert sum("20 % slower" in line for line in lines) == 1, "a repeated reason is shown once"
     points["precision"] = ["fp32", "bf16", "fp32"]
     lines = printed(record, points)
     assert [line.split()[:2] for line in lines if "[41.2, 45.7]" in line] == [

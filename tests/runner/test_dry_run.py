@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,24 @@ def test_finished_runs_on_this_machine_replace_the_hours_of_the_experiment(study
     assert planned.runs[0].hours == pytest.approx(2.0)
     hours = [run.hours or 0.0 for run in planned.runs]
     assert hours == sorted(hours, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("hours", "cores", "told"),
+    [
+        ([2.0], 2, "About 2 h of training;"),  # one run gains nothing from the second core
+        ([2.0, 1.0], 1, "About 3 h of training;"),
+        ([3.0, 1.0], 2, "About 4 h of training, 3 h with 2 runs at once;"),
+        ([3.0, 1.0, 1.5], 2, "About 5.5 h of training, 3 h with 2 runs at once;"),
+        ([1.0, 1.0, 1.0], 8, "About 3 h of training, 1 h with 3 runs at once;"),
+    ],
+)
+def test_runs_at_once_end_when_the_last_of_them_ends(
+    study: Study, tmp_path: Path, hours: list[float], cores: int, told: str
+) -> None:
+    planned = plan_sweep(study, Store(tmp_path), "local", None)
+    runs = [replace(run, hours=hour, at_once=cores) for run, hour in zip(planned.runs, hours, strict=False)]
+    assert told in shown(replace(planned, runs=runs))
 
 
 def test_plan_lists_the_runs_in_the_order_of_the_study(tmp_path: Path) -> None:

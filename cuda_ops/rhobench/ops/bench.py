@@ -53,7 +53,7 @@ def line(row: Row, rows: Sequence[Row]) -> str:
         for name in baselines(rows):
             times = ratio(rows, name, row, kind)
             cells += f"{'-' if times is None else _digits(times):>10}"
-        cells += f"{row.limit_share(kind):>7.0%}"
+        cells += f"{100 * row.limit_share(kind):>5.0f} %"
     return start + cells
 
 

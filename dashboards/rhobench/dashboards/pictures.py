@@ -77,7 +77,8 @@ def draw(
         y = top + (i // 2) * (half[1] + LINE_PX + MARGIN_PX)
         canvas.paste(_level(image, level).resize(half), (x, y))
         count, of = int(level.updated.sum()), level.updated.size
-        caption = f"{level.updated.shape[1]} x {level.updated.shape[0]} tokens: {count:,} updated ({count / of:.1%})"
+        rows, columns = level.updated.shape
+        caption = f"{columns} x {rows} tokens: {count:,} updated ({100 * count / of:.1f} %)"
         pen.text((x, y + half[1] + 2), caption, INK, font)
     return canvas
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -133,7 +134,7 @@ class ProgressTable:
             self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def __rich__(self) -> Table:
-        table = Table(title=f"{self.title}: {self.headline}", title_justify="left", expand=False)
+        table = Table(title=f"{self.title}: {self.headline}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("run", overflow="fold")
         for name in ("state", "epoch", "loss", "AP", "images/s", "left"):
             table.add_column(name, justify="left" if name == "state" else "right")

@@ -182,7 +182,7 @@ def _predict_one(artifact: Artifact, file: Path, target: Path, threshold: float,
     levels = _updated_tokens(output, scale, (pixels.shape[1], pixels.shape[2]))
     tokens = sum(output.grid.level_sizes)
     updated = sum(int(level.updated.sum()) for level in levels) if levels else tokens
-    share = f"{updated:,} of {tokens:,} tokens updated ({updated / tokens:.1%})"
+    share = f"{updated:,} of {tokens:,} tokens updated ({100 * updated / tokens:.1f} %)"
     title = f"{file.name}: {artifact.config.model.name}, {share}, {len(objects)} objects at {threshold:g} or more"
     draw(image, objects, levels, title).save(target)
     return ImagePrediction(

@@ -65,9 +65,9 @@ class ModelCost:
         for name in (_unit(cost.count), "share"):
             table.add_column(name, justify="right")
         for part, gflops in cost.parts.items():
-            table.add_row(part, f"{gflops:.3f}", f"{gflops / cost.gflops:.1%}")
+            table.add_row(part, f"{gflops:.3f}", f"{100 * gflops / cost.gflops:.1f} %")
         table.add_section()
-        table.add_row("all", f"{cost.gflops:.3f}", "100.0%", style="bold")
+        table.add_row("all", f"{cost.gflops:.3f}", "100.0 %", style="bold")
         rules = f" Counted by rules of rhobench: {', '.join(cost.own_rules)}." if cost.own_rules else ""
         return Group(
             f"{self.model}{_rho_suffix(self.rho)} at {cost.height}×{cost.width}: {cost.updated_tokens:,} of "

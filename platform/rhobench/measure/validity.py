@@ -91,14 +91,14 @@ def _host(seen: Conditions) -> Iterator[Finding]:
     programs = f" ({load.programs})" if load.programs else ""
     text = f"other processes used {used:.1f} cores{programs}" if used is not None else "the machine was busy"
     if share >= LOST_INVALID:
-        yield "invalid", f"{text}, which cost {min(share, 1):.0%} of the time"
+        yield "invalid", f"{text}, which cost {100 * min(share, 1):.0f} % of the time"
     elif share >= LOST_SHARED or (used or 0.0) > FREE_CORES + FREE_SHARE_OF_IDLE * idle:
         yield "shared", text
 
 
 def _repetitions(seen: Conditions) -> Iterator[Finding]:
     if seen.width is not None and seen.width > MAX_WIDTH:
-        yield "unstable", f"the 95 % interval is {seen.width:.0%} of the latency wide"
+        yield "unstable", f"the 95 % interval is {100 * seen.width:.0f} % of the latency wide"
     if not seen.stable_warmup:
         yield "unstable", "the times did not become stable in the warm-up"
     canary = np.array(seen.canary_ms)
@@ -107,10 +107,10 @@ def _repetitions(seen: Conditions) -> Iterator[Finding]:
     first, second = (float(np.median(half)) for half in np.array_split(canary, 2))
     drift = second / first - 1
     if abs(drift) > MAX_CANARY_DRIFT:
-        yield "unstable", f"the machine became {abs(drift):.0%} {'slower' if drift > 0 else 'faster'} meanwhile"
+        yield "unstable", f"the machine became {100 * abs(drift):.0f} % {'slower' if drift > 0 else 'faster'} meanwhile"
     excess = float(np.median(canary)) / seen.fastest_canary_ms - 1
     if excess > MAX_CANARY_EXCESS:
-        yield "unstable", f"a fixed computation beside it was {excess:.0%} slower than at its best"
+        yield "unstable", f"a fixed computation beside it was {100 * excess:.0f} % slower than at its best"
 
 
 def _gpu(gpu: GpuConditions) -> Iterator[Finding]:
@@ -120,6 +120,6 @@ def _gpu(gpu: GpuConditions) -> Iterator[Finding]:
     if gpu.others:
         yield "shared", f"{gpu.others} other process{'es' if gpu.others > 1 else ''} computed on the GPU"
     if (gpu.sm_spread or 0.0) > MAX_CLOCK_SPREAD:
-        yield "unstable", f"the clock of the GPU varied by {gpu.sm_spread:.0%}"
+        yield "unstable", f"the clock of the GPU varied by {100 * (gpu.sm_spread or 0.0):.0f} %"
     if (gpu.reasons or 0) & POWER_CAP:
         yield "power_capped", "the GPU was at its power limit"

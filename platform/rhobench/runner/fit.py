@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 
@@ -109,7 +110,8 @@ class FitReport:
 
     def card(self) -> Group:
         """Return the table of the probes and the summary below it, for the terminal."""
-        table = Table(title="one worker on its largest batch", title_justify="left", expand=False)
+        title = "one worker on its largest batch"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("run", overflow="fold")
         table.add_column("micro-\nbatch", justify="right")
         table.add_column("fits")

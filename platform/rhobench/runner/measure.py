@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +123,7 @@ class MeasureOutcome:
         for name in ("ΔAP\nfp32",) * reduced + ("AP", "GFLOPs", "ms", "95 %\ninterval", "FPS", "status"):
             table.add_column(name, justify="right", no_wrap=True)
         for name, points in self.points.items():
-            for point in points:
+            for point in sorted(points, key=lambda point: (point.rho is None, point.rho or 0.0)):
                 table.add_row(*map(escape, self._row(name, point, reduced)))
         return Group(table, *self._sentences(flat))
 
@@ -155,11 +156,19 @@ class MeasureOutcome:
             yield f"Device: {device}{threads}, attention backend {point.backend}."
         for problem in self.problems:
             yield f"Not measured on {printable(problem)}"
-        reasons: dict[str, None] = dict.fromkeys(p.timing_reason for p in points if p.timing_reason)
-        for reason in reasons:
-            yield f"Not eligible for a front: {reason}."
+        yield from _describe_not_eligible(points)
         for name, folder in self.folders.items():
             yield f"{printable(name)}: raw samples and manifest in {printable(folder)}"
+
+
+def _describe_not_eligible(points: Sequence[Point]) -> Iterator[str]:
+    """Yield why times may not enter a front, once for all reasons that differ in their numbers only."""
+    kinds: dict[str, list[str]] = {}
+    for reason in (point.timing_reason for point in points if point.timing_reason):
+        kinds.setdefault(re.sub(r"[\d.]+", "#", reason), []).append(reason)
+    for reasons in kinds.values():
+        example = "for example, " if len(set(reasons)) > 1 else ""
+        yield f"{len(reasons)} of {len(points)} times not eligible for a front: {example}{reasons[0]}."
 
 
 def _milliseconds(value: float | None) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 
@@ -173,6 +175,16 @@ class SweepPlan:
         return None if None in hours else sum(h or 0.0 for h in hours)
 
     @property
+    def parallel_hours(self) -> float | None:
+        """Estimated hours until the last remaining run has ended, in order and ``at_once`` at a time; None: unknown."""
+        if self.hours is None:
+            return None
+        ends = [0.0] * min(max(self.at_once, 1), max(len(self.remaining), 1))
+        for _, _, hours in self.remaining:
+            heapq.heapreplace(ends, ends[0] + (hours or 0.0))
+        return max(ends)
+
+    @property
     def price(self) -> float | None:
         """Estimated price of all remaining runs in the currency of ``price_per_hour``; None: unknown."""
         if self.hours is None or self.price_per_hour is None:
@@ -196,7 +208,13 @@ class SweepPlan:
 
     def card(self) -> Group:
         """Return the table of the runs and the summary below it, for the terminal."""
-        table = Table(title=f"{self.experiment}: runs in order", title_justify="left", expand=False)
+        table = Table(
+            title=f"{self.experiment}: runs in order",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            padding=(0, 1, 0, 0),
+        )
         table.add_column("run", overflow="fold")
         table.add_column("varied")
         table.add_column("workers")
@@ -265,8 +283,9 @@ class SweepPlan:
             if self.price is None
             else f", {self.price:.4g} at {self.price_per_hour:g} per worker-hour, in the currency of your price"
         )
-        sequential, parallel = _format_hours(self.hours), _format_hours(self.hours / max(self.at_once, 1))
-        faster = f", {parallel} with {self.at_once} runs at once" if self.at_once > 1 else ""
+        parallel, at_once = self.parallel_hours or 0.0, min(self.at_once, len(self.remaining))
+        sequential = _format_hours(self.hours)
+        faster = f", {_format_hours(parallel)} with {at_once} runs at once" if at_once > 1 else ""
         return f"About {sequential} of training{faster}{money}; estimated {self.estimated_from}."
 
 

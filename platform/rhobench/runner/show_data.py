@@ -110,6 +110,6 @@ def _picture(found: Annotations, index: int, rows: slice, tokens: int, covered: 
     ]
     caption = (
         f"{width} x {height}, {len(boxes)} objects; rho {rho:g} keeps {round(rho * tokens):,} of {tokens:,} tokens, "
-        f"boxes cover {covered:.0%}"
+        f"boxes cover {100 * covered:.0f} %"
     )
     return Picture(name=found.files[index].name, caption=caption, image=image, boxes=boxes)

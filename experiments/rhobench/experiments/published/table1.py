@@ -79,7 +79,7 @@ _COUNTING = (
     f"Tolerance: {ROUNDING:g} of the last printed digit, of which 0.5 is for its rounding and 0.1 for an earlier one.",
     "The rows of DETR and DETR-DC5 on R50 come from the authors of DETR: the mean of the first 100 images, by a "
     "counter that also counts elementwise operators and softmax (github.com/facebookresearch/detr/issues/110). Our "
-    f"values must be within {ELEMENTWISE:.0%} of them.",
+    f"values must be within {100 * ELEMENTWISE:.0f} % of them.",
 )
 
 
