@@ -74,7 +74,7 @@ def test_dry_run_lists_runs_resources_rates_and_cost(planned: Planned, tmp_path:
 def test_dry_run_tells_that_no_run_fits(planned: Planned) -> None:
     plan, shown = planned("rho_sweep", "--set", "train.cpus_per_worker=5000", status=1)
     assert (plan["fits"], plan["at_once"]) == (False, 0)
-    assert "but a run needs 1 x 5000 CPUs. Lower" in shown
+    assert "but a run needs 1 x 5,000 CPUs. Lower" in shown
 
 
 def test_setting_a_varied_field_pins_it(planned: Planned) -> None:

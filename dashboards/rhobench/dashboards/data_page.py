@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from rhobench.config.phrases import counted
 from rhobench.dashboards.figures.style import INK, SERIES, canvas
 from rhobench.dashboards.markup import escaped, list_card
 from rhobench.dashboards.pictures import COLOURS
@@ -150,10 +151,9 @@ def write_data_page(page: DataPage, out: Path) -> Path:
 def _number_card(page: DataPage, split: SplitView) -> str:
     objects, images = sum(split.objects), len(split.sizes)
     missed = sum(share > page.rho for share in split.covered)
-    details = (
-        f"{objects:,} objects in {len(split.classes)} classes, at most {max(split.objects, default=0)} in an image"
-    )
-    crowded = f"; boxes cover more tokens than rho {page.rho:g} keeps in {missed:,} images"
+    classes = counted(len(split.classes), "class", "classes")
+    details = f"{counted(objects, 'object')} in {classes}, at most {max(split.objects, default=0)} in an image"
+    crowded = f"; boxes cover more tokens than rho {page.rho:g} keeps in {counted(missed, 'image')}"
     title = escaped(f"Images in {split.name}")
     return f"<div><span>{title}</span><b>{images:,}</b><small>{escaped(details + crowded)}</small></div>"
 
@@ -194,7 +194,7 @@ def _image_sizes(page: DataPage) -> go.Figure:
         figure.add_scatter(
             x=[width for width, _ in counts],
             y=[height for _, height in counts],
-            text=[f"{split.name}: {number:,} images" for number in counts.values()],
+            text=[f"{split.name}: {counted(number, 'image')}" for number in counts.values()],
             name=split.name,
             mode="markers",
             marker={"color": colour, "size": 9, "opacity": 0.7},
@@ -244,7 +244,7 @@ def _picture(picture: Picture) -> str:
     )
     names = {box.name: COLOURS[box.label % len(COLOURS)] for box in picture.boxes}
     legend = " ".join(f"<b style='color:{colour}'>{escaped(name)}</b>" for name, colour in names.items())
-    label = escaped(f"{picture.name} with {len(picture.boxes)} boxes")
+    label = escaped(f"{picture.name} with {counted(len(picture.boxes), 'box', 'boxes')}")
     return (
         f"<figure><svg viewBox='0 0 {width} {height}' role='img' aria-label='{label}'>"
         f"<image href='{source}' width='{width}' height='{height}'/>{boxes}</svg>"

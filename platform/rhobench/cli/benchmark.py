@@ -10,6 +10,7 @@ import typer
 
 from rhobench.cli.options import FAILED, AsJson, absolute_place
 from rhobench.cli.progress import progress
+from rhobench.config.phrases import counted
 
 if TYPE_CHECKING:
     from rhobench.results import Point
@@ -72,7 +73,8 @@ def benchmark(
     for point in record.points:
         print(f"  {'' if point.rho is None else f'ρ {point.rho:g}: '}{_values(point)}")
     if foreign.ignored_classes:
-        print(f"  {len(foreign.ignored_classes)} classes that the data set does not have were left out")
+        left_out = counted(len(foreign.ignored_classes), "class", "classes")
+        print(f"  {left_out} left out, which the data set does not have")
     for note in foreign.notes:
         print(f"  {note}")
     print(f"  recorded as {record.run_id}: `rhobench pareto {store}` shows it beside the others")

@@ -10,6 +10,7 @@ import typer
 
 from rhobench.cli.options import FAILED, AsJson, command_group
 from rhobench.cli.progress import progress
+from rhobench.config.phrases import counted
 
 app = command_group("Check, show or convert a data set, or generate one.")
 
@@ -49,7 +50,7 @@ def check(
     for problem in problems:
         print(f"{problem.level}: {problem.message}")
     counts = {level: sum(problem.level == level for problem in problems) for level in ("error", "warning", "note")}
-    summary = ", ".join(f"{count:,} {level}{'' if count == 1 else 's'}" for level, count in counts.items())
+    summary = ", ".join(counted(count, level) for level, count in counts.items())
     print(f"{folder} ({layout.name}): {summary} in {', '.join(splits)}")
     if as_json:
         totals = {f"{level}s": count for level, count in counts.items()}
@@ -72,7 +73,7 @@ def convert(
     for line in notes:
         print(f"note: {line}")
     for name, (images, objects) in counts.items():
-        print(f"{name}: {images:,} images, {objects:,} objects")
+        print(f"{name}: {counted(images, 'image')}, {counted(objects, 'object')}")
     print(f"{source} ({layout}) is written to {out}")
     if as_json:
         splits = {name: {"images": images, "objects": objects} for name, (images, objects) in counts.items()}

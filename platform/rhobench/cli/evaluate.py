@@ -11,6 +11,7 @@ import typer
 
 from rhobench.cli.options import ArtifactArgument, AsJson
 from rhobench.cli.progress import progress
+from rhobench.config.phrases import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,7 +45,8 @@ def evaluate(
     for note in done.notes:
         print(note, file=sys.stderr)
     share = "dense encoder" if done.rho is None else f"ρ {done.rho:g}"
-    print(f"{data}, split {done.split}: {done.num_images:,} images, {share}, {len(done.detections):,} detections")
+    images, detections = counted(done.num_images, "image"), counted(len(done.detections), "detection")
+    print(f"{data}, split {done.split}: {images}, {share}, {detections}")
     console.print(_stats(done))
     console.print(_classes(done))
     if out is not None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rhobench.cli.options import FAILED, ArtifactArgument, AsJson, report_problems
+from rhobench.config.phrases import counted
 
 
 def predict(
@@ -34,7 +35,8 @@ def predict(
             report_problems([one.reason])
         else:
             predicted.append(one.as_dict())
-            print(f"{one.picture}: {len(one.objects)} objects, {one.updated:,} of {one.tokens:,} tokens updated")
+            objects = counted(len(one.objects), "object")
+            print(f"{one.picture}: {objects}, {one.updated:,} of {one.tokens:,} tokens updated")
     if predicted and not any(one["objects"] for one in predicted):
         highest = max(one["highest_score"] for one in predicted)
         report_problems([f"No detection reaches --threshold {threshold:g}; the highest score is {highest:.2f}."])

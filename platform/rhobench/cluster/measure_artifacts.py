@@ -12,6 +12,7 @@ import torch
 from rhobench.cluster.measurement_files import MeasurementFiles, command_line, new_files, write_manifest, write_samples
 from rhobench.cluster.point_scores import MeasureError, Scorer, data_of, images_of
 from rhobench.config import ConfigError, DataConfig
+from rhobench.config.phrases import counted
 from rhobench.config.points import PointSettings
 from rhobench.config.protocols import Protocol
 from rhobench.data.coco import Batch, collate
@@ -88,10 +89,10 @@ def measure_artifacts(
         for number, settings in enumerate(_resolved(subject.points, artifact, device, protocol, data, say)):
             say(f"accuracy of {name} at {describe_point(settings)}")
             entries[name, number] = _Entry(settings, artifact, scorer.point(settings))
-    say(f"timing {len(entries)} points by protocol {protocol.id}")
+    say(f"timing {counted(len(entries), 'point')} by protocol {protocol.id}")
     models = {key: _timed_model(entry, protocol, data) for key, entry in entries.items()}
     measured = measure_latency(models, protocol)
-    say(f"timing the parts of the models at {len(entries)} points")
+    say(f"timing the parts of the models at {counted(len(entries), 'point')}")
     parts = part_times(models)
     found: dict[str, list[Point]] = {}
     for name, subject in subjects.items():

@@ -17,6 +17,7 @@ from rhobench.cluster.placement import Resources, living_nodes
 from rhobench.cluster.progress_table import ProgressTable
 from rhobench.cluster.run_queue import Run
 from rhobench.cluster.session import last_line
+from rhobench.config.phrases import counted
 from rhobench.config.points import GROUP_SIZE, MeasureRequest, requested_points
 from rhobench.config.protocols import Protocol
 from rhobench.results import Store
@@ -56,7 +57,7 @@ def measure_trained(runs: Sequence[Run], store: Store, progress: ProgressTable) 
 
 
 def _measure_group(group: Sequence[Run], gpu: bool, protocol: Protocol, store: Store, progress: ProgressTable) -> None:
-    runs = f"{len(group)} run{'' if len(group) == 1 else 's'}"
+    runs = counted(len(group), "run")
     headline = f"measuring latency of {runs} with exclusive access to a node"
     progress.set_headline(headline)
     requests = {run.run_id: MeasureRequest(points=requested_points(run.config), again=False) for run in group}

@@ -10,6 +10,8 @@ import ray
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
+from rhobench.config.phrases import counted
+
 TRIAL_STRATEGY = "STRICT_PACK"
 """Placement strategy of trials, which distinguishes their placement groups from those of Ray Train.
 
@@ -45,8 +47,8 @@ class Resources:
         return Resources(cpus=self.cpus - other.cpus, gpus=self.gpus - other.gpus)
 
     def __str__(self) -> str:
-        parts = [f"{self.cpus:g} CPU{'' if self.cpus == 1 else 's'}"] if self.cpus or not self.gpus else []
-        parts += [f"{self.gpus:g} GPU{'' if self.gpus == 1 else 's'}"] if self.gpus else []
+        parts = [counted(self.cpus, "CPU")] if self.cpus or not self.gpus else []
+        parts += [counted(self.gpus, "GPU")] if self.gpus else []
         return " and ".join(parts)
 
 

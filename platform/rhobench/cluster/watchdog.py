@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rhobench.cluster.attempt import ActiveAttempt, active_attempt
 from rhobench.cluster.placement import Resources, living_nodes
 from rhobench.cluster.run_queue import RunQueue, resources_needed
+from rhobench.config.phrases import counted
 from rhobench.results import Store
 
 CHECK_INTERVAL_SECONDS = 5.0
@@ -122,11 +123,11 @@ def _timeout(trial: TrialSnapshot, stuck_seconds: float) -> float:
 
 
 def _describe_minutes(seconds: float) -> str:
-    return f"{round(seconds / 60, 1):g} minute{'' if seconds == 60 else 's'}"
+    return counted(round(seconds / 60, 1), "minute")
 
 
 def _describe_cluster(snapshot: SweepSnapshot) -> str:
-    return f"{snapshot.cluster} on {snapshot.nodes} node{'' if snapshot.nodes == 1 else 's'}"
+    return f"{snapshot.cluster} on {counted(snapshot.nodes, 'node')}"
 
 
 class Watchdog:

@@ -12,6 +12,7 @@ from typing import Any
 
 from rhobench.config import DataConfig
 from rhobench.config.cache import cache_dir
+from rhobench.config.phrases import counted
 from rhobench.data.annotations import DatasetError
 from rhobench.data.cache import build_once
 from rhobench.data.check import check_source
@@ -19,7 +20,7 @@ from rhobench.data.layouts.conversion import SOURCE_FILE, write_copied, write_li
 from rhobench.data.layouts.dataset import HoldOut, read_dataset
 from rhobench.data.layouts.find import find_layout
 from rhobench.data.layouts.source import Layout
-from rhobench.data.problem import Problem, counted
+from rhobench.data.problem import Problem
 from rhobench.data.scenes import GENERATOR_VERSION, generate_scenes
 
 CONVERSION_VERSION = 1

@@ -42,8 +42,3 @@ def listed(items: Sequence[Any], describe: Callable[[Any], str] = str) -> str:
     """Join the first items, and count the others."""
     more = f" and {len(items) - EXAMPLES:,} more" if len(items) > EXAMPLES else ""
     return ", ".join(map(describe, items[:EXAMPLES])) + more
-
-
-def counted(number: int, singular: str, plural: str | None = None) -> str:
-    """Return a number with its noun: "1 image", "1,200 images"."""
-    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

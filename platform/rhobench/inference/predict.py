@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from rhobench.config.phrases import counted
 from rhobench.config.protocols import Precision
 from rhobench.dashboards.pictures import DetectedObject, UpdatedTokens, draw
 from rhobench.data import UnreadableImageError
@@ -183,7 +184,8 @@ def _predict_one(artifact: Artifact, file: Path, target: Path, threshold: float,
     tokens = sum(output.grid.level_sizes)
     updated = sum(int(level.updated.sum()) for level in levels) if levels else tokens
     share = f"{updated:,} of {tokens:,} tokens updated ({100 * updated / tokens:.1f} %)"
-    title = f"{file.name}: {artifact.config.model.name}, {share}, {len(objects)} objects at {threshold:g} or more"
+    found = f"{counted(len(objects), 'object')} at {threshold:g} or more"
+    title = f"{file.name}: {artifact.config.model.name}, {share}, {found}"
     draw(image, objects, levels, title).save(target)
     return ImagePrediction(
         image=file, picture=target, objects=objects, highest_score=highest, tokens=tokens, updated=updated

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rhobench.config.phrases import counted
 from rhobench.config.protocols import TIMING_STATUSES, TimingStatus
 from rhobench.measure.gpu import POWER_CAP, SLOWDOWNS, GpuConditions
 from rhobench.measure.host import HostLoad
@@ -118,7 +119,7 @@ def _gpu(gpu: GpuConditions) -> Iterator[Finding]:
     if slowed:
         yield "invalid", f"the GPU was slowed down: {', '.join(slowed)}"
     if gpu.others:
-        yield "shared", f"{gpu.others} other process{'es' if gpu.others > 1 else ''} computed on the GPU"
+        yield "shared", f"{counted(gpu.others, 'other process', 'other processes')} computed on the GPU"
     if (gpu.sm_spread or 0.0) > MAX_CLOCK_SPREAD:
         yield "unstable", f"the clock of the GPU varied by {100 * (gpu.sm_spread or 0.0):.0f} %"
     if (gpu.reasons or 0) & POWER_CAP:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from rhobench.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from rhobench.config.phrases import counted
 from rhobench.preflight.data import class_problem, folder_problems, split_problems
 from rhobench.preflight.images import input_sizes, training_images
 from rhobench.preflight.problems import PreflightError
@@ -153,6 +154,6 @@ def _memory_warning(config: RunConfig, answer: Answer, memory: int) -> Iterator[
     needed = weights + images * answer["saved_bytes_per_image"]
     if needed > memory:
         yield (
-            f"A step of {images} images with their activations takes up to {needed / 2**30:.3g} GiB, more than the "
-            f"{memory / 2**30:.3g} GiB of the device: set train.micro_batch_size, or find one with --fit."
+            f"A step of {counted(images, 'image')} with activations takes up to {needed / 2**30:.3g} GiB, more than "
+            f"the {memory / 2**30:.3g} GiB of the device: set train.micro_batch_size, or find one with --fit."
         )

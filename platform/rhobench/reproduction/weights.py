@@ -12,6 +12,7 @@ from pathlib import Path
 from rhobench.config import ModelConfig
 from rhobench.config.model_zoo import find_model
 from rhobench.config.paths import leaves
+from rhobench.config.phrases import counted
 from rhobench.config.published import FREE_FIELDS, Ours, Referenced, Trained
 from rhobench.data import DatasetError
 from rhobench.inference.checkpoint_config import identify_model
@@ -105,7 +106,7 @@ class WeightsFolder:
             high=high,
             runs=(weights.name,),
             not_comparable=None if published else "data",
-            detail=f"{images} images of {self._data.name} {self._split}{size}",
+            detail=f"{counted(images, 'image')} of {self._data.name} {self._split}{size}",
         )
 
     def _evaluation(self, weights: Weights) -> ArtifactEvaluation:

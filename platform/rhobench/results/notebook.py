@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from rhobench.config.metrics import METRICS
+from rhobench.config.phrases import counted
 
 if TYPE_CHECKING:
     from rhobench.results.record import Record
@@ -27,7 +28,7 @@ def store_html(place: str, frame: pd.DataFrame, problems: list[str]) -> str:
         counts = part.drop_duplicates("run_id")["status"].value_counts()
         states = ", ".join(f"{count} {status}" for status, count in counts.items())
         rows.append((str(name), str(counts.sum()), states, METRICS["ap"].format(part["ap"].max())))
-    unread = [f"{len(problems)} files could not be read, see <code>problems</code>."] if problems else []
+    unread = [f"{counted(len(problems), 'file')} could not be read, see <code>problems</code>."] if problems else []
     return "".join([f"<b>Store {html.escape(place)}</b>", _table(rows), *unread])
 
 

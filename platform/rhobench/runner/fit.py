@@ -19,6 +19,7 @@ from rich.table import Table
 
 from rhobench.config import DataConfig, RunConfig
 from rhobench.config.conversion import to_dict
+from rhobench.config.phrases import counted
 from rhobench.study.study import Study
 from rhobench.training.probe_step import StepProbe
 from rhobench.training.workload import Workload, estimate_workload
@@ -131,10 +132,10 @@ class FitReport:
         for work, train in {(fit.workload, fit.config.train): None for fit in self.configurations}:
             worst, typical = work.worst, work.typical
             yield (
-                f"Each step takes {train.batch_size} images, {train.batch_size // train.num_workers} per worker, of at "
-                f"most {worst.height}x{worst.width} pixels with {worst.objects} objects, typically "
-                f"{typical.height}x{typical.width}; loading an image takes {1000 * work.load_seconds:.3g} ms on one "
-                "core."
+                f"Each step takes {counted(train.batch_size, 'image')}, {train.batch_size // train.num_workers} per "
+                f"worker, of at most {worst.height}x{worst.width} pixels with {counted(worst.objects, 'object')}, "
+                f"typically {typical.height}x{typical.width}; loading an image takes {1000 * work.load_seconds:.3g} ms "
+                "on one core."
             )
         size, hours, trains = self.micro_batch_size, self.device_hours, [f.config.train for f in self.configurations]
         if size is None or hours is None:
@@ -195,7 +196,7 @@ def _probe_sizes(
     share = config.train.batch_size // config.train.num_workers
     for size in range(share, 0, -1):
         if share % size == 0:  # train.micro_batch_size must divide the share of a worker
-            on_progress(f"{name}: micro-batch of {size} images")
+            on_progress(f"{name}: micro-batch of {counted(size, 'image')}")
             probe = run_in_subprocess(config, work, size)
             yield probe
             if probe.fits:
@@ -222,7 +223,8 @@ def run_in_subprocess(config: RunConfig, work: Workload, micro_batch_size: int) 
     answer = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"error": _last_line(done)}
     if "error" in answer:
         raise FitError(
-            f"The probe of a micro-batch of {micro_batch_size} images failed, not for lack of memory: {answer['error']}"
+            f"The probe of a micro-batch of {counted(micro_batch_size, 'image')} failed, not for lack of memory: "
+            f"{answer['error']}"
         )
     return StepProbe(**answer)
 

@@ -17,6 +17,7 @@ from rhobench.cluster.session import Cluster
 from rhobench.config import TrainConfig
 from rhobench.config.experiment import Sampling
 from rhobench.config.paths import run_key
+from rhobench.config.phrases import counted
 from rhobench.runner.preflight import HOURS_OF_A_YEAR, describe_years
 from rhobench.statistics.difference import MIN_SEEDS
 from rhobench.statistics.power import POWER, smallest_difference
@@ -81,7 +82,7 @@ class PlannedRun:
         varied = ", ".join(f"{name} {_format_value(value)}" for name, value in by_name.items())
         state = self.resolved.state
         if self.attempts:
-            state += f" ({_plural(self.attempts, 'attempt')})"
+            state += f" ({counted(self.attempts, 'attempt')})"
         if self.computed_by:
             state += f", shared with {self.computed_by}"
         if self.needs_training and not self.at_once:
@@ -123,7 +124,7 @@ class SearchPlan:
         """Return one sentence on the search for the terminal."""
         goals = " and ".join(f"{'high' if way == 'max' else 'low'} {name}" for name, way in self.sampling.objectives)
         known = f"; {self.in_store} of them in the store" if self.in_store else ""
-        return f"{_plural(self.sampling.count, 'run')}, which Optuna chooses from earlier results for {goals}{known}."
+        return f"{counted(self.sampling.count, 'run')}, which Optuna chooses from earlier results for {goals}{known}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +229,7 @@ class SweepPlan:
         """Yield sentences on the remaining work, whether it fits on the cluster, and what it costs."""
         if self.runs:
             states = Counter(run.resolved.state for run in self.runs)
-            yield f"{_plural(len(self.runs), 'run')}: {', '.join(f'{n} {state}' for state, n in states.items())}."
+            yield f"{counted(len(self.runs), 'run')}: {', '.join(f'{n} {state}' for state, n in states.items())}."
         if self.search:
             yield self.search.summary()
         yield from self._describe_repetitions()
@@ -239,7 +240,7 @@ class SweepPlan:
         if not self.remaining:
             yield "No run remains to be trained."
             return
-        has = f"{self.location} has {_plural(self.cluster.cpus, 'CPU')} and {_plural(self.cluster.gpus, 'GPU')}"
+        has = f"{self.location} has {counted(self.cluster.cpus, 'CPU')} and {counted(self.cluster.gpus, 'GPU')}"
         if not self.fits:
             needed = describe_resources(self.remaining[0][0])
             yield (
@@ -247,7 +248,7 @@ class SweepPlan:
                 "train.gpus_per_worker."
             )
         else:
-            yield f"{has[0].upper()}{has[1:]}: {_plural(self.at_once, 'run')} at once."
+            yield f"{has[0].upper()}{has[1:]}: {counted(self.at_once, 'run')} at once."
         yield self._describe_cost()
         if self.hours is not None and self.hours > HOURS_OF_A_YEAR:
             yield f"{describe_years(self.hours)}: to start it, add --yes."
@@ -258,14 +259,14 @@ class SweepPlan:
         reasons = Counter(each.describe() for each in similar)
         for reason, count in reasons.items():
             example = next(each.run_id for each in similar if each.describe() == reason)
-            yield f"{_plural(count, 'run')} of other settings than in the store, such as {example}: {reason}."
+            yield f"{counted(count, 'run')} of other settings than in the store, such as {example}: {reason}."
 
     def _describe_seeds(self) -> str:
         """What differences between configurations the seeds can show."""
         smallest = smallest_difference(self.seeds)
         if smallest is None:
             return (
-                f"{_plural(self.seeds, 'seed')} per configuration: no difference between trainings can be shown, only "
+                f"{counted(self.seeds, 'seed')} per configuration: no difference between trainings can be shown, only "
                 f"between the trained models; that needs at least {MIN_SEEDS} seeds."
             )
         known = "" if self.seed_deviation is None else f": {100 * smallest * self.seed_deviation:.1f} AP in this store"
@@ -291,8 +292,8 @@ class SweepPlan:
 
 def describe_resources(train: TrainConfig) -> str:
     """Describe the workers of a run, such as "2 x 4 CPUs, 1 GPU"."""
-    gpus = f", {_plural(train.gpus_per_worker, 'GPU')}" if train.gpus_per_worker else ""
-    return f"{train.num_workers} x {_plural(train.cpus_per_worker, 'CPU')}{gpus}"
+    gpus = f", {counted(train.gpus_per_worker, 'GPU')}" if train.gpus_per_worker else ""
+    return f"{train.num_workers} x {counted(train.cpus_per_worker, 'CPU')}{gpus}"
 
 
 def describe_step(train: TrainConfig) -> str:
@@ -302,8 +303,8 @@ def describe_step(train: TrainConfig) -> str:
     rates = ", ".join(f"{name} {rate:.4g}" for name, rate in train.rates.items())
     rule = "as given" if train.lr_rule == "constant" else f"{train.lr_rule} from a batch of {train.lr_batch_size}"
     return (
-        f"Each step takes {train.batch_size} images on {_plural(train.num_workers, 'worker')}, in micro-batches of "
-        f"{micro_batch}, with learning rates {rates} ({rule})."
+        f"Each step takes {counted(train.batch_size, 'image')} on {counted(train.num_workers, 'worker')}, in "
+        f"micro-batches of {micro_batch}, with learning rates {rates} ({rule})."
     )
 
 
@@ -318,8 +319,3 @@ def _format_hours(hours: float) -> str:
 
 def _format_value(value: Any) -> str:
     return "none" if value is None else json.dumps(value).strip('"')
-
-
-def _plural(count: float, noun: str) -> str:
-    """Format a count with its noun, such as "1 run" or "0.5 GPUs"."""
-    return f"{count:g} {noun}{'' if count == 1 else 's'}"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rhobench.config import DataConfig
 from rhobench.config.image_size import scaled_size
+from rhobench.config.phrases import counted
 from rhobench.dashboards.data_page import Box, DataPage, Picture, SplitView, write_data_page
 from rhobench.data import check_dataset, find_layout, prepare_folder
 from rhobench.data.annotations import Annotations, read_split
@@ -109,7 +110,7 @@ def _picture(found: Annotations, index: int, rows: slice, tokens: int, covered: 
         for label, corners in zip(found.labels[rows].tolist(), found.boxes[rows].tolist(), strict=True)
     ]
     caption = (
-        f"{width} x {height}, {len(boxes)} objects; rho {rho:g} keeps {round(rho * tokens):,} of {tokens:,} tokens, "
-        f"boxes cover {100 * covered:.0f} %"
+        f"{width} x {height}, {counted(len(boxes), 'object')}; rho {rho:g} keeps {round(rho * tokens):,} of {tokens:,} "
+        f"tokens, boxes cover {100 * covered:.0f} %"
     )
     return Picture(name=found.files[index].name, caption=caption, image=image, boxes=boxes)

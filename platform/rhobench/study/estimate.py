@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from rhobench.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from rhobench.config.conversion import from_dict
 from rhobench.config.experiment import Experiment
+from rhobench.config.phrases import counted
 from rhobench.preflight.images import TrainingImages, training_images
 from rhobench.preflight.questions import ask, cost_question
 from rhobench.preflight.transformer_cost import TransformerCost, level_shapes, token_count
@@ -111,7 +112,7 @@ def speed_from_records(records: Iterable[Record], device: str | None, train: Tra
     return SpeedEstimate(
         seconds_per_gflop=statistics.median(rates),
         seconds_per_run=start,
-        source=f"from {runs} finished run{'' if runs == 1 else 's'} on {device} (median time per operation{beside})",
+        source=f"from {counted(runs, 'finished run')} on {device} (median time per operation{beside})",
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from rhobench.config import ConfigError, RunConfig
 from rhobench.config.conversion import from_dict
 from rhobench.config.paths import leaves, value_at
+from rhobench.config.phrases import counted
 
 SHORT_SIDE_PX = 384
 """Shorter side of the images of the model, unless the images are smaller or their objects would be too small."""
@@ -113,7 +114,8 @@ def settings_from_data(base: RunConfig) -> DerivedSettings:
         "train.eval_every_epochs": max(epochs // 6, 1),
         "train.ema_decay": _ema_decay(count // min(batch, count)),
     }
-    facts = f"{count:,} training images of typically {long} x {short} pixels with at most {fullest} objects"
+    most = counted(fullest, "object")
+    facts = f"{counted(count, 'training image')} of typically {long} x {short} pixels with at most {most}"
     return DerivedSettings(values=values, facts=facts)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from rhobench.config.phrases import counted
 from rhobench.data.coco import Batch, Key, Target
 from rhobench.data.transforms import Flip
 from rhobench.model.matcher import Objects
@@ -26,7 +27,7 @@ class EpochBatchSampler(Sampler[list[Key]]):
         # An epoch would have no steps, since its incomplete last batch is dropped.
         if images < batch_size:
             raise ValueError(
-                f"The training split has {images} images, fewer than train.batch_size={batch_size}: lower "
+                f"The training split has {counted(images, 'image')}, fewer than train.batch_size={batch_size}: lower "
                 "train.batch_size or add images."
             )
         if batch_size % workers:

@@ -6,6 +6,7 @@ too much memory; `rhobench run --fit`, which probes sizes in subprocesses, finds
 
 from __future__ import annotations
 
+from rhobench.config.phrases import counted
 from rhobench.training.state import TrainingState
 from rhobench.training.workers import worker_rank
 
@@ -49,17 +50,17 @@ def reduce_micro_batch(state: TrainingState, size: int, images: int) -> None:
     rank, workers = worker_rank()
     if workers > 1:
         raise MemoryLimitError(
-            f"A micro-batch of {size} images does not fit into the memory of {state.device} on worker {rank} of "
-            f"{workers}, and the size cannot be reduced while several workers train: set "
+            f"A micro-batch of {counted(size, 'image')} does not fit into the memory of {state.device} on worker "
+            f"{rank} of {workers}, and the size cannot be reduced while several workers train: set "
             f"train.micro_batch_size={smaller}, or find the largest that fits with `rhobench run EXPERIMENT --fit`."
         )
     state.progress.micro_batch_size = smaller
     # The mean of DETR's cross-entropy is weighted by the objects of each micro-batch; see ``step.SUM_REDUCED``.
     exception = " (those of DETR's cross-entropy nearly so)" if state.config.model.name == "detr" else ""
     state.warn(
-        f"a micro-batch of {size} images did not fit into the memory of {state.device} in step {state.steps + 1}; "
-        f"training continues with train.micro_batch_size={smaller}. Each step has the same images, and its gradients "
-        f"are the same up to rounding and the random draws of dropout{exception}"
+        f"a micro-batch of {counted(size, 'image')} did not fit into the memory of {state.device} in step "
+        f"{state.steps + 1}; training continues with train.micro_batch_size={smaller}. Each step has the same "
+        f"images, and its gradients are the same up to rounding and the random draws of dropout{exception}"
     )
 
 

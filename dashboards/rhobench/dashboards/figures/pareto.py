@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from rhobench.config.metrics import Metric, metric
+from rhobench.config.phrases import counted
 from rhobench.dashboards.figures.card import FigureCard
 from rhobench.dashboards.figures.labels import Span, place_labels
 from rhobench.dashboards.figures.style import MUTED, SERIES, SURFACE, SYMBOLS, canvas, seeds_text, show_empty
@@ -237,9 +238,7 @@ def _pareto_subtitle(frame: pd.DataFrame, rows: pd.DataFrame, cost: Metric, valu
         parts.append(f"hollow: {left_out}")
     counts = frame.drop_duplicates("run_id")["status"].value_counts()
     parts += [
-        f"{counts[status]} {status} run{'s' if counts[status] > 1 else ''} not shown"
-        for status in ENDED_EARLY
-        if status in counts
+        f"{counted(int(counts[status]), f'{status} run')} not shown" for status in ENDED_EARLY if status in counts
     ]
     return "; ".join(parts)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from rhobench.config.phrases import counted
+
 INK, MUTED, GRID, SURFACE = "#1c2431", "#5b6676", "#e4e9ef", "#ffffff"
 
 SERIES = ("#1f77c9", "#c2570c", "#0f8a6a", "#b0559b", "#8a6d00")
@@ -130,5 +132,5 @@ def translucent(color: str) -> str:
 def seeds_text(fewest: int, most: int) -> str:
     """Number of averaged seeds: "n = 1 seed", "n = 3 seeds" or "n = 1 to 3 seeds"."""
     if fewest == most:
-        return f"n = {most} seed{'s' if most > 1 else ''}"
+        return f"n = {counted(most, 'seed')}"
     return f"n = {fewest} to {most} seeds"

@@ -10,8 +10,8 @@ from typing import Any
 
 from pycocotools import mask as coco_masks
 
+from rhobench.config.phrases import counted
 from rhobench.data.annotations import file_order
-from rhobench.data.problem import counted
 from rhobench.data.segmentation import MIN_POLYGON, SegmentationError, encode_segmentation
 
 Sizes = Callable[[Sequence[str]], Mapping[str, tuple[int, int]]]
