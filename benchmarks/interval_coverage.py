@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rhobench.statistics.difference import between_artifacts, between_trainings
-from rhobench.statistics.interval import Interval, image_interval, seed_interval
+from rhobench.statistics.interval import Interval, image_interval, seed_interval, widened
 from rhobench.statistics.matches import AREAS, THRESHOLDS, Matches
 from rhobench.statistics.precision import average_precision, coco_stat
 from rhobench.statistics.resampling import resamples
@@ -97,6 +97,11 @@ def ap(matches: Matches, weights: np.ndarray | None = None) -> np.ndarray:
     return values
 
 
+def spread_of(matches: Matches, weights: np.ndarray) -> np.ndarray:
+    """AP of a simulated evaluation on resamples, as an ``Evaluation`` keeps it."""
+    return widened(ap(matches, weights), matches.images_with_objects()[0])
+
+
 def train(detector: Detector, seeds: int, rng: np.random.Generator) -> list[Detector]:
     """Detectors of several trainings."""
     return [replace(detector, quality=detector.quality + SEED_DEVIATION * step) for step in rng.standard_normal(seeds)]
@@ -122,12 +127,12 @@ def simulate(
     for _ in range(draws):
         sample = draw_images(images, rng)
         pair = [detect(detector, sample, rng) for _ in range(2)]
-        values, spread = [float(ap(m)[0]) for m in pair], [ap(m, weights) for m in pair]
+        values, spread = [float(ap(m)[0]) for m in pair], [spread_of(m, weights) for m in pair]
         counts["image interval"] += _holds(image_interval(values[0], spread[0]), truth)
         counts["artifacts differ"] += between_artifacts(*values, tuple(spread)).differs()
         sides = [[detect(d, sample, rng) for d in train(detector, seeds, rng)] for _ in range(2)]
         means = [np.array([ap(m)[0] for m in side]) for side in sides]
-        spreads = [np.stack([ap(m, weights) for m in side]) for side in sides]
+        spreads = [np.stack([spread_of(m, weights) for m in side]) for side in sides]
         counts["seed interval"] += _holds(seed_interval(means[0], spreads[0]), truth_over_seeds)
         counts["trainings differ"] += between_trainings(*means, tuple(spreads)).differs()
     return {name: count / draws for name, count in counts.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rhobench.config.phrases import counted
+from rhobench.config.phrases import counted, listed
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,8 +16,15 @@ def test_nouns_agree_with_their_number() -> None:
     assert [counted(n, "GPU") for n in (0.5, 1.0, 2.0)] == ["0.5 GPUs", "1 GPU", "2 GPUs"]
 
 
-def test_no_message_forms_a_plural_by_itself() -> None:
-    by_hand = re.compile(r"""['"]e?s['"] if |else ['"]e?s['"]\}""")
+def test_long_lists_are_counted() -> None:
+    assert listed([1, 2, 3]) == "1, 2, 3"
+    assert listed(range(1203)) == "0, 1, 2 and 1,200 more"
+    assert listed(["a", "b"], repr, most=1) == "'a' and 1 more"
+    assert listed([]) == ""
+
+
+def test_no_message_forms_them_by_itself() -> None:
+    by_hand = re.compile(r"""['"]e?s['"] if |else ['"]e?s['"]\}|(?<!;) and \{len\(.*\) - .*\} more""")
     files = [file for root in ("platform", "dashboards", "experiments") for file in (ROOT / root).rglob("*.py")]
     assert len(files) > 100
     verbs = "parts.append(f\"{trained} more only need{'s' if"

@@ -184,8 +184,7 @@ def test_missing_and_unexpected_keys_are_reported(build: Build) -> None:
     message = refusal(small(build, "sparse_detr"), state)
     assert "1 missing: transformer.level_embed; 1 unexpected: transformer.extra" in message
     many = state | {f"extra.{i}": torch.zeros(1) for i in range(14)}
-    assert "15 unexpected: extra.0, extra.1, extra.10," in refusal(small(build, "sparse_detr"), many)
-    assert "and 5 more" in refusal(small(build, "sparse_detr"), many)
+    assert "15 unexpected: extra.0, extra.1, extra.10 and 12 more" in refusal(small(build, "sparse_detr"), many)
 
 
 def test_shapes_and_types_must_fit(build: Build) -> None:

@@ -66,6 +66,19 @@ def test_there_is_no_front_where_nothing_differs(tmp_path: Path, simulation: Mod
     assert rows["not_different"].tolist() == [False, True, True]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seeds", [(0,), (0, 1), (0, 1, 2)])
+def test_one_image_gives_neither_intervals_nor_a_front(
+    tmp_path: Path, simulation: ModuleType, seeds: tuple[int, ...]
+) -> None:
+    store = write_simulated(tmp_path, simulation, {0.1: 0.5, 0.3: 2.0, 1.0: 4.0}, images=1, seeds=seeds)
+    table = uncertain(store)
+    assert not table["on_front"].any()
+    assert table["not_different"].tolist() == [False] + [True] * (len(table) - 1)
+    assert table["ap_low"].isna().all()
+    assert table["interval_covers"].isna().all()
+
+
 def test_models_at_ap_0_are_no_front(tmp_path: Path, simulation: ModuleType) -> None:
     frame = write_simulated(tmp_path, simulation, {0.1: 1.0, 0.3: 1.0, 1.0: 1.0}).frame()
     frame[["ap", "ap_low", "ap_high"]] = 0.0

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from rhobench.config.metrics import accuracy_bounds
+from rhobench.statistics import evaluation as statistics_evaluation
+from rhobench.statistics.difference import difference
 from rhobench.statistics.evaluation import Evaluation, class_replicates
-from rhobench.statistics.interval import image_interval
+from rhobench.statistics.interval import image_interval, seed_interval
 from rhobench.statistics.matches import MatchesError, pack
 
 
@@ -37,10 +39,43 @@ def test_bounds_have_the_columns_of_the_metrics(evaluation: Evaluation) -> None:
     assert bounds["ap50_low"] is None
 
 
-def test_classes_average_to_the_replicates(evaluation: Evaluation) -> None:
+def test_classes_average_to_the_replicates(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before each is widened for the images that have its objects."""
+    monkeypatch.setattr(statistics_evaluation, "widened", lambda replicates, images: replicates)
     values, replicates = class_replicates(evaluation.matches["bbox"])
-    assert replicates.shape == (len(evaluation.replicates["ap"]), len(values))
-    assert np.nanmean(replicates, axis=1) == pytest.approx(evaluation.replicates["ap"])
+    overall = Evaluation.of(evaluation.matches).replicates["ap"]
+    assert replicates.shape == (len(overall), len(values))
+    assert np.nanmean(replicates, axis=1) == pytest.approx(overall)
+
+
+def test_a_rare_class_is_less_certain_than_its_replicates_say(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matches = evaluation.matches["bbox"]
+    images, of_each = matches.images_with_objects()
+    assert 20 < images <= 40
+    assert of_each.min() < images / 2
+    wide = np.nanstd(class_replicates(matches)[1], axis=0)
+    monkeypatch.setattr(statistics_evaluation, "widened", lambda replicates, images: replicates)
+    factors = wide / np.nanstd(class_replicates(matches)[1], axis=0)
+    assert np.all(factors > 1)
+    assert factors.argmax() == of_each.argmin()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_two_models_on_few_images(simulation: ModuleType, count: int) -> None:
+    """One image says nothing about others, and of equal models on few, few are called different."""
+    rng = np.random.default_rng(count)
+    different, known, draws = 0, 0, 100
+    for _ in range(draws):
+        images = simulation.draw_images(count, rng, objects=8.0)
+        pair = [Evaluation.of({"bbox": simulation.detect(simulation.Detector(), images, rng)}) for _ in range(2)]
+        values = [np.array([float(simulation.ap(e.matches["bbox"])[0])]) for e in pair]
+        replicates = [e.replicates["ap"][None] for e in pair]
+        different += difference(values, replicates).differs()
+        known += not np.isnan(seed_interval(values[0], replicates[0]).low)
+    assert different <= (0 if count == 1 else 0.15 * draws)
+    assert known == (0 if count == 1 else draws)
 
 
 def arrays(evaluation: Evaluation) -> dict[str, dict[str, np.ndarray]]:

@@ -19,7 +19,14 @@ from rhobench.statistics.difference import (
     welch,
     within_trainings,
 )
-from rhobench.statistics.interval import draws_of_mean, image_interval, seed_draws, seed_interval, spread_over_seeds
+from rhobench.statistics.interval import (
+    draws_of_mean,
+    image_interval,
+    seed_draws,
+    seed_interval,
+    spread_over_seeds,
+    widened,
+)
 from rhobench.statistics.resampling import REPLICATES, resamples
 
 
@@ -62,6 +69,21 @@ def test_the_interval_is_not_moved_by_the_bias_of_resamples() -> None:
     assert (interval.low, interval.high) == pytest.approx((0.46, 0.54), abs=0.003)
     assert image_interval(0.99, replicates).high == 1
     assert np.isnan(image_interval(0.5, np.full(10, np.nan)).low)
+
+
+def test_replicates_of_few_images_are_widened_as_by_students_t() -> None:
+    replicates = np.random.default_rng(0).normal(0.5, 0.1, (2000, 2))
+    replicates[7, 0] = np.nan
+    for images in (2, 5, 12, 5000):
+        wide = widened(replicates, images)
+        factor = stats.t.ppf(0.975, images - 1) / stats.norm.ppf(0.975) * np.sqrt(images / (images - 1))
+        assert np.nanmean(wide, axis=0) == pytest.approx(np.nanmean(replicates, axis=0))
+        assert np.nanstd(wide, axis=0) == pytest.approx(factor * np.nanstd(replicates, axis=0))
+        assert np.array_equal(np.isnan(wide), np.isnan(replicates))
+    assert factor < 1.001
+    each = widened(replicates, np.array([1, 5000]))
+    assert np.isnan(each[:, 0]).all()
+    assert not np.isnan(each[:, 1]).any()
 
 
 def made_up(n: int, seeds: float, images: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

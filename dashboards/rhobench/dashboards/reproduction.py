@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from rhobench.config.phrases import listed
 from rhobench.dashboards.grid import Grid, html_table, latex, markdown
 from rhobench.results import printable
 from rhobench.results.reproduction import Found, ReproducedRow, ReproducedSection, ReproducedTable, SameImages
@@ -94,9 +95,7 @@ def _reference(found: Found | None, footnotes: dict[str, int]) -> str:
         return "–"
     if not found.runs and not found.detail:
         return found.evidence
-    more = f" and {len(found.runs) - MAX_IDS} more" if len(found.runs) > MAX_IDS else ""
-    ids = ", ".join(map(printable, found.runs[:MAX_IDS])) + more
-    text = ": ".join(filter(None, (printable(found.detail), ids)))
+    text = ": ".join(filter(None, (printable(found.detail), listed(found.runs, printable, most=MAX_IDS))))
     return f"[{footnotes.setdefault(text, len(footnotes) + 1)}]"
 
 

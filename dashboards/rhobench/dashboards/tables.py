@@ -105,7 +105,7 @@ def _caption(frame: pd.DataFrame, rows: pd.DataFrame, settings: list[str], cost:
     elif covers:
         sentences.append(f"Intervals: 95 % over {' or, for one seed, over '.join(sorted(covers, reverse=True))}.")
     elif value.coco and len(rows):
-        sentences.append("No intervals: these runs were evaluated by a version that did not store matches.")
+        sentences.append("No intervals: evaluated on one image, or by a version that stored no matches.")
     if len(settings) > 1:
         listed = "; ".join(f"[{number}] {text}" for number, text in enumerate(settings, 1))
         sentences.append(f"Settings that cannot be compared, one front each: {listed}.")

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rhobench.config.phrases import listed
 from rhobench.data import Categories
 from rhobench.measure.accuracy import Detection
 from rhobench.model.postprocess import MAX_DETECTIONS
@@ -119,8 +120,9 @@ class LabelMap:
         missing = [name for name in categories.names if _plain(name) not in known]
         if missing:
             raise AdapterError(
-                f"The detector has no class for {_listed(missing)}; its {len(names)} classes are "
-                f"{_listed(sorted(set(names.values())))}. Rename its classes, or give data with its categories."
+                f"The detector has no class for {listed(missing, repr, most=5)}; its {len(names)} classes are "
+                f"{listed(sorted(set(names.values())), repr, most=5)}. Rename its classes, or give data with its "
+                "categories."
             )
         return {label: wanted[_plain(name)] for label, name in names.items() if _plain(name) in wanted}
 
@@ -132,7 +134,8 @@ class LabelMap:
             return {number: number for number in categories.ids}
         raise AdapterError(
             f"The detector has {len(labels)} classes without names, but the data set has {len(categories)} categories "
-            f"({_listed(categories.names)}): give the detector names of its classes, or the data it was trained on."
+            f"({listed(categories.names, repr, most=5)}): give the detector names of its classes, or the data it was "
+            "trained on."
         )
 
     def detections(self, found: FoundObjects, image_id: int) -> list[Detection]:
@@ -167,8 +170,3 @@ def package_versions(names: tuple[str, ...]) -> dict[str, str]:
 def _plain(name: str) -> str:
     """Name of a class without differences of case, blanks and underscores: "Traffic_Light" is "traffic light"."""
     return " ".join(name.casefold().replace("_", " ").split())
-
-
-def _listed(names: list[str] | tuple[str, ...], most: int = 5) -> str:
-    shown = ", ".join(map(repr, names[:most]))
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rhobench.config.metrics import metric
+from rhobench.config.phrases import counted
 from rhobench.results import printable
 from rhobench.results.comparison import Comparison, describe_difference, describe_p
 
@@ -35,7 +36,7 @@ def _classes(compared: Comparison) -> list[Table | str]:
     differing = [name for name, d in compared.classes.items() if d.differs(compared.class_p[name])]
     count = len(compared.classes)
     if not differing:
-        return [f"No class is shown to differ in AP ({count} classes, Holm)."]
+        return [f"No class is shown to differ in AP ({counted(count, 'class', 'classes')}, Holm)."]
     differing.sort(key=lambda name: -abs(compared.classes[name].value))
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("class")

@@ -64,7 +64,9 @@ def _stats(done: ArtifactEvaluation) -> Table:
     from rhobench.inference.evaluate import STATS, value_text
 
     by_place = {(m.coco.iou_type, m.coco.index): m.name for m in METRICS.values() if m.coco}
-    table = Table(box=box.SIMPLE_HEAD, caption="in brackets: 95 % over images", caption_justify="left")
+    known = any(end is not None for end in done.bounds.values())
+    caption = "in brackets: 95 % over images" if known else "no intervals: one image"
+    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     table.add_column("")
     kinds = done.accuracy.stats
     for kind in kinds:

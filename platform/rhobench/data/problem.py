@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 Level = Literal["error", "warning", "note"]
-
-EXAMPLES = 3
-"""Records of one kind that a sentence lists; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +32,3 @@ def warning(message: str) -> Problem:
 def note(message: str) -> Problem:
     """Return a problem that is often intended."""
     return Problem("note", message)
-
-
-def listed(items: Sequence[Any], describe: Callable[[Any], str] = str) -> str:
-    """Join the first items, and count the others."""
-    more = f" and {len(items) - EXAMPLES:,} more" if len(items) > EXAMPLES else ""
-    return ", ".join(map(describe, items[:EXAMPLES])) + more

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rhobench.config import FAMILIES, BackboneConfig, ModelConfig
 from rhobench.config.model_zoo import MODELS
+from rhobench.config.phrases import listed
 from rhobench.model import build_model
 from rhobench.model.backbone import Backbone
 from rhobench.model.detector import Detector
@@ -58,8 +59,6 @@ _DEFORMABLE_RULES = [
 _HEAD = re.compile(r"(?:decoder\.heads\.(\d+)|(query_selector)\.head|encoder\.aux_heads\.(\d+))\.(.*)")
 _NON_WEIGHT_SUFFIXES = ("total_ops", "total_params", "num_batches_tracked")
 """Suffixes of checkpoint keys that are not weights: those of FLOP counters and of the counters of batch norms."""
-_MAX_LISTED_KEYS = 10
-"""Keys that a message lists; it only counts the others."""
 
 
 class WeightsError(ValueError):
@@ -239,17 +238,11 @@ def _describe(tensor: Tensor) -> str:
 def _mismatch_message(keys: _KeyComparison, config: ModelConfig, state: Mapping[str, Tensor]) -> str:
     """Describe the differences, and name the model that the weights do fit if there is one."""
     lists = {"missing": keys.missing, "unexpected": keys.unexpected, "wrong": keys.mismatches}
-    problems = "; ".join(f"{len(items)} {kind}: {_abbreviate(items)}" for kind, items in lists.items() if items)
+    problems = "; ".join(f"{len(items)} {kind}: {listed(items)}" for kind, items in lists.items() if items)
     # Lazily, because every candidate that is tried has to be built.
     better = next((name for name, other in _candidate_models(config) if _is_compatible(other, state)), None)
     hint = f" These are the weights of {better}." if better else ""
     return f"The weights do not fit {config.name} on {config.backbone.name}: {problems}.{hint}"
-
-
-def _abbreviate(keys: list[str]) -> str:
-    """The first keys, comma-separated, and the number of the others."""
-    more = f" and {len(keys) - _MAX_LISTED_KEYS} more" if len(keys) > _MAX_LISTED_KEYS else ""
-    return ", ".join(keys[:_MAX_LISTED_KEYS]) + more
 
 
 def _candidate_models(config: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rhobench.config import BackboneConfig
+from rhobench.config.phrases import listed
 from rhobench.model.swin import is_swin
 
 _PREFERRED_NETWORKS = (("online", "target"), ("encoder_q", "encoder_k"), ("teacher", "student"))
@@ -29,8 +30,6 @@ _PREFERRED_NETWORKS = (("online", "target"), ("encoder_q", "encoder_k"), ("teach
 It is the one that the authors of BYOL, SCRL, MoCo and DINO release."""
 _COUNTER_SUFFIX = "num_batches_tracked"
 """Suffix of the batch counters of batch norms; frozen norms have none."""
-_MAX_LISTED_KEYS = 5
-"""Keys that a message lists; it only counts the others."""
 
 
 class BackboneError(ValueError):
@@ -56,7 +55,7 @@ class LoadedWeights:
 
     def as_record(self) -> dict[str, Any]:
         """Summary for the record of a run, with the used keys counted and the unused ones abbreviated."""
-        counts = {"used": f"{len(self.used)} tensors", "unused": _abbreviate(self.unused)}
+        counts = {"used": f"{len(self.used)} tensors", "unused": listed(self.unused) or "none"}
         return {"file": self.file, "sha256": self.sha256, "names": self.names, "prefix": self.prefix, **counts}
 
 
@@ -263,14 +262,8 @@ def _mismatch_message(file: Path, config: BackboneConfig, wanted: int, matches: 
     present = wanted - len(best.mismatched)
     return (
         f"{head}the best match, {best.names} with the prefix {best.prefix!r}, has {present} of its {wanted} tensors; "
-        f"missing: {_abbreviate(missing)}; wrong shape: {_abbreviate(wrong)}.{tail}"
+        f"missing: {listed(missing) or 'none'}; wrong shape: {listed(wrong) or 'none'}.{tail}"
     )
-
-
-def _abbreviate(keys: list[str]) -> str:
-    """The first keys, comma-separated, and the number of the others; "none" if there are none."""
-    more = f" and {len(keys) - _MAX_LISTED_KEYS} more" if len(keys) > _MAX_LISTED_KEYS else ""
-    return ", ".join(keys[:_MAX_LISTED_KEYS]) + more if keys else "none"
 
 
 def weights_file(source: str) -> Path:

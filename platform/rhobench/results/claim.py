@@ -9,6 +9,7 @@ from rhobench.config import ConfigError, RunConfig
 from rhobench.config.conversion import from_dict, to_dict
 from rhobench.config.experiment import Experiment
 from rhobench.config.paths import differences, without_execution
+from rhobench.config.phrases import listed
 from rhobench.results.files import Files, StoreAccessError
 from rhobench.results.text import is_file_name, printable
 
@@ -48,8 +49,7 @@ def claim_experiment(files: Files, experiment: Experiment) -> None:
     first, second = (without_execution(replace(config, seed=0)) for config in (present, experiment.base))
     changed = differences(first, second)
     if changed:
-        shown = ", ".join(map(str, changed[:3])) + (f", and {len(changed) - 3} more" if len(changed) > 3 else "")
         raise StoreOccupiedError(
             f"The store {files.place} already holds experiment {name!r} with other settings: "
-            f"{printable(shown)}. {way_out}"
+            f"{printable(listed(changed))}. {way_out}"
         )

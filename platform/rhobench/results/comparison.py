@@ -152,6 +152,8 @@ class Comparison:
         return [f"If the true difference is the measured one, {number} seeds on each side show it ({_POWER})."]
 
     def _partners(self) -> list[str]:
+        if all(len(seeds) == 1 for seeds in self.seeds):  # two trained models, which the first sentence names
+            return []
         return [
             f"Without a partner: seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} of {name}."
             for name, seeds in zip(self.names, self.without_partner, strict=True)
@@ -236,6 +238,8 @@ def describe_difference(measured: Difference, name: str) -> str:
     # Adding 0 turns a rounded -0.0 into 0.0.
     rounded = (round(v * m.scale, m.digits) + 0.0 for v in (measured.value, measured.low, measured.high))
     value, low, high = (f"{v:+.{m.digits}f}" for v in rounded)
+    if np.isnan(measured.low):
+        return f"{value} (no interval: one image)"
     return f"{value} ({LEVEL * 100:.0f} % from {low} to {high})"
 
 

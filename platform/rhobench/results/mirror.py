@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rhobench.config.phrases import listed
 from rhobench.results.files import Files, StoreAccessError, StoreNotFoundError
 from rhobench.results.record import FILE_NAME
 from rhobench.results.store import Store
@@ -201,9 +202,8 @@ class _Uploader:
     def describe_failure(self) -> str:
         """Which files could not be uploaded, and where they are kept."""
         names = sorted(name for name, seen in self.scan().items() if self.uploaded.get(name) != seen)
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         return (
-            f"{shown or 'Some changes'} of {self.remote} could not be uploaded in {MAX_ATTEMPTS} attempts: "
+            f"{listed(names) or 'Some changes'} of {self.remote} could not be uploaded in {MAX_ATTEMPTS} attempts: "
             f"{self.error} The files are kept in {self.folder}. Copy them to the store, {FILE_NAME} last, or run the "
             "same command again, which continues from the last checkpoint in the store."
         )

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from rhobench.config.metrics import accuracy_metrics
+from rhobench.config.phrases import listed
 from rhobench.results.comparison import Comparison, ComparisonError, Side, Trained, compare
 from rhobench.results.evaluations import Evaluations
 from rhobench.results.pareto import CONFIGURATION_COLUMNS, ENDED_EARLY, configuration_labels
@@ -66,12 +67,13 @@ def _sides(argument: str, store: str | None, problems: list[str]) -> dict[tuple[
         ["run_id", *CONFIGURATION_COLUMNS]
     )
     frame = frame.assign(label=configuration_labels(frame))
+    labels = list(dict.fromkeys(frame["label"]))
     if wanted is not None:
         frame = frame[(frame[["run_id", "configuration", "label"]] == wanted).any(axis=1)]
         if frame.empty:
             raise ComparisonError(
-                f"{opened.name} has no evaluated run, configuration or label {wanted!r}. "
-                "`rhobench pareto` lists the labels."
+                f"{opened.name} has no evaluated run, configuration or label {wanted!r}"
+                + (f"; its labels are {listed(labels, most=8)}." if labels else ", nor any other.")
             )
         evaluated = frame["matches_file"].notna()
         frame = _at_one_rho(frame[evaluated] if evaluated.any() else frame, rho, argument)

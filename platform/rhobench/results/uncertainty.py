@@ -51,7 +51,7 @@ def with_uncertainty(frame: pd.DataFrame, x: str = "gflops", y: str = "ap", stor
     for m in (metric(x), metric(y)):
         known[m.name] = [uncertain(row, averaged_rows(row, frame), m) for row in table.to_dict("records")]
         for index, one in zip(table.index, known[m.name], strict=True):
-            if one.interval and m.interval:
+            if one.interval and m.interval and not np.isnan(one.interval.low):
                 table.loc[index, [*m.interval, "interval_covers"]] = astuple(one.interval)
     draws = {name: np.array([one.draws for one in each]).reshape(-1, REPLICATES) for name, each in known.items()}
     table["front_probability"], table["not_different"] = 0.0, False
@@ -130,11 +130,11 @@ def _uncertain(
         found = [evaluations.of(run) for run in runs.to_dict("records")]
         replicates = [e.replicates[m.name] for e in found if e is not None and m.name in e.replicates]
         if replicates and len(replicates) == len(runs):
-            values, each = runs[m.name].to_numpy(float), _filled(np.stack(replicates))
+            values, each = runs[m.name].to_numpy(float), np.stack(replicates)
             return _Uncertain(
                 run_ids=run_ids,
                 value=value,
-                draws=draws_of_mean(values, each, of_models[run_ids]),
+                draws=draws_of_mean(values, _filled(each, values), of_models[run_ids]),
                 interval=seed_interval(values, each),
                 seeds=(values, each),
             )
@@ -148,9 +148,9 @@ def _uncertain(
     return _Uncertain(run_ids=run_ids, value=value, draws=draws, interval=interval)
 
 
-def _filled(replicates: np.ndarray) -> np.ndarray:
-    """Replicates of resamples without objects, which are rare, take the mean of the others."""
-    return np.where(np.isnan(replicates), np.nanmean(replicates, axis=1, keepdims=True), replicates)
+def _filled(replicates: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Replicates of resamples without objects, which are rare, take the value on all images."""
+    return np.where(np.isnan(replicates), values[:, None], replicates)
 
 
 def _any_differs(configurations: Sequence[_Uncertain]) -> bool:

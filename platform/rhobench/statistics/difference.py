@@ -103,6 +103,9 @@ def difference(
     # A resample without objects of a kind says nothing about them, on either side.
     known = ~np.isnan(np.concatenate(replicates)).any(axis=0)
     first, second = (each[:, known] for each in replicates)
+    if not known.any():  # a single image, which says nothing about others
+        covers: Covers = "seeds and images" if min(map(len, values)) >= MIN_SEEDS else "images"
+        return _difference(float(values[1].mean() - values[0].mean()), float("nan"), 1e9, covers)
     if min(map(len, values)) >= MIN_SEEDS:
         return (within_trainings if same_models else between_trainings)(values[0], values[1], (first, second))
     means = first.mean(axis=0), second.mean(axis=0)

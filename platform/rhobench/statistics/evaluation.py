@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rhobench.config.metrics import METRICS, IouType
-from rhobench.statistics.interval import image_interval
+from rhobench.statistics.interval import image_interval, widened
 from rhobench.statistics.matches import Matches, MatchesError, pack, unpack
-from rhobench.statistics.precision import average_precision, class_values, coco_stat
+from rhobench.statistics.precision import average_precision, class_values, coco_stat, stat_area
 from rhobench.statistics.resampling import REPLICATES, resamples
 
 BLOCK = 100
@@ -24,7 +24,7 @@ class Evaluation:
     dataset: str
     """``Matches.dataset`` of its boxes: only evaluations on equal data may be compared."""
     replicates: Mapping[str, np.ndarray]
-    """Metric -> (R,) its value on each of ``resamples``, NaN where a resample has no objects.
+    """Metric -> (R,) its value on each of ``resamples``, ``widened``; NaN where a resample has no objects.
 
     Metrics that are not an average precision are missing.
     """
@@ -48,7 +48,7 @@ class Evaluation:
             value, columns = accuracy.get(name), METRICS[name].interval
             if columns is not None:
                 found |= dict.fromkeys(columns)
-                if value is not None:
+                if value is not None and not np.isnan(replicates).all():
                     interval = image_interval(value, replicates)
                     found |= {columns[0]: interval.low, columns[1]: interval.high}
         return found
@@ -83,11 +83,15 @@ class Evaluation:
 
 
 def class_replicates(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
-    """AP of each of K categories on all images, (K,), and on each of ``resamples``, (R, K); NaN without objects."""
+    """AP of each of K categories on all images, (K,), and ``widened`` on each of ``resamples``, (R, K).
+
+    NaN where there are no objects.
+    """
     alone = class_values(average_precision(matches), 0)
     blocks = [class_values(precisions, 0) for precisions in _resampled(matches)]
     assert alone is not None
-    return alone[0], np.concatenate([block for block in blocks if block is not None])
+    replicates = np.concatenate([block for block in blocks if block is not None])
+    return alone[0], widened(replicates, matches.images_with_objects()[1])
 
 
 def _replicates(matches: Matches, kind: IouType) -> list[tuple[str, np.ndarray]]:
@@ -99,7 +103,8 @@ def _replicates(matches: Matches, kind: IouType) -> list[tuple[str, np.ndarray]]
             values = coco_stat(precisions, index)
             if values is not None:
                 blocks.setdefault(name, []).append(values)
-    return [(name, np.concatenate(values)) for name, values in blocks.items()]
+    images = {name: matches.images_with_objects(stat_area(indices[name]))[0] for name in blocks}
+    return [(name, widened(np.concatenate(values), images[name])) for name, values in blocks.items()]
 
 
 def _resampled(matches: Matches) -> Iterator[np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -28,6 +29,34 @@ class Interval:
     """What it accounts for."""
 
 
+def widened(replicates: np.ndarray, images: int | np.ndarray) -> np.ndarray:
+    """Replicates of a bootstrap over images with the spread that so few images justify, about the same mean.
+
+    A bootstrap of n images understates the variance of a mean by one part in n, and its quantiles, which are nearly
+    normal, ignore how little n images say about that variance; those of Student's t do not. For 5,000 images this
+    changes no printed digit, 12 make the spread 17 % wider, and one image says nothing about others.
+
+    Args:
+        replicates: (R, ...) values on the resamples; NaN where a resample has no objects.
+        images: number of images with such objects: one for all values, or (...) each.
+
+    Returns:
+        The same shape; NaN throughout for fewer than two images.
+    """
+    factors = np.vectorize(_widening, otypes=[float])(images)
+    known = ~np.isnan(replicates)
+    means = np.where(known, replicates, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return np.asarray(means + factors * (replicates - means))
+
+
+@cache
+def _widening(images: int) -> float:
+    if images < 2:
+        return float("nan")
+    tail = (1 + LEVEL) / 2
+    return float(np.sqrt(images / (images - 1)) * t_quantile(tail, images - 1) / normal_quantile(tail))
+
+
 def image_interval(value: float, replicates: np.ndarray) -> Interval:
     """Interval of the AP of one trained model over images: where its mean over samples of as many images may lie.
 
@@ -37,14 +66,18 @@ def image_interval(value: float, replicates: np.ndarray) -> Interval:
 
     Args:
         value: AP on all images.
-        replicates: (R,) AP on each resample; NaN where a resample has no objects.
+        replicates: (R,) AP on each resample, ``widened``; NaN where a resample has no objects.
     """
     known = replicates[~np.isnan(replicates)]
     if not known.size:
-        return Interval(low=float("nan"), high=float("nan"), covers="images")
+        return _unknown("images")
     tail = (1 - LEVEL) / 2
     low, high = np.clip(np.quantile(known, [tail, 1 - tail]) - known.mean() + value, 0.0, 1.0)
     return Interval(low=float(low), high=float(high), covers="images")
+
+
+def _unknown(covers: Covers) -> Interval:
+    return Interval(low=float("nan"), high=float("nan"), covers=covers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +127,13 @@ def seed_interval(values: np.ndarray, replicates: np.ndarray) -> Interval:
 
     Args:
         values: (n,) AP of each seed on all images. With one seed, the interval covers images only.
-        replicates: (n, R) AP of each seed on the same resamples.
+        replicates: (n, R) AP of each seed on the same resamples, ``widened``; NaN where a resample has no objects.
     """
     if len(values) == 1:
         return image_interval(float(values[0]), replicates[0])
+    replicates = replicates[:, ~np.isnan(replicates).any(axis=0)]
+    if not replicates.size:  # a single image
+        return _unknown("seeds and images")
     half = spread_over_seeds(values, replicates).half_width()
     low, high = np.clip(values.mean() + np.array([-half, half]), 0.0, 1.0)
     return Interval(low=float(low), high=float(high), covers="seeds and images")

@@ -61,6 +61,12 @@ class Matches:
         """Number of images, I."""
         return len(self.image_ids)
 
+    def images_with_objects(self, area: int = 0) -> tuple[int, np.ndarray]:
+        """Number of images with objects in an area range: of any category, and (K,) of each."""
+        known = self.objects[area] > 0
+        of_each = np.bincount(self.object_category[known], minlength=len(self.categories))
+        return len(np.unique(self.object_image[known])), of_each
+
     @property
     def dataset(self) -> str:
         """Text that is equal for evaluations on the same images with the same objects."""

@@ -67,6 +67,11 @@ def class_values(precisions: np.ndarray, index: int) -> np.ndarray | None:
     return means
 
 
+def stat_area(index: int) -> int:
+    """Area range of the objects in an average precision among ``COCOeval.stats``, as an index into ``AREAS``."""
+    return _STATS[index][1]
+
+
 def coco_stat(precisions: np.ndarray, index: int) -> np.ndarray | None:
     """An entry of ``COCOeval.stats``: the mean of ``class_values`` over the categories that have objects, (R,)."""
     values = class_values(precisions, index)

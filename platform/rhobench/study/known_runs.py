@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rhobench.config import RunConfig
 from rhobench.config.conversion import from_dict
 from rhobench.config.paths import Difference, differences, run_id, run_key, value_at, without_execution
+from rhobench.config.phrases import listed
 from rhobench.config.points import requested_points
 
 if TYPE_CHECKING:  # a store needs pandas and pyarrow, which take longer to import than all the rest
@@ -29,8 +30,7 @@ class SimilarRun:
 
     def describe(self) -> str:
         """Return which fields differ, such as "train.epochs is 12 there and 5 here"."""
-        shown = ", ".join(map(str, self.differences[:3]))
-        return shown + (f", and {len(self.differences) - 3} more" if len(self.differences) > 3 else "")
+        return listed(self.differences)
 
 
 TO_MEASURE = "to measure"

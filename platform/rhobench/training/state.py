@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from rhobench.config import CHANGEABLE, ConfigError, RunConfig
 from rhobench.config.conversion import from_dict, to_dict
 from rhobench.config.paths import differences
+from rhobench.config.phrases import listed
 from rhobench.model import Detector
 from rhobench.training.checkpoint import (
     CheckpointError,
@@ -203,8 +204,7 @@ class TrainingState:
             others.append("the annotations of the data set have changed")
         if others:
             raise CheckpointError(
-                f"{file} belongs to a run with other settings: {', '.join(others[:3])}"
-                f"{f', and {len(others) - 3} more' if len(others) > 3 else ''}. Move it away to start this run from "
+                f"{file} belongs to a run with other settings: {listed(others)}. Move it away to start this run from "
                 f"scratch, or start another run from its weights: rhobench run ... --fork {file.parent}"
             )
 

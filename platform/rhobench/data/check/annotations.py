@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rhobench.config.phrases import counted
+from rhobench.config.phrases import counted, listed
 from rhobench.data.check.boxes import check_boxes
-from rhobench.data.problem import Problem, error, listed, note, warning
+from rhobench.data.problem import Problem, error, note, warning
 from rhobench.data.segmentation import SegmentationError, encode_segmentation
 
 FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rhobench.config.phrases import counted
-from rhobench.data.problem import Problem, error, listed, warning
+from rhobench.config.phrases import counted, listed
+from rhobench.data.problem import Problem, error, warning
 
 TOLERATED_PX = 1.0
 """Pixels by which a box may exceed its image, since annotation tools round; it is clipped then."""

@@ -8,7 +8,7 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Literal
 
-from rhobench.config.phrases import counted
+from rhobench.config.phrases import counted, listed
 from rhobench.data.annotations import DatasetError
 from rhobench.data.check.annotations import check_content, check_fields
 from rhobench.data.check.images import check_images
@@ -16,7 +16,7 @@ from rhobench.data.inspection import ImageInfo, inspect_images
 from rhobench.data.layouts.dataset import SourceDataset, read_dataset
 from rhobench.data.layouts.find import find_layout
 from rhobench.data.layouts.source import SourceSplit
-from rhobench.data.problem import Problem, error, listed, note, warning
+from rhobench.data.problem import Problem, error, note, warning
 
 Depth = Literal["json", "headers", "pixels"]
 """How thoroughly image files are checked: "json" (that they exist), "headers" or "pixels" (they are decoded)."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rhobench.config.phrases import counted
+from rhobench.config.phrases import counted, listed
 from rhobench.data.inspection import ImageInfo
-from rhobench.data.problem import Problem, error, listed, note, warning
+from rhobench.data.problem import Problem, error, note, warning
 
 DARK = 2**12
 """16-bit images without a value above this one are nearly black when their upper 8 bits are read."""

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from rhobench.config.phrases import counted
+from rhobench.config.phrases import counted, listed
 from rhobench.data.inspection import inspect_images
 from rhobench.data.layouts.records import FoundImage, FoundObject, coco_content
 from rhobench.data.layouts.source import WHOLE, Layout, SourceSplit, canonical_split, images_in
-from rhobench.data.problem import Problem, error, listed, note
+from rhobench.data.problem import Problem, error, note
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "file": ("filename", "file_name", "image", "image_id", "image_path", "path"),

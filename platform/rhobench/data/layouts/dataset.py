@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from rhobench.config.phrases import listed
 from rhobench.data.annotations import annotation_file
 from rhobench.data.layouts.derive import drop_unused_parents
 from rhobench.data.layouts.source import Layout, SourceSplit
-from rhobench.data.problem import Problem, error, listed, note
+from rhobench.data.problem import Problem, error, note
 
 TRAIN, VAL = "train", "val"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from rhobench.config.phrases import listed
 from rhobench.data.annotations import DatasetError
 from rhobench.data.layouts.coco_json import coco_layout, loose_json_layout, roboflow_layout
 from rhobench.data.layouts.csv_table import csv_layout
@@ -40,10 +41,10 @@ def find_layout(root: Path) -> Layout:
     if found is not None:
         return found
     entries = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
-    holds = ", ".join(entries[:8]) + (f" and {len(entries) - 8} more" if len(entries) > 8 else "")
     inner = [path for path in sorted(root.iterdir()) if path.is_dir() and _recognise(path) is not None]
     hint = f" {inner[0]} is a data set: give that folder." if len(inner) == 1 else ""
-    raise DatasetError(f"{root} has no layout that is known: expected {EXPECTED}; it holds {holds or 'nothing'}.{hint}")
+    holds = listed(entries, most=8) or "nothing"
+    raise DatasetError(f"{root} has no layout that is known: expected {EXPECTED}; it holds {holds}.{hint}")
 
 
 def _recognise(root: Path) -> Layout | None:

@@ -13,11 +13,11 @@ from pathlib import Path
 # Expat, which this module uses, limits the expansion of entities since 2.4.1.
 from xml.etree import ElementTree
 
-from rhobench.config.phrases import counted
+from rhobench.config.phrases import counted, listed
 from rhobench.data.inspection import inspect_images
 from rhobench.data.layouts.records import FoundImage, FoundObject, coco_content
 from rhobench.data.layouts.source import WHOLE, Layout, SourceSplit, canonical_split, images_in
-from rhobench.data.problem import Problem, error, listed, note
+from rhobench.data.problem import Problem, error, note
 
 SAMPLE = 20
 """XML files of which one must be an annotation for a folder to be recognised; others may be damaged."""

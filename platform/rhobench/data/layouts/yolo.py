@@ -16,11 +16,11 @@ from typing import Any
 
 import yaml
 
-from rhobench.config.phrases import counted
+from rhobench.config.phrases import counted, listed
 from rhobench.data.inspection import inspect_images
 from rhobench.data.layouts.records import FoundImage, FoundObject, coco_content
 from rhobench.data.layouts.source import WHOLE, Layout, SourceSplit, canonical_split, images_in
-from rhobench.data.problem import Problem, error, listed, note, warning
+from rhobench.data.problem import Problem, error, note, warning
 
 SPLITS = ("train", "val", "valid", "test")
 """Keys of ``data.yaml`` that name the images of a split."""
