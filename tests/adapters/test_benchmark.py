@@ -230,6 +230,23 @@ def test_the_table_names_our_model_once_where_the_others_have_their_labels(tmp_p
     assert any("[1]" in line for line in lines), "the settings differ, so every row names its own"
 
 
+def test_the_table_tells_which_command_repeats_a_time(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(own_record(0.1, 0.40, 10.0, "coco"))
+    store.write(foreign_record("fast", 0.42, 5.0, "coco", 3.0, None))
+
+    def told(*disturbed: str) -> str:
+        frame = store.frame()
+        frame.loc[frame["run_id"].str.startswith(disturbed), "timing_status"] = "unstable"
+        (console := Console(width=400, file=io.StringIO())).print(front_table(frame, "latency_ms"))
+        return " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+
+    (own,) = {record.run_id for record in store.records() if record.foreign is None}
+    assert "quiet machine: `rhobench measure STORE`." in told(own)
+    assert "quiet machine: `rhobench benchmark PATH`." in told("benchmark")
+    assert "quiet machine: `rhobench measure STORE` and `rhobench benchmark PATH`." in told(own, "benchmark")
+
+
 def printed_table(store: Store) -> list[str]:
     printed = io.StringIO()
     Console(width=120, file=printed).print(front_table(store.frame(), "latency_ms"))

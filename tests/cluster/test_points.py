@@ -35,7 +35,7 @@ from rhobench.config import (
 )
 from rhobench.config.points import MeasureRequest, requested_points
 from rhobench.measure.artifact import load_artifact
-from rhobench.results import Point, Store, by_configuration
+from rhobench.results import ForeignModel, Point, Record, Store, by_configuration
 from rhobench.results.environment import cpu_device, usable_cores
 from rhobench.results.evaluations import Evaluations
 from rhobench.results.token_pictures import PictureError, read_pictures
@@ -240,6 +240,22 @@ def test_reasons_that_differ_in_their_numbers_only_are_told_once() -> None:
     assert "11 %" not in told
     rows = [line.split()[1] for line in told.splitlines() if line.strip().startswith("ρ ")]
     assert rows == ["dtype", "0.1", "0.2", "0.3", "0.5", "1"]
+
+
+def test_detectors_of_other_libraries_in_a_store_are_left_out_and_named(copy: Store) -> None:
+    foreign = ForeignModel(name="x", kind="onnx", architecture="X", engine="onnxruntime", source="x", sha256="0")
+    config = {"experiment": "benchmark"}
+    other = Record(run_id="benchmark-x", experiment="benchmark", status="completed", config=config, foreign=foreign)
+    copy.write(other)
+    outcome = measure_target(str(copy.path), MeasureOptions(protocol=TIMING, threads=1), quiet)
+    assert set(outcome.points) == {"plain", "sampled"}
+    assert outcome.as_dict()["foreign"] == ["x"]
+    assert "Not measured: 1 detector of other libraries (x). `rhobench benchmark" in rendered(outcome)
+    assert copy.read("benchmark-x") == other
+    with pytest.raises(
+        MeasureTargetError, match=r"no trained run to measure: x is of another library. `rhobench bench"
+    ):
+        measure_target(str(copy.run_dir("benchmark-x")), MeasureOptions(protocol=TIMING, threads=1), quiet)
 
 
 def test_the_same_point_measured_again_takes_its_place(copy: Store) -> None:

@@ -95,8 +95,10 @@ def _caption(frame: pd.DataFrame, rows: pd.DataFrame, settings: list[str], cost:
     if left_out := describe_left_out(rows):
         parts.append(f"* {left_out}")
     sentences = [", ".join(parts) + "."]
-    if left_out:
-        sentences.append("Repeat their times on a quiet machine: `rhobench measure STORE`.")
+    foreign = rows.loc[rows["timing_status"] != "ok", "foreign"].astype(bool)
+    commands = ["`rhobench measure STORE`"] * (not foreign.all()) + ["`rhobench benchmark PATH`"] * bool(foreign.any())
+    if commands:
+        sentences.append(f"Repeat their times on a quiet machine: {' and '.join(commands)}.")
     if rows["not_different"].any():
         sentences.append("~ not shown to differ from the best cheaper configuration.")
     covers = set(rows["interval_covers"].dropna())

@@ -18,12 +18,16 @@ from rhobench.cluster.session import priority_warning, ray_session
 from rhobench.config import ConfigError, RunConfig
 from rhobench.config.conversion import from_dict
 from rhobench.config.metrics import METRICS
+from rhobench.config.phrases import counted, listed
 from rhobench.config.points import MeasureRequest, groups_of, product_of_points
 from rhobench.config.protocols import Protocol
 from rhobench.results import Point, Record, Store, printable, rho_label
 from rhobench.results.environment import usable_cores
 
 MODEL_FILE, RECORD_FILE = "model.safetensors", "record.json"
+
+
+BENCHMARK_HINT = "`rhobench benchmark PATH --store STORE --name NAME` measures such a detector again."
 
 
 class MeasureTargetError(ValueError):
@@ -102,11 +106,14 @@ class MeasureOutcome:
     """Where the record or the files of each are."""
     problems: list[str] = field(default_factory=list)
     """Devices that could not measure, with the reason."""
+    foreign: list[str] = field(default_factory=list)
+    """Detectors of other libraries in the store, which only ``rhobench benchmark`` measures."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome as ``--json`` prints it."""
         rows = [{"model": name} | point.flat() for name, points in self.points.items() for point in points]
-        return {"protocol": self.protocol.id, "points": rows, "folders": self.folders, "problems": self.problems}
+        known = {"folders": self.folders, "problems": self.problems, "foreign": self.foreign}
+        return {"protocol": self.protocol.id, "points": rows, **known}
 
     def card(self) -> Group:
         """Return the table of the points for the terminal, with the protocol that every number belongs to."""
@@ -156,6 +163,11 @@ class MeasureOutcome:
             yield f"Device: {device}{threads}, attention backend {point.backend}."
         for problem in self.problems:
             yield f"Not measured on {printable(problem)}"
+        if self.foreign:
+            detectors = (
+                f"{counted(len(self.foreign), 'detector')} of other libraries ({listed(self.foreign, printable)})"
+            )
+            yield f"Not measured: {detectors}. {BENCHMARK_HINT}"
         yield from _describe_not_eligible(points)
         for name, folder in self.folders.items():
             yield f"{printable(name)}: raw samples and manifest in {printable(folder)}"
@@ -202,13 +214,15 @@ def _measure_runs(
     store: Store, run_ids: Sequence[str] | None, options: MeasureOptions, say: Callable[[str], None]
 ) -> MeasureOutcome:
     records = [r for r in store.records() if (r.run_id in run_ids if run_ids else r.status in ("trained", "completed"))]
-    if not records:
-        raise MeasureTargetError(f"{store.place} has no trained run to measure.")
-    requests = {record.run_id: options.request(_rhos_of(record)) for record in records}
+    foreign = [record.foreign.name for record in records if record.foreign is not None]
+    requests = {r.run_id: options.request(_rhos_of(r)) for r in records if r.foreign is None}
+    if not requests:
+        others = f": {listed(foreign, printable)} is of another library. {BENCHMARK_HINT}" if foreign else "."
+        raise MeasureTargetError(f"{store.place} has no trained run to measure{others}")
     measure = _measure_on_each_device if options.each_device else _measure_here
     found, problems = measure(store.place, requests, options, say)
     folders = {name: f"{store.place}/runs/{name}" for name in found}
-    return MeasureOutcome(protocol=options.protocol, points=found, folders=folders, problems=problems)
+    return MeasureOutcome(protocol=options.protocol, points=found, folders=folders, problems=problems, foreign=foreign)
 
 
 Measured = tuple[dict[str, list[Point]], list[str]]
