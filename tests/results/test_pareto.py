@@ -108,10 +108,7 @@ def test_a_size_is_in_a_label_only_where_one_configuration_has_several() -> None
         "(800, 1333)",
         "(400, 600)",
     ]
-    assert configuration_labels(rows({}, {"height": 400, "width": 600})) == [
-        "height 800 · width 1333",
-        "height 400 · width 600",
-    ]
+    assert configuration_labels(rows({}, {"height": 400, "width": 600})) == ["800x1333", "400x600"]
 
 
 def test_one_seed_has_no_sd() -> None:

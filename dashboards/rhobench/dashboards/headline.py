@@ -13,7 +13,7 @@ from rhobench.results import Store, samples_rho, timing_statuses
 from rhobench.results.comparable import scored, settings_besides
 from rhobench.results.comparison import describe_difference
 from rhobench.results.paired_tests import paired_difference
-from rhobench.results.pareto import CONFIGURATION_COLUMNS, averaged_rows, by_configuration
+from rhobench.results.pareto import as_trained, averaged_rows, by_configuration
 
 KEPT = 0.97
 """Share of the AP of the dense encoder from which a saving is told; if no ρ keeps it, the best one is told."""
@@ -55,11 +55,7 @@ def headline(frame: pd.DataFrame, store: Store | None = None) -> list[str]:
 
 
 def _sentences(rows: pd.DataFrame, frame: pd.DataFrame, store: Store | None) -> Iterator[str]:
-    # At the precision and the size of the first point, which are those of the training.
-    conditions = rows[rows.columns.intersection([*CONFIGURATION_COLUMNS[2:]])]
-    first = conditions.iloc[0]
-    as_first = (conditions.eq(first) | (conditions.isna() & first.isna())).all(axis=1)
-    table = by_configuration(rows[as_first], "gflops", "ap")
+    table = by_configuration(rows[as_trained(rows)], "gflops", "ap")
     table = table[table["setting"] == table["setting"].iloc[0]]
     if len(table) < 2:
         return

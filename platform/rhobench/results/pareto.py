@@ -224,7 +224,11 @@ def _labels_within(frame: pd.DataFrame) -> list[str]:
     if "model.rho" in frame and frame.loc[sampled, "model.rho"].nunique() > 1:
         named_elsewhere.discard("model.rho")
     frame = _with_columns(frame, CONFIGURATION_COLUMNS)
-    frame = frame.assign(compiled=frame["compiled"].map({True: "compiled", False: "eager"}))
+    sizes = frame[["height", "width"]].astype(float)
+    frame = frame.assign(
+        compiled=frame["compiled"].map({True: "compiled", False: "eager"}),
+        size=np.array([None if np.isnan(h + w) else f"{h:g}x{w:g}" for h, w in sizes.to_numpy()], dtype=object),
+    )
     varying = _varying(frame, _fields(frame, named_elsewhere))
     # A run that was not measured has none of these, which does not distinguish it.
     varying += [column for column in _LABELLED if _distinguishes(frame, column)]
@@ -238,7 +242,7 @@ def _labels_within(frame: pd.DataFrame) -> list[str]:
 
 
 _CHOICES = "model.rho_choices"
-_LABELLED = ("precision", "height", "width", "compiled", "backend")
+_LABELLED = ("precision", "size", "compiled", "backend")
 
 
 def samples_rho(frame: pd.DataFrame) -> pd.Series:
@@ -251,9 +255,20 @@ def _distinguishes(frame: pd.DataFrame, column: str) -> bool:
     """Whether a condition of the measurement belongs into labels; a size that follows from the settings does not."""
     if column not in frame or frame[column].nunique() <= 1:
         return False
-    if column in ("height", "width") and "configuration" in frame:
+    if column == "size" and "configuration" in frame:
         return bool((frame.groupby("configuration")[column].nunique() > 1).any())
     return True
+
+
+def as_trained(frame: pd.DataFrame) -> pd.Series:
+    """Whether each row of ``Store.frame()`` is of the precision and the size of its run's first point.
+
+    Those are the ones of the training; others come from later measurements.
+    """
+    known = frame[frame.columns.intersection(list(CONFIGURATION_COLUMNS[2:]))]
+    first = known.set_axis(frame["run_id"])
+    first = first[~first.index.duplicated()].reindex(frame["run_id"]).set_axis(frame.index)
+    return (known.eq(first) | (known.isna() & first.isna())).all(axis=1)
 
 
 def trained_here(frame: pd.DataFrame) -> pd.Series:

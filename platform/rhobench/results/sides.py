@@ -13,7 +13,7 @@ from rhobench.config.metrics import accuracy_metrics
 from rhobench.config.phrases import listed
 from rhobench.results.comparison import Comparison, ComparisonError, Side, Trained, compare
 from rhobench.results.evaluations import Evaluations
-from rhobench.results.pareto import CONFIGURATION_COLUMNS, ENDED_EARLY, configuration_labels
+from rhobench.results.pareto import CONFIGURATION_COLUMNS, ENDED_EARLY, as_trained, configuration_labels
 from rhobench.results.record import FILE_NAME
 from rhobench.results.store import Store
 from rhobench.statistics.difference import holm
@@ -67,9 +67,14 @@ def _sides(argument: str, store: str | None, problems: list[str]) -> dict[tuple[
         ["run_id", *CONFIGURATION_COLUMNS]
     )
     frame = frame.assign(label=configuration_labels(frame))
-    labels = list(dict.fromkeys(frame["label"]))
     if wanted is not None:
-        frame = frame[(frame[["run_id", "configuration", "label"]] == wanted).any(axis=1)]
+        # A run has later measurements at other precisions and sizes, which only their labels name.
+        trained = frame[as_trained(frame)]
+        trained = trained.assign(label=configuration_labels(trained))
+        labels = list(dict.fromkeys([*trained["label"], *frame["label"]]))
+        by_label = frame["label"] == wanted
+        named = (trained[["run_id", "configuration", "label"]] == wanted).any(axis=1)
+        frame = frame[by_label] if by_label.any() else trained[named]
         if frame.empty:
             raise ComparisonError(
                 f"{opened.name} has no evaluated run, configuration or label {wanted!r}"
