@@ -70,7 +70,7 @@ def test_the_slider_shows_the_tokens_at_each_rho(
         let dark = 0;
         for (let i = 0; i < data.length; i += 4) dark += data[i] < 100;
         return dark / (data.length / 4); }"""
-    assert "ρ = 0.1: 19 of 193 tokens updated (10 %), 1 objects" in words.inner_text()
+    assert "ρ = 0.1: 19 of 193 tokens updated (10 %), 1 object" in words.inner_text()
     assert page.evaluate(dark) == pytest.approx(10 / 12, abs=0.02)
     slider.focus()
     for _ in range(3):

@@ -14,6 +14,7 @@ from rhobench.results.pareto import (
     samples_rho,
     timing_statuses,
     trained_here,
+    training_labels,
     varied_fields,
 )
 from rhobench.results.point import Point
@@ -45,6 +46,7 @@ __all__ = [
     "samples_rho",
     "timing_statuses",
     "trained_here",
+    "training_labels",
     "varied_fields",
     "write_record",
 ]

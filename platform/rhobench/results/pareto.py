@@ -192,6 +192,11 @@ def configuration_labels(frame: pd.DataFrame) -> list[str]:
     return labels.mask(shared, experiments.astype(str) + ": " + labels.astype(str)).tolist()
 
 
+def training_labels(frame: pd.DataFrame) -> list[str]:
+    """Label of the training of each row: that of its configuration without the conditions of its measurements."""
+    return configuration_labels(frame.assign(rho_infer=frame["rho"], **dict.fromkeys(_CONDITIONS)))
+
+
 def varied_fields(frame: pd.DataFrame) -> list[str]:
     """Paths of the settings that vary within an experiment, without rho, the model and the backbone.
 
@@ -243,6 +248,7 @@ def _labels_within(frame: pd.DataFrame) -> list[str]:
 
 _CHOICES = "model.rho_choices"
 _LABELLED = ("precision", "size", "compiled", "backend")
+_CONDITIONS = ("precision", "height", "width", "compiled", "backend")
 
 
 def samples_rho(frame: pd.DataFrame) -> pd.Series:

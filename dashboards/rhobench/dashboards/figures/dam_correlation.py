@@ -11,7 +11,7 @@ from rhobench.dashboards.figures.comparable import RHO_FIELDS, widest_comparison
 from rhobench.dashboards.figures.scoring import DASHES, SCORING_NAMES
 from rhobench.dashboards.figures.seed_lines import seed_line
 from rhobench.dashboards.figures.style import RAMP, SERIES, SYMBOLS, canvas, show_empty
-from rhobench.results import configuration_labels
+from rhobench.results import training_labels
 from rhobench.results.published_runs import CORR_ENTRY
 
 SHARE = Metric(name=CORR_ENTRY, label="Share of DAM on selected tokens", better="higher", digits=3)
@@ -32,7 +32,7 @@ def dam_correlation(frame: pd.DataFrame, curves: pd.DataFrame) -> go.Figure:
     """
     figure = canvas("Selected tokens and the decoder's attention", "")
     known = curves[curves[CORR_ENTRY].notna()] if CORR_ENTRY in curves else curves.iloc[:0]
-    runs = frame.assign(label=configuration_labels(frame.assign(rho_infer=frame["rho"])))
+    runs = frame.assign(label=training_labels(frame))
     runs = runs[runs["run_id"].isin(known["run_id"])].sort_values("ap", ascending=False, kind="stable")
     runs = runs.drop_duplicates("run_id")
     if runs.empty:

@@ -15,6 +15,9 @@ from rhobench.results.pareto import configuration_labels, setting_texts
 MAX_BOXES = 12
 """Number of configurations that have a box: the fastest ones."""
 
+MAX_CHARACTERS = 36
+"""Characters of a box's name above which it takes two lines, because names are beside the boxes."""
+
 
 def latency_spread(frame: pd.DataFrame, calls: pd.DataFrame) -> go.Figure:
     """Draw a box per configuration over all of its timed calls, fastest first.
@@ -36,12 +39,13 @@ def latency_spread(frame: pd.DataFrame, calls: pd.DataFrame) -> go.Figure:
     fastest = rows.iloc[:MAX_BOXES]
     for point, row in zip(fastest.index, fastest.to_dict("records"), strict=True):
         color = SERIES[models.index((row["model"], row["backbone"])) % len(SERIES)]
-        parts = (row["label"], row["setting"], f"seed {row['seed']}" if seeds else "")
-        name = " · ".join(filter(None, parts))
+        conditions = " · ".join(filter(None, (row["setting"], f"seed {row['seed']}" if seeds else "")))
+        long = len(row["label"]) + len(conditions) > MAX_CHARACTERS
+        name = ("<br>" if long else " · ").join(map(html.escape, filter(None, (row["label"], conditions))))
         figure.add_trace(
             go.Box(
                 x=by_point[point].tolist(),
-                name=html.escape(name),
+                name=name,
                 orientation="h",
                 boxpoints="outliers",
                 marker={"color": color, "size": 4},

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from rhobench.config.metrics import Metric, metric
 from rhobench.dashboards.figures.card import FigureCard
 from rhobench.dashboards.figures.style import MUTED, RAMP, SURFACE, SYMBOLS, canvas, show_empty
-from rhobench.results import configuration_labels
+from rhobench.results import training_labels
 
 MAX_OTHERS = 500
 """Number of grey curves that are drawn: those of the best runs; more would be one grey area."""
@@ -64,8 +64,7 @@ def _run_names(frame: pd.DataFrame) -> pd.DataFrame:
     """Configuration, name (how it differs from the others) and rho of each run."""
     runs = frame.drop_duplicates("run_id").set_index("run_id")
     # A curve belongs to the training, whatever points were measured afterwards.
-    as_trained = runs.assign(rho_infer=runs["rho"], precision=None, height=None, width=None, backend=None)
-    name = pd.Series(configuration_labels(as_trained), index=runs.index)
+    name = pd.Series(training_labels(runs), index=runs.index)
     for column in ("backbone", "model"):
         if runs[column].nunique() > 1:
             name = runs[column] + " · " + name

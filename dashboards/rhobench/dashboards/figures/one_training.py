@@ -11,7 +11,7 @@ from rhobench.config.metrics import Metric, metric
 from rhobench.dashboards.figures.card import FigureCard
 from rhobench.dashboards.figures.comparable import RHO_FIELDS
 from rhobench.dashboards.figures.style import MUTED, SERIES, SURFACE, SYMBOLS, canvas, seeds_text, show_empty
-from rhobench.results import ENDED_EARLY, configuration_labels, samples_rho, trained_here
+from rhobench.results import ENDED_EARLY, samples_rho, trained_here, training_labels
 from rhobench.results.comparable import settings_besides
 
 _FREE = RHO_FIELDS | {"train.epochs"}
@@ -98,7 +98,7 @@ def _names(rows: pd.DataFrame) -> dict[str, str]:
     first = rows.drop_duplicates("configuration")
     # With the same rho for all, the labels show what else varies, or "ρ 1" if nothing does.
     same = {"model.rho_choices": "()", "train.epochs": "same"}
-    others = configuration_labels(first.assign(rho=1.0, rho_infer=1.0, **same))
+    others = training_labels(first.assign(rho=1.0, **same))
     return {
         configuration: " · ".join([f"one training, {_rho(rho, drawn)}", *([] if other == "ρ 1" else [other])])
         for configuration, rho, drawn, other in zip(

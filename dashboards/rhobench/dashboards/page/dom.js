@@ -14,6 +14,8 @@ function element(tag, text, children = [], attributes = {}) {
   return node;
 }
 
+const counted = (number, noun) => `${number.toLocaleString('en')} ${noun}${number === 1 ? '' : 's'}`;
+
 // Plotly interprets the text of labels and hovers as HTML.
 const escaped = (text) =>
   String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');

@@ -213,10 +213,10 @@ function corner(x, y) {
 function summary(found, known, x, y, flat) {
   const count = (test) => found.filter(test).length;
   if (!found.length) return 'no run has both values';
-  const parts = [flat ? `no front: none of the ${found.length} configurations is shown to differ from another in ${DATA.metrics[y].label}` : `${count((g) => g.front)} of ${found.length} configurations on the front`];
+  const parts = [flat ? `no front: none of the ${counted(found.length, 'configuration')} is shown to differ from another in ${DATA.metrics[y].label}` : `${count((g) => g.front)} of ${counted(found.length, 'configuration')} on the front`];
   if (count((g) => g.near)) parts.push(`${count((g) => g.near)} more (hollow) within its noise`);
   const seeds = found.map((group) => group.n).sort((a, b) => a - b);
-  parts.push(seeds[0] === seeds.at(-1) ? `n = ${seeds[0]} seed${seeds[0] > 1 ? 's' : ''}` : `n = ${seeds[0]} to ${seeds.at(-1)} seeds`);
+  parts.push(seeds[0] === seeds.at(-1) ? `n = ${counted(seeds[0], 'seed')}` : `n = ${seeds[0]} to ${seeds.at(-1)} seeds`);
   const bar = (name) => DATA.metrics[name].interval ? `${DATA.metrics[name].noun} ${INTERVALS[name]}` : `${DATA.metrics[name].label} ± sd over seeds`;
   const shown = [y, x].filter((name) => found.some((group) => interval(group, name)));
   if (shown.length) parts.push('bars: ' + shown.map(bar).join(', '));

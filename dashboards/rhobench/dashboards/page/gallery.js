@@ -68,7 +68,7 @@ async function drawGallery() {
     parts[1].fillRect(0, 0, parts[0].width, parts[0].height);
     overlay(parts, point, bytesOf(point.attention), '#ffb84d', (cell) => Math.sqrt(cell / 255) * 0.9);
   }
-  $('#gallery output').textContent = `${rhoWords(point)}: ${point.updated.toLocaleString('en')} of ${point.tokens.toLocaleString('en')} tokens updated (${share.toFixed(0)} %), ${point.objects.length} objects`;
+  $('#gallery output').textContent = `${rhoWords(point)}: ${point.updated.toLocaleString('en')} of ${point.tokens.toLocaleString('en')} tokens updated (${share.toFixed(0)} %), ${counted(point.objects.length, 'object')}`;
   $('#gallery-run').replaceChildren('Model of ', runLink(point.run_id));
   const words = `${rhoWords(point)}, image ${entry.image_id}`;
   for (const [id, what] of [['#kept', 'updated tokens'], ['#found', 'detections'], ['#attention', 'attention of the decoder']]) $(id).setAttribute('aria-label', `${what}, ${words}`);
