@@ -190,6 +190,18 @@ def test_single_calls_are_boxes_fastest_first(store: Store, tables: Tables, tmp_
     assert boxes[0].meta["run"] == fastest["run_id"].iloc[0]
 
 
+def test_fewer_points_have_a_box_where_names_take_two_lines(tables: Tables) -> None:
+    """On a phone, twelve names of two lines overlap."""
+    frame = tables.frame[tables.frame["latency_ms"].notna()].head(8)
+    assert len(frame) == 8
+    calls = pd.DataFrame({"point": frame.index, "latency_ms": frame["latency_ms"]})
+    long = frame.assign(protocol=["latency-detector/2 (min_calls 10, warmup_calls 1)"] + ["throughput-detector/1"] * 7)
+    assert len(latency_spread(frame, calls).data) == 8
+    boxes = latency_spread(long, calls).data
+    assert len(boxes) == 6
+    assert all(box.name.count("<br>") == 1 for box in boxes)
+
+
 def test_timed_calls_are_those_of_the_file_that_a_point_names(store: Store) -> None:
     frame = store.frame()
     assert store.timed_calls(frame).empty, "no point names a file"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rhobench.config.metrics import METRICS, Better, MetricError, metric
 from rhobench.config.protocols import TIMING_STATUSES
-from rhobench.results import by_configuration, configuration_labels, describe_left_out, front_mask
+from rhobench.results import by_configuration, configuration_labels, describe_left_out, front_mask, training_labels
 
 # Few distinct values, so that ties are common.
 numbers = st.integers(-4, 4).map(float) | st.floats(-5, 5) | st.sampled_from([math.inf, -math.inf])
@@ -109,6 +109,17 @@ def test_a_size_is_in_a_label_only_where_one_configuration_has_several() -> None
         "(400, 600)",
     ]
     assert configuration_labels(rows({}, {"height": 400, "width": 600})) == ["800x1333", "400x600"]
+
+
+def test_labels_of_trainings_leave_out_how_they_were_measured_later() -> None:
+    measured = [{"precision": "bf16"}, {"height": 400, "width": 600}, {"rho_infer": 0.5}, {"compiled": True}]
+    frame = rows(*({"compiled": False} | changes for changes in ({}, *measured)))
+    assert len(set(configuration_labels(frame))) == 5
+    assert len(set(training_labels(frame))) == 1
+    sampled = rows({}, {"rho_infer": 0.5}).assign(**{"model.rho_choices": "(0.1, 1.0)"})
+    assert training_labels(sampled) == ["ρ sampled"] * 2
+    both = pd.concat([sampled, rows({"configuration": "d"}).assign(**{"model.rho_choices": "()"})])
+    assert set(training_labels(both)) == {"ρ sampled", configuration_labels(rows({}, {"rho_infer": 0.5}))[0]}
 
 
 def test_one_seed_has_no_sd() -> None:

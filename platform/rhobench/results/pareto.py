@@ -194,7 +194,8 @@ def configuration_labels(frame: pd.DataFrame) -> list[str]:
 
 def training_labels(frame: pd.DataFrame) -> list[str]:
     """Label of the training of each row: that of its configuration without the conditions of its measurements."""
-    return configuration_labels(frame.assign(rho_infer=frame["rho"], **dict.fromkeys(_CONDITIONS)))
+    own_rho = frame["rho"].mask(samples_rho(frame))
+    return configuration_labels(frame.assign(rho_infer=own_rho, **dict.fromkeys(_CONDITIONS)))
 
 
 def varied_fields(frame: pd.DataFrame) -> list[str]:
@@ -283,7 +284,12 @@ def trained_here(frame: pd.DataFrame) -> pd.Series:
 
 
 def rho_label(rho: float | None, rho_infer: float | None, *, sampled: bool = False) -> str:
-    """Label of rho in training and at inference: "ρ 0.3", "ρ 0.3→0.5" if they differ, "ρ sampled→0.5", or "dense"."""
+    """Label of rho in training and at inference: "ρ 0.3", "ρ 0.3→0.5" if they differ, "ρ sampled→0.5", or "dense".
+
+    Without a rho at inference, a training that sampled rho is "ρ sampled".
+    """
+    if sampled and pd.isna(rho_infer):
+        return "ρ sampled"
     trained, inferred = ("dense" if pd.isna(value) else f"{value:g}" for value in (rho, rho_infer))
     trained = "sampled" if sampled else trained
     text = inferred if trained == inferred else f"{trained}→{inferred}"

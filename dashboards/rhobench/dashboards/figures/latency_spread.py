@@ -13,7 +13,7 @@ from rhobench.dashboards.figures.style import SERIES, canvas, show_empty, transl
 from rhobench.results.pareto import configuration_labels, setting_texts
 
 MAX_BOXES = 12
-"""Number of configurations that have a box: the fastest ones."""
+"""Number of points that have a box, the fastest ones; half of it where their names take two lines."""
 
 MAX_CHARACTERS = 36
 """Characters of a box's name above which it takes two lines, because names are beside the boxes."""
@@ -35,13 +35,17 @@ def latency_spread(frame: pd.DataFrame, calls: pd.DataFrame) -> go.Figure:
         return figure
     by_point = dict(list(calls.groupby("point")["latency_ms"]))
     models = sorted(set(zip(frame["model"], frame["backbone"], strict=True)))
-    seeds = rows["seed"].nunique() > 1
+    rows["conditions"] = rows["setting"]
+    if rows["seed"].nunique() > 1:
+        seeds = "seed " + rows["seed"].astype(str)
+        rows["conditions"] = seeds.where(rows["setting"] == "", rows["setting"] + " · " + seeds)
     fastest = rows.iloc[:MAX_BOXES]
+    two_lines = (fastest["label"] + fastest["conditions"]).str.len().max() > MAX_CHARACTERS
+    if two_lines:
+        fastest = fastest.iloc[: MAX_BOXES // 2]
     for point, row in zip(fastest.index, fastest.to_dict("records"), strict=True):
         color = SERIES[models.index((row["model"], row["backbone"])) % len(SERIES)]
-        conditions = " · ".join(filter(None, (row["setting"], f"seed {row['seed']}" if seeds else "")))
-        long = len(row["label"]) + len(conditions) > MAX_CHARACTERS
-        name = ("<br>" if long else " · ").join(map(html.escape, filter(None, (row["label"], conditions))))
+        name = ("<br>" if two_lines else " · ").join(map(html.escape, filter(None, (row["label"], row["conditions"]))))
         figure.add_trace(
             go.Box(
                 x=by_point[point].tolist(),
