@@ -252,9 +252,7 @@ def test_detectors_of_other_libraries_in_a_store_are_left_out_and_named(copy: St
     assert outcome.as_dict()["foreign"] == ["x"]
     assert "Not measured: 1 detector of other libraries (x). `rhobench benchmark" in rendered(outcome)
     assert copy.read("benchmark-x") == other
-    with pytest.raises(
-        MeasureTargetError, match=r"no trained run to measure: x is of another library. `rhobench bench"
-    ):
+    with pytest.raises(MeasureTargetError, match=r"only detectors of other libraries \(x\). `rhobench bench"):
         measure_target(str(copy.run_dir("benchmark-x")), MeasureOptions(protocol=TIMING, threads=1), quiet)
 
 

@@ -138,7 +138,10 @@ class Record:
     """Version of the file format."""
 
     def seconds_by_part(self) -> dict[str, float]:
-        """Seconds of the last attempt by part; empty where an earlier version, or another program, wrote the record."""
+        """Seconds of the last attempt by part; empty where an earlier version, or another program, wrote the record.
+
+        "steps" and "evaluations" are those of all attempts, as in ``cost``.
+        """
         seconds = self.training.get("seconds")
         parts = seconds.items() if isinstance(seconds, dict) else ()
         return {part: value for part, value in parts if isinstance(value, (int, float)) and value >= 0}

@@ -28,6 +28,7 @@ MODEL_FILE, RECORD_FILE = "model.safetensors", "record.json"
 
 
 BENCHMARK_HINT = "`rhobench benchmark PATH --store STORE --name NAME` measures such a detector again."
+"""What to do about detectors of other libraries, whose files are not in the store."""
 
 
 class MeasureTargetError(ValueError):
@@ -217,7 +218,9 @@ def _measure_runs(
     foreign = [record.foreign.name for record in records if record.foreign is not None]
     requests = {r.run_id: options.request(_rhos_of(r)) for r in records if r.foreign is None}
     if not requests:
-        others = f": {listed(foreign, printable)} is of another library. {BENCHMARK_HINT}" if foreign else "."
+        others = (
+            f", only detectors of other libraries ({listed(foreign, printable)}). {BENCHMARK_HINT}" if foreign else "."
+        )
         raise MeasureTargetError(f"{store.place} has no trained run to measure{others}")
     measure = _measure_on_each_device if options.each_device else _measure_here
     found, problems = measure(store.place, requests, options, say)
