@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from rhobench.config import OFFICIAL_AUGMENTATION, BackboneConfig, DataConfig, RunConfig
 from rhobench.config.image_size import scaled_size
 from rhobench.data.augmentation import largest_sides, sample_view
 from rhobench.data.coco import CocoDetection, Key
 from rhobench.data.transforms import Flip
+from rhobench.training import probe_step as probe_module
 from rhobench.training.probe_step import available_memory, probe_step
+from rhobench.training.step import OptimizerStep
 from rhobench.training.workload import BatchShape, estimate_workload
 
 Write = Callable[..., Path]
@@ -93,6 +98,29 @@ def test_a_probe_measures_time_and_memory_of_a_step(write_coco: Write, small: Sm
     assert all(value is not None and value > 0 for value in (probe.step_seconds, probe.worst_step_seconds))
     assert probe.score_seconds is not None
     assert probe.score_seconds > 0
+
+
+@pytest.mark.parametrize("choices", [(0.1, 1.0), (1.0, 0.1), (0.1, 0.1, 0.1, 1.0), (0.3,), ()])
+def test_a_probe_takes_the_largest_rho_for_the_largest_batch_and_the_mean_for_a_typical_one(
+    write_coco: Write, small: Small, monkeypatch: pytest.MonkeyPatch, choices: tuple[float, ...]
+) -> None:
+    """Whatever a single step would draw."""
+    config = small(write_coco(), model={"rho": 0.3, "rho_choices": choices}, batch_size=4)
+    seen: list[float | None] = []
+
+    def seconds(work: Any, device: torch.device) -> float:
+        if isinstance(work, partial) and isinstance(work.func, OptimizerStep):
+            work.func.state.model.begin_step(0, len(seen))
+            seen.append(work.func.state.model.active_rho)
+            return 10.0 * (seen[-1] or 0.0)
+        work()
+        return 1.0
+
+    monkeypatch.setattr(probe_module, "_seconds", seconds)
+    probe = probe_step(config, estimate_workload(config), 4)
+    expected = choices or (0.3,)
+    assert probe.worst_step_seconds == pytest.approx(10 * max(expected))
+    assert probe.step_seconds == pytest.approx(10 * sum(expected) / len(expected))
 
 
 def test_a_larger_batch_takes_more_time(write_coco: Write, small: Small) -> None:

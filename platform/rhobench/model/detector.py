@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +109,10 @@ class Detector(nn.Module):
         # A generator on the CPU, because those of accelerators draw other numbers.
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         self._draw = int(torch.randint(2**31, (), generator=generator))
+
+    def draw_only(self, rho: float) -> None:
+        """Let every training step draw this rho, so that the cost of a step at it can be measured."""
+        self.config = replace(self.config, rho_choices=(rho,))
 
     @property
     def active_rho(self) -> float | None:

@@ -109,6 +109,8 @@ def _saved_bytes(model: Detector, size: list[int]) -> int:
         return tensor
 
     model.train()
+    if model.config.rho_choices:
+        model.draw_only(max(model.config.rho_choices))  # the step that needs most
     model.begin_step(0, 0)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = model(torch.empty(1, 3, *size, device="meta"))

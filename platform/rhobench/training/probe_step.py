@@ -11,6 +11,7 @@ import os
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -53,9 +54,11 @@ class StepProbe:
 
 
 def probe_step(config: RunConfig, work: Workload, micro_batch_size: int) -> StepProbe:
-    """Run three training steps of a worker and evaluate one batch, with random weights.
+    """Run some training steps of a worker and evaluate one batch, with random weights.
 
-    The values of the weights affect neither time nor memory. Running out of memory is a result, not an error.
+    The values of the weights affect neither time nor memory. Where each step draws its rho, the largest batch is probed
+    at the largest rho, and the time of a typical step is the mean over the draws. Running out of memory is a result,
+    not an error.
 
     Args:
         config: configuration of the run.
@@ -86,11 +89,20 @@ def _measure(config: RunConfig, work: Workload, size: int, device: torch.device)
     state = initial_state(config, model, work.train_images // share, "", device)
     step = OptimizerStep(state, adapt_micro_batch=False)
     model.train()
+    draws = Counter(config.model.rho_choices)
+    if draws:
+        model.draw_only(max(draws))
     # The first step allocates the optimiser's moments and compiles kernels, so it is not timed. It has two
     # micro-batches, because memory peaks when the second one is added to existing gradients.
     _seconds(lambda: step(_batch(config, model, work.worst, min(2 * size, share), device)), device)
     worst, typical = (_batch(config, model, shape, share, device) for shape in (work.worst, work.typical))
-    worst_seconds, seconds = (_seconds(partial(step, batch), device) for batch in (worst, typical))
+    worst_seconds = _seconds(partial(step, worst), device)
+    seconds = 0.0
+    for rho, count in draws.items():
+        model.draw_only(rho)
+        seconds += count / draws.total() * _seconds(partial(step, typical), device)
+    if not draws:
+        seconds = _seconds(partial(step, typical), device)
     del worst, typical  # an evaluation has no training batches in memory
     images = _images(work.scored, work.scored_images, device)
     with torch.inference_mode():
