@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -22,16 +23,22 @@ def pareto(
 
     from rhobench.dashboards import front_table
     from rhobench.results import Store
+    from rhobench.results.relative_times import describe_relative_times, relative_times
     from rhobench.results.uncertainty import with_uncertainty
 
     opened = Store(store)
     frame = opened.frame()
     rows = with_uncertainty(frame, x, y, opened)
+    relative = relative_times(opened, frame) if x == "latency_ms" else []
     report_problems(opened.problems)
-    Console().print(front_table(frame, x, y, rows))
+    console = Console()
+    console.print(front_table(frame, x, y, rows))
+    for sentence in describe_relative_times(relative):
+        console.print(sentence, highlight=False, markup=False)
     if as_json:
         # Through the JSON of pandas, which writes NaN as null; json.dumps would write NaN, which is not JSON.
-        print(json.dumps({"front": json.loads(rows.to_json(orient="records"))}))
+        front = json.loads(rows.to_json(orient="records"))
+        print(json.dumps({"front": front, "relative_times": [asdict(time) for time in relative]}))
 
 
 def report(

@@ -15,7 +15,8 @@ def calls_by_point(content: bytes, points: pd.DataFrame) -> list[pd.DataFrame]:
         points: rows of ``Store.frame()`` that name the file.
 
     Returns:
-        A table for each point, with the columns point (its index), run_id, rho_infer and latency_ms.
+        A table for each point, with the columns point (its index), run_id, rho_infer and latency_ms, and round where
+        the file has it.
 
     Raises:
         ValueError, KeyError, TypeError, pyarrow.ArrowException: it is no such file.
@@ -25,9 +26,9 @@ def calls_by_point(content: bytes, points: pd.DataFrame) -> list[pd.DataFrame]:
         samples = samples[samples["phase"] == "timed"]
     tables = []
     for index, point in points.iterrows():
-        times = samples.loc[_is_of(samples, point), "latency_ms"].astype(float)
+        calls = samples.loc[_is_of(samples, point), samples.columns.intersection(["latency_ms", "round"])]
         own = {"point": index, "run_id": point["run_id"], "rho_infer": point["rho_infer"]}
-        tables.append(pd.DataFrame({"latency_ms": times}).assign(**own))
+        tables.append(calls.astype({"latency_ms": float}).assign(**own))
     return tables
 
 

@@ -222,7 +222,7 @@ class Store:
         return store_html(self.place, self.frame(), self.problems)
 
     def timed_calls(self, points: pd.DataFrame) -> pd.DataFrame:
-        """Return one row per timed call, with the columns point, run_id, rho_infer and latency_ms.
+        """Return one row per timed call, with the columns of ``samples.calls_by_point``.
 
         Args:
             points: rows of ``frame()``, whose index is the column "point". Those without a file of timed calls have no

@@ -154,6 +154,7 @@ def _conclude(
 ) -> Outcome:
     """Print and write what the store has, after a sweep that has ended by itself or by a signal."""
     from rhobench.dashboards import front_table, report_path, write_report
+    from rhobench.results.relative_times import describe_relative_times, relative_times
     from rhobench.results.uncertainty import with_uncertainty
 
     records = {record.run_id: record for record in store.records()}
@@ -164,6 +165,8 @@ def _conclude(
         if own["ap"].notna().any() and own[x].notna().any():
             rows = with_uncertainty(own, x, store=store)
             console.print(front_table(own, x, rows=rows))
+    for sentence in describe_relative_times(relative_times(store, own)):
+        console.print(sentence, highlight=False, markup=False)
     verdicts = _judge(study, store, frame, console)
     for line in _describe_exceptions(runs):
         console.print(line, highlight=False, soft_wrap=True)

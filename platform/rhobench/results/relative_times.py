@@ -1,0 +1,114 @@
+"""Times of configurations relative to each other, round by round: what a machine of varying speed still shows.
+
+Points that are measured together take turns in every round, so what slows a round slows all of them. Their ratios
+within rounds are known much better than their times, whose intervals contain how the speed of the machine varied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from rhobench.config.metrics import metric
+from rhobench.results.pareto import (
+    CONFIGURATION_COLUMNS,
+    ENDED_EARLY,
+    configuration_labels,
+    setting_texts,
+    timing_statuses,
+)
+from rhobench.results.store import Store
+from rhobench.results.text import printable
+from rhobench.statistics.interval import LEVEL
+from rhobench.statistics.resampling import REPLICATES
+
+MIN_ROUNDS = 5
+"""Fewest rounds with an interval; resamples of fewer have too few distinct values."""
+
+MAX_POINTS = 200
+"""Most points whose timed calls are read, which takes milliseconds each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativeTime:
+    """Time of a configuration as a share of that of the slowest one of the same measurement."""
+
+    label: str
+    """Label of the configuration."""
+    reference: str
+    """Label of the slowest one."""
+    setting: str
+    """Protocol, device and batch size, as far as they vary in the store; empty if they do not."""
+    ratio: float
+    """Median of the ratios of all rounds."""
+    low: float
+    """Lower end of its 95 % interval, by bootstrap over the rounds."""
+    high: float
+    """Upper end."""
+
+    def __str__(self) -> str:
+        return f"{printable(self.label)} {self.ratio:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def relative_times(store: Store, frame: pd.DataFrame) -> list[RelativeTime]:
+    """Compare the configurations that were timed in the same rounds with the slowest of them.
+
+    Args:
+        store: store of the timed calls; files that cannot be read are added to its ``problems``.
+        frame: rows of ``store.frame()``.
+
+    Returns:
+        One for each configuration and slowest one of its measurement, the fastest first. Times beside other work are
+        left out: it may slow one point more than another.
+    """
+    if "samples_file" not in frame:
+        return []
+    rows = frame[~frame["status"].isin(ENDED_EARLY) & frame["latency_ms"].notna() & frame["samples_file"].notna()]
+    rows = rows[timing_statuses(rows).isin(["ok", "unstable"])]
+    if not 1 < len(rows) <= MAX_POINTS:
+        return []
+    rows = rows.assign(label=configuration_labels(rows), setting=setting_texts(rows, metric("latency_ms").must_agree))
+    # All points of a measurement name files of one name, each in the folder of its run.
+    together = ["samples_file", "setting", *rows.columns.intersection(list(CONFIGURATION_COLUMNS[2:]))]
+    calls = store.timed_calls(rows)
+    if "round" not in calls:  # version 1 of the files
+        return []
+    medians = calls.groupby(["point", "round"])["latency_ms"].median().reset_index()
+    medians["group"] = medians["point"].map(rows.groupby(together, dropna=False).ngroup())
+    medians["label"] = medians["point"].map(rows["label"])
+    medians["setting"] = medians["point"].map(rows["setting"])
+    found: dict[tuple[str, str, str], list[np.ndarray]] = {}
+    for (_, setting), group in medians.groupby(["group", "setting"]):
+        by_round = group.pivot_table(index="round", columns="label", values="latency_ms")  # seeds are averaged
+        slowest = str(by_round.median().idxmax())
+        for label in map(str, by_round.columns.drop([slowest])):
+            ratios = (by_round[label] / by_round[slowest]).dropna().to_numpy(float)
+            found.setdefault((label, slowest, str(setting)), []).append(ratios)
+    known = ((names, np.concatenate(parts)) for names, parts in found.items())
+    times = [_relative_time(*names, ratios) for names, ratios in known if len(ratios) >= MIN_ROUNDS]
+    return sorted(times, key=lambda time: time.ratio)
+
+
+def describe_relative_times(times: list[RelativeTime]) -> Iterator[str]:
+    """Yield a sentence for each setting and slowest configuration."""
+    for setting, reference in dict.fromkeys((time.setting, time.reference) for time in times):
+        shares = ", ".join(str(time) for time in times if (time.setting, time.reference) == (setting, reference))
+        where = f" ({printable(setting)})" if setting else ""
+        yield (
+            f"Time as a share of that of {printable(reference)} in the same rounds, where the speed of the machine "
+            f"cancels{where}: {shares}; {LEVEL * 100:.0f} % over rounds."
+        )
+
+
+def _relative_time(label: str, reference: str, setting: str, ratios: np.ndarray) -> RelativeTime:
+    rng = np.random.default_rng(0)  # the same ratios always give the same interval
+    medians = np.median(ratios[rng.integers(0, len(ratios), (REPLICATES, len(ratios)))], axis=1)
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(medians, [tail, 1 - tail])
+    ratio = float(np.median(ratios))
+    return RelativeTime(
+        label=label, reference=reference, setting=setting, ratio=ratio, low=float(low), high=float(high)
+    )
