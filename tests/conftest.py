@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
 
 SERVER = "import sys; from moto.server import main; main(sys.argv[1:])"
 AWS = {
@@ -25,6 +26,10 @@ AWS = {
 
 SIMULATION = Path(__file__).parents[1] / "benchmarks" / "interval_coverage.py"
 
+
+# On a shared machine, any example may take longer than Hypothesis allows by default.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 # By default Ray lowers the priority of its workers, which would starve next to the other tests.
 os.environ.setdefault("RAY_worker_niceness", "0")
