@@ -17,7 +17,10 @@ from rhobench.config import MEASURING
 from rhobench.config.metrics import Better, metric
 from rhobench.config.protocols import TIMING_STATUSES
 
-CONFIGURATION_COLUMNS = ("configuration", "rho_infer", "precision", "height", "width", "compiled")
+CONDITION_COLUMNS = ("precision", "height", "width", "compiled")
+"""Columns of the conditions, besides rho, under which a trained model was evaluated."""
+
+CONFIGURATION_COLUMNS = ("configuration", "rho_infer", *CONDITION_COLUMNS)
 """Columns that distinguish configurations on the same front."""
 
 ENDED_EARLY = ("failed", "stopped")
@@ -195,7 +198,7 @@ def configuration_labels(frame: pd.DataFrame) -> list[str]:
 def training_labels(frame: pd.DataFrame) -> list[str]:
     """Label of the training of each row: that of its configuration without the conditions of its measurements."""
     own_rho = frame["rho"].mask(samples_rho(frame))
-    return configuration_labels(frame.assign(rho_infer=own_rho, **dict.fromkeys(_CONDITIONS)))
+    return configuration_labels(frame.assign(rho_infer=own_rho, **dict.fromkeys((*CONDITION_COLUMNS, "backend"))))
 
 
 def varied_fields(frame: pd.DataFrame) -> list[str]:
@@ -249,7 +252,6 @@ def _labels_within(frame: pd.DataFrame) -> list[str]:
 
 _CHOICES = "model.rho_choices"
 _LABELLED = ("precision", "size", "compiled", "backend")
-_CONDITIONS = ("precision", "height", "width", "compiled", "backend")
 
 
 def samples_rho(frame: pd.DataFrame) -> pd.Series:
@@ -272,7 +274,7 @@ def as_trained(frame: pd.DataFrame) -> pd.Series:
 
     Those are the ones of the training; others come from later measurements.
     """
-    known = frame[frame.columns.intersection(list(CONFIGURATION_COLUMNS[2:]))]
+    known = frame[frame.columns.intersection(list(CONDITION_COLUMNS))]
     first = known.set_axis(frame["run_id"])
     first = first[~first.index.duplicated()].reindex(frame["run_id"]).set_axis(frame.index)
     return (known.eq(first) | (known.isna() & first.isna())).all(axis=1)

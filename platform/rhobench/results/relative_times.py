@@ -14,7 +14,7 @@ import pandas as pd
 
 from rhobench.config.metrics import metric
 from rhobench.results.pareto import (
-    CONFIGURATION_COLUMNS,
+    CONDITION_COLUMNS,
     ENDED_EARLY,
     configuration_labels,
     setting_texts,
@@ -61,8 +61,8 @@ def relative_times(store: Store, frame: pd.DataFrame) -> list[RelativeTime]:
         frame: rows of ``store.frame()``.
 
     Returns:
-        One for each configuration and slowest one of its measurement, the fastest first. Times beside other work are
-        left out: it may slow one point more than another.
+        One for each configuration but the slowest of its measurement, the fastest first. Times that were disturbed by
+        other programs are left out, because they may have slowed one point more than another.
     """
     if "samples_file" not in frame:
         return []
@@ -72,7 +72,7 @@ def relative_times(store: Store, frame: pd.DataFrame) -> list[RelativeTime]:
         return []
     rows = rows.assign(label=configuration_labels(rows), setting=setting_texts(rows, metric("latency_ms").must_agree))
     # All points of a measurement name files of one name, each in the folder of its run.
-    together = ["samples_file", "setting", *rows.columns.intersection(list(CONFIGURATION_COLUMNS[2:]))]
+    together = ["samples_file", "setting", *rows.columns.intersection(list(CONDITION_COLUMNS))]
     calls = store.timed_calls(rows)
     if "round" not in calls:  # version 1 of the files
         return []

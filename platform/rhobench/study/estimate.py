@@ -3,7 +3,7 @@
 The operations of a training are those of a forward pass at the size of a typical training image, times images, epochs
 and 3, because a backward pass takes twice as many as a forward pass. A frozen backbone has no backward pass, and with
 cached features no forward pass either. Operations of losses, evaluations and measurements are not counted. Finished
-runs also tell the seconds that each run takes beside its training: to start its workers, import and write files.
+runs also tell the overhead of each run: the seconds in which it starts its workers, imports and writes files.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SpeedEstimate:
     seconds_per_gflop: float | None
     """Seconds for 10^9 operations of a run on all its workers together; None: unknown."""
     seconds_per_run: float = 0.0
-    """Seconds of a run beside its training and evaluations, such as the start of its workers; 0 if unknown."""
+    """Overhead of a run in seconds, such as the start of its workers; 0 if unknown."""
     source: str
     """Origin of the estimate, for the user."""
 
@@ -88,7 +88,7 @@ def speed_from_records(records: Iterable[Record], device: str | None, train: Tra
         device: name of the GPU or CPU; None: the device of the latest finished run with such workers.
         train: training whose speed is estimated; all runs of a study have the same workers.
     """
-    workers, rates, starts = _worker_resources(train), list[float](), list[float]()
+    workers, rates, overheads = _worker_resources(train), list[float](), list[float]()
     for record in sorted(records, key=lambda record: record.finished_at or "", reverse=True):
         config = from_dict(RunConfig, record.config)
         name, seconds = _device_of(record, config.train), record.cost.get("train_seconds")
@@ -104,15 +104,15 @@ def speed_from_records(records: Iterable[Record], device: str | None, train: Tra
         if gflops:
             # With the seconds of evaluation, whose operations are not counted, so that hours include them.
             rates.append((seconds + (record.cost.get("eval_seconds") or 0.0)) / gflops)
-            starts.append(_seconds_beside_training(record))
+            overheads.append(_overhead_seconds(record))
     if not rates:
         return None
-    runs, start = len(rates), statistics.median(starts)
-    beside = f" and {start:.0f} s to start and end each run" if start >= 1 else ""
+    runs, overhead = len(rates), statistics.median(overheads)
+    text = f" and {overhead:.0f} s to start and end each run" if overhead >= 1 else ""
     return SpeedEstimate(
         seconds_per_gflop=statistics.median(rates),
-        seconds_per_run=start,
-        source=f"from {counted(runs, 'finished run')} on {device} (median time per operation{beside})",
+        seconds_per_run=overhead,
+        source=f"from {counted(runs, 'finished run')} on {device} (median time per operation{text})",
     )
 
 
@@ -160,8 +160,8 @@ def _device_of(record: Record, train: TrainConfig) -> str | None:
     return record.environment.get("cpu")
 
 
-def _seconds_beside_training(record: Record) -> float:
-    """Seconds of a run beside its steps and evaluations; 0 if unknown."""
+def _overhead_seconds(record: Record) -> float:
+    """Seconds of a run that are neither steps nor evaluations; 0 if unknown."""
     return sum((value for part, value in record.seconds_by_part().items() if part not in IN_TRAINING), 0.0)
 
 

@@ -16,7 +16,7 @@ MAX_BOXES = 12
 """Number of points that have a box, the fastest ones; half of it where their names take two lines."""
 
 MAX_CHARACTERS = 36
-"""Characters of a box's name above which it takes two lines, because names are beside the boxes."""
+"""Length of a name from which all names take two lines, so that they leave room for the boxes."""
 
 
 def latency_spread(frame: pd.DataFrame, calls: pd.DataFrame) -> go.Figure:
