@@ -13,8 +13,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from headless_chromium import CHROMIUM, chromium
 from hypothesis import settings
 
 SERVER = "import sys; from moto.server import main; main(sys.argv[1:])"
@@ -37,13 +39,24 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start Ray run one after another when pytest-xdist runs several tests at once.
+    """Tests that start Ray run one after another when pytest-xdist runs several tests at once; some need a browser.
 
-    Each of them starts a cluster that believes it has all cores, and some watch the processes and the load of the host.
+    Each of the former starts a cluster that believes it has all cores, and some watch the processes and the load of the
+    host.
     """
     for item in items:
         if item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.xdist_group("ray"))
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium for all tests of a process, in which Playwright can be started only once."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rhobench.cluster.each_device import ReportedNode, choose_nodes
@@ -19,7 +19,6 @@ def node(name: str, cpu: str, gpus: set[str]) -> ReportedNode:
     return ReportedNode(node=MeasurementNode(node_id=name, resources=resources), cpu=cpu, gpus=tuple(sorted(gpus)))
 
 
-@settings(deadline=None)
 @given(kinds=st.lists(KINDS, max_size=8), seed=st.integers(0, 9))
 def test_every_kind_is_measured_once_on_the_same_node_in_any_order(
     kinds: list[tuple[str, set[str]]], seed: int

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rhobench.config import BackboneConfig, ConfigError, DataConfig, ModelConfig, RunConfig, TrainConfig
@@ -36,7 +36,6 @@ configs = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(config=configs)
 @example(config=RunConfig(experiment="", model=ModelConfig(backbone=BackboneConfig(weights="NONE"))))
 def test_a_configuration_survives_json(config: RunConfig) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headless_chromium import CHROMIUM, chromium
 
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
@@ -69,20 +68,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     add(store, None, backbone="resnet18", ap=0.5, gflops=0.7, latency_ms=60.0)
     add(store, 0.25, seed=2)
     return store
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``browser`` need one, and share it and its page if they run one after another."""
-    for item in items:
-        if item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"))
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

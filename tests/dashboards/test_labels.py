@@ -39,7 +39,7 @@ def overlaps(first: _Box, second: _Box) -> bool:
     return not (beside or first.bottom < second.top or second.bottom < first.top)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(points=POINTS)
 def test_no_label_overlaps_another_label_a_marker_or_a_bar(points: list[tuple[float, float, int, bool]]) -> None:
     x, y = (np.array([point[i] for point in points]) for i in (0, 1))

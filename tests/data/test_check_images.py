@@ -139,7 +139,7 @@ def test_duplicates_in_another_split(content, write_split, tmp_path):
 
 
 @given(seed=st.integers(0, 2**32), kind=st.sampled_from(["PNG", "JPEG"]), damages=st.integers(1, 20))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning", "ignore::UserWarning:PIL")
 def test_files_pass_the_check_if_and_only_if_they_can_be_trained_on(content, write_split, seed, kind, damages):
     root = write_split(content)

@@ -121,7 +121,7 @@ def test_a_truncated_image_is_refused(content, write_split, kind):
 
 
 @given(seed=st.integers(0, 2**32), kind=st.sampled_from(["PNG", "JPEG"]), damages=st.integers(1, 20))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_damaged_image_is_read_or_refused_with_its_name(content, write_split, seed, kind, damages):
     root = write_split(content)

@@ -46,7 +46,7 @@ def listing(root: Path) -> list[tuple[str, int, int]]:
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_layout_gives_the_same_annotations(tmp_path_factory, seed):
     splits = drawn_splits(seed)
     folder = tmp_path_factory.mktemp("layouts")

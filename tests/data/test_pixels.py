@@ -29,7 +29,7 @@ def oriented(file: Path, image: Image.Image, orientation: int) -> Path:
 
 
 @given(orientation=st.integers(0, 9), width=st.integers(2, 40), height=st.integers(2, 40))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_orientation_is_followed_where_the_annotated_size_is_the_turned_one(tmp_path, orientation, width, height):
     stored = noise(width, height)
     file = oriented(tmp_path / "turned.png", stored, orientation)
@@ -52,7 +52,7 @@ def test_every_colour_mode_becomes_rgb(tmp_path: Path, mode):
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_upper_8_of_16_bits_are_read(tmp_path, suffix, seed):
     values = np.random.default_rng(seed).integers(0, 2**16, (7, 9), dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / f"deep.{suffix}")

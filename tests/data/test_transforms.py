@@ -39,7 +39,7 @@ def test_resize_px_is_exact():
     flip=st.sampled_from([Flip.NONE, Flip.HORIZONTAL, Flip.VERTICAL, Flip.HORIZONTAL | Flip.VERTICAL]),
     scale=st.integers(1, 3),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_boxes_stay_on_their_objects(left, top, width, height, flip, scale):
     """A white rectangle on black lies exactly in its transformed box."""
     pixels = np.zeros((48, 64, 3), np.uint8)

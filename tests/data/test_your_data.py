@@ -163,7 +163,7 @@ def test_what_is_wrong_is_one_sentence_a_kind(tmp_path: Path, case: str) -> None
 
 
 @given(seed=st.integers(0, 10**6), kind=st.sampled_from([corners, shares, minimal, floats, polygons]))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_kinds_are_told_by_their_sentence_in_other_data_sets(tmp_path_factory, seed, kind) -> None:
     splits = drawn_splits(seed, train=8, val=4)
     root = with_content(splits, kind)(tmp_path_factory.mktemp("data"))
@@ -178,7 +178,7 @@ def test_kinds_are_told_by_their_sentence_in_other_data_sets(tmp_path_factory, s
 
 
 @given(data=st.data())
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_part_of_the_derivable_fields_may_be_missing(tmp_path_factory, data) -> None:
     folder = tmp_path_factory.mktemp("data")
 

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from doc_checks import ROOT
-from headless_chromium import CHROMIUM, chromium
 
 pytest.importorskip("material", reason="the extra docs is not installed")
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
-]
+pytestmark = pytest.mark.browser
 
 PAGES = ("index", "tutorials/first-sweep", "reference/command-line", "explanation/sparse-detr", "results")
 
@@ -30,13 +25,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with chromium() as browser:
-        yield browser
 
 
 def opened(browser: Any, page: Path, width: int, scheme: str) -> tuple[Any, list[str]]:

@@ -20,7 +20,7 @@ def drawn(seed: int, rounds: int = 10, calls: int = 10, factor: float = 1.0) -> 
     return 20 * factor * drift * random.lognormal(0, 0.01, (rounds, calls))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), statistic=st.sampled_from(["median", "mean"]))
 def test_the_interval_contains_the_value_and_scales_with_it(seed: int, statistic: str) -> None:
     samples = drawn(seed)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import generalized_box_iou
 
@@ -34,13 +34,11 @@ def test_inverse_sigmoid_bounds_the_odds(x: float, expected: float) -> None:
     assert inverse_sigmoid(torch.tensor(x, dtype=torch.float64)).item() == pytest.approx(expected, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(x=st.floats(1e-4, 1 - 1e-4))
 def test_sigmoid_inverts_inverse_sigmoid(x: float) -> None:
     assert inverse_sigmoid(torch.tensor(x, dtype=torch.float64)).sigmoid().item() == pytest.approx(x, rel=1e-9)
 
 
-@settings(deadline=None)
 @given(first=box_lists, second=box_lists)
 def test_generalized_iou_equals_that_of_torchvision(
     first: list[tuple[float, ...]], second: list[tuple[float, ...]]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -36,7 +36,6 @@ def random_objects(count: int, seed: int) -> Objects:
     )
 
 
-@settings(deadline=None)
 @given(predictions=st.integers(1, 5), wanted=st.integers(0, 4), seed=st.integers(0, 999))
 def test_no_other_assignment_is_cheaper(predictions: int, wanted: int, seed: int) -> None:
     prediction, objects = random_prediction(1, predictions, seed), random_objects(wanted, seed + 1)
@@ -193,7 +192,6 @@ def test_losses_do_not_depend_on_how_sets_are_grouped(
         torch.testing.assert_close(gradients, results[0][1], rtol=1e-4, atol=1e-5)
 
 
-@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4),
     counts=st.lists(st.integers(0, 4), min_size=2, max_size=2),

@@ -130,7 +130,7 @@ def test_official_names_convert_back_losslessly(build: Build, family: str, image
         assert torch.equal(model(images).prediction.logits, other(images).prediction.logits)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_official_names_are_unique_for_all_switches(build: Build, data: st.DataObject) -> None:
     family = data.draw(st.sampled_from(list(FAMILIES)))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -47,7 +47,6 @@ def cells(sampling: Sampling, level: int = 0) -> Tensor:
     return decoder_attention_map([sampling], SHAPES)[0].split(sizes)[level].view(SHAPES[level])
 
 
-@settings(deadline=None)
 @given(valid=st.lists(st.integers(1, 200), min_size=1, max_size=4), rho=rhos, seed=seeds)
 def test_each_image_owns_floor_rho_times_valid_plus_one_tokens(valid: list[int], rho: float, seed: int) -> None:
     logits, padding = scores_of(valid, 200, seed)
@@ -57,7 +56,6 @@ def test_each_image_owns_floor_rho_times_valid_plus_one_tokens(valid: list[int],
     assert selection.owned.sum(1).tolist() == selection.counts.tolist()
 
 
-@settings(deadline=None)
 @given(valid=st.lists(st.integers(1, 60), min_size=1, max_size=3), rho=rhos, seed=seeds)
 def test_the_highest_scoring_valid_tokens_are_owned(valid: list[int], rho: float, seed: int) -> None:
     logits, padding = scores_of(valid, 60, seed)
@@ -96,7 +94,6 @@ def test_tokens_that_are_not_owned_are_unchanged_by_the_encoder(build: Build, im
     assert torch.equal(changed, owned)
 
 
-@settings(deadline=None)
 @given(
     places=st.lists(st.tuples(st.floats(0, 5), st.floats(0, 3), st.floats(0, 1)), min_size=1, max_size=6),
 )
@@ -131,7 +128,6 @@ def test_a_point_counts_on_its_own_level_only() -> None:
     assert cells(point(1, 1, level=1), level=1)[1, 1] == pytest.approx(1, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(valid=st.lists(st.integers(2, 30), min_size=1, max_size=3), rho=rhos, seed=seeds)
 def test_the_target_marks_the_top_k_of_the_attention_map(valid: list[int], rho: float, seed: int) -> None:
     logits, padding = scores_of(valid, 30, seed)

@@ -151,7 +151,7 @@ def test_only_swin_v1_is_recognised() -> None:
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.sampled_from([(7, 7), (4, 4), (5, 3)]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_shifted_windows_mask_cells_that_were_not_neighbours(rows: int, columns: int, window: tuple[int, int]) -> None:
     """Two cells are unmasked exactly if they are as far apart in the map as in the window."""
     height, width = rows * window[0], columns * window[1]

@@ -41,7 +41,7 @@ def test_cpu_agrees_with_float64_autograd(make_problem, width, shapes, points):
     assert_agrees(make_problem(shapes, width=width, points=points, queries=37, heads=3), 1e-6)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shapes=st.sampled_from([1, 2, 4]).flatmap(
         lambda levels: st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=levels, max_size=levels)

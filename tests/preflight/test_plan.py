@@ -177,7 +177,7 @@ COUNTS = [
 ]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     changes=st.dictionaries(
         st.sampled_from(COUNTS),

@@ -45,7 +45,7 @@ SWITCHES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
 @given(switches=SWITCHES)
 def test_closed_forms_equal_the_built_model(switches: dict[str, Any]) -> None:
     fixed = FAMILIES[switches["name"]]

@@ -152,7 +152,7 @@ class Changes(RuleBasedStateMachine):
 def test_reading_through_the_index_equals_reading_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_STORES", str(tmp_path))
     machine = Changes.TestCase
-    machine.settings = settings(max_examples=8, stateful_step_count=12, derandomize=True, deadline=None)
+    machine.settings = settings(max_examples=8, stateful_step_count=12, derandomize=True)
     machine("runTest").debug()
 
 

@@ -116,7 +116,7 @@ def test_exclusion_without_effect_raises(exclusion: dict[str, Any], wanted: str)
 
 
 @pytest.mark.parametrize("method", ["random", "sobol"])
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(count=st.integers(1, 40), more=st.integers(0, 40), seed=st.integers(0, 5))
 def test_more_samples_begin_with_the_same_runs(method: Any, count: int, more: int, seed: int) -> None:
     axes = (RHO, Range(path="model.enc_layers", low=1, high=6), Axis(path="model.scoring", values=("dam", "random")))

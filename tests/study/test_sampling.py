@@ -19,7 +19,7 @@ def values(method: str, axis: Axis | Range, count: int, seed: int = 0) -> list[A
 
 
 @pytest.mark.parametrize("method", ["random", "sobol"])
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(low=st.floats(1e-6, 1), width=st.floats(1e-3, 10), log=st.booleans(), seed=st.integers(0, 9))
 def test_samples_stay_within_the_bounds_and_are_reproducible(
     method: str, low: float, width: float, log: bool, seed: int

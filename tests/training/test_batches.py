@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rhobench.data.coco import Key
@@ -32,7 +32,6 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
     assert batches(20, 4, seed=2, epoch=3) != first
 
 
-@settings(deadline=None)
 @given(images=st.integers(4, 60), size=st.integers(1, 4), epoch=st.integers(0, 5))
 def test_an_epoch_has_each_image_once_and_drops_the_incomplete_batch(images: int, size: int, epoch: int) -> None:
     steps = batches(images, size, epoch=epoch)
@@ -42,7 +41,6 @@ def test_an_epoch_has_each_image_once_and_drops_the_incomplete_batch(images: int
     assert set(seen(steps)) <= set(range(images))
 
 
-@settings(deadline=None)
 @given(images=st.integers(6, 40), workers=st.sampled_from([1, 2, 3, 6]), epoch=st.integers(0, 5))
 def test_workers_share_the_batches_that_one_worker_would_see(images: int, workers: int, epoch: int) -> None:
     alone = batches(images, 6, epoch=epoch)
