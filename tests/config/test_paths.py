@@ -15,6 +15,7 @@ from rhobench.config.paths import (
     parse_assignment,
     run_id,
     run_key,
+    short_name,
     value_at,
     with_value,
     with_values,
@@ -201,6 +202,16 @@ def _another(path: str, value: Any) -> Any:
     if isinstance(value, tuple):
         return value[::-1] if len(value) > 1 else (*value, "more")
     return f"{value}x"
+
+
+def test_short_names_of_fields_are_distinct() -> None:
+    names = {path: short_name(path) for path, _ in leaves(RunConfig(experiment=""))}
+    assert len(set(names.values())) == len(names)
+    assert all(name in path for path, name in names.items())
+    assert names["train.lr"] == "lr"
+    assert names["train.batch_size"] == "train.batch_size"
+    assert (names["seed"], names["data.scenes.seed"]) == ("seed", "scenes.seed")
+    assert (names["model.name"], names["model.backbone.name"]) == ("model", "backbone")
 
 
 def test_the_readable_part_of_a_run_id_lists_what_varies() -> None:

@@ -44,6 +44,7 @@ def test_conditions_select_rows(store: Store, conditions: list[str], count: int)
         ("roh=0.1", "Did you mean 'rho'?"),
         ("rho=small", "is a number"),
         ("use_enc_aux_loss=3", "is true or false"),
+        ("num_classes=3", "could be model.num_classes or data.scenes.num_classes"),
     ],
 )
 def test_a_wrong_condition_is_refused_with_the_way_out(store: Store, condition: str, words: str) -> None:

@@ -105,10 +105,21 @@ def test_the_experiment_is_named_only_where_two_experiments_have_different_runs_
 def test_a_size_is_in_a_label_only_where_one_configuration_has_several() -> None:
     small = {"configuration": "d", "height": 400, "width": 600, "data.resize_px": "(400, 600)"}
     assert configuration_labels(rows({"data.resize_px": "(800, 1333)"}, small)) == [
-        "(800, 1333)",
-        "(400, 600)",
+        "resize_px (800, 1333)",
+        "resize_px (400, 600)",
     ]
     assert configuration_labels(rows({}, {"height": 400, "width": 600})) == ["800x1333", "400x600"]
+
+
+def test_a_setting_that_shares_the_end_of_its_path_is_named_with_its_section() -> None:
+    trained = [{"configuration": name, "train.precision": name} for name in ("fp32", "bf16")]
+    measured = [row | {"precision": precision} for row in trained for precision in ("fp32", "bf16")]
+    assert configuration_labels(rows(*measured)) == [
+        "train.precision fp32 · fp32",
+        "train.precision fp32 · bf16",
+        "train.precision bf16 · fp32",
+        "train.precision bf16 · bf16",
+    ]
 
 
 def test_labels_of_trainings_leave_out_how_they_were_measured_later() -> None:

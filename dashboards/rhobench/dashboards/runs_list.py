@@ -15,6 +15,7 @@ from rich.table import Table
 
 from rhobench.config import ConfigError
 from rhobench.config.metrics import METRICS
+from rhobench.config.paths import short_name
 from rhobench.results import configuration_labels, printable
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
@@ -86,12 +87,14 @@ def column_named(frame: pd.DataFrame, name: str) -> str:
     """The column of this name, or the field of the configuration whose path ends with it.
 
     Raises:
-        ConfigError: there is none; the message suggests the nearest one.
+        ConfigError: there is none, and the message suggests the nearest one, or there are several.
     """
     names = [str(column) for column in frame.columns]
     if name in names:
         return name
-    ends = [path for path in names if path.rpartition(".")[2] == name]
+    ends = [path for path in names if path.rpartition(".")[2] == name or short_name(path) == name]
+    if len(ends) > 1:
+        raise ConfigError(f"{printable(name)!r} could be {' or '.join(ends)}: give one of them.")
     if ends:
         return ends[0]
     near = difflib.get_close_matches(name, [*names, *(path.rpartition(".")[2] for path in names)], n=1, cutoff=0.0)

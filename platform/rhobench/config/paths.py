@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import typing
@@ -153,7 +154,7 @@ def run_id(config: RunConfig, axes: tuple[str, ...]) -> str:
     readable = [config.experiment]
     values = {path: value_at(config, path) for path in axes}
     # An empty tuple switches an option off and would only lengthen the name.
-    readable += [f"{path.rsplit('.', 1)[-1]}{_slug(path, value)}" for path, value in values.items() if value != ()]
+    readable += [f"{short_name(path)}{_slug(path, value)}" for path, value in values.items() if value != ()]
     return "-".join([*readable, f"seed{config.seed}", run_key(config)])
 
 
@@ -196,6 +197,22 @@ def differences(first: Any, second: Any) -> list[Difference]:
     """Return the fields in which two configurations of the same class differ."""
     other = dict(leaves(second))
     return [Difference(path=p, first=v, second=other[p]) for p, v in leaves(first) if other[p] != v]
+
+
+@functools.cache
+def short_name(path: str) -> str:
+    """Return the shortest unambiguous name of the field at ``path``: "lr" for "train.lr".
+
+    Training and measuring have a ``batch_size`` each, so that of training is "train.batch_size". "model.backbone.name"
+    is "backbone". A path that no RunConfig has is named by its last part.
+    """
+    parts = path.split(".")
+    if parts[-1] == "name" and len(parts) > 1:
+        return parts[-2]
+    others = [known.split(".") for known, _ in leaves(RunConfig(experiment="")) if known != path]
+    lengths = range(1, len(parts))
+    length = next((n for n in lengths if all(other[-n:] != parts[-n:] for other in others)), len(parts))
+    return ".".join(parts[-length:])
 
 
 def paths_of_field(name: str) -> list[str]:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from rhobench.config import MEASURING
 from rhobench.config.metrics import Better, metric
+from rhobench.config.paths import short_name
 from rhobench.config.protocols import TIMING_STATUSES
 
 CONDITION_COLUMNS = ("precision", "height", "width", "compiled")
@@ -158,11 +159,17 @@ def _varying(frame: pd.DataFrame, columns: list[str]) -> list[str]:
 
 
 def _join_values(frame: pd.DataFrame, columns: list[str]) -> list[str]:
-    """Text of each row with the values of ``columns``, numbers with the name of their column: "cpu · batch_size 8"."""
+    """Text of each row with the values of ``columns``: "cpu · batch_size 8 · resize_px (192, 192)"."""
     return [
-        " · ".join(v if isinstance(v, str) else f"{c} {_value_text(v)}" for c, v in zip(columns, values, strict=True))
+        " · ".join(_setting_text(name, value) for name, value in zip(columns, values, strict=True))
         for values in frame[columns].to_numpy(dtype=object)
     ]
+
+
+def _setting_text(name: str, value: Any) -> str:
+    # A word speaks for itself, unless the name shows that another field takes the same words; tuples are text.
+    is_word = isinstance(value, str) and not value.startswith("(")
+    return str(value) if is_word and "." not in name else f"{name} {_value_text(value)}"
 
 
 def setting_texts(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
@@ -242,7 +249,7 @@ def _labels_within(frame: pd.DataFrame) -> list[str]:
     # A run that was not measured has none of these, which does not distinguish it.
     varying += [column for column in _LABELLED if _distinguishes(frame, column)]
     varying.sort(key=lambda path: pd.api.types.is_bool_dtype(frame[path]))  # switches have the longest names
-    others = frame[varying].rename(columns=lambda path: str(path).rsplit(".", 1)[-1])
+    others = frame[varying].rename(columns=lambda path: short_name(str(path)))
     parts = pd.DataFrame({"others": _join_values(others, [str(name) for name in others.columns])}, index=frame.index)
     if not varying or _varying(frame, ["rho", "rho_infer"]) or sampled.nunique() > 1:
         rhos = zip(frame["rho"], frame["rho_infer"], sampled, strict=True)

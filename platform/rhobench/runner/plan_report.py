@@ -16,7 +16,7 @@ from rich.table import Table
 from rhobench.cluster.session import Cluster
 from rhobench.config import TrainConfig
 from rhobench.config.experiment import Sampling
-from rhobench.config.paths import run_key
+from rhobench.config.paths import run_key, short_name
 from rhobench.config.phrases import counted
 from rhobench.runner.preflight import HOURS_OF_A_YEAR, describe_years
 from rhobench.statistics.difference import MIN_SEEDS
@@ -78,7 +78,7 @@ class PlannedRun:
     def row(self) -> tuple[str, ...]:
         """Return the cells of the run in the table."""
         # An empty list means that the field is not used, such as model.rho_choices in a run with a fixed rho.
-        by_name = {path.rpartition(".")[2]: value for path, value in self.varied.items() if value != ()}
+        by_name = {short_name(path): value for path, value in self.varied.items() if value != ()}
         varied = ", ".join(f"{name} {_format_value(value)}" for name, value in by_name.items())
         state = self.resolved.state
         if self.attempts:

@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from rhobench.config.metrics import Metric
+from rhobench.config.paths import short_name
 from rhobench.dashboards.figures.style import SURFACE, seeds_text, translucent
 
 
@@ -31,7 +32,7 @@ def seed_line(
     mean, seeds = groups[value.name].mean() * value.scale, groups["seed"].nunique()
     low, high = groups[value.name].min() * value.scale, groups[value.name].max() * value.scale
     hover = [
-        f"<b>{html.escape(name)}</b><br>{x.rsplit('.', 1)[-1]} {at:g}"
+        f"<b>{html.escape(name)}</b><br>{short_name(x)} {at:g}"
         f"<br>{value.title} <b>{mean[at]:.{value.digits}f}</b><br>{seeds_text(seeds[at], seeds[at])}"
         + (f" from {low[at]:.{value.digits}f} to {high[at]:.{value.digits}f}" if seeds[at] > 1 else "")
         for at in mean.index
