@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,15 @@ MS = {0.1: 10.0, 0.5: 15.0, 1.0: 20.0}
 
 
 def measure(
-    store: Store, run_id: str, seed: int, *, batch_size: int = 1, factor: float = 1.0, status: Any = "unstable"
+    store: Store,
+    run_id: str,
+    seed: int,
+    *,
+    batch_size: int = 1,
+    rhos: Sequence[float] = tuple(MS),
+    factor: float = 1.0,
+    status: Any = "unstable",
+    has_manifest: bool = True,
 ) -> None:
     """Add points of a run that were timed in 30 rounds, each slowed by up to half."""
     rng = np.random.default_rng(seed)
@@ -26,11 +35,11 @@ def measure(
     name = f"samples-{batch_size}.parquet"
     calls = [
         {"phase": phase, "round": number, "rho": rho, "batch_size": batch_size, "latency_ms": time}
-        for rho, ms in MS.items()
+        for rho in rhos
         for phase, number, time in [
             ("warm-up", -1, 900.0),
             *(
-                ("timed", number, ms**factor * slow * rng.uniform(0.99, 1.01))
+                ("timed", number, MS[rho] ** factor * slow * rng.uniform(0.99, 1.01))
                 for number, slow in enumerate(slowed)
                 for _ in range(4)
             ),
@@ -41,10 +50,11 @@ def measure(
     common: dict[str, Any] = {
         "batch_size": batch_size,
         "samples_file": name,
+        "manifest_file": f"measurement-{batch_size}.json" if has_manifest else None,
         "protocol": "latency",
         "accuracy": {"ap": 0.5},
     }
-    points = [Point(rho=rho, latency_ms=1.25 * ms, timing_status=status, **common) for rho, ms in MS.items()]
+    points = [Point(rho=rho, latency_ms=1.25 * MS[rho], timing_status=status, **common) for rho in rhos]
     old = store.read(run_id)
     config = to_dict(RunConfig(experiment="e", seed=seed))
     known = old.points if old else []
@@ -63,6 +73,14 @@ def test_ratios_are_known_where_times_are_not(tmp_path: Path) -> None:
     (sentence,) = describe_relative_times(times)
     assert "0.50 (0.50 to 0.50)" in sentence
     assert not store.problems
+
+
+@pytest.mark.parametrize("has_manifest", [True, False])
+def test_detectors_that_were_measured_one_by_one_share_no_rounds(tmp_path: Path, has_manifest: bool) -> None:
+    store = Store(tmp_path)
+    for rho in MS:
+        measure(store, f"run{rho}", 0, rhos=(rho,), has_manifest=has_manifest)
+    assert len(relative_times(store, store.frame())) == (2 if has_manifest else 0)
 
 
 def test_settings_are_not_mixed(tmp_path: Path) -> None:

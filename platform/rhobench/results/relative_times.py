@@ -64,15 +64,20 @@ def relative_times(store: Store, frame: pd.DataFrame) -> list[RelativeTime]:
         One for each configuration but the slowest of its measurement, the fastest first. Times that were disturbed by
         other programs are left out, because they may have slowed one point more than another.
     """
-    if "samples_file" not in frame:
+    if not {"samples_file", "manifest_file"} <= set(frame.columns):
         return []
     rows = frame[~frame["status"].isin(ENDED_EARLY) & frame["latency_ms"].notna() & frame["samples_file"].notna()]
     rows = rows[timing_statuses(rows).isin(["ok", "unstable"])]
     if not 1 < len(rows) <= MAX_POINTS:
         return []
-    rows = rows.assign(label=configuration_labels(rows), setting=setting_texts(rows, metric("latency_ms").must_agree))
-    # All points of a measurement name files of one name, each in the folder of its run.
-    together = ["samples_file", "setting", *rows.columns.intersection(list(CONDITION_COLUMNS))]
+    rows = rows.assign(
+        label=configuration_labels(rows),
+        setting=setting_texts(rows, metric("latency_ms").must_agree),
+        # All points of a measurement name manifests of one name, each in the folder of its run. Detectors of other
+        # libraries have none, because each is measured by itself.
+        measurement=rows["manifest_file"].fillna(rows["run_id"]),
+    )
+    together = ["measurement", "setting", *rows.columns.intersection(list(CONDITION_COLUMNS))]
     calls = store.timed_calls(rows)
     if "round" not in calls:  # version 1 of the files
         return []
