@@ -39,10 +39,10 @@ from rhobench.data.transforms import Flip
 from rhobench.experiments import EXPERIMENTS
 from rhobench.measure.artifact import write_artifact
 from rhobench.measure.latency import measure_latency
-from rhobench.measure.rounds import compare_rounds
 from rhobench.measure.timed_calls import TimedModel
 from rhobench.model import Detector, build_model
 from rhobench.results import Point, Record, Store, by_configuration, write_record
+from rhobench.statistics.rounds import compare_rounds
 
 REPEATS, COMPARISONS = 5, 20
 MAX_SPREAD, MAX_RATIO_DIFFERENCE, MAX_ERRORS = 0.03, 0.05, 1

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from rhobench.config.protocols import PROTOCOLS, Protocol
 from rhobench.data.coco import Batch, Target
 from rhobench.measure.latency import Latency, measure_latency
-from rhobench.measure.rounds import compare_rounds
 from rhobench.measure.timed_calls import TimedModel
 from rhobench.model import Detector
 from rhobench.model.heads import Prediction
 from rhobench.model.masks import MaskEmbeddings
+from rhobench.statistics.rounds import compare_rounds
 
 
 class Fake(nn.Module):

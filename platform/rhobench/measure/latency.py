@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from rhobench.config.protocols import Protocol, TimingStatus
-from rhobench.measure import rounds as statistics
 from rhobench.measure.canary import Canary
 from rhobench.measure.gpu import GpuConditions, GpuWatch, watch_of
 from rhobench.measure.host import HostLoad, HostLoadSampler, affinity, mean_load
-from rhobench.measure.rounds import MIN_ROUNDS, Samples
 from rhobench.measure.timed_calls import Call, TimedCall, TimedModel, timed_call
 from rhobench.measure.validity import Conditions, judge
+from rhobench.statistics import rounds as statistics
+from rhobench.statistics.rounds import MIN_ROUNDS, Samples
 
 Name = TypeVar("Name")
 

@@ -22,11 +22,8 @@ from rhobench.results.pareto import (
 )
 from rhobench.results.store import Store
 from rhobench.results.text import printable
+from rhobench.statistics import rounds
 from rhobench.statistics.interval import LEVEL
-from rhobench.statistics.resampling import REPLICATES
-
-MIN_ROUNDS = 5
-"""Fewest rounds with an interval; resamples of fewer have too few distinct values."""
 
 MAX_POINTS = 200
 """Most points whose timed calls are read, which takes milliseconds each."""
@@ -92,8 +89,12 @@ def relative_times(store: Store, frame: pd.DataFrame) -> list[RelativeTime]:
         for label in map(str, by_round.columns.drop([slowest])):
             ratios = (by_round[label] / by_round[slowest]).dropna().to_numpy(float)
             found.setdefault((label, slowest, str(setting)), []).append(ratios)
-    known = ((names, np.concatenate(parts)) for names, parts in found.items())
-    times = [_relative_time(*names, ratios) for names, ratios in known if len(ratios) >= MIN_ROUNDS]
+    times = []
+    for (label, reference, setting), parts in found.items():
+        ratios = np.concatenate(parts)[:, None]
+        if ends := rounds.interval(ratios):  # None: too few rounds
+            names = {"label": label, "reference": reference, "setting": setting}
+            times.append(RelativeTime(**names, ratio=rounds.centre(ratios), low=ends[0], high=ends[1]))
     return sorted(times, key=lambda time: time.ratio)
 
 
@@ -106,14 +107,3 @@ def describe_relative_times(times: list[RelativeTime]) -> Iterator[str]:
             f"Time as a share of that of {printable(reference)} in the same rounds, where the speed of the machine "
             f"cancels{where}: {shares}; {LEVEL * 100:.0f} % over rounds."
         )
-
-
-def _relative_time(label: str, reference: str, setting: str, ratios: np.ndarray) -> RelativeTime:
-    rng = np.random.default_rng(0)  # the same ratios always give the same interval
-    medians = np.median(ratios[rng.integers(0, len(ratios), (REPLICATES, len(ratios)))], axis=1)
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(medians, [tail, 1 - tail])
-    ratio = float(np.median(ratios))
-    return RelativeTime(
-        label=label, reference=reference, setting=setting, ratio=ratio, low=float(low), high=float(high)
-    )

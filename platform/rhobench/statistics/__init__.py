@@ -1,1 +1,1 @@
-"""Statistics of accuracies: intervals, differences, fronts with their uncertainty, and what a sweep can show."""
+"""Statistics of accuracies and times: intervals, differences, fronts with their uncertainty, and what a sweep shows."""

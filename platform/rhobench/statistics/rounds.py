@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import wilcoxon
 
 from rhobench.config.protocols import Protocol
 
@@ -99,5 +98,7 @@ def compare_rounds(first: Samples, second: Samples, protocol: Protocol) -> Timin
     logs = np.log(ratios)
     p_value = None
     if common >= 8:
+        from scipy.stats import wilcoxon  # takes half a second to import
+
         p_value = float(wilcoxon(logs).pvalue) if logs.any() else 1.0  # all zero is an error to scipy
     return TimingComparison(ratio=float(np.median(ratios)), p_value=p_value)

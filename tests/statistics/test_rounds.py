@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rhobench.config.protocols import PROTOCOLS
-from rhobench.measure.rounds import Samples, centre, compare_rounds, interval, percentile
+from rhobench.statistics.rounds import Samples, centre, compare_rounds, interval, percentile
 
 LATENCY = PROTOCOLS["latency"]
 
