@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from five_experiments import CLASSES, PARTS, five_experiments
+from simulated_stores import write_timed
 
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
@@ -23,6 +24,7 @@ from rhobench.dashboards.figures.latency_spread import latency_spread
 from rhobench.dashboards.figures.one_training import one_training
 from rhobench.dashboards.figures.parallel import parallel
 from rhobench.dashboards.figures.rho_map import rho_map
+from rhobench.dashboards.figures.savings import savings
 from rhobench.dashboards.figures.scoring import scoring
 from rhobench.dashboards.figures.seed_lines import seed_line
 from rhobench.dashboards.store_tables import read_tables
@@ -188,6 +190,20 @@ def test_single_calls_are_boxes_fastest_first(store: Store, tables: Tables, tmp_
     boxes = latency_spread(tables.frame, calls).data
     assert [box.x[0] for box in boxes] == fastest["latency_ms"].tolist()
     assert boxes[0].meta["run"] == fastest["run_id"].iloc[0]
+
+
+def test_savings_in_time_stand_beside_those_in_operations(tables: Tables, tmp_path: Path) -> None:
+    assert not savings(tables.frame, tables.calls).data, "this store has no timed calls"
+    store = Store(tmp_path)
+    for seed in (0, 1):
+        write_timed(store, f"run{seed}", seed)
+    own = read_tables(store, store.records())
+    latency, gflops = savings(own.frame, own.calls).data
+    assert list(latency.y) == list(gflops.y) == ["ρ sampled→0.1", "ρ sampled→0.5"]
+    assert list(latency.x) == pytest.approx([50, 75], abs=0.3)
+    assert list(gflops.x) == pytest.approx([10, 50])
+    assert all(width < 1 for width in (*latency.error_x.array, *latency.error_x.arrayminus))
+    assert "of ρ sampled→1, the slowest" in savings(own.frame, own.calls).layout.title.subtitle.text
 
 
 def test_fewer_points_have_a_box_where_names_take_two_lines(tables: Tables) -> None:

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from simulated_stores import write_simulated
+from simulated_stores import write_simulated, write_timed
 
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
@@ -85,6 +85,15 @@ def test_only_times_that_may_enter_a_front_are_told(store: Store, status: str | 
     (sentence,) = headline(store.frame())
     assert ("at 50 % of its GFLOPs and 80 % of its latency (AP" in sentence) == (status in (None, "ok"))
     assert ("at 50 % of its GFLOPs (AP" in sentence) == (status not in (None, "ok"))
+
+
+@pytest.mark.parametrize("status", ["ok", "unstable", "shared"])
+def test_times_of_the_same_rounds_are_told_on_a_machine_of_varying_speed(store: Store, status: str) -> None:
+    for seed in (0, 1):
+        write_timed(store, f"run{seed}", seed, status=status)
+    (sentence,) = headline(store.frame(), store)
+    assert ("at 10 % of its GFLOPs and 50 % of its latency (AP" in sentence) == (status != "shared")
+    assert ("latency" in headline(store.frame())[0]) == (status == "ok"), "without the timed calls"
 
 
 def test_the_difference_is_told_with_its_paired_interval(tmp_path: Path, simulation: ModuleType) -> None:

@@ -32,6 +32,7 @@ def test_the_cards_are_in_order_of_their_places() -> None:
     assert [card.name for card in figures.figure_cards()] == [
         "gflops",
         "latency",
+        "savings",
         "parts",
         "part_times",
         "calls",

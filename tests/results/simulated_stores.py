@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from rhobench.config import RunConfig
 from rhobench.config.conversion import to_dict
@@ -15,6 +17,9 @@ from rhobench.config.paths import with_values
 from rhobench.results import Point, Record, Store
 from rhobench.statistics.evaluation import Evaluation
 from rhobench.statistics.precision import coco_stat
+
+MILLISECONDS = {0.1: 10.0, 0.5: 15.0, 1.0: 20.0}
+"""Latency by rho of the runs that ``write_timed`` writes."""
 
 
 def write_simulated(
@@ -120,3 +125,50 @@ def write_models(
         config = to_dict(RunConfig(experiment="e", seed=seed))
         store.write(Record(run_id=f"seed{seed}", experiment="e", status="completed", config=config, points=points))
     return store
+
+
+def write_timed(
+    store: Store,
+    run_id: str,
+    seed: int,
+    *,
+    batch_size: int = 1,
+    rhos: Sequence[float] = tuple(MILLISECONDS),
+    factor: float = 1.0,
+    status: Any = "unstable",
+    has_manifest: bool = True,
+) -> None:
+    """Add points at each rho to a run that sampled its rho, timed in 30 rounds, each slowed by up to half."""
+    rng = np.random.default_rng(seed)
+    slowed = np.random.default_rng(batch_size).uniform(1, 1.5, 30)  # the same for all that is measured together
+    name = f"samples-{batch_size}.parquet"
+    calls = [
+        {"phase": phase, "round": number, "rho": rho, "batch_size": batch_size, "latency_ms": time}
+        for rho in rhos
+        for phase, number, time in [
+            ("warm-up", -1, 900.0),
+            *(
+                ("timed", number, MILLISECONDS[rho] ** factor * slow * rng.uniform(0.99, 1.01))
+                for number, slow in enumerate(slowed)
+                for _ in range(4)
+            ),
+        ]
+    ]
+    (store.path / "runs" / run_id).mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(calls).to_parquet(store.path / "runs" / run_id / name)
+    common: dict[str, Any] = {
+        "batch_size": batch_size,
+        "samples_file": name,
+        "manifest_file": f"measurement-{batch_size}.json" if has_manifest else None,
+        "protocol": "latency",
+        "accuracy": {"ap": 0.5},
+    }
+    points = [
+        Point(rho=rho, gflops=100 * rho, latency_ms=1.25 * MILLISECONDS[rho], timing_status=status, **common)
+        for rho in rhos
+    ]
+    old = store.read(run_id)
+    sampled = {"model.rho_choices": tuple(MILLISECONDS), "model.rho": 0.1}
+    config = to_dict(with_values(RunConfig(experiment="e", seed=seed), sampled))
+    known = old.points if old else []
+    store.write(Record(run_id=run_id, experiment="e", status="completed", config=config, points=[*known, *points]))

@@ -9,11 +9,12 @@ import pandas as pd
 from rhobench.config.metrics import METRICS
 from rhobench.dashboards.figures.comparable import RHO_FIELDS
 from rhobench.dashboards.figures.style import seeds_text
-from rhobench.results import Store, samples_rho, timing_statuses
+from rhobench.results import Store, configuration_labels, samples_rho, timing_statuses
 from rhobench.results.comparable import scored, settings_besides
 from rhobench.results.comparison import describe_difference
 from rhobench.results.paired_tests import paired_difference
 from rhobench.results.pareto import as_trained, averaged_rows, by_configuration
+from rhobench.results.relative_times import relative_times
 
 KEPT = 0.97
 """Share of the AP of the dense encoder from which a saving is told; if no ρ keeps it, the best one is told."""
@@ -78,14 +79,26 @@ def _sentences(rows: pd.DataFrame, frame: pd.DataFrame, store: Store | None) -> 
     kept = _percent(chosen["ap"] / reference["ap"])
     seeds = seeds_text(min(chosen["n"], reference["n"]), max(chosen["n"], reference["n"]))
     spent = [f"{_percent(chosen['gflops'] / reference['gflops'])} of its GFLOPs"]
-    own, other = (_latency(averaged_rows(row, rows)) for row in (chosen, reference))
-    if own and other:
-        spent.append(f"{_percent(own / other)} of its latency")
+    share = _latency_share(averaged_rows(chosen, rows), averaged_rows(reference, rows), store)
+    if share is not None:
+        spent.append(f"{_percent(share)} of its latency")
     text = f"ρ={chosen['rho_infer']:g} keeps {kept} of the AP of {name} at {' and '.join(spent)}{where}"
     values = f"AP {_ap(chosen)} against {_ap(reference)}"
     caution = "" if min(chosen["n"], reference["n"]) > 1 else ", so the variation between seeds is unknown"
     paired = _paired(rows, reference, chosen, store)
     yield f"{text} ({values}; {seeds}{caution}{paired})."
+
+
+def _latency_share(own: pd.DataFrame, other: pd.DataFrame, store: Store | None) -> float | None:
+    """Latency of ``own`` as a share of that of ``other``; None: unknown.
+
+    It is the one within rounds, which the speed of the machine does not change, where the two took turns.
+    """
+    both = pd.concat([own, other])
+    if store is not None and len(times := relative_times(store, both)) == 1:
+        return times[0].ratio if times[0].label == configuration_labels(both)[0] else 1 / times[0].ratio
+    first, second = _latency(own), _latency(other)
+    return first / second if first and second else None
 
 
 def _latency(rows: pd.DataFrame) -> float | None:

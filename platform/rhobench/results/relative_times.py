@@ -51,34 +51,36 @@ class RelativeTime:
 
 
 def relative_times(store: Store, frame: pd.DataFrame) -> list[RelativeTime]:
+    """Compare the configurations of ``frame``, rows of ``store.frame()``, as ``times_within_rounds`` does.
+
+    Files of timed calls that cannot be read are added to the ``problems`` of ``store``. Frames with more than
+    ``MAX_POINTS`` such points are not compared.
+    """
+    rows = _undisturbed(frame)
+    return times_within_rounds(frame, store.timed_calls(rows)) if 1 < len(rows) <= MAX_POINTS else []
+
+
+def times_within_rounds(frame: pd.DataFrame, calls: pd.DataFrame) -> list[RelativeTime]:
     """Compare the configurations that were timed in the same rounds with the slowest of them.
 
     Args:
-        store: store of the timed calls; files that cannot be read are added to its ``problems``.
-        frame: rows of ``store.frame()``.
+        frame: rows of ``Store.frame()``.
+        calls: rows of ``Store.timed_calls(frame)``.
 
     Returns:
         One for each configuration but the slowest of its measurement, the fastest first. Times that were disturbed by
         other programs are left out, because they may have slowed one point more than another.
     """
-    if not {"samples_file", "manifest_file"} <= set(frame.columns):
+    if len(frame) < 2 or "round" not in calls:  # version 1 of the files of timed calls
         return []
-    rows = frame[~frame["status"].isin(ENDED_EARLY) & frame["latency_ms"].notna() & frame["samples_file"].notna()]
-    rows = rows[timing_statuses(rows).isin(["ok", "unstable"])]
-    if not 1 < len(rows) <= MAX_POINTS:
-        return []
-    rows = rows.assign(
-        label=configuration_labels(rows),
-        setting=setting_texts(rows, metric("latency_ms").must_agree),
-        # All points of a measurement name manifests of one name, each in the folder of its run. Detectors of other
-        # libraries have none, because each is measured by itself.
-        measurement=rows["manifest_file"].fillna(rows["run_id"]),
-    )
+    labels = configuration_labels(frame)  # of all rows, as elsewhere
+    rows = _undisturbed(frame.assign(label=labels, setting=setting_texts(frame, metric("latency_ms").must_agree)))
+    # All points of a measurement name manifests of one name, each in the folder of its run. A detector of another
+    # library has none, because it is measured by itself.
+    rows = rows.assign(measurement=rows["manifest_file"].fillna(rows["run_id"]))
     together = ["measurement", "setting", *rows.columns.intersection(list(CONDITION_COLUMNS))]
-    calls = store.timed_calls(rows)
-    if "round" not in calls:  # version 1 of the files
-        return []
-    medians = calls.groupby(["point", "round"])["latency_ms"].median().reset_index()
+    own = calls[calls["point"].isin(rows.index)]
+    medians = own.groupby(["point", "round"])["latency_ms"].median().reset_index()
     medians["group"] = medians["point"].map(rows.groupby(together, dropna=False).ngroup())
     medians["label"] = medians["point"].map(rows["label"])
     medians["setting"] = medians["point"].map(rows["setting"])
@@ -96,6 +98,14 @@ def relative_times(store: Store, frame: pd.DataFrame) -> list[RelativeTime]:
             names = {"label": label, "reference": reference, "setting": setting}
             times.append(RelativeTime(**names, ratio=rounds.centre(ratios), low=ends[0], high=ends[1]))
     return sorted(times, key=lambda time: time.ratio)
+
+
+def _undisturbed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``frame`` with timed calls that no other program disturbed."""
+    if not {"samples_file", "manifest_file"} <= set(frame.columns):
+        return frame.iloc[:0]
+    rows = frame[~frame["status"].isin(ENDED_EARLY) & frame["latency_ms"].notna() & frame["samples_file"].notna()]
+    return rows[timing_statuses(rows).isin(["ok", "unstable"])]
 
 
 def describe_relative_times(times: list[RelativeTime]) -> Iterator[str]:
